@@ -1,0 +1,92 @@
+"""Files that are whole or absent: written aside, flushed, then renamed; and locks between labkit processes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from labkit.errors import HostError, InfrastructureError
+
+
+def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
+    """Put data at path; a reader, or the next command after a crash, sees the old content or the new."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def make_folder(path: Path, *, mode: int = 0o755) -> Path:
+    with disk_errors(path):
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """Turn the disk's refusals (full, read-only, forbidden) into a HostError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_space(where) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise HostError(
+                f"cannot write in {where}: {error.strerror}",
+                hint="choose another folder with `home = ` in labkit.toml or LABKIT_HOME",
+            ) from error
+        raise
+
+
+def no_space(where: Path) -> HostError:
+    return HostError(
+        f"no space left on the disk that holds {where}",
+        hint="free some, or choose another folder with `home = ` in labkit.toml or LABKIT_HOME",
+    )
+
+
+def require_space(where: Path, mib: int) -> None:
+    """HostError unless mib mebibytes are free where the folder lies."""
+    free = shutil.disk_usage(where).free >> 20
+    if free < mib:
+        raise HostError(
+            f"{where} has {free} MiB free; this needs {mib} MiB",
+            hint="free some, or choose another folder with `home = ` in labkit.toml or LABKIT_HOME",
+        )
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, timeout: float, waiting: Callable[[str], None], what: str) -> Iterator[None]:
+    """Hold the lock file at path. waiting(text) is called once if another labkit has it; timeout in seconds.
+
+    The kernel drops the lock with its holder, however that ended.
+    """
+    make_folder(path.parent)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting(f"waiting for another labkit that is busy with {what}")
+        try:
+            lock.acquire(timeout=timeout, poll_interval=0.05)
+        except Timeout:
+            raise InfrastructureError(
+                f"another labkit has been busy with {what} for more than {timeout:g} s",
+                hint=f"end it, or wait; `fuser {path}` names its process",
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,287 @@
+"""Golden images: made once from everything that goes into them, kept under the hash of that.
+
+    recipe (pure)  ->  images/KEY.making/  ->  images/KEY/{disk.qcow2, kernel, initrd, image.json}
+
+Built natively with mmdebstrap, in a chroot, or made of a cloud image that boots once with a NoCloud seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shlex
+import shutil
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pycdlib
+
+from labkit import download, process, render
+from labkit.config import Settings
+from labkit.deadline import Deadline
+from labkit.download import Digest
+from labkit.errors import ImageError, InfrastructureError, UsageError
+from labkit.files import locked, make_folder, require_space, write_atomic
+from labkit.machines.hardware import Boot, Hardware, argv
+from labkit.machines.launch import boot_and_run, ended, launch
+from labkit.observer import Observer
+from labkit.platforms import Platform, Release
+from labkit.process import ProgramFailed
+
+_FORMAT = 1  # to be raised when build() makes another image of the same recipe
+_SPACE_BUILD = 2048  # MiB, with the root file system once as tar, once unpacked and twice as a disk
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that goes into a golden image."""
+
+    platform: str
+    release: str
+    title: str
+    source: str  # build or cloud
+    bootstrap: str
+    disk_mib: int
+    suite: str | None = None
+    packages: tuple[str, ...] = ()
+    mirror: str | None = None
+    url: str | None = None
+    digest: Digest | None = None
+    form: int = _FORMAT
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    key: str
+    folder: Path
+    platform: str
+    release: str
+    title: str
+    boot: Boot
+
+
+def recipe(platform: Platform, release: Release, settings: Settings) -> Recipe:
+    """What the golden image of this release is made of. Raises UsageError where the wished source does not exist."""
+    source = settings.image if settings.image != "auto" else ("build" if release.build else "cloud")
+    common = (platform.name, release.name, f"{platform.title} {release.name}", source)
+    script = render.bootstrap(platform.name, release.name, source)
+    if source == "build":
+        if release.build is None:
+            raise UsageError(
+                f"{common[2]} cannot be built from packages here", hint="use its cloud image: image = cloud"
+            )
+        made = release.build
+        return Recipe(
+            *common,
+            script,
+            settings.machine.disk,
+            suite=made.suite,
+            packages=tuple(made.packages),
+            mirror=settings.mirror,
+        )
+    cloud = release.cloud_image
+    if cloud is None:
+        raise UsageError(f"{common[2]} has no cloud image in its platform.toml", hint="use image = build")
+    pinned = next((Digest(name, value) for name in ("sha256", "sha512") if (value := getattr(cloud, name))), None)
+    if pinned is None:
+        assert cloud.checksums is not None  # platforms.py refuses an image without any digest
+        pinned = download.listed_digest(cloud.checksums, cloud.url)
+    return Recipe(*common, script, settings.machine.disk, url=cloud.url, digest=pinned)
+
+
+class Images:
+    """The golden images of a lab's home."""
+
+    def __init__(self, settings: Settings, observer: Observer) -> None:
+        self._settings = settings
+        self._observer = observer
+        self.folder = settings.home / "images"
+
+    def get(self, key: str) -> Image | None:
+        """The image of that key, if it has been made."""
+        folder = self.folder / key
+        try:
+            made = json.loads((folder / "image.json").read_text())
+        except (OSError, ValueError):
+            return None
+        boot = Boot(folder / "kernel", folder / "initrd") if (folder / "kernel").exists() else Boot()
+        return Image(key, folder, made["platform"], made["release"], made["title"], boot)
+
+    def ensure(self, wanted: Recipe, hardware: Hardware) -> Image:
+        """The image, made now if need be; hardware is what a cloud image boots on for the first time."""
+        if image := self.get(wanted.key):
+            return image
+        limits = self._settings.limits
+        bound = limits.build if wanted.source == "build" else limits.download + limits.boot
+        lock = self._settings.home / "locks" / f"image-{wanted.key}.lock"
+        waiting = self._observer.step
+        with locked(lock, timeout=bound, waiting=waiting, what=f"the image of {wanted.title}"):
+            if image := self.get(wanted.key):
+                return image
+            making = self.folder / f"{wanted.key}.making"
+            if making.exists():
+                self._observer.step(f"removing an unfinished image of {wanted.title}")
+                _discard(making)
+            make_folder(making)
+            require_space(making, _SPACE_BUILD)
+            try:
+                if wanted.source == "build":
+                    self._build(wanted, making)
+                else:
+                    self._first_boot(wanted, making, hardware)
+                write_atomic(making / "image.json", json.dumps(asdict(wanted), indent=1))
+                final = self.folder / wanted.key
+                shutil.rmtree(final, ignore_errors=True)
+                making.rename(final)
+            finally:
+                if making.exists():
+                    _discard(making)
+        image = self.get(wanted.key)
+        assert image is not None
+        return image
+
+    def _build(self, wanted: Recipe, making: Path) -> None:
+        self._observer.step(f"building an image of {wanted.title} from packages")
+        limits = Deadline.after(self._settings.limits.build)
+        script = making / "bootstrap"
+        script.write_text(wanted.bootstrap)
+        environment = {process.OWNER: str(making)}
+        # As root, everything stays below this folder; in a user namespace mmdebstrap's own user must reach it: /tmp.
+        if os.geteuid() == 0:
+            environment["TMPDIR"] = str(make_folder(making / "tmp"))
+
+        def step(words: list[str | Path], failure: str) -> None:
+            try:
+                process.run(words, timeout=max(1.0, limits.left), env=environment, on_line=self._observer.detail)
+            except ProgramFailed as error:
+                if "No space left on device" in (error.hint or ""):
+                    require_space(making, _SPACE_BUILD)
+                raise ImageError(f"{failure}: {error.message}", hint=error.hint) from error
+
+        tar, tree, raw = making / "rootfs.tar", making / "rootfs", making / "disk.raw"
+        step(mmdebstrap(wanted, script, tar), f"the image of {wanted.title} could not be built")
+        self._observer.step("making a disk of it")
+        tree.mkdir()
+        unpack: list[str | Path] = ["tar", "-C", tree, "-xf", tar, "--exclude=./dev/*"]
+        make = f"truncate -s {wanted.disk_mib}M {{raw}} && mkfs.ext4 -q -F -L labkit -d {{tree}} {{raw}}"
+        shell = make.format(raw=shlex.quote(str(raw)), tree=shlex.quote(str(tree)))
+        step([*_as_root(), *unpack], "the root file system could not be unpacked")
+        tar.unlink()
+        for name, pattern in (("kernel", "vmlinuz-*"), ("initrd", "initrd.img-*")):
+            found = sorted((tree / "boot").glob(pattern))
+            if not found:
+                raise ImageError(
+                    f"the image of {wanted.title} has no /boot/{pattern}", hint="add a kernel to its packages"
+                )
+            shutil.copyfile(found[-1], making / name)
+        step([*_as_root(), "sh", "-c", shell], "the file system could not be made")
+        step(["qemu-img", "convert", "-O", "qcow2", raw, making / "disk.qcow2"], "the disk could not be made")
+        raw.unlink()
+        step([*_as_root(), "rm", "-rf", tree, making / "tmp"], "the build folder could not be removed")
+
+    def _first_boot(self, wanted: Recipe, making: Path, hardware: Hardware) -> None:
+        assert wanted.url is not None
+        assert wanted.digest is not None
+        limits = self._settings.limits
+        self._observer.step(f"fetching the cloud image of {wanted.title}")
+        base = download.fetch(
+            wanted.url,
+            wanted.digest,
+            self._settings.home / "downloads",
+            timeout=limits.download,
+            progress=self._observer.progress,
+            waiting=self._observer.step,
+        )
+        disk = making / "disk.qcow2"
+        _plain_disk(base, disk, wanted.disk_mib)
+        seed = making / "seed.iso"
+        seed.write_bytes(seed_iso(render.user_data(wanted.bootstrap), render.meta_data(f"labkit-{wanted.key}")))
+        self._observer.step(f"booting {wanted.title} for the first time ({hardware.accelerator}), to bootstrap it")
+        words = argv(
+            hardware,
+            Boot(seed=seed),
+            disk,
+            None,
+            shared=False,
+            port=0,
+            uuid=str(uuid.uuid4()),
+            restore=False,
+            scratch=True,
+        )
+        with ended(making), launch(making, words) as monitor:
+            deadline = Deadline.after(limits.boot)
+            boot_and_run(making, monitor, "cloud-init status --wait >/dev/null; sync", deadline, self._observer)
+            monitor.execute("system_powerdown")
+            if not deadline.poll(lambda: not process.owned(making), every=0.05):
+                raise ImageError(f"{wanted.title} does not shut down after its first boot")
+        seed.unlink()
+
+
+def mmdebstrap(wanted: Recipe, script: Path, target: Path) -> list[str | Path]:
+    """The command that builds wanted's root file system as a tar archive at target, running script in its chroot."""
+    assert wanted.suite is not None
+    options = ["Acquire::Languages none", "Acquire::Retries 3"]
+    excluded = ("doc", "man", "locale", "info", "lintian")
+    hooks = [
+        f"copy-in {shlex.quote(str(script))} /",
+        'chroot "$1" /bin/sh /bootstrap',
+        'rm "$1/bootstrap"',
+    ]
+    return [
+        "mmdebstrap",
+        "--variant=minbase",
+        "--mode=auto",
+        "--format=tar",
+        f"--include={','.join(wanted.packages)}",
+        *(f"--aptopt={option}" for option in options),
+        *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in excluded),
+        *(f"--customize-hook={hook}" for hook in hooks),
+        wanted.suite,
+        target,
+        *([wanted.mirror] if wanted.mirror else []),
+    ]
+
+
+def seed_iso(user_data: str, meta_data: str) -> bytes:
+    """A NoCloud seed: an ISO 9660 image labelled cidata with cloud-init's two files."""
+    image = pycdlib.PyCdlib()
+    image.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident="cidata")
+    for name, text in (("user-data", user_data), ("meta-data", meta_data)):
+        data = text.encode()
+        short = name.replace("-", "").upper()[:8]
+        image.add_fp(io.BytesIO(data), len(data), f"/{short}.;1", rr_name=name, joliet_path=f"/{name}")
+    out = io.BytesIO()
+    image.write_fp(out)
+    image.close()
+    return out.getvalue()
+
+
+def _plain_disk(base: Path, disk: Path, mib: int) -> None:
+    """Copy the image at base to a qcow2 of at least mib MiB; one that points to other files is refused."""
+    info = json.loads(process.run(["qemu-img", "info", "--output=json", base], timeout=60).stdout)
+    if "backing-filename" in info or "data-file" in json.dumps(info.get("format-specific", {})):
+        raise ImageError(f"the disk image {base} refers to other files", hint="use an image that stands alone")
+    process.run(["qemu-img", "convert", "-f", info["format"], "-O", "qcow2", base, disk], timeout=600)
+    if info["virtual-size"] < mib << 20:
+        process.run(["qemu-img", "resize", "-q", "-f", "qcow2", disk, f"{mib}M"], timeout=60)
+
+
+def _as_root() -> list[str | Path]:
+    """What makes this user root over its own subordinate ids, where it is not root already."""
+    return [] if os.geteuid() == 0 else ["unshare", "--map-auto", "--map-root-user"]
+
+
+def _discard(folder: Path) -> None:
+    """End what still builds in folder, after a killed labkit, and remove it."""
+    process.end_owned(folder)
+    try:
+        process.run([*_as_root(), "rm", "-rf", "--one-file-system", folder], timeout=300)
+    except ProgramFailed as error:
+        raise InfrastructureError(f"cannot remove {folder}", hint=error.hint) from error

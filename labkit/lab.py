@@ -1,0 +1,193 @@
+"""The use cases: what the tasks of the front door do, without a word printed.
+
+settings say what is wanted, observer hears how it goes, and what comes back is a value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from labkit import doctor, platforms, process, runs, runtimes, suites
+from labkit import render as rendering
+from labkit import ssh as secure
+from labkit.config import Settings
+from labkit.deadline import Deadline
+from labkit.errors import MachineError, UsageError
+from labkit.files import disk_errors, make_folder, write_atomic
+from labkit.machines import Machine, MachineInfo, State
+from labkit.machines.qemu import QemuMachine
+from labkit.observer import Observer, Silent
+from labkit.platforms import Platform, Release
+from labkit.runs import Outcome
+from labkit.ssh import Remote
+from labkit.words import did_you_mean
+
+__all__ = ["MachineInfo", "Outcome", "destroy", "halt", "render", "report", "reset", "ssh", "status", "test", "up"]
+
+_TOOLS = ("qemu-system-x86_64", "qemu-img")
+_BUILD_TOOLS = ("mmdebstrap", "mkfs.ext4")
+
+
+def up(settings: Settings, observer: Observer) -> MachineInfo:
+    """Bring the machine up, whatever state it is in; one that runs is left as it is."""
+    platform, release = _platform(settings)
+    machine = _machine(settings, platform, release, observer)
+    with machine.lock():
+        return _up(machine, settings, platform, release, observer)
+
+
+def test(settings: Settings, observer: Observer, *, only: Sequence[str] = (), jobs: int | None = None) -> Outcome:
+    """Bring the machine up and run the suite against the runtime on it; the reports are in the outcome's folder."""
+    platform, release = _platform(settings)
+    runtime, suite = runtimes.find(settings.runtime), suites.find(settings.suite)
+    suite.check(only)
+    machine = _machine(settings, platform, release, observer)
+    with machine.lock():
+        info = _up(machine, settings, platform, release, observer)
+        observer.step(f"running {suite.name} against {runtime.name} on {machine.name}")
+        with Remote(machine.endpoint(), Deadline.after(settings.limits.connect)) as remote:
+            folder = runs.new_folder(settings.reports, [machine.name, runtime.name, suite.name])
+            try:
+                return runs.conduct(
+                    folder,
+                    info,
+                    machine.console(),
+                    suite,
+                    runtime,
+                    remote,
+                    observer,
+                    only=only,
+                    jobs=jobs,
+                    timeout=settings.limits.suite,
+                )
+            except UsageError:  # there was no run
+                shutil.rmtree(folder)
+                raise
+
+
+def reset(settings: Settings, observer: Observer) -> MachineInfo:
+    """Throw away everything that happened on the machine since it was made."""
+    started = time.monotonic()
+    machine = _named(settings, observer)
+    with machine.lock():
+        state = machine.status().state
+        if state in (State.ABSENT, State.INTERRUPTED):
+            raise UsageError(f"machine {machine.name} is {state}; there is nothing to reset", hint="./lab up")
+        machine.restore()
+    return _timed(machine, started)
+
+
+def halt(settings: Settings, observer: Observer) -> MachineInfo:
+    """Stop the machine, keeping all it has; `up` goes on with it."""
+    machine = _named(settings, observer)
+    with machine.lock():
+        state = machine.status().state
+        if state is State.RUNNING:
+            machine.halt()
+        elif state is State.ABSENT:
+            raise UsageError(f"machine {machine.name} does not exist", hint="./lab status lists those that do")
+    return machine.status()
+
+
+def destroy(settings: Settings, observer: Observer, *, everything: bool = False) -> list[str]:
+    """Remove the machine, or every machine of this lab; the names of those that were there."""
+    names = _existing(settings) if everything else [_named(settings, observer).name]
+    gone = []
+    for name in names:
+        machine = QemuMachine(name, settings, observer)
+        with machine.lock():
+            if machine.status().state is not State.ABSENT:
+                machine.destroy()
+                gone.append(name)
+    return gone
+
+
+def status(settings: Settings) -> list[MachineInfo]:
+    """Every machine of this lab, by name."""
+    return [QemuMachine(name, settings, Silent()).status() for name in _existing(settings)]
+
+
+def ssh(settings: Settings, command: Sequence[str] = ()) -> int:
+    """Give the terminal to the OpenSSH client, for a shell or a command on the machine; does not return."""
+    argv = secure.shell_argv(_named(settings, Silent()).endpoint(), command)
+    program = process.which(argv[0])
+    if program is None:
+        raise MachineError("the OpenSSH client is not installed on this host", hint="./lab doctor --yes")
+    os.execv(program, argv)
+
+
+def report(settings: Settings, run: str | None = None) -> Outcome:
+    """Read a run's raw output again and write its reports anew; run is a folder or an id, the latest by default."""
+    folder = Path(run) if run and "/" in run else settings.reports / (run or "latest")
+    if not folder.is_dir():
+        known = sorted(path.name for path in settings.reports.glob("*Z-*")) if settings.reports.is_dir() else []
+        near = did_you_mean(run, known) if run else ""
+        raise UsageError(f"there is no run {run or 'yet'} in {settings.reports}{near}", hint="./lab test makes one")
+    folder = folder.resolve()
+    return runs.reread(folder, suites.find(runs.load(folder).suite.name))
+
+
+def render(settings: Settings, out: Path) -> list[Path]:
+    """Write what makes a lab of the platform's release: the bootstrap script and cloud-init's files; the paths."""
+    platform, release = _platform(settings)
+    source = settings.image if settings.image != "auto" else ("build" if release.build else "cloud")
+    script = rendering.bootstrap(platform.name, release.name, source)
+    made = {
+        f"bootstrap-{platform.name}.sh": script,
+        "user-data": rendering.user_data(rendering.bootstrap(platform.name, release.name, "cloud")),
+        "meta-data": rendering.meta_data(f"labkit-{platform.name}-{release.name}"),
+    }
+    with disk_errors(out):
+        make_folder(out)
+        for name, text in made.items():
+            write_atomic(out / name, text, mode=0o755 if name.endswith(".sh") else 0o644)
+    return [out / name for name in made]
+
+
+def _up(machine: Machine, settings: Settings, platform: Platform, release: Release, observer: Observer) -> MachineInfo:
+    started = time.monotonic()
+    state = machine.status().state
+    if state in (State.ABSENT, State.INTERRUPTED):
+        doctor.ensure(settings, (*_TOOLS, *(_BUILD_TOOLS if release.build else ())), observer)
+        if state is State.INTERRUPTED:
+            observer.step(f"clearing what an interrupted command left of {machine.name}")
+        observer.step(f"bringing up {machine.name}")
+        machine.create(platform, release)
+    else:
+        if difference := machine.outdated(platform, release):
+            observer.warn(f"machine {machine.name} {difference}; ./lab destroy it to get what is asked for now")
+        if state is State.CRASHED:
+            observer.step(f"{machine.name} was ended without a halt; booting its disk again")
+        if state is not State.RUNNING:
+            machine.start()
+    return _timed(machine, started)
+
+
+def _timed(machine: Machine, started: float) -> MachineInfo:
+    return dataclasses.replace(machine.status(), seconds=round(time.monotonic() - started, 3))
+
+
+def _platform(settings: Settings) -> tuple[Platform, Release]:
+    platform = platforms.load(settings.platform, platforms.folders(settings.platforms))
+    return platform, platform.release(settings.release)
+
+
+def _machine(settings: Settings, platform: Platform, release: Release, observer: Observer) -> QemuMachine:
+    return QemuMachine(settings.machine.name or f"{platform.name}-{release.name}", settings, observer)
+
+
+def _named(settings: Settings, observer: Observer) -> QemuMachine:
+    """The machine that the settings mean; its platform need not be known any more if it is named."""
+    if settings.machine.name:
+        return QemuMachine(settings.machine.name, settings, observer)
+    return _machine(settings, *_platform(settings), observer)
+
+
+def _existing(settings: Settings) -> list[str]:
+    folder = settings.home / "machines"
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []

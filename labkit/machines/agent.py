@@ -1,0 +1,58 @@
+"""The virtio port into a guest, on which the agent of bootstrap/10-agent.sh runs short scripts as root."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import socket
+from pathlib import Path
+
+from labkit.deadline import Deadline
+from labkit.errors import MachineError
+from labkit.machines.hardware import AGENT
+from labkit.qmp import through
+
+
+class Agent:
+    """A connection to the agent of the machine in folder; a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        with through(folder) as base:
+            try:
+                self._socket.connect(f"{base}/{AGENT}")
+            except OSError as error:
+                self._socket.close()
+                raise MachineError(f"no machine answers at {folder / AGENT}: {error}") from error
+
+    def send(self, script: str) -> None:
+        self._socket.sendall(base64.b64encode(script.encode()) + b"\n")
+
+    def answer(self, seconds: float) -> int | None:
+        """The script's exit status; None if none came within seconds."""
+        self._socket.settimeout(max(seconds, 0.001))
+        line = b""
+        with contextlib.suppress(TimeoutError):
+            while not line.endswith(b"\n"):
+                piece = self._socket.recv(64)
+                if not piece:
+                    raise MachineError("the machine ended before its agent answered")
+                line = (line + piece)[-64:]
+            text = line.strip()
+            return int(text) if text.isdigit() else 255
+        return None
+
+    def run(self, script: str, deadline: Deadline, what: str) -> None:
+        """Run script in the guest. Raises MachineError where it fails or the deadline passes."""
+        self.send(script)
+        status = self.answer(deadline.left)
+        if status is None:
+            raise MachineError(f"the guest did not {what} in time")
+        if status:
+            raise MachineError(f"the guest could not {what} (status {status}; see /run/labkit-agent.log in it)")
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()

@@ -1,0 +1,125 @@
+"""The virtual hardware of a QEMU machine, as an argv list. Pure but for asking QEMU its version."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from labkit import process
+
+MONITOR = "qmp.sock"
+AGENT = "agent.sock"
+CONSOLE = "console.log"
+AGENT_PORT = "org.labkit.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """Everything that a live state depends on: it can be restored on nothing else."""
+
+    accelerator: str
+    cpus: int
+    memory_mib: int
+    qemu: str  # version line
+    host: str  # under KVM the guest sees this host's CPU
+
+    @property
+    def key(self) -> str:
+        # The argv belongs to the key: a device added in a later labkit makes old states unusable.
+        shape = (
+            astuple(self),
+            argv(self, Boot(), Path("disk"), Path("ram"), shared=False, port=0, uuid="", restore=True),
+        )
+        return hashlib.sha256(repr(shape).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """Direct kernel boot, or the disk's own boot loader where kernel is None."""
+
+    kernel: Path | None = None
+    initrd: Path | None = None
+    seed: Path | None = None  # a cloud-init ISO, for the first boot of a cloud image
+
+
+def here(accelerator: str, cpus: int, memory_mib: int) -> Hardware:
+    version = process.run(["qemu-system-x86_64", "--version"], timeout=20).stdout.splitlines()[0]
+    return Hardware(accelerator, cpus, memory_mib, version, _cpu() if accelerator == "kvm" else platform.machine())
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return " ".join(sorted({line for line in lines if line.startswith(("model name", "flags", "microcode"))}))
+
+
+def argv(
+    hardware: Hardware,
+    boot: Boot,
+    disk: Path,
+    ram: Path | None,
+    *,
+    shared: bool,
+    port: int,
+    uuid: str,
+    restore: bool,
+    scratch: bool = False,
+) -> list[str]:
+    """The command line; QEMU is to be started in the machine's folder, where its sockets and logs go.
+
+    ram: the file that guest memory is mapped from, privately unless shared; None for anonymous memory.
+    port: on 127.0.0.1 for SSH, 0 for any free one. scratch: the disk may be lost when QEMU is killed.
+    """
+    size = f"{hardware.memory_mib}M"
+    memory = (
+        f"memory-backend-file,id=ram,size={size},mem-path={_comma(ram)},share={'on' if shared else 'off'}"
+        if ram
+        else f"memory-backend-ram,id=ram,size={size}"
+    )
+    # QEMU 7.2 emulates cmpxchg16b wrongly: Debian 13's kernel panics now and then (list_add corruption).
+    cpu = "host" if hardware.accelerator == "kvm" else "max,-cx16"
+    accelerator = "kvm" if hardware.accelerator == "kvm" else "tcg,thread=multi"
+    words = ["qemu-system-x86_64", "-accel", accelerator, "-cpu", cpu, "-smp", str(hardware.cpus), "-m", size]
+    words += ["-object", memory, "-machine", "q35,memory-backend=ram", "-nodefaults", "-no-user-config"]
+    words += ["-display", "none", "-action", "panic=pause", "-uuid", uuid, "-S"]
+    words += ["-blockdev", f"driver=file,filename={_comma(disk)},node-name=file0,cache.no-flush={_on(scratch)}"]
+    words += ["-blockdev", f"driver=qcow2,file=file0,node-name=disk0,discard=unmap,cache.no-flush={_on(scratch)}"]
+    words += ["-device", "virtio-blk-pci,drive=disk0"]
+    words += [
+        "-netdev",
+        f"user,id=net0,hostfwd=tcp:127.0.0.1:{port}-:22",
+        "-device",
+        "virtio-net-pci,netdev=net0,romfile=",
+    ]
+    # The generation id changes with each start, which makes the guest's kernel reseed its random pool.
+    words += [
+        "-device",
+        "virtio-rng-pci",
+        "-device",
+        "vmgenid,guid=auto",
+        "-device",
+        "pvpanic",
+        "-device",
+        "virtio-serial-pci",
+    ]
+    words += ["-chardev", f"socket,id=agent,path={AGENT},server=on,wait=off"]
+    words += ["-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"]
+    words += ["-chardev", f"socket,id=qmp,path={MONITOR},server=on,wait=off", "-mon", "chardev=qmp,mode=control"]
+    words += ["-chardev", f"file,id=console,path={CONSOLE},append=on", "-serial", "chardev:console"]
+    if boot.kernel and boot.initrd:
+        line = "root=/dev/vda rw console=ttyS0 net.ifnames=0 audit=0 mitigations=off quiet"
+        words += ["-kernel", str(boot.kernel), "-initrd", str(boot.initrd), "-append", line]
+    if boot.seed:
+        words += ["-drive", f"file={_comma(boot.seed)},if=virtio,format=raw,readonly=on"]
+    if restore:
+        words += ["-incoming", "defer"]
+    return words
+
+
+def _comma(path: Path | None) -> str:
+    return str(path).replace(",", ",,")
+
+
+def _on(flag: bool) -> str:
+    return "on" if flag else "off"

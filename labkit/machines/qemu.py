@@ -1,0 +1,367 @@
+"""The qemu provider: machines restored from a live state of their golden image.
+
+    images/KEY/                      golden image: disk.qcow2, kernel, initrd
+    images/KEY/live-HARDWARE/        that image booted once: disk.qcow2 (overlay), ram, state
+    machines/NAME/                   record.json, disk.qcow2 (overlay on the live disk), sockets, logs, known_hosts
+
+Guest memory is a file. The boot that makes a live state maps it shared, so that migrating with x-ignore-shared
+writes only the devices' state (half a megabyte); every machine then maps the same file privately, and a restore
+reads that half megabyte (QEMU's docs/system/vm-templating). A halted machine has a whole state of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import secrets
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from labkit import process
+from labkit.config import Settings
+from labkit.deadline import Deadline
+from labkit.errors import MachineError
+from labkit.files import disk_errors, locked, make_folder, require_space, write_atomic
+from labkit.images import Image, Images, recipe
+from labkit.machines import MachineInfo, State, identity
+from labkit.machines.accelerator import choose
+from labkit.machines.agent import Agent
+from labkit.machines.hardware import AGENT, CONSOLE, MONITOR, Boot, Hardware, argv, here
+from labkit.machines.identity import Identity, KeyPair
+from labkit.machines.launch import PortTaken, boot_and_run, ended, incoming, launch, migrate, overlay
+from labkit.observer import Observer
+from labkit.platforms import Platform, Release
+from labkit.qmp import Monitor, MonitorGone
+from labkit.ssh import Endpoint, Remote
+from labkit.text import printable
+
+_ADDRESS = "127.0.0.1"
+_RECORD = "record.json"
+_STATE = "state"
+_SPACE_LIVE = 1024  # MiB that a live state may take beside its memory
+_SPACE_MACHINE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of a machine, on disk before anything is done to it."""
+
+    platform: str
+    release: str
+    image: str
+    accelerator: str
+    cpus: int
+    memory_mib: int
+    ready: bool  # False until it has been reachable once: what is there is to be made anew
+    port: int
+    hostname: str
+    machine_id: str
+    host_private: str
+    host_public: str
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.hostname, self.machine_id, KeyPair(self.host_private, self.host_public))
+
+
+class QemuMachine:
+    """A machine of this host's QEMU."""
+
+    def __init__(self, name: str, settings: Settings, observer: Observer) -> None:
+        self.name = name
+        self._settings = settings
+        self._images = Images(settings, observer)
+        self._observer = observer
+        self.folder = settings.home / "machines" / name
+
+    # -- what there is ------------------------------------------------------------------------------------------
+
+    def record(self) -> Record | None:
+        try:
+            return Record(**json.loads((self.folder / _RECORD).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def status(self) -> MachineInfo:
+        record, state = self.record(), self._state()
+        info = MachineInfo(self.name, "", "", "qemu", state)
+        if record is None:
+            return info
+        info = dataclasses.replace(
+            info, platform=record.platform, release=record.release, accelerator=record.accelerator
+        )
+        if state is State.RUNNING:
+            info = dataclasses.replace(info, address=_ADDRESS, port=record.port, user="root")
+        return info
+
+    def _state(self) -> State:
+        if not self.folder.exists():
+            return State.ABSENT
+        record = self.record()
+        alive = bool(process.owned(self.folder))
+        if record is None or not record.ready:
+            return State.INTERRUPTED
+        if alive:
+            return State.RUNNING if (self.folder / "known_hosts").exists() else State.INTERRUPTED
+        if (self.folder / _STATE).exists():
+            return State.HALTED
+        return State.CRASHED
+
+    def console(self) -> Path | None:
+        path = self.folder / CONSOLE
+        return path if path.exists() else None
+
+    def endpoint(self) -> Endpoint:
+        record = self.record()
+        if record is None or self._state() is not State.RUNNING:
+            raise MachineError(f"machine {self.name} is not running", hint="./lab up")
+        return self._endpoint(record)
+
+    def _endpoint(self, record: Record) -> Endpoint:
+        key, _ = identity.client_key(self._settings.home)
+        return Endpoint(_ADDRESS, record.port, "root", key, self.folder / "known_hosts")
+
+    # -- what can be done ---------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the machine against other labkit processes."""
+        limits = self._settings.limits
+        path = self._settings.home / "locks" / f"machine-{self.name}.lock"
+        with locked(
+            path,
+            timeout=limits.build + limits.boot + limits.download,
+            waiting=self._observer.step,
+            what=f"machine {self.name}",
+        ):
+            yield
+
+    def create(self, platform: Platform, release: Release) -> None:
+        """Make the machine as the settings want it and bring it up; whatever was there under its name goes."""
+        self._wipe()
+        wanted = self._settings.machine
+        accelerator = choose(wanted.accelerator, self._settings.home)
+        hardware = here(accelerator, wanted.cpus, wanted.memory)
+        image = self._images.ensure(recipe(platform, release, self._settings), hardware)
+        live = self._live(image, hardware)
+        require_space(self._settings.home, _SPACE_MACHINE)
+        make_folder(self.folder)
+        me = identity.new(self.name)
+        record = Record(
+            image.platform, image.release, image.key, accelerator, wanted.cpus, wanted.memory, False, 0,
+            me.hostname, me.machine_id, me.host_key.private, me.host_key.public,
+        )  # fmt: skip
+        self._save(record)
+        self._restore(record, image, hardware, live)
+
+    def outdated(self, platform: Platform, release: Release) -> str | None:
+        """In which way the machine is not what the settings want today; None if it is."""
+        record, wanted = self.record(), self._settings.machine
+        if record is None:
+            return None
+        if (record.platform, record.release) != (platform.name, release.name):
+            return f"is {record.platform} {record.release}"
+        if (record.cpus, record.memory_mib) != (wanted.cpus, wanted.memory):
+            return f"has {record.cpus} CPUs and {record.memory_mib} MiB of memory"
+        return None
+
+    def restore(self) -> None:
+        """Back to the clean state, under the same name, host key and, if it is still free, port."""
+        record, image, hardware = self._existing()
+        live = self._live(image, hardware)
+        self._end()
+        record = dataclasses.replace(record, ready=False)
+        self._save(record)
+        self._restore(record, image, hardware, live)
+
+    def start(self) -> None:
+        """Go on with a halted machine's state, or boot a crashed one from its own disk."""
+        record, image, hardware = self._existing()
+        state = self.folder / _STATE
+        deadline = Deadline.after(self._settings.limits.boot)
+        self._end(keep_state=True)
+        ram = None
+        with self._qemu(
+            hardware, image.boot, self.folder / "disk.qcow2", ram, record.port, restore=state.exists()
+        ) as monitor:
+            if state.exists():
+                incoming(monitor, state, shared=False, deadline=deadline)
+            self._go(monitor, record, deadline)
+        state.unlink(missing_ok=True)
+
+    def halt(self) -> None:
+        """Write the machine's whole state to disk and end its process; `start` goes on from there."""
+        part = self.folder / f"{_STATE}.part"
+        with Monitor(self.folder, MONITOR, Deadline.after(10)) as monitor, disk_errors(self.folder):
+            require_space(self.folder, _SPACE_LIVE)
+            monitor.execute("stop")
+            migrate(monitor, part, shared=False, deadline=Deadline.after(self._settings.limits.boot))
+            monitor.execute("quit")
+        process.end_owned(self.folder)
+        part.rename(self.folder / _STATE)
+        self._end(keep_state=True)
+
+    def destroy(self) -> None:
+        self._wipe()
+
+    def _existing(self) -> tuple[Record, Image, Hardware]:
+        record = self.record()
+        if record is None or not record.ready:
+            raise MachineError(f"machine {self.name} does not exist", hint="./lab up")
+        image = self._images.get(record.image)
+        if image is None:
+            raise MachineError(
+                f"the image {record.image} of machine {self.name} is not in {self._images.folder} any more",
+                hint="./lab destroy the machine and ./lab up again",
+            )
+        return record, image, here(record.accelerator, record.cpus, record.memory_mib)
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    def _restore(self, record: Record, image: Image, hardware: Hardware, live: Path) -> None:
+        disk = self.folder / "disk.qcow2"
+        disk.unlink(missing_ok=True)
+        (self.folder / _STATE).unlink(missing_ok=True)
+        overlay(live / "disk.qcow2", disk)
+        deadline = Deadline.after(self._settings.limits.boot)
+        with self._qemu(hardware, image.boot, disk, live / "ram", record.port, restore=True) as monitor:
+            incoming(monitor, live / _STATE, shared=True, deadline=deadline)
+            self._go(monitor, record, deadline)
+
+    def _go(self, monitor: Monitor, record: Record, deadline: Deadline) -> None:
+        """Let the guest run, tell it who it is, pin its key, and see SSH work."""
+        _, authorized = identity.client_key(self._settings.home)
+        with Agent(self.folder) as agent:
+            monitor.execute("cont")
+            port = monitor.forwarded_port()
+            script = identity.script(record.identity, authorized, now=time.time(), entropy=secrets.token_hex(64))
+            self._agent_run(agent, monitor, script, deadline, "take its identity")
+        write_atomic(
+            self.folder / "known_hosts", identity.known_hosts_line(_ADDRESS, port, record.identity), mode=0o600
+        )
+        record = dataclasses.replace(record, port=port, ready=True)
+        with Remote(self._endpoint(record), deadline) as remote:
+            remote.run(["true"], timeout=max(1.0, deadline.left))
+        self._save(record)
+
+    def _agent_run(self, agent: Agent, monitor: Monitor, script: str, deadline: Deadline, what: str) -> None:
+        """Run script in the guest; while it boots, look whether it is still alive."""
+        agent.send(script)
+        while (status := agent.answer(min(2.0, deadline.left))) is None:
+            if monitor.execute("query-status")["status"] == "guest-panicked":
+                raise MachineError("the guest's kernel panicked", hint=self._tail())
+            if deadline.passed:
+                limit = f"{self._settings.limits.boot:g} s (limits.boot)"
+                raise MachineError(f"the guest did not {what} within {limit}", hint=self._tail())
+        if status:
+            raise MachineError(f"the guest could not {what}: its agent answered {status}", hint=self._tail())
+
+    def _tail(self) -> str:
+        path = self.folder / CONSOLE
+        data = path.read_bytes()[-1500:] if path.exists() else b""
+        return f"the end of {path}:\n{printable(data.decode('utf-8', 'replace'), newlines=True)}"
+
+    @contextlib.contextmanager
+    def _qemu(
+        self, hardware: Hardware, boot: Boot, disk: Path, ram: Path | None, port: int, *, restore: bool
+    ) -> Iterator[Monitor]:
+        """A QEMU started in the machine's folder, and its monitor; ended again if the block does not succeed."""
+        wanted = self._settings.machine.ssh_port
+        ports = [wanted] if wanted else ([port, 0] if port and _free(port) else [0])
+        for attempt in ports:
+            words = argv(hardware, boot, disk, ram, shared=False, port=attempt, uuid=str(uuid.uuid4()), restore=restore)
+            try:
+                monitor = launch(self.folder, words)
+                break
+            except PortTaken:
+                if attempt == ports[-1]:
+                    raise MachineError(
+                        f"port {attempt} on {_ADDRESS} is taken",
+                        hint="set machine.ssh_port to another port, or to 0 for any free one",
+                    ) from None
+        try:
+            with monitor:
+                yield monitor
+        except MonitorGone as error:
+            said = (self.folder / "qemu.log").read_text(errors="replace").strip()
+            raise MachineError(error.message, hint=printable(said, newlines=True) or self._tail()) from error
+        except BaseException:
+            process.end_owned(self.folder)
+            raise
+
+    def _end(self, *, keep_state: bool = False) -> None:
+        process.end_owned(self.folder)
+        (self.folder / "known_hosts").unlink(missing_ok=True)
+        for name in (AGENT, MONITOR, *([] if keep_state else [_STATE]), f"{_STATE}.part"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _wipe(self) -> None:
+        process.end_owned(self.folder)
+        if self.folder.exists():
+            with disk_errors(self.folder):
+                shutil.rmtree(self.folder)
+
+    def _save(self, record: Record) -> None:
+        with disk_errors(self.folder):
+            write_atomic(self.folder / _RECORD, json.dumps(asdict(record), indent=1), mode=0o600)
+
+    def _live(self, image: Image, hardware: Hardware) -> Path:
+        """The live state of image on hardware, made now if there is none."""
+        final = image.folder / f"live-{hardware.key}"
+        if final.exists():
+            return final
+        limits = self._settings.limits
+        with locked(
+            self._settings.home / "locks" / f"live-{image.key}-{hardware.key}.lock",
+            timeout=limits.boot * 2,
+            waiting=self._observer.step,
+            what=f"the first boot of {image.title}",
+        ):
+            if not final.exists():
+                self._observer.step(f"booting {image.title} once ({hardware.accelerator}), to keep its live state")
+                require_space(image.folder, _SPACE_LIVE + 256)
+                making = image.folder / f"{final.name}.making"
+                make_live(making, image, hardware, Deadline.after(limits.boot), self._observer)
+                making.rename(final)
+        return final
+
+
+def make_live(folder: Path, image: Image, hardware: Hardware, deadline: Deadline, observer: Observer) -> None:
+    """Boot image in folder and leave disk.qcow2, ram and state there; what stood in folder goes."""
+    process.end_owned(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    make_folder(folder)
+    disk = folder / "disk.qcow2"
+    overlay(image.folder / "disk.qcow2", disk)
+    words = argv(
+        hardware,
+        image.boot,
+        disk,
+        folder / "ram",
+        shared=True,
+        port=0,
+        uuid=str(uuid.uuid4()),
+        restore=False,
+        scratch=True,
+    )
+    with ended(folder), launch(folder, words) as monitor:
+        boot_and_run(folder, monitor, "sync; echo 1 >/proc/sys/vm/drop_caches", deadline, observer)
+        monitor.execute("stop")
+        migrate(monitor, folder / _STATE, shared=True, deadline=deadline)
+        monitor.execute("quit")
+        deadline.poll(lambda: not process.owned(folder))
+    shutil.copyfile(folder / CONSOLE, folder / "boot.log")
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((_ADDRESS, port))
+        return True
+    return False

@@ -1,0 +1,79 @@
+"""The one place that speaks QMP, QEMU's monitor protocol, by the library of the QEMU project."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
+
+from labkit.deadline import Deadline
+from labkit.errors import MachineError
+
+
+class MonitorGone(MachineError):
+    """QEMU closed its monitor, as it does when it ends; why, it says in its log."""
+
+
+class Monitor:
+    """A connection to the QEMU whose monitor socket is folder/name; a context manager."""
+
+    def __init__(self, folder: Path, name: str, deadline: Deadline) -> None:
+        """Connect as soon as the socket is there. Raises MachineError when the deadline passes before."""
+        self._runner = asyncio.Runner()
+        self._client = QMPClient("labkit")
+        with through(folder) as base:
+            while True:
+                try:
+                    self._runner.run(self._client.connect(f"{base}/{name}"))
+                    return
+                except (ConnectError, OSError) as error:
+                    if deadline.passed:
+                        self._runner.close()
+                        raise MachineError(f"QEMU does not answer on its monitor {folder / name}: {error}") from error
+                    self._runner.run(asyncio.sleep(0.01))
+
+    def execute(self, command: str, **arguments: object) -> Any:
+        """The command's return value. Raises MachineError where QEMU refuses it, MonitorGone where it ends."""
+        try:
+            return self._runner.run(self._client.execute(command, dict(arguments) or None))
+        except (ExecuteError, QMPError, asyncio.CancelledError) as error:
+            if isinstance(error, ExecuteError):
+                raise MachineError(f"QEMU refused {command}: {error}") from error
+            raise MonitorGone(f"QEMU ended during {command}") from error
+
+    def forwarded_port(self) -> int:
+        """The port on 127.0.0.1 that QEMU forwards to the guest's SSH (it chose a free one itself)."""
+        table = self.execute("human-monitor-command", **{"command-line": "info usernet"})
+        match = re.search(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", str(table))
+        if match is None:
+            raise MachineError(f"QEMU forwards no port:\n{table}")
+        return int(match[1])
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            self._runner.run(self._client.disconnect())
+        except (QMPError, OSError, EOFError):  # QEMU has gone first, as it does after `quit`
+            pass
+        finally:
+            self._runner.close()
+
+
+class through:
+    """A short path to a folder: a unix socket's path may have 107 bytes, a lab's folder has more soon."""
+
+    def __init__(self, folder: Path) -> None:
+        self._fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+
+    def __enter__(self) -> str:
+        return f"/proc/self/fd/{self._fd}"
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)

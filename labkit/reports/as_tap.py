@@ -1,0 +1,64 @@
+"""results.tap: TAP 14, in the order of running, with `key: JSON` blocks as the spec suite writes them."""
+
+from __future__ import annotations
+
+import json
+
+from labkit.results import Result, Run, Verdict
+from labkit.text import printable
+
+_OK = (Verdict.PASS, Verdict.SKIP, Verdict.NO_ASSERTIONS)
+
+
+def render(run: Run) -> str:
+    """Return the run as TAP; one that is incomplete ends with a bail-out, so that no reader takes it for a success."""
+    facts = {
+        "run": run.run.id,
+        "suite": f"{run.suite.name} {run.suite.version}",
+        "spec": run.suite.spec,
+        "runtime": run.runtime.name,
+        "runtime-path": run.runtime.path,
+        "runtime-version": run.runtime.version,
+        "platform": f"{run.machine.get('platform', '')} {run.machine.get('release', '')}".strip(),
+        "kernel": str(run.machine.get("kernel", "")),
+        "cgroup": str(run.machine.get("cgroup", "")),
+    }
+    lines = ["TAP version 14", f"1..{len(run.results)}"]
+    lines += [f"# {key}: {printable(value)}" for key, value in facts.items() if value]
+    for number, result in enumerate(run.results, 1):
+        lines += _point(number, result)
+    if run.run.reason is not None:
+        lines.append(f"Bail out! incomplete: {printable(run.run.reason)}")
+    return "\n".join(lines) + "\n"
+
+
+def _point(number: int, result: Result) -> list[str]:
+    line = f"{'ok' if result.verdict in _OK else 'not ok'} {number} - {_escaped(f'{result.id} {result.name}'.rstrip())}"
+    reason = result.diagnostic.get("reason", result.diagnostic.get("message", ""))
+    if result.verdict is Verdict.NO_ASSERTIONS:
+        reason = reason or "no assertions"
+    if result.verdict in (Verdict.SKIP, Verdict.NO_ASSERTIONS, Verdict.TODO):
+        line += f" # {'TODO' if result.verdict is Verdict.TODO else 'SKIP'} {_escaped(str(reason))}".rstrip()
+    block = {
+        "id": result.id,
+        "level": result.level,
+        "reference": result.reference,
+        "verdict": result.verdict.value,
+        "seconds": result.seconds,
+    }
+    said = {key: value for key, value in result.diagnostic.items() if key not in block}
+    return [
+        line,
+        "  ---",
+        *(f"  {_key(key)}: {json.dumps(value, allow_nan=False)}" for key, value in {**block, **said}.items()),
+        "  ...",
+    ]
+
+
+def _escaped(text: str) -> str:
+    return printable(text).replace("\\", "\\\\").replace("#", "\\#")
+
+
+def _key(key: str) -> str:
+    """Return a key that is the same to a YAML reader: plain where it is a plain word, else in quotes."""
+    return key if key.isascii() and key.replace("-", "").replace("_", "").isalpha() else json.dumps(key)

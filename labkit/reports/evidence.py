@@ -1,0 +1,82 @@
+"""What the diagnostic of a result says, picked out of its free form for people to read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from labkit.results import Object, Result
+from labkit.tap import JSON
+
+_SPEC = re.compile(r"[a-z][a-z0-9-]*\.md(#[A-Za-z0-9_.-]+)?")
+_TOOLS = re.compile(r"runtime-tools:([A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+\.md(#[A-Za-z0-9_.-]+)?")
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+(-rc\.?[0-9]+)?")
+_UPSTREAM = re.compile(r"https://github\.com/opencontainers/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*(#[A-Za-z0-9_.-]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One thing looked at. expected and actual are text, or None where the check named none."""
+
+    what: str
+    expected: str | None
+    actual: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """message is one sentence or "", notes are lines, rest is what has no place of its own."""
+
+    message: str
+    failures: tuple[Failure, ...]
+    notes: tuple[str, ...]
+    rest: Object
+
+
+def evidence(result: Result) -> Evidence:
+    """Sort the diagnostic of a result; whatever has another form than the one known stays in rest."""
+    rest = dict(result.diagnostic)
+    message = next((str(rest.pop(key)) for key in ("message", "reason") if isinstance(rest.get(key), str)), "")
+    failures: list[Failure] = []
+    if isinstance(given := rest.get("failures"), list) and all(isinstance(entry, dict) for entry in given):
+        del rest["failures"]
+        failures = [_failure(entry) for entry in given if isinstance(entry, dict)]
+    elif "expected" in rest and "actual" in rest:  # runtime-tools
+        failures = [Failure("", shown(rest.pop("expected")), shown(rest.pop("actual")))]
+    notes: Sequence[JSON] = []
+    if isinstance(listed := rest.get("notes"), list):
+        notes = listed
+        del rest["notes"]
+    return Evidence(message, tuple(failures), tuple(shown(note) for note in notes), rest)
+
+
+def shown(value: JSON) -> str:
+    """Return a value as a person reads it: strings as they are, lists of strings line by line, the rest as JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return "\n".join(str(item) for item in value)
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def link(reference: str, spec: str) -> str | None:
+    """Return the address of a reference, or None where it has no form that is known.
+
+    `file.md#anchor` is in runtime-spec at version spec ("1.0.2"; main where that is no version), `runtime-tools:` in
+    that repository; addresses in the opencontainers organisation stay.
+    """
+    if _SPEC.fullmatch(reference):
+        version = f"v{spec}" if _VERSION.fullmatch(spec) else "main"
+        return f"https://github.com/opencontainers/runtime-spec/blob/{version}/{reference}"
+    if _TOOLS.fullmatch(reference):
+        path = reference.removeprefix("runtime-tools:")
+        return f"https://github.com/opencontainers/runtime-tools/blob/master/{path}"
+    return reference if _UPSTREAM.fullmatch(reference) else None
+
+
+def _failure(entry: dict[str, JSON]) -> Failure:
+    values = [shown(entry[key]) if key in entry else None for key in ("what", "expected", "actual")]
+    return Failure(values[0] or "", values[1], values[2])

@@ -1,0 +1,90 @@
+"""The end of `test` in a terminal: a table to read in ten seconds."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from labkit.reports.evidence import evidence
+from labkit.results import Result, Run, Verdict
+from labkit.text import one_line, printable
+
+STYLES = {
+    Verdict.FAIL: "bold red",
+    Verdict.ERROR: "bold magenta",
+    Verdict.TIMEOUT: "bold yellow",
+    Verdict.TODO: "cyan",
+    Verdict.NO_ASSERTIONS: "yellow",
+    Verdict.SKIP: "bright_black",
+    Verdict.PASS: "green",
+}
+
+
+def summary(run: Run, *, width: int = 80, terminal: bool = False, folder: Path | None = None, most: int = 20) -> str:
+    """Return what a person wants to know at the end of a run.
+
+    width is in columns; terminal allows colours, without it the text is plain; folder is where the reports are; most is
+    how many bad results are named.
+    """
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=terminal, no_color=None if terminal else True)
+    name = f"{run.suite.name} {run.suite.version} on {run.runtime.name} {run.runtime.version}"
+    where = " ".join(str(run.machine.get(key, "")) for key in ("platform", "release", "provider", "kernel"))
+    cgroup = f"cgroup {run.machine['cgroup']}" if run.machine.get("cgroup") else ""
+    seconds = (run.run.finished - run.run.started).total_seconds()
+    console.print(_text(name, "bold"), overflow="fold")
+    console.print(_text(f"{where} {cgroup}".strip(), "dim"), overflow="fold")
+    bad = sorted((r for r in run.by_id() if r.verdict.bad), key=lambda r: list(Verdict).index(r.verdict))
+    if bad:
+        console.print()
+        console.print(_table(bad[:most], width))
+        if len(bad) > most:
+            console.print(f"and {len(bad) - most} more in the report", style="dim")
+    console.print()
+    total = Text(f"{len(run.results)} checks in {seconds:.1f} s: ")
+    counted = [(verdict, count) for verdict, count in reversed(run.totals.items()) if count]
+    for position, (verdict, count) in enumerate(counted):
+        total.append(", " if position else "").append(f"{count} {verdict}", STYLES[verdict])
+    console.print(total)
+    if run.run.reason is not None:
+        console.print(_text(f"INCOMPLETE: {run.run.reason}", "bold reverse red"), overflow="fold")
+    if folder is not None:
+        # One line, whatever the width: a path is there to be clicked or copied.
+        files = f"reports: {folder}/report.html (also results.json, results.tap, junit.xml)"
+        console.print(_text(files, ""), soft_wrap=True)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _table(results: list[Result], width: int) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    ids = [one_line(result.id, 24) for result in results]
+    columns = [max(len(result.verdict) for result in results), max(map(len, ids))]
+    columns.append(max(width - sum(columns) - 4, 20))
+    for column in columns:
+        table.add_column(no_wrap=True, overflow="ellipsis", width=column)
+    for result, ident in zip(results, ids, strict=True):
+        lines = Text(one_line(result.name, columns[-1]))
+        for line in _why(result):
+            lines.append("\n" + one_line(" ".join(line.split()), columns[-1]), "dim")
+        table.add_row(_text(result.verdict, STYLES[result.verdict]), _text(ident, "bold"), lines)
+    return table
+
+
+def _why(result: Result) -> list[str]:
+    told = evidence(result)
+    if not told.failures:
+        return [told.message] if told.message else []
+    first = told.failures[0]
+    if first.expected is None and first.actual is None:
+        return [first.what or told.message]
+    more = f" (and {len(told.failures) - 1} more)" if len(told.failures) > 1 else ""
+    return [*filter(None, [first.what + more]), f"expected: {first.expected}", f"actual: {first.actual}"]
+
+
+def _text(text: str, style: str) -> Text:
+    # Text, never markup: brackets in hostile text are brackets.
+    return Text(printable(text), style)

@@ -1,0 +1,264 @@
+"""The one place that speaks SSH (fabric, paramiko).
+
+Strict about host keys: the only key taken is the one pinned in the endpoint's known_hosts file. Every wait has a
+bound, and a command is bounded on the far side too, since closing a channel does not end it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import stat
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import paramiko
+from fabric import Config, Connection
+from paramiko.ssh_exception import AuthenticationException, BadHostKeyException, NoValidConnectionsError, SSHException
+
+from labkit.deadline import Deadline
+from labkit.errors import ConnectionFailed
+from labkit.text import printable
+
+_KEEPALIVE = 5  # seconds between keepalive messages
+_SILENT = 3  # of them unanswered: the connection is dead
+_CHUNK = 1 << 16
+
+# It prints the traceback of every attempt that nobody answered; what went wrong is raised here as well.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How to reach a machine: address, port, user, the private key file, and the file that pins its host key."""
+
+    host: str
+    port: int
+    user: str
+    key: Path
+    known_hosts: Path
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a remote command left: its exit status, and what it printed as far as it was kept."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class CommandTimeout(ConnectionFailed):
+    """A remote command passed its time limit and was ended there."""
+
+
+class Remote:
+    """An open SSH connection to an endpoint; a context manager."""
+
+    def __init__(self, endpoint: Endpoint, deadline: Deadline) -> None:
+        """Connect, trying again until the deadline as long as nobody answers.
+
+        Raises ConnectionFailed: at once for a wrong host key or a refused login, else at the deadline.
+        """
+        self.endpoint = endpoint
+        while True:
+            self._connection = self._new(endpoint, deadline)
+            try:
+                self._connection.open()
+                break
+            except BadHostKeyException as error:
+                self.close()
+                raise ConnectionFailed(
+                    f"{endpoint} shows another host key than the one pinned in {endpoint.known_hosts}",
+                    hint="something else answers there, or the machine was replaced behind labkit's back; "
+                    "if you trust that, `./lab destroy` the machine and `./lab up` again",
+                ) from error
+            except AuthenticationException as error:
+                self.close()
+                raise ConnectionFailed(f"{endpoint} refuses the lab's key {endpoint.key}") from error
+            except (SSHException, NoValidConnectionsError, EOFError, OSError) as error:
+                self.close()
+                if isinstance(error, SSHException) and "not found in known_hosts" in str(error):
+                    raise ConnectionFailed(
+                        f"{endpoint} has no host key pinned in {endpoint.known_hosts}",
+                        hint="./lab destroy the machine and ./lab up again",
+                    ) from error
+                if deadline.passed:
+                    raise ConnectionFailed(f"no SSH answer from {endpoint}: {printable(str(error))}") from error
+                time.sleep(min(0.02, deadline.left))
+        self._transport = self._connection.client.get_transport()
+        self._transport.set_keepalive(_KEEPALIVE)
+
+    @staticmethod
+    def _new(endpoint: Endpoint, deadline: Deadline) -> Connection:
+        wait = max(deadline.left, 1.0)
+        connection = Connection(
+            endpoint.host,
+            user=endpoint.user,
+            port=endpoint.port,
+            connect_timeout=wait,
+            config=Config(lazy=True),
+            connect_kwargs={
+                "key_filename": str(endpoint.key),
+                "allow_agent": False,
+                "look_for_keys": False,
+                "banner_timeout": wait,
+                "auth_timeout": wait,
+            },
+        )
+        # Fabric's default takes any key it meets (AutoAddPolicy).
+        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        connection.client.load_host_keys(str(endpoint.known_hosts))
+        return connection
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        stdin: bytes = b"",
+        on_stdout: Callable[[bytes], None] | None = None,
+        on_stderr: Callable[[bytes], None] | None = None,
+        keep: int = 1 << 20,
+        on_tick: Callable[[], None] | None = None,
+    ) -> Answer:
+        """Run argv on the machine and wait for its end, timeout seconds at most.
+
+        Output goes to the callbacks as it comes; keep bytes of each stream are returned as well. on_tick is called
+        a few times a second. Raises CommandTimeout, or ConnectionFailed where the connection breaks.
+        """
+        # --foreground is not given: timeout then ends the command's whole process group.
+        guarded = ["timeout", "--kill-after=5", f"{timeout:g}", *argv]
+        deadline = Deadline.after(timeout + 15)
+        kept = {True: bytearray(), False: bytearray()}
+        try:
+            channel = self._transport.open_session(timeout=max(1.0, deadline.left))
+            channel.exec_command(shlex.join(guarded))
+            channel.settimeout(0.25)
+            if stdin:
+                channel.sendall(stdin)
+            channel.shutdown_write()
+            while True:
+                moved = False
+                for ready, read, call, mine in (
+                    (channel.recv_ready, channel.recv, on_stdout, kept[True]),
+                    (channel.recv_stderr_ready, channel.recv_stderr, on_stderr, kept[False]),
+                ):
+                    if ready():
+                        piece = read(_CHUNK)
+                        moved = moved or bool(piece)
+                        mine += piece[: max(0, keep - len(mine))]
+                        if call and piece:
+                            call(piece)
+                if moved:
+                    continue
+                if channel.exit_status_ready() and not channel.recv_ready() and not channel.recv_stderr_ready():
+                    break
+                if channel.closed or not self._transport.is_active():
+                    raise ConnectionFailed(f"the SSH connection to {self.endpoint} was cut")
+                if deadline.passed:
+                    raise CommandTimeout(f"`{shlex.join(argv)}` ran longer than {timeout:g} s on {self.endpoint}")
+                if on_tick:
+                    on_tick()
+                channel.status_event.wait(0.02)
+            status = channel.recv_exit_status()
+        except (SSHException, EOFError, OSError) as error:
+            raise ConnectionFailed(f"the SSH connection to {self.endpoint} was cut: {printable(str(error))}") from error
+        if status == -1:  # paramiko's word for a channel that closed without an exit status
+            raise ConnectionFailed(f"the SSH connection to {self.endpoint} was cut")
+        if status == 124 or (status == 137 and deadline.left <= 15):  # 137: it took --kill-after to end it
+            raise CommandTimeout(f"`{shlex.join(argv)}` ran longer than {timeout:g} s on {self.endpoint} and was ended")
+        return Answer(status, kept[True].decode("utf-8", "replace"), kept[False].decode("utf-8", "replace"))
+
+    def upload(self, data: bytes, target: str, *, mode: int = 0o644, timeout: float = 300) -> None:
+        """Put data at the path target, written aside and renamed."""
+        aside = f"{target}.part-{os.getpid()}"
+        script = 'mkdir -p "$(dirname "$2")" && cat >"$1" && chmod "$3" "$1" && mv -f "$1" "$2"'
+        answer = self.run(["sh", "-c", script, "sh", aside, target, f"{mode:o}"], timeout=timeout, stdin=data)
+        if answer.status:
+            raise ConnectionFailed(f"cannot write {target} on {self.endpoint}: {printable(answer.stderr.strip())}")
+
+    def download(self, remote: str, folder: Path, *, limit: int = 1 << 28, timeout: float = 300) -> list[Path]:
+        """Fetch a file or a tree below folder; the files written.
+
+        The far side is not trusted: only plain files and folders are taken, no name leaves folder, and no more than
+        limit bytes are written. What does not fit is left out.
+        """
+        deadline = Deadline.after(timeout)
+        written: list[Path] = []
+        try:
+            with self._connection.client.open_sftp() as sftp:
+                sftp.get_channel().settimeout(max(1.0, deadline.left))
+                pending = [(PurePosixPath(remote), folder)]
+                while pending and not deadline.passed:
+                    source, target = pending.pop()
+                    entry = sftp.lstat(str(source))
+                    if stat.S_ISDIR(entry.st_mode or 0):
+                        target.mkdir(parents=True, exist_ok=True)
+                        for name in sorted(sftp.listdir(str(source))):
+                            if safe_name(name):
+                                pending.append((source / name, target / name))
+                    elif stat.S_ISREG(entry.st_mode or 0):
+                        if target.is_dir():
+                            target = target / source.name
+                        limit -= self._fetch(sftp, source, target, limit)
+                        written.append(target)
+        except (SSHException, EOFError, OSError) as error:
+            raise ConnectionFailed(f"cannot fetch {remote} from {self.endpoint}: {printable(str(error))}") from error
+        return written
+
+    @staticmethod
+    def _fetch(sftp: paramiko.SFTPClient, source: PurePosixPath, target: Path, limit: int) -> int:
+        """Copy one file, limit bytes at most; a link that stands at target is never followed."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+        size = 0
+        with os.fdopen(descriptor, "wb") as file, sftp.open(str(source), "rb") as data:
+            data.prefetch()
+            while size < limit and (piece := data.read(min(_CHUNK, limit - size))):
+                size += file.write(piece)
+        return size
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):  # closing a broken connection may fail in any way; it is gone then
+            self._connection.close()
+
+    def __enter__(self) -> Remote:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def safe_name(name: str) -> bool:
+    """Whether a file name from the far side may be used here: one component, printable, not special."""
+    return (
+        0 < len(name.encode("utf-8", "replace")) <= 255
+        and name not in (".", "..")
+        and "/" not in name
+        and name.isprintable()
+    )
+
+
+def shell_argv(endpoint: Endpoint, command: Sequence[str] = ()) -> list[str]:
+    """The OpenSSH client's argv for an interactive shell or a command, with the same pinned key and nothing else."""
+    options = {
+        "UserKnownHostsFile": f'"{endpoint.known_hosts}"',  # quoted: it is a list of files
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        "IdentitiesOnly": "yes",
+        "PasswordAuthentication": "no",
+        "LogLevel": "ERROR",
+    }
+    words = ["ssh", "-F", "none", "-p", str(endpoint.port), "-i", str(endpoint.key)]
+    for name, value in options.items():
+        words += ["-o", f"{name}={value}"]
+    remote = [shlex.join(command)] if command else []
+    return [*words, f"{endpoint.user}@{endpoint.host}", *remote]

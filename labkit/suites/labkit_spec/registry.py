@@ -1,0 +1,67 @@
+"""The requirements table and the checks registered for its rows."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable
+
+if TYPE_CHECKING:
+    from .context import T
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One row of requirements.tsv: a normative statement of the runtime-spec."""
+
+    id: str
+    level: str
+    reference: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class Check:
+    requirement: Requirement
+    function: Callable[[T], None]
+    timeout: float
+    exclusive: bool
+
+
+PACKAGE = __name__.rpartition(".")[0]  # in a zipapp Python 3.9 sets __package__ only after the import
+
+
+def _table() -> dict[str, Requirement]:
+    text = (pkgutil.get_data(PACKAGE, "requirements.tsv") or b"").decode()
+    rows = [line.split("\t") for line in text.splitlines()[1:] if line]
+    return {row[0]: Requirement(row[0], row[1], row[2], row[3]) for row in rows}
+
+
+REQUIREMENTS = _table()
+_checks: dict[str, Check] = {}
+
+
+def check(
+    id: str, *, timeout: float = 60, exclusive: bool = False
+) -> Callable[[Callable[[T], None]], Callable[[T], None]]:
+    """Register the check of requirement `id`.
+
+    timeout: seconds until it is killed (generous: guests are emulated). exclusive: nothing else runs beside it.
+    """
+
+    def register(function: Callable[[T], None]) -> Callable[[T], None]:
+        if id in _checks:
+            raise ValueError(f"two checks for {id}")
+        _checks[id] = Check(REQUIREMENTS[id], function, timeout, exclusive)
+        return function
+
+    return register
+
+
+def load() -> dict[str, Check]:
+    """Import every module of checks/ and return the checks in the order of the table."""
+    checks = importlib.import_module(".checks", PACKAGE)
+    for module in pkgutil.iter_modules(checks.__path__):
+        importlib.import_module(f"{checks.__name__}.{module.name}")
+    return {id: _checks[id] for id in REQUIREMENTS if id in _checks}

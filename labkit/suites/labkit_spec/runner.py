@@ -1,0 +1,310 @@
+"""Runs the checks, several at a time, as PID 1 of a PID namespace that was just made."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import time
+import traceback
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Callable, Optional
+
+from . import cleanup
+from .context import Skip, Stop, Suite, T
+from .registry import Check
+from .tap import bounded
+
+CLEANUP_LIMIT = 30.0
+Result = dict[str, Any]
+
+
+class Interrupted(Exception):
+    """A signal (or the loss of the supervisor or of the reader) ends the run; number: 128 + number is the status."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@dataclass
+class _Job:
+    """One running check. pid: its process, or the janitor's that cleans up after it; report: read end of its pipe."""
+
+    check: Check
+    pid: int
+    report: int
+    started: float
+    deadline: float
+    data: bytearray = field(default_factory=bytearray)
+    result: Optional[Result] = None
+    cleaning: bool = False
+
+
+def run_checks(
+    checks: Iterable[Check], suite: Suite, jobs: int, lifeline: int, emit: Callable[[Result, Check], None]
+) -> None:
+    """Run all; emit(result, check) for each as it ends. lifeline: a pipe's read end; its EOF interrupts.
+
+    Raises Interrupted after everything that ran was ended and cleaned up; what emit raises, after the same.
+    """
+    _Runner(suite, jobs, lifeline, emit).run(list(checks))
+
+
+class _Runner:
+    def __init__(self, suite: Suite, jobs: int, lifeline: int, emit: Callable[[Result, Check], None]) -> None:
+        self.suite = suite
+        self.jobs = jobs
+        self.emit = emit
+        self.running: dict[int, _Job] = {}
+        self.selector = selectors.DefaultSelector()
+        self.wakeup, write = os.pipe()
+        os.set_blocking(self.wakeup, False)
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self.stop: Optional[int] = None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.lifeline = lifeline
+        self.selector.register(self.wakeup, selectors.EVENT_READ)
+        self.selector.register(lifeline, selectors.EVENT_READ)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self.stop = self.stop or number
+
+    def run(self, checks: list[Check]) -> None:
+        waiting = [c for c in checks if not c.exclusive] + [c for c in checks if c.exclusive]
+        try:
+            while waiting or self.running:
+                while waiting and self._may_start(waiting[0]):
+                    self._start(waiting.pop(0))
+                self._turn()
+        finally:
+            self._end_all()
+
+    def _may_start(self, check: Check) -> bool:
+        if check.exclusive or any(job.check.exclusive for job in self.running.values()):
+            return not self.running
+        return len(self.running) < self.jobs
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        next_deadline = min((job.deadline for job in self.running.values()), default=now + 1)
+        for key, _ in self.selector.select(max(next_deadline - now, 0)):
+            if key.fd == self.wakeup:
+                with suppress(BlockingIOError):
+                    while os.read(self.wakeup, 4096):
+                        pass
+            elif key.fd == self.lifeline:
+                self.stop = self.stop or signal.SIGTERM
+            else:
+                self._read(key.data)
+        self._reap()
+        for job in list(self.running.values()):
+            if time.monotonic() >= job.deadline:
+                self._overdue(job)
+        if self.stop:
+            raise Interrupted(self.stop)
+
+    def _start(self, check: Check) -> None:
+        read, write = os.pipe()
+        started = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            self._child(check, write)
+        os.close(write)
+        os.set_blocking(read, False)
+        job = _Job(check, pid, read, started, started + check.timeout)
+        self.running[pid] = job
+        self.selector.register(read, selectors.EVENT_READ, job)
+
+    def _child(self, check: Check, write: int) -> None:
+        """In the check's process; never returns."""
+        try:
+            _become_child()
+            id = check.requirement.id
+            t = T(id, self.suite, check.timeout)
+            t.work.mkdir()
+            text = json.dumps(_perform(check, t)).encode()
+            with os.fdopen(write, "wb") as pipe:
+                pipe.write(text)
+            self._clean(check)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+
+    def _clean(self, check: Check) -> None:
+        suite, id = self.suite, check.requirement.id
+        host = suite.host
+        cleanup.remove(
+            suite.marker(id), suite.check_work(id), suite.ids(id), suite.cgroup(id), host.runtime, host.busybox
+        )
+
+    def _read(self, job: _Job) -> None:
+        try:
+            data = os.read(job.report, 1 << 16)
+        except BlockingIOError:
+            return
+        job.data += data
+        if data:
+            return
+        self._close(job)
+        if job.result is None:  # else it was overdue
+            with suppress(ValueError):  # cut short: it died
+                job.result = json.loads(job.data)
+                job.deadline = time.monotonic() + CLEANUP_LIMIT
+                job.cleaning = True
+
+    def _close(self, job: _Job) -> None:
+        if job.report >= 0:
+            self.selector.unregister(job.report)
+            os.close(job.report)
+            job.report = -1
+
+    def _reap(self) -> None:
+        """Collect checks that ended, and the orphans of containers: their exit status goes to exits/PID."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            job = self.running.get(pid)
+            if job is None:
+                file = self.suite.work / "exits" / str(pid)
+                draft = file.with_suffix(".new")
+                draft.write_text(str(os.waitstatus_to_exitcode(status)))
+                draft.rename(file)
+                continue
+            while job.report >= 0 and _readable(job.report):
+                self._read(job)
+            self._ended(job, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, job: _Job, status: int) -> None:
+        del self.running[job.pid]
+        self._close(job)
+        if job.result is None:
+            job.result = self._result(job, "error", f"the check's process ended with status {status} and no report")
+            self._janitor(job)
+        elif status and not job.cleaning:
+            self._janitor(job)
+        else:
+            self.emit(job.result, job.check)
+
+    def _overdue(self, job: _Job) -> None:
+        _kill_group(job.pid)
+        if job.result is None:
+            job.result = self._result(job, "timeout", f"not finished after {job.check.timeout:g} s")
+            job.deadline = time.monotonic() + CLEANUP_LIMIT  # it ends now; _ended sends the janitor
+        else:
+            job.deadline = time.monotonic() + CLEANUP_LIMIT
+
+    def _janitor(self, job: _Job) -> None:
+        """Clean up after a check that cannot do it itself any more; it keeps its slot meanwhile."""
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _become_child()
+                self._clean(job.check)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(0)
+        job.pid, job.cleaning, job.deadline = pid, True, time.monotonic() + CLEANUP_LIMIT
+        self.running[pid] = job
+
+    def _result(self, job: _Job, verdict: str, message: str) -> Result:
+        return result(job.check, verdict, time.monotonic() - job.started, message)
+
+    def _end_all(self) -> None:
+        """After an interruption: kill the checks, clean up after them, within the cleanup's time."""
+        self.emit = lambda *_: None
+        for job in list(self.running.values()):
+            if not job.cleaning:
+                _kill_group(job.pid)
+                job.result = job.result or self._result(job, "error", "interrupted")
+        deadline = time.monotonic() + CLEANUP_LIMIT
+        while self.running and time.monotonic() < deadline:
+            self._reap()
+            time.sleep(0.01)
+
+
+def _perform(check: Check, t: T) -> Result:
+    """Run the check's function and give its verdict."""
+    started = time.monotonic()
+    verdict, message = "", ""
+    try:
+        check.function(t)
+    except Stop:
+        pass
+    except Skip as skip:
+        verdict, message = "skip", str(skip)
+    except Exception:
+        verdict, message = "error", traceback.format_exc(limit=-8)
+    try:
+        t._finish()
+    except Exception:
+        verdict, message = "error", traceback.format_exc(limit=-8)
+    if verdict == "error":
+        pass
+    elif t.failures:
+        first = t.failures[0]
+        verdict, message = "fail", f"{first['what']}: expected {first['expected']!r:.200}, got {first['actual']!r:.500}"
+    elif t.known and not verdict:
+        verdict, message = "todo", t.known
+    elif not verdict and not t.assertions and check.requirement.level != "MAY":
+        verdict, message = "error", "the check compared nothing"
+    outcome = result(check, verdict or "pass", time.monotonic() - started, message)
+    if outcome["verdict"] != "pass":
+        outcome["failures"] = t.failures
+        outcome["commands"] = [
+            {"argv": p.argv, "status": p.status, "seconds": round(p.seconds, 3), "stderr": p.stderr[-1000:]}
+            for p in t.commands
+        ]
+    if t.notes:
+        outcome["notes"] = t.notes
+    return {key: bounded(value) for key, value in outcome.items()}
+
+
+def result(check: Check, verdict: str, seconds: float, message: str) -> Result:
+    """A result as it is printed; message only when it is not a pass."""
+    requirement = check.requirement
+    outcome = {
+        "id": requirement.id,
+        "level": requirement.level,
+        "reference": requirement.reference,
+        "verdict": verdict,
+        "seconds": round(seconds, 3),
+    }
+    return outcome if verdict == "pass" else {**outcome, "message": message}
+
+
+def _readable(fd: int) -> bool:
+    selector = selectors.DefaultSelector()
+    try:
+        selector.register(fd, selectors.EVENT_READ)
+        return bool(selector.select(0))
+    finally:
+        selector.close()
+
+
+def _become_child() -> None:
+    """Own session, own signal handling."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    os.setsid()
+
+
+def _kill_group(pid: int) -> None:
+    """The check's process and, when it became a leader already, its whole group."""
+    for kill in (os.killpg, os.kill):
+        with suppress(OSError):
+            kill(pid, signal.SIGKILL)

@@ -1,0 +1,360 @@
+"""An incremental reader of TAP 12, 13 and 14 for output that nobody can trust.
+
+Bytes in, events out: it never raises, whatever the bytes, and its memory is bounded by Limits. Nothing is dropped
+silently: what does not fit the format comes out as Unplaced or as a Block of its own, what is over a limit as Dropped.
+
+Written against recorded output of runtime-tools, where a block may stand before its test line or without any, a block
+holds one JSON object instead of YAML, streams follow each other in one output, and stray lines stand in between.
+Formats: https://testanything.org/tap-version-14-specification.html and -13-. Only column 0 counts: subtests (four
+spaces in TAP 14) come out as Unplaced.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`1..count`; reason is the text after `#`, without the SKIP."""
+
+    count: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What stood between `---` and `...`: after a test line that line's diagnostic, elsewhere an event of its own.
+
+    value holds what was readable as JSON: one object over all lines, or `key: JSON` line by line. text is the block as
+    it came, kept only where value does not say it all. whole is False where the end is missing or was over a limit.
+    """
+
+    value: Mapping[str, JSON]
+    text: str = ""
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TestPoint:
+    """`ok` or `not ok`; directive is "SKIP", "TODO" or "", reason the text that follows it."""
+
+    __test__ = False  # not a pytest class
+
+    ok: bool
+    number: int | None
+    description: str
+    directive: str = ""
+    reason: str = ""
+    diagnostic: Block | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comment:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class BailOut:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unplaced:
+    """A line that is no TAP: stray output, a subtest, a pragma."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Something was over a limit and is not in the events; comes before the event it was dropped from."""
+
+    what: str
+
+
+Event: TypeAlias = Version | Plan | TestPoint | Block | Comment | BailOut | Unplaced | Dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes of one line, of one block and of all that is kept; number of events. What is over them is dropped."""
+
+    line: int = 1 << 20
+    block: int = 1 << 20
+    total: int = 16 << 20
+    events: int = 100_000
+
+
+_POINT = re.compile(r"(not )?ok(?:[ \t]+([0-9]{1,9}))?(?=[ \t]|$)(.*)", re.DOTALL)
+_DIRECTIVE = re.compile(r"(?:^|\s)#\s*(skip\S*|todo(?!\w):?)(.*)", re.DOTALL | re.IGNORECASE)
+_PLAN = re.compile(r"1\.\.([0-9]{1,9})\s*(?:#\s*(?:skip\S*)?(.*))?", re.DOTALL | re.IGNORECASE)
+_VERSION = re.compile(r"TAP version ([0-9]{1,3})\s*")
+_BAIL = re.compile(r"bail out!(.*)", re.DOTALL | re.IGNORECASE)
+_BLOCK = re.compile(r"([ \t]+)---\s*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_KEY = re.compile(r'("?)([A-Za-z0-9_][A-Za-z0-9_. -]{0,99})\1: +(\S.*)', re.DOTALL)
+
+
+class Reader:
+    """Turns the bytes of one program's output into events, however the bytes are cut into chunks."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._line = bytearray()  # the line that has not ended yet, as far as the limit allows
+        self._line_cut = False
+        self._version = 12
+        self._point: TestPoint | None = None  # held back until it is clear whether a block follows
+        self._block: _OpenBlock | None = None
+        self._kept = 0
+        self._events = 0
+        self._full = False
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take the next bytes; return the events that they completed, in order."""
+        out: list[Event] = []
+        start = 0
+        while not self._full and (end := data.find(b"\n", start)) >= 0:
+            self._add_to_line(data, start, end)
+            self._end_line(out)
+            start = end + 1
+        if not self._full:
+            self._add_to_line(data, start, len(data))
+        return out
+
+    def close(self) -> list[Event]:
+        """The output has ended: return what was still held back."""
+        out: list[Event] = []
+        if self._line or self._line_cut:
+            self._end_line(out)
+        self._close_block(out, whole=False)
+        self._release_point(out)
+        return out
+
+    def _add_to_line(self, data: bytes, start: int, end: int) -> None:
+        room = self._limits.line - len(self._line)
+        self._line += data[start : min(end, start + room)]
+        self._line_cut = self._line_cut or end - start > room
+
+    def _end_line(self, out: list[Event]) -> None:
+        line = self._line.decode("utf-8", "replace").removesuffix("\r")
+        self._kept += len(self._line)
+        cut = self._line_cut
+        self._line.clear()
+        self._line_cut = False
+        if self._kept > self._limits.total:
+            self._stop(out, f"everything after {self._limits.total} bytes")
+            return
+        if self._block is not None and self._in_block(line, cut, out):
+            return
+        if not line.strip():
+            return
+        if self._point is not None and (opening := _BLOCK.fullmatch(line)):
+            self._block = _OpenBlock(opening[1])
+            return
+        self._release_point(out)
+        if cut:
+            self._emit(out, Dropped(f"the rest of a line of more than {self._limits.line} bytes"))
+        if opening := _BLOCK.fullmatch(line):
+            self._block = _OpenBlock(opening[1])
+        else:
+            self._place(line, out)
+
+    def _in_block(self, line: str, cut: bool, out: list[Event]) -> bool:
+        """Give a line to the open block; False when the line stands outside and so ended the block."""
+        assert self._block is not None
+        block = self._block
+        if line.strip() and not line.startswith(block.indent):
+            self._close_block(out, whole=False)
+            return False
+        inner = line.removeprefix(block.indent)
+        if inner.rstrip() == "...":
+            self._close_block(out, whole=True)
+            return True
+        block.size += len(inner) + 1
+        if cut or block.size > self._limits.block:
+            block.over = True
+        if block.size <= self._limits.block:
+            block.lines.append(inner)
+        return True
+
+    def _close_block(self, out: list[Event], *, whole: bool) -> None:
+        if self._block is None:
+            return
+        lines, over = self._block.lines, self._block.over
+        self._block = None
+        value = _read_block(lines)
+        block = Block(value or {}, "" if value is not None else "\n".join(lines), whole and not over)
+        if value is None:
+            block = replace(block, value=_read_keys(lines))
+        if over:
+            self._emit(out, Dropped(f"the rest of a block with more than {self._limits.block} bytes in it or a line"))
+        if self._point is None:
+            self._emit(out, block)
+        else:
+            self._point = replace(self._point, diagnostic=block)
+            self._release_point(out)
+
+    def _release_point(self, out: list[Event]) -> None:
+        if self._point is not None:
+            point, self._point = self._point, None
+            self._emit(out, point)
+
+    def _place(self, line: str, out: list[Event]) -> None:
+        if match := _POINT.fullmatch(line):
+            self._point = self._read_point(match)
+        elif line.startswith("#"):
+            self._emit(out, Comment(line[1:].strip()))
+        elif match := _PLAN.fullmatch(line):
+            self._emit(out, Plan(int(match[1]), (match[2] or "").strip()))
+        elif match := _VERSION.fullmatch(line):
+            self._version = int(match[1])
+            self._emit(out, Version(self._version))
+        elif match := _BAIL.fullmatch(line):
+            self._emit(out, BailOut(match[1].strip()))
+        else:
+            self._emit(out, Unplaced(line))
+
+    def _read_point(self, match: re.Match[str]) -> TestPoint:
+        text, directive, reason = match[3], "", ""
+        if found := _DIRECTIVE.search(text):
+            text, directive, reason = text[: found.start()], found[1][:4].upper(), found[2].strip()
+        text = text.strip()
+        text = text[1:].lstrip() if text == "-" or text.startswith("- ") else text
+        if self._version >= 14:
+            text = re.sub(r"\\([#\\])", r"\1", text)
+        return TestPoint(match[1] is None, int(match[2]) if match[2] else None, text, directive, reason)
+
+    def _emit(self, out: list[Event], event: Event) -> None:
+        if self._full:
+            return
+        self._events += 1
+        if self._events > self._limits.events:
+            self._stop(out, f"everything after {self._limits.events} events")
+        else:
+            out.append(event)
+
+    def _stop(self, out: list[Event], what: str) -> None:
+        """No more is read: what was held back still comes out, then the reason."""
+        if self._point is not None:
+            out.append(self._point)
+        out.append(Dropped(what))
+        self._full = True
+        self._point = self._block = None
+        self._line.clear()
+        self._line_cut = False
+
+
+@dataclass(slots=True)
+class _OpenBlock:
+    indent: str
+    lines: list[str] = field(default_factory=list)
+    size: int = 0
+    over: bool = False
+
+
+def read(data: bytes, limits: Limits | None = None) -> list[Event]:
+    """Return the events of a whole output."""
+    reader = Reader(limits)
+    return reader.feed(data) + reader.close()
+
+
+def unfinished(events: Iterable[Event]) -> str | None:
+    """Return why these events are not one complete TAP stream, or None where they are.
+
+    Complete is: one plan, test points numbered 1 to its count (or not at all), no bail-out, nothing dropped.
+    """
+    plans: list[int] = []
+    points = 0
+    misnumbered = None
+    for event in events:
+        match event:
+            case Plan(count):
+                plans.append(count)
+            case TestPoint(number=number):
+                points += 1
+                if number not in (None, points) and misnumbered is None:
+                    misnumbered = f"result {points} has the number {number}"
+            case BailOut(reason):
+                return f"bailed out: {reason}" if reason else "bailed out"
+            case Dropped(what):
+                return f"over a size limit, dropped {what}"
+    if len(plans) != 1:
+        return "the output has no plan" if not plans else f"the output has {len(plans)} plans"
+    if points != plans[0]:
+        return f"{points} of {plans[0]} results arrived"
+    return misnumbered
+
+
+def parse_json(text: str, *, depth: int = 32, commas: int = 50_000) -> JSON:
+    """Return the value of JSON text from outside, made safe to keep and to write again.
+
+    NaN, infinities and integers of more than 40 digits become strings, lone surrogates U+FFFD. ValueError where text is
+    no JSON, nests deeper than depth or has more commas, which bound its values: `[],[],...` takes 20 times its size.
+    """
+    if text.count(",") > commas:
+        raise ValueError("too many values")
+
+    def number(digits: str) -> JSON:
+        return int(digits) if len(digits) <= 40 else _clean(digits)
+
+    def fraction(digits: str) -> JSON:
+        return value if math.isfinite(value := float(digits)) else _clean(digits)
+
+    try:
+        value = json.loads(text, parse_constant=str, parse_int=number, parse_float=fraction)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return _safe(value, depth)
+
+
+def _safe(value: JSON, depth: int) -> JSON:
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, list | dict):
+        if depth == 0:
+            raise ValueError("nested too deeply")
+        if isinstance(value, list):
+            return [_safe(item, depth - 1) for item in value]
+        return {_clean(key): _safe(item, depth - 1) for key, item in value.items()}
+    return value
+
+
+def _clean(text: str) -> str:
+    return text if text.isascii() else _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _read_block(lines: list[str]) -> dict[str, JSON] | None:
+    """Return the mapping that the lines of a block spell, or None where anything in them is not JSON."""
+    if lines and lines[0].lstrip().startswith("{"):
+        try:
+            value = parse_json("\n".join(lines))
+        except ValueError:
+            return None
+        return value if isinstance(value, dict) else None
+    value = _read_keys(lines)
+    return value if len(value) == sum(1 for line in lines if line.strip()) else None
+
+
+def _read_keys(lines: list[str]) -> dict[str, JSON]:
+    """Return those lines of a block that read `key: JSON`; the first of two with the same key."""
+    found: dict[str, JSON] = {}
+    for line in lines:
+        if (match := _KEY.fullmatch(line)) and match[2] not in found:
+            try:
+                found[match[2]] = parse_json(match[3])
+            except ValueError:
+                continue
+    return found

@@ -1,0 +1,30 @@
+"""Text from outside made fit to be shown: on a terminal, in HTML, in XML."""
+
+from __future__ import annotations
+
+
+def printable(text: str, *, newlines: bool = False) -> str:
+    """Return text with everything invisible or active written out as a Python escape (`\\x1b`, `\\u202e`).
+
+    That covers terminal escapes, C0 and C1 controls, bidi overrides, zero-width characters, odd spaces and lone
+    surrogates, and so every character that XML forbids. Line ends are escaped as well, so that one value stays
+    on one line; with newlines=True line feeds and tabs stay as they are. A backslash stays a single backslash.
+    """
+    if text.isprintable():
+        return text
+    keep = "\n\t" if newlines else ""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def truncate(text: str, limit: int) -> str:
+    """Return text if it has at most limit characters, else its beginning and how many characters were left out."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}… ({len(text) - limit} more characters)"
+
+
+def one_line(text: str, limit: int) -> str:
+    """Return printable text of at most limit characters on one line, ending in … where something was cut."""
+    # Every character prints as at least one, so what lies beyond the limit need not be looked at.
+    shown = printable(text[: limit + 1])
+    return shown if len(shown) <= limit else shown[: max(limit - 1, 0)] + "…"

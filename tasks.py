@@ -1,0 +1,256 @@
+"""The tasks of ./lab: words in, one use case, text out. `./lab --list` names them, `./lab TASK --help` explains one.
+
+Each imports its use case when it runs: `--list`, `--help` and completion must answer at once.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labkit.console import table
+from labkit.front import Call, after_dashes, lab_task
+
+if TYPE_CHECKING:
+    from labkit.lab import MachineInfo, Outcome
+
+_MACHINE = "platform release provider machine"
+
+
+@lab_task(f"{_MACHINE} yes verbose json")
+def up(call: Call) -> None:
+    """Start a clean machine, made on first use.
+
+    Examples:
+        ./lab up
+        ./lab up --platform fedora --release 43
+        ./lab up --machine mine --json
+    """
+    from labkit import lab
+
+    with call.console() as console:
+        info = lab.up(call.settings, console)
+    call.answer(info.to_json(), _machines([info]))
+
+
+@lab_task(f"{_MACHINE} runtime suite only jobs yes verbose json")
+def test(call: Call) -> None:
+    """Run a conformance suite on a runtime, bring reports home.
+
+    Exit status: 0 all as expected, 1 a check failed, 2 wrong usage, 3 the lab failed, 4 incomplete, 130 interrupted.
+
+    Examples:
+        ./lab test --runtime crun
+        ./lab test --runtime /usr/local/bin/runc --only STATE-001,KILL-002
+        ./lab test --platform debian --release 12 --json
+    """
+    from labkit import lab
+
+    only = [word for words in call.words["only"] for word in words.split(",") if word]
+    with call.console() as console:
+        outcome = lab.test(call.settings, console, only=only, jobs=call.settings.jobs)
+    _told(call, outcome)
+
+
+@lab_task(f"{_MACHINE} yes verbose json")
+def reset(call: Call) -> None:
+    """Put a machine back to its clean state.
+
+    Example: ./lab reset
+    """
+    from labkit import lab
+
+    with call.console() as console:
+        info = lab.reset(call.settings, console)
+    call.answer(info.to_json(), _machines([info]))
+
+
+@lab_task(f"{_MACHINE} verbose")
+def halt(call: Call) -> None:
+    """Stop a machine; `up` starts it again.
+
+    Example: ./lab halt --platform fedora
+    """
+    from labkit import lab
+
+    with call.console() as console:
+        lab.halt(call.settings, console)
+
+
+@lab_task(f"{_MACHINE} all verbose json")
+def destroy(call: Call) -> None:
+    """Remove a machine and all it holds; golden images stay.
+
+    Examples:
+        ./lab destroy --machine mine
+        ./lab destroy --all
+    """
+    from labkit import lab
+
+    with call.console() as console:
+        names = lab.destroy(call.settings, console, everything=call.words["all"])
+    call.answer(names, "\n".join(f"destroyed {name}" for name in names) or "nothing to destroy")
+
+
+@lab_task(_MACHINE)
+def ssh(call: Call) -> None:
+    """Open a shell in a machine, or run a command there.
+
+    Examples:
+        ./lab ssh
+        ./lab ssh --platform debian -- runc --version
+    """
+    from labkit import lab
+
+    sys.exit(lab.ssh(call.settings, after_dashes()))
+
+
+@lab_task("json")
+def status(call: Call) -> None:
+    """Show the machines of this lab.
+
+    Example: ./lab status --json
+    """
+    from labkit import lab
+
+    machines = lab.status(call.settings)
+    call.answer([info.to_json() for info in machines], _machines(machines) if machines else "no machines")
+
+
+@lab_task("run json")
+def report(call: Call) -> None:
+    """Write the reports of a run again, and show its summary.
+
+    Examples:
+        ./lab report
+        ./lab report --run ID
+    """
+    from labkit import lab
+
+    _told(call, lab.report(call.settings, call.words["run"]))
+
+
+@lab_task("platform release out")
+def render(call: Call) -> None:
+    """Write out the scripts that make a machine a lab.
+
+    Example: ./lab render --platform fedora --out /tmp/fedora
+    """
+    from labkit import lab
+
+    for path in lab.render(call.settings, Path(call.words["out"])):
+        print(path)
+
+
+@lab_task(f"{_MACHINE} yes json")
+def doctor(call: Call) -> None:
+    """Say what this host lacks; as root or with --yes get it.
+
+    Exit status: 0 if machines can be made here, else 3.
+
+    Examples:
+        ./lab doctor
+        ./lab doctor --yes
+    """
+    from labkit import doctor
+
+    with call.console(verbose=True) as console:
+        checks, error = doctor.cure(call.settings, console)
+    rows = [(check.state.value, check.name, check.found, check.needed_for) for check in checks]
+    text = table([("STATE", "WHAT", "FOUND", "NEEDED FOR"), *rows])
+    call.answer([check.to_json() for check in checks], text)
+    if error:
+        raise error
+
+
+@lab_task("json")
+def platforms(call: Call) -> None:
+    """List platforms and their releases, the default first.
+
+    Example: ./lab platforms --json
+    """
+    from labkit import platforms
+
+    folders = platforms.folders(call.settings.platforms)
+    found = [platforms.load(name, folders) for name in platforms.names(folders)]
+    rows = [(p.name, r.name, r.codename or "", ", ".join(r.images)) for p in found for r in p.by_default()]
+    call.answer(
+        [p.model_dump(exclude_none=True) for p in found], table([("PLATFORM", "RELEASE", "NAME", "FROM"), *rows])
+    )
+
+
+@lab_task("json")
+def runtimes(call: Call) -> None:
+    """List the runtimes known by name; any other is named by its path.
+
+    Example: ./lab runtimes
+    """
+    from labkit import runtimes
+
+    found = [runtimes.find(name) for name in runtimes.names()]
+    rows = [(runtime.name, runtime.command, runtime.homepage) for runtime in found]
+    call.answer([runtime.to_json() for runtime in found], table([("RUNTIME", "COMMAND", "HOMEPAGE"), *rows]))
+
+
+@lab_task("export json")
+def suites(call: Call) -> None:
+    """List the suites, or export one that runs alone.
+
+    Examples:
+        ./lab suites
+        ./lab suites --export /tmp
+    """
+    from labkit import suites
+
+    if call.words["export"] is not None:
+        path = suites.export(Path(call.words["export"]))
+        call.answer({"path": str(path)}, str(path))
+    else:
+        names = suites.names()
+        call.answer(names, "\n".join(names))
+
+
+@lab_task("fast")
+def check(call: Call) -> None:
+    """Run labkit's own checks, as CI does; needs a checkout.
+
+    Examples:
+        ./lab check
+        ./lab check --fast
+    """
+    from labkit import selfcheck
+
+    sys.exit(selfcheck.run(Path(__file__).parent, fast=call.words["fast"]))
+
+
+def _machines(machines: list[MachineInfo]) -> str:
+    rows = [
+        (
+            info.name,
+            info.state,
+            f"{info.user}@{info.address}:{info.port}" if info.port else "",
+            info.accelerator or "",
+            f"{info.seconds:.1f} s" if info.seconds is not None else "",
+        )
+        for info in machines
+    ]
+    return table([("MACHINE", "STATE", "ADDRESS", "ACCELERATOR", "TOOK"), *rows])
+
+
+def _told(call: Call, outcome: Outcome) -> None:
+    from labkit.reports.terminal import summary
+
+    totals = {verdict.value: count for verdict, count in outcome.run.totals.items()}
+    value = {
+        "run": outcome.run.run.id,
+        "folder": str(outcome.folder),
+        "complete": outcome.run.run.complete,
+        "exit_status": outcome.exit_status,
+        "totals": totals,
+    }
+    width = shutil.get_terminal_size().columns
+    text = summary(outcome.run, width=width, terminal=sys.stdout.isatty(), folder=outcome.folder)
+    call.answer(value, text.rstrip("\n"))
+    sys.exit(outcome.exit_status)

@@ -1,0 +1,35 @@
+"""Runtimes: by name from data, or any program by its path."""
+
+from __future__ import annotations
+
+import pytest
+
+from labkit import platforms, runtimes
+from labkit.errors import UsageError
+
+
+def test_a_name_gives_a_command_and_the_packages_of_every_shipped_platform() -> None:
+    assert runtimes.names() == ["crun", "runc"]
+    folders = platforms.folders()
+    families = {platforms.load(name, folders).family for name in platforms.names(folders)}
+    for name in runtimes.names():
+        runtime = runtimes.find(name)
+        assert runtime.command == name
+        assert set(runtime.packages) >= families
+
+
+def test_a_path_is_itself_the_command() -> None:
+    runtime = runtimes.find("/usr/local/bin/my-runc")
+    assert (runtime.name, runtime.command, runtime.packages) == ("my-runc", "/usr/local/bin/my-runc", {})
+
+
+def test_an_unknown_name_is_told_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="unknown runtime 'rnuc'; did you mean 'runc'?") as caught:
+        runtimes.find("rnuc")
+    assert caught.value.hint == "known: crun, runc; or the absolute path of a program in the machine"
+
+
+@pytest.mark.parametrize("path", ["./runc", "bin/runc", "/", "/usr/..", "/bin/a\nb", "/bin/\x1b[2J"])
+def test_what_is_no_absolute_path(path: str) -> None:
+    with pytest.raises(UsageError, match="is not an absolute path"):
+        runtimes.find(path)
