@@ -1,29 +1,26 @@
 # purpose: let labkit give a restored machine its own identity over a virtio port, before SSH is used
 # inputs: none
-# check: test -x /usr/local/lib/labkit/agent
+# check: test -x /usr/local/bin/labkit-agent
 #
 # One line in: a base64 shell script, run as root. One line out: its exit status. Only the process that started
 # the machine can reach the port. busybox, where it is there, runs most commands without starting a program,
-# which counts under software emulation.
+# which counts under software emulation. SELinux lets systemd start programs from bin folders, not from lib.
 shell=/bin/sh
-run='sh'
-if test -x /usr/bin/busybox; then
-  shell='/usr/bin/busybox sh'
-  run='busybox sh'
+if busybox=$(command -v busybox); then
+  shell="$busybox sh"
 fi
-mkdir -p /usr/local/lib/labkit
-cat >/usr/local/lib/labkit/agent <<AGENT
+cat >/usr/local/bin/labkit-agent <<AGENT
 #!$shell
 while :; do
   if IFS= read -r line <&3; then
-    printf '%s' "\$line" | base64 -d | $run >/run/labkit-agent.log 2>&1
+    printf '%s' "\$line" | base64 -d | $shell >/run/labkit-agent.log 2>&1
     echo "\$?" >&3
   else
     sleep 1
   fi
 done 3<>/dev/virtio-ports/org.labkit.0
 AGENT
-chmod 755 /usr/local/lib/labkit/agent
+chmod 755 /usr/local/bin/labkit-agent
 cat >/etc/systemd/system/labkit-agent.service <<'UNIT'
 [Unit]
 Description=labkit identity agent
@@ -31,11 +28,11 @@ ConditionPathExists=/dev/virtio-ports/org.labkit.0
 After=ssh.service sshd.service ssh.socket network.target
 
 [Service]
-ExecStart=/usr/local/lib/labkit/agent
+ExecStart=/usr/local/bin/labkit-agent
 Restart=always
 RestartSec=1
 
 [Install]
 WantedBy=multi-user.target
 UNIT
-systemctl enable labkit-agent.service
+systemctl --no-reload enable labkit-agent.service

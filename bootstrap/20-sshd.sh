@@ -18,4 +18,14 @@ rm -f /etc/ssh/ssh_host_*
 ssh-keygen -q -t ed25519 -N '' -C labkit-throwaway -f /etc/ssh/ssh_host_ed25519_key
 # `!` would lock the account for an sshd without PAM; `*` only means that no password fits.
 usermod -p '*' root
-systemctl mask sshd-keygen.service
+# Where the lab's key will be: made now, so that it has the right mode and label.
+mkdir -p /root/.ssh
+: >>/root/.ssh/authorized_keys
+chmod 700 /root/.ssh
+chmod 600 /root/.ssh/authorized_keys
+systemctl --no-reload mask sshd-keygen.service sshd-keygen.target
+# Ubuntu starts sshd with the first connection, which would have to wait for it.
+if systemctl --quiet is-enabled ssh.socket 2>/dev/null; then
+  systemctl --no-reload disable ssh.socket
+  systemctl --no-reload enable ssh.service
+fi

@@ -139,10 +139,11 @@ def load(
 def _find(cwd: Path, environ: Mapping[str, str]) -> Path | None:
     if named := environ.get("LABKIT_CONFIG"):
         path = cwd / named
-        if not path.is_file():
-            raise UsageError(f"LABKIT_CONFIG names {path}, which is not a file")
+        if not os.access(path, os.F_OK):
+            raise UsageError(f"LABKIT_CONFIG names {path}, which does not exist")
         return path
-    return next((folder / FILE for folder in (cwd, *cwd.parents) if (folder / FILE).is_file()), None)
+    # os.access is content with folders that may not be entered, where Path.exists raises.
+    return next((folder / FILE for folder in (cwd, *cwd.parents) if os.access(folder / FILE, os.F_OK)), None)
 
 
 def _leaves(table: Mapping[str, Any], file: Path) -> Iterator[tuple[Key, object]]:

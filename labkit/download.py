@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
+import time
+import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +15,18 @@ from pathlib import Path
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from labkit.deadline import Deadline
 from labkit.errors import ImageError
 from labkit.files import disk_errors, locked, make_folder, require_space
 from labkit.text import printable
 
-_ATTEMPTS = 4
+_ATTEMPTS = 4  # in a row that bring nothing new
 _CHUNK = 1 << 18
 _TIMEOUT = urllib3.Timeout(connect=20, read=60)
 _LIST_LIMIT = 1 << 20
+_HOPS = 5  # redirects that are followed
+_PAUSE = 0.5  # seconds after the first failure in a row, twice that after the second
+_SPARE = 64  # MiB to be left on the disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +50,28 @@ def fetch(
     Raises ImageError where the server or the digest says no; what was downloaded of a cut file stays.
     """
     target = folder / f"{digest.algorithm}-{digest.hex}"
-    name = url.rpartition("/")[2]
+    name = _file_name(url)
     make_folder(folder)
     with locked(folder / f"{target.name}.lock", timeout=timeout, waiting=waiting, what=f"the download of {name}"):
         if target.exists():
             return target
         part = folder / f"{target.name}.part"
-        error: Exception | None = None
-        for _ in range(_ATTEMPTS):
+        deadline = Deadline.after(timeout)
+        failed = 0
+        while True:
+            before = _size(part)
             try:
                 with disk_errors(folder):
-                    _receive(url, part, name, progress)
+                    _receive(url, part, name, deadline, progress)
                 break
-            except (HTTPError, _Cut) as failure:
-                error = failure
-        else:
-            raise ImageError(
-                f"{url} could not be downloaded: {printable(str(error))}",
-                hint="run the command again: it goes on where this one stopped",
-            ) from error
+            except (HTTPError, _Cut) as error:
+                failed = 0 if _size(part) > before else failed + 1
+                if failed == _ATTEMPTS or deadline.passed:
+                    raise ImageError(
+                        f"{url} could not be downloaded: {printable(str(error))}",
+                        hint="run the command again: it goes on where this one stopped",
+                    ) from error
+                time.sleep(min(_PAUSE * failed, deadline.left))
         found = _hash(part, digest.algorithm)
         if found != digest.hex:
             part.unlink()
@@ -77,32 +87,51 @@ class _Cut(Exception):
     pass
 
 
-def _receive(url: str, part: Path, name: str, progress: Callable[[str, int, int | None], None]) -> None:
+def _receive(
+    url: str, part: Path, name: str, deadline: Deadline, progress: Callable[[str, int, int | None], None]
+) -> None:
     """Append the rest of url to part; raises _Cut or HTTPError where more is still to come."""
-    done = part.stat().st_size if part.exists() else 0
-    pool = urllib3.PoolManager(retries=urllib3.Retry(connect=2, read=0, redirect=5), timeout=_TIMEOUT)
+    done = _size(part)
+    pool = urllib3.PoolManager(retries=urllib3.Retry(connect=2, read=0, redirect=_HOPS), timeout=_TIMEOUT)
     headers = {"Range": f"bytes={done}-"} if done else {}
     with contextlib.closing(pool.request("GET", url, headers=headers, preload_content=False)) as answer:
         if answer.status == 416:  # nothing is left to come
             return
+        said = f"the server answers {answer.status} {printable(answer.reason or '')}".rstrip()
+        if answer.status == 429 or answer.status >= 500:
+            raise _Cut(said)
         if answer.status not in (200, 206):
-            said = f"{answer.status} {printable(answer.reason or '')}".rstrip()
             raise ImageError(
-                f"{url} cannot be downloaded: the server answers {said}",
+                f"{url} cannot be downloaded: {said}",
                 hint="dated folders of cloud images vanish: point the platform's url to a copy with the same digest",
             )
         if answer.status == 200:
             done = 0
-        length = answer.headers.get("Content-Length", "")
-        total = done + int(length) if length.isdigit() else None
-        require_space(part.parent, ((total or done) - done >> 20) + 64)
+        length = re.fullmatch("[0-9]{1,18}", answer.headers.get("Content-Length", ""))
+        total = done + int(length[0]) if length else None
+        require_space(part.parent, ((total or done) - done >> 20) + _SPARE)
         with part.open("r+b" if done else "wb") as file:
             file.seek(done)
-            for piece in answer.stream(_CHUNK):
+            # read1 gives what has come: a server that only drips must not outlast the deadline.
+            while piece := answer.read1(_CHUNK, decode_content=False):
                 done += file.write(piece)
                 progress(name, done, total)
+                if deadline.passed:
+                    raise _Cut(f"it took too long; {done} of {total or 'unknown'} bytes came")
+                if total is None:
+                    require_space(part.parent, _SPARE)
+            file.flush()
+            os.fsync(file.fileno())
         if total is not None and done < total:
             raise _Cut(f"the connection was cut after {done} of {total} bytes")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _file_name(url: str) -> str:
+    return printable(urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2]))
 
 
 def _hash(path: Path, algorithm: str) -> str:
@@ -112,19 +141,32 @@ def _hash(path: Path, algorithm: str) -> str:
 
 def listed_digest(checksums: str, url: str) -> Digest:
     """The digest of url's file as the list at the address checksums has it (SHA256SUMS, or `SHA256 (name) = hex`)."""
-    name = url.rpartition("/")[2]
-    try:
-        pool = urllib3.PoolManager(retries=urllib3.Retry(connect=2, read=2, redirect=5), timeout=_TIMEOUT)
-        with contextlib.closing(pool.request("GET", checksums, preload_content=False)) as answer:
-            text = answer.read(_LIST_LIMIT).decode("utf-8", "replace")
-            status = answer.status
-    except HTTPError as error:
-        raise ImageError(f"{checksums} cannot be read: {printable(str(error))}") from error
-    if status != 200:
-        raise ImageError(f"{checksums} cannot be read: the server answers {status}")
+    name = _file_name(url)
+    text = _list(checksums)
     plain = re.search(rf"^([0-9a-f]{{64}}|[0-9a-f]{{128}})[ *]+(?:\./)?{re.escape(name)}\s*$", text, re.MULTILINE)
     tagged = re.search(rf"^SHA\d+ \({re.escape(name)}\) = ([0-9a-f]{{64}}|[0-9a-f]{{128}})\s*$", text, re.MULTILINE)
     match = plain or tagged
     if match is None:
         raise ImageError(f"{checksums} lists no digest for {name}")
     return Digest("sha256" if len(match[1]) == 64 else "sha512", match[1])
+
+
+def _list(url: str) -> str:
+    """The text at url. An https address is not left for http: whoever alters the image could alter the list too."""
+    pool = urllib3.PoolManager(retries=urllib3.Retry(connect=2, read=2, redirect=False), timeout=_TIMEOUT)
+    here = url
+    try:
+        for _ in range(_HOPS + 1):
+            with contextlib.closing(pool.request("GET", here, redirect=False, preload_content=False)) as answer:
+                target = answer.get_redirect_location()
+                if not target:
+                    if answer.status != 200:
+                        raise ImageError(f"{url} cannot be read: the server answers {answer.status}")
+                    return answer.read(_LIST_LIMIT).decode("utf-8", "replace")
+            onward = urllib.parse.urljoin(here, target)
+            if here.startswith("https:") and not onward.startswith("https:"):
+                raise ImageError(f"{url} cannot be trusted: it leads to {printable(onward)}, which is not https")
+            here = onward
+    except HTTPError as error:
+        raise ImageError(f"{url} cannot be read: {printable(str(error))}") from error
+    raise ImageError(f"{url} cannot be read: it leads from one address to the next")

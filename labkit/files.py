@@ -75,17 +75,21 @@ def locked(path: Path, *, timeout: float, waiting: Callable[[str], None], what: 
     """
     make_folder(path.parent)
     lock = FileLock(path)
+    holder = path.with_suffix(".holder")
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        with contextlib.suppress(OSError, ValueError):
+            what = f"{what} (process {int(holder.read_text() or 0)})"
         waiting(f"waiting for another labkit that is busy with {what}")
         try:
             lock.acquire(timeout=timeout, poll_interval=0.05)
         except Timeout:
             raise InfrastructureError(
                 f"another labkit has been busy with {what} for more than {timeout:g} s",
-                hint=f"end it, or wait; `fuser {path}` names its process",
+                hint="end it, or wait",
             ) from None
+    holder.write_text(str(os.getpid()))
     try:
         yield
     finally:

@@ -24,7 +24,7 @@ from labkit.config import Settings
 from labkit.deadline import Deadline
 from labkit.download import Digest
 from labkit.errors import ImageError, InfrastructureError, UsageError
-from labkit.files import locked, make_folder, require_space, write_atomic
+from labkit.files import locked, make_folder, no_space, require_space, write_atomic
 from labkit.machines.hardware import Boot, Hardware, argv
 from labkit.machines.launch import boot_and_run, ended, launch
 from labkit.observer import Observer
@@ -71,7 +71,7 @@ def recipe(platform: Platform, release: Release, settings: Settings) -> Recipe:
     """What the golden image of this release is made of. Raises UsageError where the wished source does not exist."""
     source = settings.image if settings.image != "auto" else ("build" if release.build else "cloud")
     common = (platform.name, release.name, f"{platform.title} {release.name}", source)
-    script = render.bootstrap(platform.name, release.name, source)
+    script = render.bootstrap(platform.name, release.name, source, platform.packages.get("lab", ()))
     if source == "build":
         if release.build is None:
             raise UsageError(
@@ -217,7 +217,9 @@ class Images:
         )
         with ended(making), launch(making, words) as monitor:
             deadline = Deadline.after(limits.boot)
-            boot_and_run(making, monitor, "cloud-init status --wait >/dev/null; sync", deadline, self._observer)
+            # Made earlier, this file would keep the rest of cloud-init's own units from starting in this boot.
+            script = "cloud-init status --wait >/dev/null; touch /etc/cloud/cloud-init.disabled && sync"
+            boot_and_run(making, monitor, script, deadline, self._observer)
             monitor.execute("system_powerdown")
             if not deadline.poll(lambda: not process.owned(making), every=0.05):
                 raise ImageError(f"{wanted.title} does not shut down after its first boot")
@@ -264,12 +266,29 @@ def seed_iso(user_data: str, meta_data: str) -> bytes:
 
 
 def _plain_disk(base: Path, disk: Path, mib: int) -> None:
-    """Copy the image at base to a qcow2 of at least mib MiB; one that points to other files is refused."""
-    info = json.loads(process.run(["qemu-img", "info", "--output=json", base], timeout=60).stdout)
-    if "backing-filename" in info or "data-file" in json.dumps(info.get("format-specific", {})):
-        raise ImageError(f"the disk image {base} refers to other files", hint="use an image that stands alone")
-    process.run(["qemu-img", "convert", "-f", info["format"], "-O", "qcow2", base, disk], timeout=600)
-    if info["virtual-size"] < mib << 20:
+    """Copy the image at base, a qcow2 or a raw disk, to a qcow2 of at least mib MiB.
+
+    One that refers to other files is refused, before QEMU sees it: they could be this host's own. Offsets as in
+    QEMU's docs/interop/qcow2.txt.
+    """
+    with base.open("rb") as file:
+        head = file.read(512).ljust(512, b"\0")
+    if head.startswith(b"QFI\xfb"):
+        form, size = "qcow2", int.from_bytes(head[24:32])
+        version, backing, features = (int.from_bytes(head[at:end]) for at, end in ((4, 8), (8, 16), (72, 80)))
+        if backing or (version >= 3 and features & 4):
+            raise ImageError(f"the disk image {base} refers to other files", hint="use an image that stands alone")
+    elif head.endswith(b"\x55\xaa"):
+        form, size = "raw", base.stat().st_size
+    else:
+        raise ImageError(f"{base} is neither a qcow2 image nor a raw disk", hint="unpack it, or name another image")
+    try:
+        process.run(["qemu-img", "convert", "-f", form, "-O", "qcow2", base, disk], timeout=600)
+    except ProgramFailed as error:
+        if "No space left on device" in (error.hint or ""):
+            raise no_space(disk.parent) from error
+        raise ImageError(f"the disk image {base} cannot be read: {error.message}", hint=error.hint) from error
+    if size < mib << 20:
         process.run(["qemu-img", "resize", "-q", "-f", "qcow2", disk, f"{mib}M"], timeout=60)
 
 

@@ -136,10 +136,11 @@ def render(settings: Settings, out: Path) -> list[Path]:
     """Write what makes a lab of the platform's release: the bootstrap script and cloud-init's files; the paths."""
     platform, release = _platform(settings)
     source = settings.image if settings.image != "auto" else ("build" if release.build else "cloud")
-    script = rendering.bootstrap(platform.name, release.name, source)
+    packages = platform.packages.get("lab", ())
+    script = rendering.bootstrap(platform.name, release.name, source, packages)
     made = {
         f"bootstrap-{platform.name}.sh": script,
-        "user-data": rendering.user_data(rendering.bootstrap(platform.name, release.name, "cloud")),
+        "user-data": rendering.user_data(rendering.bootstrap(platform.name, release.name, "cloud", packages)),
         "meta-data": rendering.meta_data(f"labkit-{platform.name}-{release.name}"),
     }
     with disk_errors(out):

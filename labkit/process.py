@@ -23,6 +23,7 @@ from labkit.errors import HostError, InfrastructureError
 from labkit.text import printable
 
 _TAIL = 4000
+_GRACE = 10  # seconds
 OWNER = "_LABKIT_OWNER"  # environment variable that marks a process as started for a folder of the lab
 
 
@@ -40,9 +41,12 @@ class ProgramFailed(InfrastructureError):
 
 def which(program: str) -> Path | None:
     """The program's path; the sbin folders count too, where distributions keep mkfs and runtimes."""
-    path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
-    found = shutil.which(program, path=path)
+    found = shutil.which(program, path=_path())
     return Path(found) if found else None
+
+
+def _path() -> str:
+    return os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def run(
@@ -73,7 +77,7 @@ def run(
         child = subprocess.Popen(
             words,
             cwd=cwd,
-            env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
+            env={**os.environ, "PATH": _path(), "LC_ALL": "C.UTF-8", **(env or {})},
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE if on_line else out,
             stderr=subprocess.STDOUT if on_line else err,
@@ -84,13 +88,18 @@ def run(
             with timer:
                 if on_line:
                     assert child.stdout is not None
-                    for raw in child.stdout:
-                        out.write(raw)
-                        on_line(raw.decode("utf-8", "replace").rstrip())
+                    with child.stdout as lines:
+                        for raw in lines:
+                            out.write(raw)
+                            on_line(raw.decode("utf-8", "replace").rstrip())
                     child.wait()
                 else:
                     child.communicate(stdin)
         except BaseException:
+            # A package manager that is asked to end finishes the step it is in; killed, it would leave that broken.
+            end_group(child.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_GRACE)
             end_group(child.pid)
             child.wait()
             raise
@@ -122,10 +131,10 @@ class _Timer:
         self._timer.cancel()
 
 
-def end_group(pid: int) -> None:
-    """Kill the process group that run() or spawn() made; nothing happens where it is gone."""
+def end_group(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
+    """Signal the process group that run() or spawn() made; nothing happens where it is gone."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+        os.killpg(pid, how)
 
 
 def spawn(argv: Sequence[str | Path], *, cwd: Path, log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:

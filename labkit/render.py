@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +26,11 @@ def steps(folder: Path | None = None) -> tuple[Step, ...]:
     return tuple(Step(file.stem, file.read_text().rstrip()) for file in files)
 
 
-def bootstrap(platform: str, release: str, image: str) -> str:
-    """The shell script that makes a lab of a bare system; image is "build" or "cloud"."""
-    return _template("bootstrap.sh.j2", platform=platform, release=release, image=image, steps=steps())
+def bootstrap(platform: str, release: str, image: str, packages: Sequence[str]) -> str:
+    """The shell script that makes a lab of a bare system; image is "build" or "cloud", packages what it must have."""
+    return _template(
+        "bootstrap.sh.j2", platform=platform, release=release, image=image, packages=packages, steps=steps()
+    )
 
 
 def user_data(bootstrap_script: str) -> str:

@@ -25,7 +25,8 @@ from labkit.errors import ConnectionFailed
 from labkit.text import printable
 
 _KEEPALIVE = 5  # seconds between keepalive messages
-_SILENT = 3  # of them unanswered: the connection is dead
+_SILENT = 20  # seconds without a word, after which the far side is asked whether it is still there
+_ANSWER = 20  # seconds that it has to answer
 _CHUNK = 1 << 16
 
 # It prints the traceback of every attempt that nobody answered; what went wrong is raised here as well.
@@ -127,12 +128,11 @@ class Remote:
         on_stdout: Callable[[bytes], None] | None = None,
         on_stderr: Callable[[bytes], None] | None = None,
         keep: int = 1 << 20,
-        on_tick: Callable[[], None] | None = None,
     ) -> Answer:
         """Run argv on the machine and wait for its end, timeout seconds at most.
 
-        Output goes to the callbacks as it comes; keep bytes of each stream are returned as well. on_tick is called
-        a few times a second. Raises CommandTimeout, or ConnectionFailed where the connection breaks.
+        Output goes to the callbacks as it comes; keep bytes of each stream are returned as well. Raises
+        CommandTimeout, or ConnectionFailed where the connection breaks.
         """
         # --foreground is not given: timeout then ends the command's whole process group.
         guarded = ["timeout", "--kill-after=5", f"{timeout:g}", *argv]
@@ -145,6 +145,7 @@ class Remote:
             if stdin:
                 channel.sendall(stdin)
             channel.shutdown_write()
+            heard = time.monotonic()
             while True:
                 moved = False
                 for ready, read, call, mine in (
@@ -158,6 +159,7 @@ class Remote:
                         if call and piece:
                             call(piece)
                 if moved:
+                    heard = time.monotonic()
                     continue
                 if channel.exit_status_ready() and not channel.recv_ready() and not channel.recv_stderr_ready():
                     break
@@ -165,8 +167,9 @@ class Remote:
                     raise ConnectionFailed(f"the SSH connection to {self.endpoint} was cut")
                 if deadline.passed:
                     raise CommandTimeout(f"`{shlex.join(argv)}` ran longer than {timeout:g} s on {self.endpoint}")
-                if on_tick:
-                    on_tick()
+                if time.monotonic() - heard > _SILENT:
+                    self._ask()
+                    heard = time.monotonic()
                 channel.status_event.wait(0.02)
             status = channel.recv_exit_status()
         except (SSHException, EOFError, OSError) as error:
@@ -176,6 +179,13 @@ class Remote:
         if status == 124 or (status == 137 and deadline.left <= 15):  # 137: it took --kill-after to end it
             raise CommandTimeout(f"`{shlex.join(argv)}` ran longer than {timeout:g} s on {self.endpoint} and was ended")
         return Answer(status, kept[True].decode("utf-8", "replace"), kept[False].decode("utf-8", "replace"))
+
+    def _ask(self) -> None:
+        """See that the far side still answers: TCP alone notices a silent loss after many minutes, or never."""
+        try:
+            self._transport.open_session(timeout=_ANSWER).close()
+        except (SSHException, EOFError, OSError) as error:
+            raise ConnectionFailed(f"{self.endpoint} has not answered for {_SILENT + _ANSWER} s") from error
 
     def upload(self, data: bytes, target: str, *, mode: int = 0o644, timeout: float = 300) -> None:
         """Put data at the path target, written aside and renamed."""

@@ -54,7 +54,7 @@ def test_a_named_file_counts_instead(tmp_path: Path) -> None:
     (tmp_path / "labkit.toml").write_text('platform = "fedora"')
     (tmp_path / "other.toml").write_text('platform = "ubuntu"')
     assert load(tmp_path, LABKIT_CONFIG="other.toml").platform == "ubuntu"
-    assert complaint(tmp_path, LABKIT_CONFIG="none.toml") == "LABKIT_CONFIG names none.toml, which is not a file"
+    assert complaint(tmp_path, LABKIT_CONFIG="none.toml") == "LABKIT_CONFIG names none.toml, which does not exist"
 
 
 def test_the_data_folder_of_xdg(tmp_path: Path) -> None:

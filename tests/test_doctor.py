@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from labkit import config, doctor
 from labkit.config import Settings
 from labkit.doctor import Check, State
-from labkit.errors import HostError
+from labkit.errors import HostError, LabError
 from labkit.observer import Silent
 
 INSTALLER = """\
@@ -35,8 +36,16 @@ class Listener(Silent):
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return settings_in(tmp_path)
+def place() -> Iterator[Path]:
+    """A folder that everyone may use; pytest's own is closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+@pytest.fixture
+def settings(place: Path) -> Settings:
+    return settings_in(place)
 
 
 def settings_in(folder: Path, **environ: str) -> Settings:
@@ -44,13 +53,14 @@ def settings_in(folder: Path, **environ: str) -> Settings:
 
 
 @pytest.fixture
-def empty_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def empty_path(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A PATH with env, a recording package manager of every kind, and nothing else (sbin folders always count)."""
-    folder = tmp_path / "bin"
+    folder = place / "bin"
     folder.mkdir()
+    folder.chmod(0o777)
     (folder / "env").symlink_to(shutil.which("env") or "/usr/bin/env")
     for name in ("apt-get", "dnf", "pacman", "zypper"):
-        (folder / name).write_text(INSTALLER.replace("{log}", f"{tmp_path}/log").replace("{bin}", str(folder)))
+        (folder / name).write_text(INSTALLER.replace("{log}", f"{place}/log").replace("{bin}", str(folder)))
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder))
     return folder
@@ -62,11 +72,11 @@ def nobody() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    os.seteuid(65534)
+    os.setresuid(65534, 65534, 0)
     try:
         yield
     finally:
-        os.seteuid(0)
+        os.setresuid(0, 0, 0)
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
@@ -82,30 +92,30 @@ def test_an_empty_path_lacks_what_qemu_needs_but_not_vagrant(settings: Settings,
     assert by_name(checks)["kvm"].state is State.WARNING
 
 
-def test_a_cloud_image_needs_no_mmdebstrap(tmp_path: Path, empty_path: Path) -> None:
-    checks = doctor.examine(settings_in(tmp_path, LABKIT_IMAGE="cloud"))
+def test_a_cloud_image_needs_no_mmdebstrap(place: Path, empty_path: Path) -> None:
+    checks = doctor.examine(settings_in(place, LABKIT_IMAGE="cloud"))
     assert "qemu-img" in {check.name for check in doctor.lacking(checks)}
     assert "mmdebstrap" not in {check.name for check in doctor.lacking(checks)}
     assert "debian keyring" not in by_name(checks)
 
 
-def test_a_program_is_found_with_its_version(tmp_path: Path, settings: Settings, empty_path: Path) -> None:
+def test_a_program_is_found_with_its_version(place: Path, settings: Settings, empty_path: Path) -> None:
     (empty_path / "qemu-img").write_text("#!/bin/sh\necho qemu-img version 99\n")
     (empty_path / "qemu-img").chmod(0o755)
     check = by_name(doctor.examine(settings))["qemu-img"]
     assert (check.state, check.found) == (State.OK, "qemu-img version 99")
 
 
-def test_memory_and_disk_are_measured_against_what_is_asked(tmp_path: Path) -> None:
-    checks = by_name(doctor.examine(settings_in(tmp_path, LABKIT_MACHINE_MEMORY="1024G")))
+def test_memory_and_disk_are_measured_against_what_is_asked(place: Path) -> None:
+    checks = by_name(doctor.examine(settings_in(place, LABKIT_MACHINE_MEMORY="1024G")))
     assert checks["memory"].state is State.WARNING
     assert "a machine has 1048576" in checks["memory"].found
-    assert str(shutil.disk_usage(tmp_path).free >> 30) in checks["disk"].found or checks["disk"].state is State.OK
+    assert str(shutil.disk_usage(place).free >> 30) in checks["disk"].found or checks["disk"].state is State.OK
 
 
-def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    checks = by_name(doctor.examine(settings_in(tmp_path, LABKIT_HOME="file/home")))
+def test_a_home_that_cannot_be_made(place: Path) -> None:
+    (place / "file").write_text("")
+    checks = by_name(doctor.examine(settings_in(place, LABKIT_HOME="file/home")))
     assert checks["disk"].state is State.MISSING
     assert checks["disk"].required
 
@@ -119,18 +129,18 @@ def test_every_required_program_has_a_package_for_each_manager_or_another_way() 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="installs as root")
 def test_root_installs_what_is_lacking_and_hears_the_installer(
-    tmp_path: Path, settings: Settings, empty_path: Path
+    place: Path, settings: Settings, empty_path: Path
 ) -> None:
     listener = Listener()
     doctor.ensure(settings, ["qemu-img"], listener)
     manager = doctor._host(doctor._data())
-    log = (tmp_path / "log").read_text().splitlines()
+    log = (place / "log").read_text().splitlines()
     assert log[-1].startswith(f"{manager.name} ")
     assert "qemu" in log[-1]
     assert set(listener.details) == {"the installer speaks"}
-    (tmp_path / "log").unlink()
+    (place / "log").unlink()
     doctor.ensure(settings, ["qemu-img"], listener)
-    assert not (tmp_path / "log").exists(), "what is there is not installed again"
+    assert not (place / "log").exists(), "what is there is not installed again"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="installs as root")
@@ -140,16 +150,28 @@ def test_an_installation_that_brings_nothing_is_an_error(settings: Settings, emp
 
 
 def test_without_leave_the_command_is_told_and_nothing_is_installed(
-    tmp_path: Path, settings: Settings, empty_path: Path, nobody: None
+    place: Path, settings: Settings, empty_path: Path, nobody: None
 ) -> None:
     with pytest.raises(HostError, match=r"this host lacks qemu-img \(needed for disks of machines\)") as caught:
         doctor.ensure(settings, ["qemu-img"], Silent())
     assert caught.value.hint is not None
     assert caught.value.hint.startswith("run: sudo ")
     assert caught.value.hint.endswith("or let labkit do it: ./lab doctor --yes")
-    assert not (tmp_path / "log").exists()
+    assert not (place / "log").exists()
 
 
-def test_with_leave_it_goes_through_sudo(tmp_path: Path, empty_path: Path, nobody: None) -> None:
-    with pytest.raises(HostError, match="sudo is not installed on this host"):
-        doctor.ensure(settings_in(tmp_path, LABKIT_YES="1"), ["qemu-img"], Silent())
+def test_with_leave_it_goes_through_sudo(place: Path, empty_path: Path, nobody: None) -> None:
+    (empty_path / "sudo").write_text(f'#!/bin/sh\necho "sudo $1" >>"{place}/log"\nshift\nexec "$@"\n')
+    (empty_path / "sudo").chmod(0o755)
+    doctor.ensure(settings_in(place, LABKIT_YES="1"), ["qemu-img"], Silent())
+    log = (place / "log").read_text().splitlines()
+    assert log[-2] == "sudo -n"
+    assert " install " in log[-1] or " -S " in log[-1]
+
+
+def test_a_sudo_that_wants_a_password_is_told(place: Path, empty_path: Path, nobody: None) -> None:
+    (empty_path / "sudo").write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")
+    (empty_path / "sudo").chmod(0o755)
+    with pytest.raises(LabError, match="sudo failed with status 1") as caught:
+        doctor.ensure(settings_in(place, LABKIT_YES="1"), ["qemu-img"], Silent())
+    assert caught.value.hint == "sudo: a password is required"

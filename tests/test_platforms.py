@@ -68,7 +68,7 @@ def test_an_unknown_platform_or_release_is_told_with_the_known_ones() -> None:
         platforms.load("fedroa", SHIPPED)
     assert caught.value.hint is not None
     assert caught.value.hint.startswith("known: debian, fedora, ubuntu")
-    with pytest.raises(UsageError, match="unknown release of Ubuntu '24.4'; did you mean '24.04'"):
+    with pytest.raises(UsageError, match=r"unknown release of Ubuntu '24\.4'; did you mean '24\.04'"):
         platforms.load("ubuntu", SHIPPED).release("24.4")
 
 

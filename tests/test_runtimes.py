@@ -24,7 +24,7 @@ def test_a_path_is_itself_the_command() -> None:
 
 
 def test_an_unknown_name_is_told_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match="unknown runtime 'rnuc'; did you mean 'runc'?") as caught:
+    with pytest.raises(UsageError, match=r"unknown runtime 'rnuc'; did you mean 'runc'\?") as caught:
         runtimes.find("rnuc")
     assert caught.value.hint == "known: crun, runc; or the absolute path of a program in the machine"
 

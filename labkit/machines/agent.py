@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import socket
 from pathlib import Path
 
@@ -26,21 +25,27 @@ class Agent:
                 raise MachineError(f"no machine answers at {folder / AGENT}: {error}") from error
 
     def send(self, script: str) -> None:
-        self._socket.sendall(base64.b64encode(script.encode()) + b"\n")
+        try:
+            self._socket.sendall(base64.b64encode(script.encode()) + b"\n")
+        except OSError as error:
+            raise MachineError(f"the machine ended before its agent was asked: {error}") from error
 
     def answer(self, seconds: float) -> int | None:
         """The script's exit status; None if none came within seconds."""
         self._socket.settimeout(max(seconds, 0.001))
         line = b""
-        with contextlib.suppress(TimeoutError):
+        try:
             while not line.endswith(b"\n"):
                 piece = self._socket.recv(64)
                 if not piece:
                     raise MachineError("the machine ended before its agent answered")
                 line = (line + piece)[-64:]
-            text = line.strip()
-            return int(text) if text.isdigit() else 255
-        return None
+        except TimeoutError:
+            return None
+        except OSError as error:
+            raise MachineError(f"the machine ended before its agent answered: {error}") from error
+        text = line.strip()
+        return int(text) if text.isdigit() else 255
 
     def run(self, script: str, deadline: Deadline, what: str) -> None:
         """Run script in the guest. Raises MachineError where it fails or the deadline passes."""

@@ -68,7 +68,7 @@ printf '%s\\n' {shlex.quote(identity.host_key.public)} >/etc/ssh/ssh_host_ed2551
 mkdir -p /root/.ssh
 printf '%s\\n' {quoted["key"]} >/root/.ssh/authorized_keys
 if test -s /run/sshd.pid && read -r pid </run/sshd.pid; then rm /run/sshd.pid; kill -HUP "$pid"
-else pid=; systemctl try-restart sshd.service ssh.service; fi
+else pid=; systemctl try-restart ssh.service || systemctl try-restart sshd.service; fi
 date -u -s @{now:.0f} >/dev/null
 printf %s {shlex.quote(entropy)} >/dev/urandom
 printf %s {quoted["name"]} >/proc/sys/kernel/hostname

@@ -34,7 +34,18 @@ from labkit.machines.accelerator import choose
 from labkit.machines.agent import Agent
 from labkit.machines.hardware import AGENT, CONSOLE, MONITOR, Boot, Hardware, argv, here
 from labkit.machines.identity import Identity, KeyPair
-from labkit.machines.launch import PortTaken, boot_and_run, ended, incoming, launch, migrate, overlay
+from labkit.machines.launch import (
+    PortTaken,
+    again_after_panic,
+    ask,
+    boot_and_run,
+    console_end,
+    ended,
+    incoming,
+    launch,
+    migrate,
+    overlay,
+)
 from labkit.observer import Observer
 from labkit.platforms import Platform, Release
 from labkit.qmp import Monitor, MonitorGone
@@ -241,7 +252,7 @@ class QemuMachine:
             monitor.execute("cont")
             port = monitor.forwarded_port()
             script = identity.script(record.identity, authorized, now=time.time(), entropy=secrets.token_hex(64))
-            self._agent_run(agent, monitor, script, deadline, "take its identity")
+            ask(agent, self.folder, script, deadline, "take its identity")
         write_atomic(
             self.folder / "known_hosts", identity.known_hosts_line(_ADDRESS, port, record.identity), mode=0o600
         )
@@ -249,23 +260,6 @@ class QemuMachine:
         with Remote(self._endpoint(record), deadline) as remote:
             remote.run(["true"], timeout=max(1.0, deadline.left))
         self._save(record)
-
-    def _agent_run(self, agent: Agent, monitor: Monitor, script: str, deadline: Deadline, what: str) -> None:
-        """Run script in the guest; while it boots, look whether it is still alive."""
-        agent.send(script)
-        while (status := agent.answer(min(2.0, deadline.left))) is None:
-            if monitor.execute("query-status")["status"] == "guest-panicked":
-                raise MachineError("the guest's kernel panicked", hint=self._tail())
-            if deadline.passed:
-                limit = f"{self._settings.limits.boot:g} s (limits.boot)"
-                raise MachineError(f"the guest did not {what} within {limit}", hint=self._tail())
-        if status:
-            raise MachineError(f"the guest could not {what}: its agent answered {status}", hint=self._tail())
-
-    def _tail(self) -> str:
-        path = self.folder / CONSOLE
-        data = path.read_bytes()[-1500:] if path.exists() else b""
-        return f"the end of {path}:\n{printable(data.decode('utf-8', 'replace'), newlines=True)}"
 
     @contextlib.contextmanager
     def _qemu(
@@ -290,7 +284,9 @@ class QemuMachine:
                 yield monitor
         except MonitorGone as error:
             said = (self.folder / "qemu.log").read_text(errors="replace").strip()
-            raise MachineError(error.message, hint=printable(said, newlines=True) or self._tail()) from error
+            raise MachineError(
+                error.message, hint=printable(said, newlines=True) or console_end(self.folder)
+            ) from error
         except BaseException:
             process.end_owned(self.folder)
             raise
@@ -327,7 +323,10 @@ class QemuMachine:
                 self._observer.step(f"booting {image.title} once ({hardware.accelerator}), to keep its live state")
                 require_space(image.folder, _SPACE_LIVE + 256)
                 making = image.folder / f"{final.name}.making"
-                make_live(making, image, hardware, Deadline.after(limits.boot), self._observer)
+                again_after_panic(
+                    lambda: make_live(making, image, hardware, Deadline.after(limits.boot), self._observer),
+                    self._observer,
+                )
                 making.rename(final)
         return final
 

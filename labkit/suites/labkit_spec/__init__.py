@@ -12,7 +12,7 @@ from `requirements.tsv`::
     def cwd(t: T) -> None:
         config = t.config("pwd")                      # a str is a busybox sh script, a list is argv as it is
         config["process"]["cwd"] = "/tmp"
-        c = t.run(config)                             # create, start, wait until it stopped; each is required
+        c = t.run(config)                             # create, start, wait until it ended; each is required
         t.equal(c.stdout.strip(), "/tmp", "working directory of the process")
         config["process"]["cwd"] = "tmp"
         t.refused(config, "create with a relative cwd")
@@ -36,11 +36,11 @@ The network, cgroup, IPC and UTS namespaces are the host's: what a check makes t
              busybox, cgroup "v1" "hybrid" "v2", kernel as (6, 12)) t.work (private directory) t.remaining()
   config     t.config(script or argv) dict, change it freely; set_namespace(config, type, path=..), drop_namespace
   bundle     t.bundle(config) -> Bundle: path, rootfs, out (seen as /out in the container), write(config), read(name)
-  whole run  t.run(config or bundle) -> Container, stopped; t.refused(config or bundle, what) -> Container
+  whole run  t.run(config or bundle) -> Container, its process ended; t.refused(config or bundle, what) -> Container
   steps      t.create(...) (required), t.try_create(...) (not judged) -> Container; t.cli("state", id) -> Proc for any
              other command line
   Container  id bundle pid created(Proc of create) stdout stderr; start() state() kill(sig) delete(force=) -> Proc;
-             read_state() -> dict; status(); wait_stopped(); exit_status(); cgroup_dir(controller)
+             read_state() -> dict; status(); ended() (asks no runtime); wait_stopped(); exit_status(); cgroup_dir(controller)
   Proc       argv status (None: timed out) stdout stderr seconds ok
   judge      t.equal(actual, expected, what) t.true(cond, what, expected=, actual=) t.ok(proc, what)
              t.fails(proc, what) t.require(cond, what, ...) t.skip(reason) t.note(key, value)

@@ -112,8 +112,9 @@ class Container:
         self.id = id
         self.bundle = bundle
         self._pid: Optional[int] = None
-        self._output = t.work / f"{id}.out", t.work / f"{id}.err"
-        self._pid_file = t.work / f"{id}.pid"
+        name = id.replace("/", "_")
+        self._output = t.work / f"{name}.out", t.work / f"{name}.err"
+        self._pid_file = t.work / f"{name}.pid"
         self.created: Proc
 
     def _create(self, argv: Sequence[str], **options: Any) -> None:
@@ -169,10 +170,15 @@ class Container:
     def status(self) -> Any:
         return self.read_state().get("status")
 
+    def ended(self, timeout: float = 20) -> bool:
+        """Wait for the process to end, without asking the runtime; False: it did not."""
+        pid = self.pid
+        return bool(self._t.wait(lambda: not alive(pid), timeout))
+
     def wait_stopped(self, timeout: float = 20) -> bool:
         """Wait for the process to end and `state` to say "stopped" (or to know the id no more); False: it did not."""
-        pid, deadline = self.pid, time.monotonic() + timeout
-        if not self._t.wait(lambda: not alive(pid), timeout):
+        deadline = time.monotonic() + timeout
+        if not self.ended(timeout):
             return False
         while True:
             done = self.state()
@@ -287,7 +293,7 @@ class T:
         """`create`, not judged: look at `.created`.
 
         options: more words before the id. bundle_option: the word after --bundle, "" for no --bundle at all.
-        call: as for cli (cwd, env, stdin, pass_fds, timeout).
+        call: as for cli (launch, cwd, env, stdin, pass_fds, timeout).
         """
         made = self.bundle(bundle)
         container = Container(self, id or self.new_id(), made)
@@ -305,17 +311,27 @@ class T:
         return container
 
     def run(self, bundle: Union[Config, Bundle, str, Sequence[str], None] = None, **options: Any) -> Container:
-        """create, start, wait until stopped; the check ends where one of them fails."""
+        """create, start, wait until the process ended; the check ends where one of them fails.
+
+        The runtime may need a moment more to say so: wait_stopped() before an operation that depends on it.
+        """
         container = self.create(bundle, **options)
         started = container.start()
         self.require(started.ok, "start exits 0", 0, started.describe())
-        self.require(container.wait_stopped(), "the container stops", "stopped", "still runs")
+        self.require(container.ended(), "the container's process ends", "ended", "still runs")
         return container
 
-    def refused(self, bundle: Union[Config, Bundle, str, Sequence[str], None], what: str, **options: Any) -> Container:
-        """Expects `create` to fail."""
+    def refused(
+        self,
+        bundle: Union[Config, Bundle, str, Sequence[str], None],
+        what: str,
+        *,
+        by_start: bool = False,
+        **options: Any,
+    ) -> Container:
+        """Expects `create` to fail. by_start: or `start`, which may be the one to apply properties of the process."""
         container = self.try_create(bundle, **options)
-        self.fails(container.created, what)
+        self.fails(container.start() if by_start and container.created.ok else container.created, what)
         return container
 
     def cli(
@@ -326,9 +342,17 @@ class T:
         env: Optional[Mapping[str, str]] = None,
         stdin: Optional[process.File] = None,
         pass_fds: Sequence[int] = (),
+        launch: Sequence[str] = (),
     ) -> Proc:
-        """The runtime with these words. env: added to the environment of the suite. timeout in seconds."""
-        return self._call(argv, timeout=timeout, cwd=cwd, env=env, stdin=stdin, pass_fds=pass_fds)
+        """The runtime with these words. env: added to the environment of the suite. timeout in seconds.
+
+        launch: a command line the runtime's is appended to, e.g. t.shell('exec "$@" 7</dev/null').
+        """
+        return self._call(argv, timeout=timeout, cwd=cwd, env=env, stdin=stdin, pass_fds=pass_fds, launch=launch)
+
+    def shell(self, script: str) -> list[str]:
+        """For `launch`: a busybox sh that ends in `exec "$@"`."""
+        return [self.host.busybox, "sh", "-c", script, "sh"]
 
     def tool(self, *argv: str, timeout: float = 10) -> Proc:
         """A busybox applet on the host (in the suite's mount namespace), e.g. t.tool("mount", "-t", "tmpfs", ...)."""
@@ -340,6 +364,11 @@ class T:
         child = subprocess.Popen(list(argv), **{**null, "env": self._environment(None), **options})
         self._spawned.append(child)
         return child
+
+    @property
+    def is_runc_1_1(self) -> bool:
+        """Debian builds it against a newer runtime-spec, so that it claims versions it does not implement."""
+        return self._suite.info.version.startswith("runc version 1.1.")
 
     def defer(self, function: Callable[..., object], *args: Any) -> None:
         self._deferred.append(lambda: function(*args))
@@ -416,8 +445,8 @@ class T:
         with self._suite.ids(self.id).open("a") as file:
             file.write(f"{sign}{id}\n")
 
-    def _call(self, argv: Sequence[str], **options: Any) -> Proc:
-        done = self._execute([self.host.runtime, *argv], **options)
+    def _call(self, argv: Sequence[str], launch: Sequence[str] = (), **options: Any) -> Proc:
+        done = self._execute([*launch, self.host.runtime, *argv], **options)
         self.commands.append(done)
         return done
 

@@ -1,13 +1,15 @@
-"""State, query and the operations of the lifecycle: runtime.md."""
+"""State, query and lifecycle: runtime.md."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..context import T, alive
+from ..context import T, alive, set_namespace
 from ..registry import check
+from ..traces import gone, traces
 
 SLEEPER = ["/bin/sleep", "1000"]
 
@@ -97,36 +99,101 @@ def query_without_id(t: T) -> None:
 def query_unknown(t: T) -> None:
     t.fails(t.cli("state", t.new_id()), "state of an id that does not exist")
     c = t.run()
+    t.require(c.wait_stopped(), "the container stops")
     t.require(c.delete().ok, "delete exits 0")
     t.fails(c.state(), "state of a deleted container")
 
 
-@check("CREATE-003")
-def create_created(t: T) -> None:
-    c = t.try_create(SLEEPER)
-    t.ok(c.created, "create")
+@check("LIFE-001")
+def life_not_run(t: T) -> None:
+    c = t.create("echo >/out/ran")
     t.equal(c.status(), "created", "status after create")
-
-
-@check("START-003")
-def start_runs_args(t: T) -> None:
-    c = t.create(["/bin/sh", "-c", 'printf "%s," "$0" "$@" >/out/ran; exit 42', "zero", "a b", "", "*"])
-    t.ok(c.start(), "start")
-    t.true(c.wait_stopped(), "the container stops")
-    t.equal(c.bundle.read("ran"), "zero,a b,,*,", "what process.args wrote")
-    t.equal(c.exit_status(), 42, "exit status of process.args")
-
-
-@check("KILL-003")
-def kill_signals(t: T) -> None:
-    traps = "; ".join(f"trap 'echo {name} >/out/{name}' {name}" for name in ("TERM", "USR1", "USR2"))
-    c = t.create(f"{traps}; echo >/out/ready; while :; do sleep 0.02; done")
+    t.true(not t.wait(lambda: (c.bundle.out / "ran").exists(), 0.7), "the program did not run before start")
     t.require(c.start().ok, "start exits 0")
-    t.require(t.wait_file(c.bundle.out / "ready"), "the program installed its traps")
-    for name in ("USR1", "TERM", "USR2"):
-        t.ok(c.kill(name), f"kill {name}")
-        t.require(t.wait_file(c.bundle.out / name), f"the program got {name}", name, "nothing")
-    t.true(alive(c.pid), "the program goes on after signals it handles")
-    t.ok(c.kill("KILL"), "kill KILL")
-    t.true(c.wait_stopped(), "the program ends by KILL")
-    t.equal(c.exit_status(), -9, "how the program ended")
+    t.true(t.wait_file(c.bundle.out / "ran"), "the program runs after start")
+
+
+@check("LIFE-002")
+def life_config_edited(t: T) -> None:
+    config = t.config('echo "first $WHO" >>/out/ran')
+    config["process"]["env"].append("WHO=one")
+    c = t.create(config)
+    config["process"]["args"][2] = 'echo "second $WHO" >>/out/ran'
+    config["process"]["env"][-1] = "WHO=two"
+    c.bundle.write(config)
+    t.require(c.start().ok, "start exits 0")
+    t.require(c.ended(), "the program ends")
+    t.equal(c.bundle.read("ran"), "first one\n", "what ran after config.json was changed")
+
+
+@check("LIFE-003")
+def life_cannot_create(t: T) -> None:
+    config = t.config()
+    config["root"]["path"] = "nothing"
+    t.refused(config, "create with a root.path that does not exist")
+    config = t.config()
+    config["mounts"].append({"destination": "/tmp", "type": "labkit-no-such-type", "source": "none"})
+    t.refused(config, "create with a mount of a file system type that does not exist")
+    config = t.config()
+    set_namespace(config, "ipc", f"{t.work}/nothing")
+    t.refused(config, "create with a namespace path that does not exist")
+
+
+@check("LIFE-004")
+def life_failed_create(t: T) -> None:
+    # Both fail late, when the cgroup, the namespaces and a process are there.
+    mount = t.config(SLEEPER)
+    mount["mounts"].append({"destination": "/tmp", "type": "bind", "source": "nothing", "options": ["bind"]})
+    gone(t, t.refused(mount, "create with a bind mount of nothing"), "create failed at a mount")
+    hook = t.config(SLEEPER)
+    hook["hooks"] = {"prestart": [{"path": t.host.busybox, "args": ["false"]}]}
+    gone(t, t.refused(hook, "create with a prestart hook that fails"), "create failed at a hook")
+
+
+@check("LIFE-005")
+def life_warning(t: T) -> None:
+    """A capability that does not exist is the one condition of create that is a warning, since 1.1.0."""
+    config = t.config("grep CapEff: /proc/self/status; id -u")
+    for names in config["process"]["capabilities"].values():
+        names[:] = ["CAP_CHOWN", "CAP_LABKIT", "CAP_KILL"]
+    config["process"]["user"]["uid"] = 0
+    c = t.try_create(config)
+    if t.spec < (1, 1, 0) and not c.created.ok:
+        t.skip("before runtime-spec 1.1.0 a capability that does not exist is an error, not a warning")
+    t.require(c.created.ok, "create with an unknown capability exits 0", 0, c.created.describe())
+    t.require(c.start().ok, "start exits 0")
+    t.require(c.ended(), "the program ends")
+    chown_and_kill = 1 << 0 | 1 << 5
+    t.equal(c.stdout.split(), ["CapEff:", f"{chown_and_kill:016x}", "0"], "capabilities and user of the program")
+
+
+@check("LIFE-006")
+def life_delete_undoes(t: T) -> None:
+    config = t.config("sleep 1000 & exec sleep 1000")
+    config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
+    set_namespace(config, "network")
+    c = t.create(config)
+    found = traces(t, c)
+    for kind in ("cgroup", "process"):  # else nothing would be found after delete either
+        t.require(any(trace.startswith(kind) for trace in found), f"a {kind} of the container is found", kind, found)
+    t.require(c.start().ok, "start exits 0")
+    namespaces = set(namespaces_of(c.pid)) - set(namespaces_of(os.getpid()))
+    t.require(namespaces, "namespaces of the container")
+    t.require(c.kill().ok, "kill exits 0")
+    t.require(c.wait_stopped(), "the container stops")
+    t.ok(c.delete(), "delete")
+    gone(t, c, "delete")
+
+    def users() -> list[str]:
+        return [entry.name for entry in Path("/proc").iterdir() if namespaces & set(namespaces_of(entry.name))]
+
+    t.true(t.wait(lambda: not users(), 5), "nothing is in the container's namespaces after delete", [], users())
+    pinned = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if line.split()[3] in namespaces]
+    t.equal(pinned, [], "mounts of namespaces of the container after delete")
+
+
+def namespaces_of(pid: object) -> list[str]:
+    """e.g. ["net:[4026531840]", ...], empty when the process is gone."""
+    with suppress(OSError):
+        return [str(link.readlink()) for link in Path(f"/proc/{pid}/ns").iterdir()]
+    return []

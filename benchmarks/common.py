@@ -1,0 +1,62 @@
+"""What the benchmarks share: a lab in a temporary folder, commands timed as whole processes, medians of pairs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass
+class Lab:
+    home: Path
+    cwd: Path
+
+    def run(self, *words: str, ok: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "LABKIT_HOME": str(self.home)}
+        argv = [sys.executable, "-m", "labkit", *words]
+        done = subprocess.run(argv, cwd=self.cwd, env=env, text=True, capture_output=True)
+        if done.returncode not in ok:
+            raise SystemExit(f"labkit {' '.join(words)}: {done.returncode}\n{done.stderr}")
+        return done
+
+
+@contextlib.contextmanager
+def lab() -> Iterator[Lab]:
+    with tempfile.TemporaryDirectory(prefix="labkit-bench-") as folder:
+        made = Lab(Path(folder) / "home", Path(folder) / "work")
+        made.home.mkdir()
+        made.cwd.mkdir()
+        try:
+            yield made
+        finally:
+            made.run("destroy", "--all")
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = time.monotonic()
+    work()
+    return time.monotonic() - started
+
+
+def peak_memory_mib() -> float:
+    """Of the largest child that has ended so far."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def told(name: str, floors: list[float], ours: list[float], reach: str) -> None:
+    ratios = [b / a for a, b in zip(floors, ours, strict=True)]
+    print(f"{name}, {len(ours)} pairs")
+    print(f"  floor   median {statistics.median(floors):7.2f} s  ({min(floors):.2f} to {max(floors):.2f})")
+    print(f"  labkit  median {statistics.median(ours):7.2f} s  ({min(ours):.2f} to {max(ours):.2f})")
+    print(f"  ratio   median {statistics.median(ratios):7.2f}    ({min(ratios):.2f} to {max(ratios):.2f}); reach: {reach}")

@@ -1,0 +1,61 @@
+"""The suite in the guest: `suite.py overhead|parallel [--runs N] [--runtime NAME]`. See README.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+
+from common import Lab, lab, peak_memory_mib, timed, told
+
+PROGRAM = "/var/lib/labkit/labkit-spec.pyz"
+FEW = "QUERY-001,QUERY-002,STATE-001"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("overhead", "parallel"))
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runtime", default="runc")
+    words = parser.parse_args()
+    with lab() as made:
+        made.run("up")
+        made.run("test", "--runtime", words.runtime, "--only", FEW, ok=(0, 1))
+        {"overhead": overhead, "parallel": parallel}[words.what](made, words.runs, words.runtime)
+
+
+def overhead(made: Lab, runs: int, runtime: str) -> None:
+    """Whole process of `labkit test`, less the same suite's time on the guest's own clock."""
+    inside, outside = [], []
+    for _ in range(runs):
+        script = (
+            f"read a rest </proc/uptime; python3 {PROGRAM} --runtime {runtime} --only {FEW} >/dev/null;"
+            "read b rest </proc/uptime; echo $a $b"
+        )
+        begin, end = map(float, made.run("ssh", "--", "sh", "-c", script).stdout.split())
+        inside.append(end - begin)
+        outside.append(timed(lambda: made.run("test", "--runtime", runtime, "--only", FEW, ok=(0, 1))))
+    own = [b - a for a, b in zip(inside, outside, strict=True)]
+    told(f"labkit test --only {FEW}", inside, outside, "see the difference")
+    print(f"  beside the suite  median {statistics.median(own):.2f} s ({min(own):.2f} to {max(own):.2f}); reach: under 4 s")
+    print(f"  peak memory of a labkit process  {peak_memory_mib():.0f} MiB; reach: under 120 MB")
+
+
+def parallel(made: Lab, runs: int, runtime: str) -> None:
+    """The whole suite as it comes against one check at a time; seconds from the results' own clock in the guest."""
+    one, many = [], []
+    for _ in range(runs):
+        seen = []
+        for jobs, times in (("1", one), ("", many)):
+            words = ["test", "--runtime", runtime, *(["--jobs", jobs] if jobs else [])]
+            times.append(timed(lambda words=words: made.run(*words, ok=(0, 1))))
+            results = json.loads((made.cwd / "reports/latest/results.json").read_text())["results"]
+            seen.append({entry["id"]: entry["verdict"] for entry in results})
+        if seen[0] != seen[1]:
+            differing = {name: (seen[0][name], seen[1][name]) for name in seen[0] if seen[0][name] != seen[1].get(name)}
+            raise SystemExit(f"the verdicts differ: {differing}")
+    told(f"the spec suite, {len(results)} checks, {runtime}", one, many, "at most 0.6")
+
+
+if __name__ == "__main__":
+    main()

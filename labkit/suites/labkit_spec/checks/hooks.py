@@ -1,0 +1,268 @@
+"""Hooks: config.md "POSIX-platform Hooks" and the steps of runtime.md "Lifecycle" that call them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ..context import Bundle, T
+from ..registry import check
+
+KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+CREATE_TIME = KINDS[:3]
+CONTAINER_NAMESPACE = ("createContainer", "startContainer")
+SINCE_1_0_2 = ("createRuntime", "createContainer", "startContainer")
+NAMESPACES = ("mnt", "pid", "ipc", "uts")
+PID_OF_STATE = """pid=$($B tr -d '\\n ' <$O/%s.json | $B sed 's/.*"pid":\\([0-9]*\\).*/\\1/')"""
+PRINT_NAMESPACES = "for n in mnt pid ipc uts; do $B readlink /proc/self/ns/$n; done"
+RUNC = "https://github.com/opencontainers/runc"
+Hook = dict[str, Any]
+
+
+def hook(bundle: Bundle, kind: str, script: str, **more: Any) -> Hook:
+    """A hook that writes its stdin to out/KIND.json, then runs a sh script: $O is the out directory, $B a busybox.
+
+    The busybox of a hook is at a path that exists only where this kind's path must resolve. more: as in config.json.
+    """
+    inside = kind == "startContainer"
+    path = (bundle.rootfs if inside else bundle.path) / f"busybox-{'inside' if inside else 'outside'}"
+    if not path.exists():
+        os.link(bundle.rootfs / "bin/busybox", path)
+    seen, out = (f"/{path.name}", "/out") if inside else (str(path), str(bundle.out))
+    script = f"B={seen}; O={out}; $B cat >$O/{kind}.json; {script}"
+    return {"path": seen, "args": ["sh", "-c", script], "env": ["PATH=/none"], **more}
+
+
+def write_hooks(bundle: Bundle, **scripts: str) -> None:
+    """Give the bundle one hook for each kind=script."""
+    bundle.config["hooks"] = {kind: [hook(bundle, kind, script)] for kind, script in scripts.items()}
+    bundle.write(bundle.config)
+
+
+def hooked(t: T, args: Any = "true", **scripts: str) -> Bundle:
+    """A bundle with one hook for each kind=script."""
+    bundle = t.bundle(args)
+    write_hooks(bundle, **scripts)
+    return bundle
+
+
+def lines(bundle: Bundle, name: str = "log") -> list[str]:
+    return (bundle.read(name) or "").split()
+
+
+def unknown(t: T, kind: str, seen: object) -> bool:
+    """This kind of hook did not run, and the claimed version does not know it."""
+    return not seen and t.spec < (1, 0, 2) and kind in SINCE_1_0_2
+
+
+def seen_by(t: T, bundle: Bundle, kind: str) -> list[str]:
+    """What the only hook of this kind wrote to the file named for it; the check ends when it did not run."""
+    written = lines(bundle, kind)
+    if unknown(t, kind, written):
+        t.skip(f"runtime-spec {'.'.join(map(str, t.spec))} has no {kind} hooks")
+    t.require(written, f"the {kind} hook ran", True, False)
+    return written
+
+
+def namespaces(pid: object) -> list[str]:
+    return [str(Path(f"/proc/{pid}/ns/{name}").readlink()) for name in NAMESPACES]
+
+
+@check("HOOK-001")
+def listed_order(t: T) -> None:
+    bundle = t.bundle()
+    bundle.config["hooks"] = {
+        kind: [hook(bundle, kind, f"echo {number} >>$O/{kind}") for number in (2, 1, 3)] for kind in KINDS
+    }
+    bundle.write(bundle.config)
+    t.require(t.run(bundle).delete().ok, "delete exits 0")
+    for kind in KINDS:
+        order = lines(bundle, kind)
+        if not unknown(t, kind, order):
+            t.equal(order, ["2", "1", "3"], f"{kind} hooks in the order they ran")
+
+
+@check("HOOK-002")
+def state_on_stdin(t: T) -> None:
+    bundle = hooked(t, ["/bin/sleep", "1000"], **dict.fromkeys(KINDS, "true"))
+    bundle.config["annotations"] = {"org.example.labkit": "of the hooks"}
+    bundle.write(bundle.config)
+    c = t.create(bundle)
+    early = bundle.read("poststart.json") is not None  # HOOK-007 judges that; its state cannot be right then
+    pid = c.pid
+    t.require(c.start().ok, "start exits 0")
+    t.require(c.kill().ok and c.wait_stopped() and c.delete().ok, "kill, stop and delete")
+    statuses = {
+        "prestart": ["creating"] if t.spec >= (1, 1, 0) else ["creating", "created"],
+        "createRuntime": ["creating"],
+        "createContainer": ["creating"],
+        "startContainer": ["created"],  # or a word of the runtime's own
+        "poststart": ["running"],
+        "poststop": ["stopped"],
+    }
+    for kind in KINDS:
+        text = bundle.read(f"{kind}.json") or ""
+        if unknown(t, kind, text):
+            continue
+        try:
+            state = json.loads(text)
+        except ValueError:
+            state = None
+        if not t.true(isinstance(state, dict), f"stdin of the {kind} hook", "a JSON object", text):
+            continue
+        t.equal(state.get("id"), c.id, f"id for {kind}")
+        t.true(isinstance(state.get("ociVersion"), str), f"ociVersion for {kind}", "a string", state.get("ociVersion"))
+        said = str(state.get("bundle"))
+        same = said.startswith("/") and Path(said).is_dir() and bundle.path.samefile(said)
+        t.true(same, f"bundle for {kind}", str(bundle.path), said)
+        annotations = state.get("annotations") or {}
+        t.equal(annotations.get("org.example.labkit"), "of the hooks", f"annotation for {kind}")
+        if not (kind == "poststart" and early):
+            status, allowed = state.get("status"), statuses[kind]
+            own = kind == "startContainer" and status not in (None, "", "creating", "running", "stopped")
+            t.true(own or status in allowed, f"status for {kind}", " or ".join(allowed), status)
+        if kind in CONTAINER_NAMESPACE:
+            allowed_pids = [1] if t.spec >= (1, 1, 0) else [1, pid]  # up to 1.0.2 "as seen by the host"
+            t.true(state.get("pid") in allowed_pids, f"pid for {kind}", allowed_pids, state.get("pid"))
+        elif kind != "poststop":
+            t.equal(state.get("pid"), pid, f"pid for {kind}")
+
+
+@check("HOOK-003")
+def prestart(t: T) -> None:
+    bundle = hooked(
+        t,
+        "echo program >>/out/log",
+        prestart=f"echo prestart >>$O/log; {PRINT_NAMESPACES} >$O/prestart",
+        createRuntime="echo createRuntime >>$O/log",
+    )
+    c = t.create(bundle)
+    after_create = lines(bundle)
+    t.require(c.start().ok and c.wait_stopped(), "start, and it stops")
+    order = lines(bundle)
+    t.note("order", order)
+    during_create = ["prestart", "createRuntime"]
+    if t.spec < (1, 1, 0):  # 1.0.2 says: during start, and bears with runtimes that do as 1.1 says
+        if "createRuntime" not in order and t.spec < (1, 0, 2):
+            during_create = ["prestart"]
+        fitting = [(during_create, [*during_create, "program"])]
+        fitting.append((during_create[1:], [*during_create[1:], "prestart", "program"]))
+        t.true((after_create, order) in fitting, "order up to create, and in all", fitting, [after_create, order])
+    else:
+        t.equal(after_create, during_create, "hooks that ran up to the end of create")
+        t.equal(order, [*during_create, "program"], "order in all")
+    t.equal(seen_by(t, bundle, "prestart"), namespaces("self"), "namespaces of the prestart hook")
+
+
+# Prints its own namespaces, then for the container's process: its mount namespace and the directory that is its root.
+LOOK = f"""{PRINT_NAMESPACES}
+{PID_OF_STATE % "createRuntime"}
+$B readlink /proc/$pid/ns/mnt; $B stat -c %d:%i /proc/$pid/root/."""
+
+
+@check("HOOK-004")
+def create_runtime(t: T) -> None:
+    bundle = hooked(t, ["/bin/sleep", "1000"], createRuntime=f"({LOOK}) >$O/createRuntime")
+    c = t.create(bundle)
+    seen = seen_by(t, bundle, "createRuntime")  # before start
+    t.equal(seen[:4], namespaces("self"), "namespaces of the createRuntime hook")
+    t.equal(seen[4:5], namespaces(c.pid)[:1], "mount namespace the container had in the createRuntime hook")
+    stat = bundle.rootfs.stat()
+    rootfs = f"{stat.st_dev}:{stat.st_ino}"
+    t.true(len(seen) == 6 and seen[5] != rootfs, "root in the createRuntime hook", "not yet pivoted", seen[5:])
+
+
+@check("HOOK-005")
+def create_container(t: T) -> None:
+    bundle = hooked(
+        t,
+        ["/bin/sleep", "1000"],
+        createRuntime="echo createRuntime >>$O/log",
+        createContainer=f"echo createContainer >>$O/log; {PRINT_NAMESPACES} >$O/createContainer",
+    )
+    c = t.create(bundle)
+    seen = seen_by(t, bundle, "createContainer")
+    t.equal(lines(bundle), ["createRuntime", "createContainer"], "order of hooks up to the end of create")
+    t.equal(seen, namespaces(c.pid), "namespaces of the createContainer hook")
+
+
+@check("HOOK-006")
+def start_container(t: T) -> None:
+    bundle = hooked(
+        t,
+        "echo program >>/out/log; read line </out/fifo",
+        startContainer=f"echo hook >>$O/log; {PRINT_NAMESPACES} >$O/startContainer; $B stat -c %d:%i / >$O/root",
+    )
+    os.mkfifo(bundle.out / "fifo")
+    c = t.create(bundle)
+    t.equal(lines(bundle), [], "what ran up to the end of create")
+    t.require(c.start().ok, "start exits 0")
+    t.require(t.wait(lambda: "program" in lines(bundle)), "the program runs")
+    seen = seen_by(t, bundle, "startContainer")
+    t.equal(lines(bundle), ["hook", "program"], "order")
+    t.equal(seen, namespaces(c.pid), "namespaces of the startContainer hook")
+    stat = bundle.rootfs.stat()
+    t.equal(lines(bundle, "root"), [f"{stat.st_dev}:{stat.st_ino}"], "root directory of the startContainer hook")
+
+
+# Waits until the container's process is the program: a runtime may call the hook while exec is still under way.
+AWAIT_PROGRAM = f"""{PID_OF_STATE % "poststart"}; n=0; said=unseen
+while [ -e $O/started ] && [ $n -lt 400 ] && [ $said = unseen ]; do
+  $B grep -q the-program /proc/$pid/cmdline && said=seen || $B usleep 10000; n=$((n + 1))
+done; echo $said >>$O/poststart; """
+
+
+@check("HOOK-007")
+def poststart(t: T) -> None:
+    args = ["/bin/sh", "-c", "read line </out/fifo", "the-program"]
+    bundle = hooked(t, args, poststart=f"{AWAIT_PROGRAM} {PRINT_NAMESPACES} >>$O/poststart")
+    os.mkfifo(bundle.out / "fifo")
+    c = t.create(bundle)
+    early = lines(bundle, "poststart")
+    (bundle.out / "started").touch()
+    t.require(c.start().ok, "start exits 0")
+    seen = seen_by(t, bundle, "poststart")
+    t.equal(seen[1:], namespaces("self"), "namespaces of the poststart hook")
+    if early:
+        t.deviation("poststart hooks run during create, before the program", f"{RUNC}/issues/4347")
+    else:
+        t.equal(seen[0], "seen", "the program in the poststart hook")
+
+
+@check("HOOK-008")
+def poststop(t: T) -> None:
+    bundle = t.bundle(["/bin/sleep", "1000"])
+    write_hooks(bundle, poststop=f"[ -d $($B cat $O/cgroup) ]; echo $? >$O/poststop; {PRINT_NAMESPACES} >>$O/poststop")
+    c = t.create(bundle)
+    (bundle.out / "cgroup").write_text(str(c.cgroup_dir("pids")))
+    t.require(c.start().ok and c.kill().ok and c.wait_stopped(), "start, kill, and it stops")
+    t.equal(lines(bundle, "poststop"), [], "what the poststop hook wrote before delete")
+    t.ok(c.delete(), "delete")
+    seen = seen_by(t, bundle, "poststop")
+    t.equal(seen[0], "1", "the container's cgroup in the poststop hook (0: exists, 1: not)")
+    t.equal(seen[1:], namespaces("self"), "namespaces of the poststop hook")
+
+
+@check("HOOK-014")
+def arguments_and_environment(t: T) -> None:
+    bundle = t.bundle()
+    kinds = ("createRuntime", "createContainer", "startContainer", "poststop")
+    env = ["LABKIT_ONE=1", "LABKIT_EMPTY=", "LABKIT_TWO=a b\n*\u00fc"]
+    more = ["zero", "a b", "", "*\u00fc"]
+    # Only a builtin's own /proc/self is the shell; $$ is no name for it where /proc is of another PID namespace.
+    script = "read pid rest </proc/self/stat; for f in cmdline environ; do $B cat /proc/$pid/$f >$O/%s.$f; done"
+    hooks = {kind: hook(bundle, kind, script % kind) for kind in kinds}
+    for one in hooks.values():
+        one.update(args=[*one["args"], *more], env=env)
+    bundle.config["hooks"] = {kind: [one] for kind, one in hooks.items()}
+    bundle.write(bundle.config)
+    t.require(t.run(bundle).delete().ok, "delete exits 0")
+    for kind, one in hooks.items():
+        said = bundle.read(f"{kind}.cmdline")
+        if unknown(t, kind, said):
+            continue
+        t.equal(said, "".join(f"{word}\0" for word in one["args"]), f"arguments of the {kind} hook")
+        got = (bundle.read(f"{kind}.environ") or "").split("\0")[:-1]
+        t.equal(sorted(got), sorted(env), f"environment of the {kind} hook")

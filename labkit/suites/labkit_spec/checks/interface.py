@@ -1,0 +1,100 @@
+"""The command line callers use: runtime-tools docs/command-line-interface.md, and file descriptors."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Optional
+
+from ..context import T
+from ..registry import check
+
+SLEEPER = ["/bin/sleep", "1000"]
+
+
+@check("PIDF-001")
+def pid_file(t: T) -> None:
+    c = t.create(SLEEPER)
+    file = t.work / f"{c.id}.pid"
+    t.require(file.is_file(), "the pid file is there after create")
+    t.equal(file.read_text().rstrip("\n"), str(c.read_state().get("pid")), "content of the pid file")
+
+
+@check("CLI-001")
+def default_bundle(t: T) -> None:
+    bundle = t.bundle(SLEEPER)
+    c = t.create(bundle, bundle_option="", cwd=bundle.path)
+    t.true(Path(f"/proc/{c.pid}/root").samefile(bundle.rootfs), "the bundle of the current directory is used")
+    t.fails(t.cli("labkit-no-such-command"), "an unknown command")
+
+
+@check("CLI-002")
+def streams(t: T) -> None:
+    given = bytes(range(256)) * 20
+    source = t.work / "input"
+    source.write_bytes(given)
+    script = "(stat -Lc %i /proc/1/fd/0 /proc/1/fd/1 /proc/1/fd/2 >/out/inodes); tee /out/copy; cat /out/copy >&2"
+    with source.open("rb") as stdin:
+        c = t.run(script, stdin=stdin)
+    out, err = t.work / f"{c.id}.out", t.work / f"{c.id}.err"
+    t.equal(out.read_bytes(), given, "bytes from stdin to stdout")
+    t.equal(err.read_bytes(), given, "bytes from stdin to stderr")
+    inodes = [str(path.stat().st_ino) for path in (source, out, err)]
+    t.equal((c.bundle.read("inodes") or "").split(), inodes, "inodes of stdin, stdout, stderr")
+
+
+@check("CLI-003")
+def console_socket(t: T) -> None:
+    config = t.config('for fd in 0 1 2; do test -t $fd && echo "labkit-tty-$fd"; done')
+    config["process"]["terminal"] = True
+    path = t.work / "console"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(10)
+        c = t.create(config, options=["--console-socket", str(path)])
+        master = receive(listener)
+    t.require(master is not None, "a file descriptor comes over the console socket")
+    assert master is not None
+    t.require(os.isatty(master), "it is a terminal")
+    t.require(c.start().ok, "start exits 0")
+    t.require(c.ended(), "the program ends")
+    said = b""
+    with suppress(OSError):  # EIO: nothing has the terminal open any more
+        while data := os.read(master, 4096):
+            said += data
+    wanted = [f"labkit-tty-{fd}" for fd in range(3)]
+    t.equal(said.decode(errors="replace").split(), wanted, "what the program wrote to its terminal")
+
+
+def receive(listener: socket.socket) -> Optional[int]:
+    """The file descriptor the next client sends."""
+    with suppress(socket.timeout):
+        connection = listener.accept()[0]
+        connection.settimeout(10)
+        with connection:
+            for level, kind, data in connection.recvmsg(4096, socket.CMSG_SPACE(4))[1]:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    return int.from_bytes(data[:4], sys.byteorder)
+    return None
+
+
+@check("CLI-004")
+def listen_fds(t: T) -> None:
+    for name in ("three", "four"):
+        (t.work / name).write_text(f"content of {name}\n")
+    # LISTEN_PID as sd_listen_fds(3) wants it; runc looks at it, crun does not.
+    script = f"export LISTEN_FDS=2 LISTEN_PID=$$; exec \"$@\" 3<'{t.work}/three' 4<'{t.work}/four'"
+    c = t.run('cat <&3; cat <&4; echo "$LISTEN_FDS" >/out/count', launch=t.shell(script))
+    t.equal(c.stdout, "content of three\ncontent of four\n", "what fds 3 and 4 are")
+    t.note("LISTEN_FDS of the program", (c.bundle.read("count") or "").strip())
+
+
+@check("FD-001")
+def descriptors(t: T) -> None:
+    script = "(ls /proc/1/fd >/out/fds); true"  # in a child: what it opens does not count
+    c = t.run(script, launch=t.shell('exec "$@" 7</dev/null 9</dev/zero'))
+    t.equal((c.bundle.read("fds") or "").split(), ["0", "1", "2"], "file descriptors of the program")

@@ -1,0 +1,100 @@
+"""A small Debian cloud image, made here: what a distribution publishes, in the least that boots and runs cloud-init.
+
+SeaBIOS starts GRUB from the disk's first sectors, GRUB the kernel from the first partition. No loop device, no mount.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+from labkit import process
+
+_PACKAGES = (
+    "linux-image-cloud-amd64", "systemd-sysv", "udev", "dbus", "openssh-server", "cloud-init", "grub-common",
+    "grub-pc-bin", "runc", "crun", "iproute2", "kmod",
+)  # fmt: skip
+_SECTOR = 512
+_START = 2048  # the partition's first sector; GRUB has those before it, but for the first, to itself
+_MIB = 1200
+
+# cloud-init runs as it does everywhere, with one data source to look for and without the modules that take long
+# and do nothing here. lab's own packages are there but busybox-static, whose archive is a folder: what the bootstrap
+# installs comes through apt-get, and from no network.
+_SETUP = r"""
+set -eu
+cat >/etc/cloud/cloud.cfg.d/90-test.cfg <<'CONF'
+datasource_list: [NoCloud]
+cloud_init_modules: [write-files, set_hostname, users-groups, ssh]
+cloud_config_modules: [set-passwords, runcmd]
+cloud_final_modules: [scripts-user]
+CONF
+systemctl enable systemd-networkd.service
+systemctl mask apt-daily.timer apt-daily-upgrade.timer e2scrub_reap.service
+echo '/dev/vda1 / ext4 defaults 0 1' >/etc/fstab
+: >/etc/machine-id
+rm -f /etc/ssh/ssh_host_*
+
+mkdir /srv/archive
+cd /srv/archive
+apt-get -q download busybox-static
+for deb in *.deb; do
+  dpkg-deb --field "$deb"
+  sum=$(sha256sum "$deb")
+  printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' "$deb" "$(stat -c %s "$deb")" "${sum%% *}"
+done >Packages
+rm -f /etc/apt/sources.list.d/*
+echo 'deb [trusted=yes] file:/srv/archive ./' >/etc/apt/sources.list
+
+cat >/tmp/grub.cfg <<CONF
+set root=(hd0,msdos1)
+linux $(ls /boot/vmlinuz-*) root=/dev/vda1 rw console=ttyS0 mitigations=off quiet
+initrd $(ls /boot/initrd.img-*)
+boot
+CONF
+grub-mkimage -O i386-pc -o /boot/core.img -c /tmp/grub.cfg -p /boot/grub biosdisk part_msdos ext2 linux
+cp /usr/lib/grub/i386-pc/boot.img /boot/
+"""
+
+# In a user namespace of one's own, where the builder is not root: owners in the file system are right all the same.
+_DISK = r"""
+set -eu
+mkdir tree
+tar -C tree -xf rootfs.tar --exclude='./dev/*'
+cp tree/boot/boot.img tree/boot/core.img .
+mkfs.ext4 -q -F -E offset=$((start * 512)) -d tree disk.raw "$(($mib - start / 2048))M"
+rm -rf tree rootfs.tar
+"""
+
+
+def build(folder: Path) -> Path:
+    """Make the image in folder; its path. Takes a minute or two, most of it mmdebstrap's."""
+    folder.mkdir()
+    setup = folder / "setup"
+    setup.write_text(_SETUP)
+    words: list[str | Path] = ["mmdebstrap", "--variant=minbase", "--mode=auto", "--format=tar"]
+    words += [f"--include={','.join(_PACKAGES)}", "--aptopt=Acquire::Languages none", "--aptopt=Acquire::Retries 3"]
+    words += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")]
+    words += [f"--customize-hook=copy-in {setup} /", '--customize-hook=chroot "$1" /bin/sh /setup']
+    process.run([*words, "trixie", folder / "rootfs.tar"], timeout=900)
+    disk = folder / "disk.raw"
+    with disk.open("wb") as file:
+        file.truncate(_MIB << 20)
+    root: list[str | Path] = [] if os.geteuid() == 0 else ["unshare", "--map-auto", "--map-root-user"]
+    process.run([*root, "sh", "-c", f"start={_START} mib={_MIB}\n{_DISK}"], timeout=300, cwd=folder)
+    _make_bootable(disk, (folder / "boot.img").read_bytes(), (folder / "core.img").read_bytes())
+    image = folder / "cloud.qcow2"
+    process.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, image], timeout=300)
+    disk.unlink()
+    return image
+
+
+def _make_bootable(disk: Path, boot: bytes, core: bytes) -> None:
+    """Write GRUB's first sector with a partition table in it, and its core behind, where that looks for it."""
+    assert len(boot) == _SECTOR
+    assert _SECTOR + len(core) <= _START * _SECTOR
+    nowhere = b"\xfe\xff\xff"  # cylinder, head, sector: not used, see the numbers after
+    entry = b"\x80" + nowhere + b"\x83" + nowhere + struct.pack("<II", _START, _MIB * 2048 - _START)
+    with disk.open("r+b") as file:
+        file.write(boot[:440] + b"lab0\0\0" + entry.ljust(64, b"\0") + b"\x55\xaa" + core)

@@ -1,0 +1,124 @@
+"""What tests share: a lab of their own, driven through the real front door."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass
+class Lab:
+    """A home folder, a current folder, and `labkit` as a person types it."""
+
+    home: Path
+    cwd: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("LABKIT_", "_LABKIT_"))}
+        return {**kept, "LABKIT_HOME": str(self.home), "PYTHONPATH": str(ROOT), **self.env, **more}
+
+    def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
+        argv = [sys.executable, "-m", "labkit", *words]
+        return subprocess.Popen(
+            argv,
+            cwd=self.cwd,
+            env=self.environment(**env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self, *words: str, status: int | None = 0, timeout: float = 600, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `labkit words`; status is what it must end with, None for anything."""
+        child = self.start(*words, **env)
+        try:
+            out, err = child.communicate(timeout=timeout)
+        except BaseException:
+            child.kill()
+            raise
+        done = subprocess.CompletedProcess(words, child.returncode, out, err)
+        assert "Traceback" not in err, err
+        assert status is None or done.returncode == status, f"{words}: {done.returncode}\n{out}\n{err}"
+        return done
+
+    def json(self, *words: str, status: int = 0, **env: str) -> Any:
+        return json.loads(self.run(*words, "--json", status=status, **env).stdout)
+
+    def guest(self, script: str, machine: str | None = None, status: int = 0) -> str:
+        """What a shell script prints on the machine."""
+        named = ["--machine", machine] if machine else []
+        return self.run("ssh", *named, "--", "sh", "-c", script, status=status).stdout
+
+    def results(self, run: str = "latest") -> Any:
+        return json.loads((self.cwd / "reports" / run / "results.json").read_text())
+
+    def qemu(self, machine: str = "debian-13") -> int:
+        """The pid of the machine's QEMU, from its command line."""
+        disk = str(self.home / "machines" / machine / "disk.qcow2")
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    line = (entry / "cmdline").read_text()
+                except OSError:
+                    continue
+                if (line.startswith("qemu-system") and disk in line) or (
+                    "/qemu-system-x86_64\0" in line and disk in line
+                ):
+                    return int(entry.name)
+        raise AssertionError(f"no QEMU runs {disk}")
+
+    def processes(self) -> list[int]:
+        """Pids of everything that was started for this home."""
+        mark = f"_LABKIT_OWNER={self.home}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if mark in (entry / "environ").read_bytes():
+                        found.append(int(entry.name))
+                except OSError:
+                    continue
+        return found
+
+
+def until(condition: Callable[[], object], seconds: float = 120, what: str = "") -> None:
+    """Wait for a condition that another process brings about."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not in {seconds} s: {what or condition}"
+        time.sleep(0.05)
+
+
+def make_lab(folder: Path) -> Iterator[Lab]:
+    """A lab below folder, which leaves no process behind."""
+    lab = Lab(folder / "home", folder / "work")
+    lab.home.mkdir()
+    lab.cwd.mkdir()
+    yield lab
+    lab.run("destroy", "--all", status=None)
+    for pid in lab.processes():
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A lab with a running Debian machine, shared by the tests that leave it as they found it."""
+    for made in make_lab(tmp_path_factory.mktemp("lab")):
+        made.run("up")
+        yield made

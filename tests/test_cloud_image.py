@@ -1,0 +1,105 @@
+"""The way from a published cloud image to a report: a Debian image made here, served over HTTP, through the front door.
+
+Slow on purpose: a real first boot with cloud-init, in QEMU, and a second one that leaves the live state.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labkit import process
+from tests import cloud_image
+from tests.conftest import Lab, make_lab
+
+pytestmark = pytest.mark.machine
+
+MINUTES = "900"  # limits.boot in seconds; a quiet machine needs a tenth of it
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of platforms, whose images are being served: good, and broken, that lab packages nobody has."""
+    folder = tmp_path_factory.mktemp("published")
+    image = cloud_image.build(folder / "web")
+    with image.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    handler = functools.partial(_Quiet, directory=str(image.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        for name, package in (("good", "busybox-static"), ("broken", "no-such-package")):
+            platform = folder / "platforms" / name / "platform.toml"
+            platform.parent.mkdir(parents=True)
+            platform.write_text(
+                f'title = "Published"\nfamily = "debian"\ndefault = "13"\n'
+                f'[packages]\nlab = ["{package}", "runc", "crun", "python3-minimal"]\n'
+                f'[releases.13.cloud_image]\nurl = "http://127.0.0.1:{server.server_port}/{image.name}"\n'
+                f'sha256 = "{sha256}"\nuser = "debian"\n'
+            )
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder / "platforms"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def lab(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    for made in make_lab(tmp_path_factory.mktemp("cloud")):
+        made.env.update(LABKIT_PLATFORMS=str(published), LABKIT_LIMITS_BOOT=MINUTES)
+        yield made
+        shutil.rmtree(made.home / "images", ignore_errors=True)
+
+
+def test_a_cloud_image_becomes_a_lab(lab: Lab) -> None:
+    lab.run("up", "--platform", "good", timeout=2 * int(MINUTES))
+    [image] = (lab.home / "images").iterdir()
+    assert {path.name for path in image.iterdir() if not path.name.startswith("live-")} == {
+        "disk.qcow2", "image.json", "console.log", "qemu.log",
+    }  # fmt: skip
+    guest = lab.guest(
+        "cloud-init status; hostname; dpkg-query -W -f '${db:Status-Status}\\n' busybox-static;"
+        " tail -n 1 /var/log/labkit-bootstrap.log; stat -c '%a %U' /etc/ssh/ssh_host_* /root/.ssh/*",
+        "good-13",
+    )
+    assert guest.splitlines() == [
+        "status: disabled", "good-13", "installed", "labkit: bootstrap complete",
+        "600 root", "644 root", "600 root",
+    ]  # fmt: skip
+
+
+def test_a_runtime_is_tested_on_it(lab: Lab) -> None:
+    lab.run("test", "--platform", "good", "--runtime", "runc", "--only", "STATE-001", timeout=2 * int(MINUTES))
+    result = lab.results()
+    assert (result["machine"]["platform"], result["totals"]["pass"]) == ("good", 1)
+
+
+def test_a_second_machine_is_a_restore(lab: Lab) -> None:
+    info = lab.json("up", "--platform", "good", "--machine", "second")
+    assert info["seconds"] < 60
+    keys = [lab.guest("cat /etc/ssh/ssh_host_ed25519_key.pub /etc/machine-id", name) for name in ("good-13", "second")]
+    assert keys[0] != keys[1]
+    lab.run("destroy", "--machine", "second")
+    assert lab.json("destroy", "--platform", "good") == ["good-13"]
+    assert lab.processes() == []
+
+
+def test_a_bootstrap_that_fails_is_told_at_once_and_leaves_no_image(lab: Lab) -> None:
+    before = sorted((lab.home / "images").glob("*/image.json"))
+    done = lab.run("up", "--platform", "broken", status=3, timeout=int(MINUTES))
+    assert "could not be made a lab" in done.stderr
+    assert "cannot install no-such-package" in done.stderr
+    assert sorted((lab.home / "images").glob("*/image.json")) == before
+    assert not process.owned(lab.home)
+    assert lab.processes() == []

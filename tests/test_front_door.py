@@ -1,0 +1,319 @@
+"""./lab, `labkit` and their tasks, as processes: words, exit statuses, what is on stdout and what on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from labkit.console import Console, table
+from labkit.results import Result, Verdict
+
+CHECKOUT = Path(__file__).parent.parent
+TASKS = [
+    *("up", "test", "reset", "halt", "destroy", "ssh", "status", "report", "render", "doctor"),
+    *("platforms", "runtimes", "suites", "check"),
+]
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("LABKIT_")}
+    return {**kept, "LABKIT_HOME": str(tmp_path / "home")}
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """What ./lab looks at before it has an environment, in a folder with a space in its name."""
+    folder = tmp_path / "a checkout"
+    folder.mkdir()
+    for name in ("lab", "pyproject.toml", "constraints.txt"):
+        shutil.copy(CHECKOUT / name, folder)
+    return folder
+
+
+def labkit(*words: str, environ: dict[str, str], cwd: Path) -> Done:
+    argv = [sys.executable, "-I", "-m", "labkit", *words]
+    return subprocess.run(argv, env=environ, cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+# --- the tasks
+
+
+def test_list_names_every_task_at_once(tmp_path: Path, environ: dict[str, str]) -> None:
+    seconds = []
+    for _ in range(3):
+        started = time.monotonic()
+        done = labkit("--list", environ=environ, cwd=tmp_path)
+        seconds.append(time.monotonic() - started)
+    listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and line[2] != " "}
+    assert listed == set(TASKS)
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_is_explained_with_an_example(task: str, tmp_path: Path, environ: dict[str, str]) -> None:
+    done = labkit("--help", task, environ=environ, cwd=tmp_path)
+    assert done.returncode == 0
+    assert f"./lab {task}" in done.stdout
+
+
+def test_listing_loads_nothing_heavy(tmp_path: Path, environ: dict[str, str]) -> None:
+    argv = [sys.executable, "-I", "-X", "importtime", "-m", "labkit", "--list"]
+    done = subprocess.run(argv, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "labkit.front" in loaded
+    assert not loaded & {"pydantic", "paramiko", "fabric", "rich", "jinja2", "labkit.lab", "labkit.config"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["stauts"], "labkit: unknown task 'stauts'; did you mean 'status'?"),
+        (["up", "--platfrom", "fedora"], "labkit: unknown flag '--platfrom'; did you mean '--platform'?"),
+        (["up", "--platform"], "labkit: Flag --platform needed value and was not given one!"),
+        (["--help", "tset"], "labkit: unknown task 'tset'; did you mean 'test'?"),
+        (["--list-depth", "x"], "labkit: a flag has a wrong value"),
+        (["up", "--platform", "fedroa"], "labkit: unknown platform 'fedroa'; did you mean 'fedora'?"),
+        (["test", "--runtime", "rnuc"], "labkit: unknown runtime 'rnuc'; did you mean 'runc'?"),
+        (["test", "--suite", "spce"], "labkit: unknown suite 'spce'; did you mean 'spec'?"),
+        (["test", "--jobs", "many"], "labkit: --jobs: jobs is 'many', must be a whole number from 1 to 256"),
+        (["up", "--machine", "../x"], "labkit: --machine: machine.name is '../x', must be a name"),
+        (["up", "--provider", "qmeu"], "labkit: --provider: provider is 'qmeu', must be 'auto' or 'qemu'"),
+    ],
+)
+def test_wrong_words_end_with_2(words: list[str], message: str, tmp_path: Path, environ: dict[str, str]) -> None:
+    done = labkit(*words, environ=environ, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_json_alone_is_on_stdout(tmp_path: Path, environ: dict[str, str]) -> None:
+    found = json.loads(labkit("platforms", "--json", environ=environ, cwd=tmp_path).stdout)
+    assert [platform["name"] for platform in found] == ["debian", "fedora", "ubuntu"]
+    assert json.loads(labkit("status", "--json", environ=environ, cwd=tmp_path).stdout) == []
+    checks = json.loads(labkit("doctor", "--json", environ=environ, cwd=tmp_path).stdout)
+    assert {"qemu-system-x86_64", "kvm", "disk", "memory"} <= {check["name"] for check in checks}
+
+
+def test_doctor_ends_with_3_where_machines_cannot_be_made(tmp_path: Path, environ: dict[str, str]) -> None:
+    (tmp_path / "file").write_text("")
+    done = labkit("doctor", environ={**environ, "LABKIT_HOME": f"{tmp_path}/file/home"}, cwd=tmp_path)
+    assert done.returncode == 3
+    assert "missing  disk" in done.stdout
+    assert done.stderr.startswith("labkit: this host lacks disk")
+
+
+def test_what_lies_in_the_current_folder_is_not_imported(tmp_path: Path, environ: dict[str, str]) -> None:
+    for name in ("invoke", "tasks", "labkit", "pydantic"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the current folder')")
+    done = labkit("runtimes", environ={**environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path, environ: dict[str, str]) -> None:
+    for words in (["--list"], ["platforms"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        argv = [sys.executable, "-I", "-m", "labkit", *words]
+        done = subprocess.run(argv, env=environ, cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, timeout=60)
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
+)
+def test_signals_end_a_task_with_their_status_after_it_has_cleaned_up(signum: int, status: int) -> None:
+    code = """
+import time
+from labkit.console import guard
+with guard():
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleaned up")
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stderr is not None
+        assert child.stdout.readline() == b"ready\n"
+        child.send_signal(signum)
+        assert child.stdout.read() == b"cleaned up\n"
+        assert b"Traceback" not in child.stderr.read()
+    assert child.returncode == status
+
+
+def test_invoke_in_a_checkout_has_the_same_tasks(tmp_path: Path, environ: dict[str, str]) -> None:
+    argv = [sys.executable, "-m", "invoke", "runtimes", "--json"]
+    done = subprocess.run(argv, env=environ, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+    assert [runtime["name"] for runtime in json.loads(done.stdout)] == ["crun", "runc"]
+
+
+def test_completion_works_for_a_path_too(tmp_path: Path, environ: dict[str, str]) -> None:
+    script = labkit("--print-completion-script", "bash", environ=environ, cwd=tmp_path).stdout
+    assert '`"${COMP_WORDS[0]}" --complete' in script
+    for typed in ("./lab", "lab", "/some where/lab"):
+        done = labkit("--complete", "--", typed.replace(" ", ""), "halt", "--p", environ=environ, cwd=tmp_path)
+        assert {"--platform", "--provider"} <= set(done.stdout.split())
+
+
+# --- ./lab
+
+
+def fake_path(folder: Path, python: str) -> str:
+    """A PATH with the ordinary tools, and a python3 of which the shell script `python` is all there is."""
+    folder.mkdir()
+    for name in ("sh", "cat", "cksum", "dirname", "readlink", "mkdir", "grep", "rm"):
+        (folder / name).symlink_to(shutil.which(name) or f"/usr/bin/{name}")
+    (folder / "python3").write_text(f"#!/bin/sh\n{python}\n")
+    (folder / "python3").chmod(0o755)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("python", "message"),
+    [
+        ('[ "$1" = --version ] && echo Python 3.9.2', "Python 3.11 or newer is needed, here is Python 3.9.2"),
+        ("case $* in *ensurepip*) exit 1 ;; esac", "python3 has no venv and ensurepip"),
+        ("exit 127", "Python 3.11 or newer is needed, here is no python3"),
+    ],
+)
+def test_an_unusable_python_is_told_with_2(python: str, message: str, bare: Path, tmp_path: Path) -> None:
+    path = fake_path(tmp_path / "bin", python)
+    done = subprocess.run([bare / "lab", "--list"], env={"PATH": path}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"labkit: {message}")
+    assert not (bare / ".labkit").exists()
+
+
+def test_completion_installs_nothing(bare: Path) -> None:
+    done = subprocess.run([bare / "lab", "--complete", "--", "./lab"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not (bare / ".labkit").exists()
+
+
+@pytest.mark.host_runtime  # seconds: makes a virtual environment
+def test_a_failed_installation_is_told_with_3_and_leaves_no_stamp(bare: Path, tmp_path: Path) -> None:
+    (bare / "pyproject.toml").write_text("[build-system]\nrequires = []\nbuild-backend = 'nowhere'\n")
+    (bare / "constraints.txt").write_text("")
+    done = subprocess.run([bare / "lab", "--list"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3
+    assert done.stderr.endswith("labkit: the installation failed; the next ./lab tries again\n")
+    assert not (bare / ".labkit" / "venv" / "labkit.stamp").exists()
+
+
+@pytest.mark.host_runtime  # half a minute of pip
+def test_first_use_twice_at_once_then_interrupted_then_moved(tmp_path: Path, environ: dict[str, str]) -> None:
+    checkout = tmp_path / "a checkout"
+    ignored = shutil.ignore_patterns(".labkit", ".git", "__pycache__", "reports", ".*_cache")
+    shutil.copytree(CHECKOUT, checkout, ignore=ignored)
+    link = tmp_path / "link"
+    link.symlink_to(checkout / "lab")
+
+    def lab(*words: str, at: Path = link) -> Done:
+        argv = [str(at), *words]
+        return subprocess.run(argv, env=environ, cwd="/", capture_output=True, text=True, timeout=300)
+
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(lambda _: lab("runtimes"), range(2)))
+    assert [(done.returncode, done.stdout.count("runc")) for done in both] == [(0, 3), (0, 3)]
+    assert sum("installing into" in done.stderr for done in both) == 1
+    assert "installing" not in lab("--list").stderr
+
+    # Cut short: the stamp is gone first, then no command trusts what is there.
+    (checkout / "constraints.txt").write_text((checkout / "constraints.txt").read_text() + "# changed\n")
+    child = subprocess.Popen([str(link), "--list"], env=environ, start_new_session=True, stdout=subprocess.DEVNULL)
+    stamp = checkout / ".labkit" / "venv" / "labkit.stamp"
+    while stamp.exists() and child.poll() is None:
+        time.sleep(0.01)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    assert not stamp.exists()
+    assert lab("runtimes").returncode == 0
+    assert stamp.exists()
+
+    moved = checkout.rename(tmp_path / "elsewhere")
+    done = lab("runtimes", at=moved / "lab")
+    assert done.returncode == 0
+    assert "installing into" in done.stderr
+
+
+# --- the console
+
+
+def result(verdict: Verdict, ident: str = "STATE-001", name: str = "a name") -> Result:
+    return Result(id=ident, name=name, level="MUST", reference="runtime.md", verdict=verdict, seconds=0.1)
+
+
+def test_a_log_has_whole_lines_without_escapes() -> None:
+    stream = io.StringIO()
+    with Console(stream) as console:
+        console.step("building")
+        console.detail("a tool speaks")
+        console.progress("download", 5, 10)
+        console.progress("download", 10, 10)
+        console.result(result(Verdict.PASS), 1, 2)
+        console.result(result(Verdict.FAIL, name="evil \x1b[2J\r name"), 2, 2)
+        console.warn("beware\nof this")
+    text = stream.getvalue()
+    assert "a tool speaks" not in text
+    assert "\x1b" not in text and "\r" not in text
+    assert "download: 100 % of 10\n" in text
+    assert "fail     STATE-001 evil \\x1b[2J\\r name\n" in text
+    assert "2 of 2 checks, 1 failed" in text
+    assert "warning: beware\\nof this\n" in text
+
+
+def test_verbose_shows_tools_and_passes() -> None:
+    stream = io.StringIO()
+    with Console(stream, verbose=True) as console:
+        console.detail("a tool speaks")
+        console.result(result(Verdict.PASS), 1, None)
+    assert "    a tool speaks\n    pass     STATE-001 a name\n" in stream.getvalue()
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[tuple[int, io.TextIOWrapper]]:
+    leader, follower = pty.openpty()
+    try:
+        with os.fdopen(follower, "w") as stream:
+            yield leader, stream
+    finally:
+        os.close(leader)
+
+
+def test_a_terminal_has_one_live_line_that_is_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("TERM", "xterm")
+    with terminal() as (leader, stream):
+        with Console(stream) as console:
+            console.progress("a label much longer than the terminal is wide", 1, 1)
+            console.step("next")
+            console.progress("label", 2, 2)
+        shown = ""
+        while select.select([leader], [], [], 0.2)[0]:  # a terminal hands over piece by piece
+            shown += os.read(leader, 4096).decode()
+    assert shown.startswith("\r\x1b[Ka label much longer than the")
+    assert len(shown.split("\r")[1].removeprefix("\x1b[K")) < 30
+    assert shown.endswith("label: 100 % of 2\r\x1b[K")
+
+
+def test_a_table_is_aligned_and_inert() -> None:
+    assert table([("A", "B"), ("long\x1b", "x")]) == "A         B\nlong\\x1b  x"

@@ -1,0 +1,312 @@
+"""Real machines through the front door: images built, machines booted, suites run, and everything that goes wrong.
+
+Most tests share one lab whose machine they leave running and clean (fixture `lab` in conftest.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Lab, make_lab, until
+
+pytestmark = pytest.mark.machine
+
+QUICK = "QUERY-001,QUERY-002"
+SLOW = "STATE-001,STATE-002,STATE-003,STATE-004,STATE-005,STATE-006,QUERY-002,KILL-003,START-003"
+
+
+def put(lab: Lab, path: str, script: str, machine: str | None = None) -> None:
+    """Write an executable script into the machine."""
+    lab.guest(f"cat >{path} <<'EOF'\n{script}\nEOF\nchmod 755 {path}", machine)
+
+
+def test_two_commands_from_nothing_to_a_report(lab: Lab) -> None:
+    done = lab.run("test", "--runtime", "runc", "--only", QUICK)
+    folder = lab.cwd / "reports" / "latest"
+    assert {path.name for path in folder.iterdir()} == {
+        "results.json", "results.tap", "junit.xml", "report.html", "console.log", "raw",
+    }  # fmt: skip
+    assert {path.name for path in (folder / "raw").iterdir()} == {"spec.tap", "spec.err"}
+    result = lab.results()
+    assert result["schema"] == 1
+    assert result["run"]["complete"] is True
+    assert result["machine"] | {"kernel": "", "name": ""} == {
+        "platform": "debian", "release": "13", "provider": "qemu", "cgroup": "v2", "kernel": "", "name": "",
+        "accelerator": result["machine"]["accelerator"],
+    }  # fmt: skip
+    assert result["runtime"]["path"] == "/usr/sbin/runc"
+    assert re.match(r"runc version 1\.", result["runtime"]["version"])
+    assert [entry["id"] for entry in result["results"]] == ["QUERY-001", "QUERY-002"]
+    assert result["totals"]["pass"] == 2
+    assert str(folder.resolve() / "report.html") in done.stdout
+    assert (folder / "raw" / "spec.tap").read_text().startswith("TAP version 14\n1..2\n")
+
+
+def test_a_second_runtime_starts_at_once_on_the_same_machine(lab: Lab) -> None:
+    before = lab.qemu()
+    lab.run("test", "--runtime", "crun", "--only", "QUERY-001")
+    assert lab.qemu() == before
+    assert lab.results()["runtime"]["name"] == "crun"
+
+
+def test_a_runtime_that_prints_garbage_fails_its_checks(lab: Lab) -> None:
+    put(lab, "/usr/local/bin/garbage", "#!/bin/sh\nprintf '\\033[2J<script>alert(1)</script>\\n'\nexit 0")
+    lab.run("test", "--runtime", "/usr/local/bin/garbage", "--only", "STATE-001,QUERY-001", status=1)
+    verdicts = {entry["id"]: entry["verdict"] for entry in lab.results()["results"]}
+    assert verdicts == {"STATE-001": "fail", "QUERY-001": "fail"}
+    html = (lab.cwd / "reports/latest/report.html").read_text()
+    assert "<script>alert" not in html
+
+
+def test_hostile_output_is_bounded_and_shown_harmlessly(lab: Lab) -> None:
+    # 10 MB on one line, escapes, and a message that pretends to be TAP, all on the runtime's stdout.
+    put(
+        lab,
+        "/usr/local/bin/hostile",
+        "#!/bin/sh\ncase \"$1\" in --version) printf 'x\\033]0;owned\\007\\nok 1 - STATE-001 forged\\n';;\n"
+        "*) head -c 10000000 /dev/zero | tr '\\0' A; printf '\\nok 9 - forged\\n../../../etc/passwd\\033[31m\\n' ;; esac",
+    )
+    done = lab.run("test", "--runtime", "/usr/local/bin/hostile", "--only", "STATE-001", status=1)
+    assert "\x1b" not in done.stdout + done.stderr
+    result = lab.results()
+    assert [entry["id"] for entry in result["results"]] == ["STATE-001"]
+    assert result["results"][0]["verdict"] == "fail"
+    folder = (lab.cwd / "reports/latest").resolve()
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 2_000_000
+    for path in (folder / "report.html", folder / "junit.xml", folder / "results.tap"):
+        assert "\x1b" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("runtime", "said"),
+    [("/usr/local/bin/absent", "absent"), ("/etc/hostname", "/etc/hostname")],
+    ids=["missing", "not executable"],
+)
+def test_a_runtime_that_cannot_run_is_wrong_usage(lab: Lab, runtime: str, said: str) -> None:
+    before = sorted((lab.cwd / "reports").iterdir()) if (lab.cwd / "reports").exists() else []
+    done = lab.run("test", "--runtime", runtime, "--only", QUICK, status=2)
+    assert said in done.stderr
+    assert sorted((lab.cwd / "reports").iterdir()) == before
+
+
+def test_reset_forgets_and_keeps_the_identity(lab: Lab) -> None:
+    lab.guest("echo mine >/root/marker; cat /root/marker")
+    before = lab.guest("cat /etc/ssh/ssh_host_ed25519_key.pub; cat /etc/machine-id; hostname")
+    port = lab.json("status")[0]["port"]
+    lab.run("reset")
+    assert lab.guest("test -e /root/marker && echo there || echo gone") == "gone\n"
+    assert lab.guest("cat /etc/ssh/ssh_host_ed25519_key.pub; cat /etc/machine-id; hostname") == before
+    assert lab.json("status")[0]["port"] == port
+    assert abs(int(lab.guest("date +%s")) - time.time()) < 15
+
+
+def test_halt_keeps_what_was_there(lab: Lab) -> None:
+    lab.guest("echo kept >/root/marker; nohup sleep 1234 >/dev/null 2>&1 &")
+    lab.run("halt")
+    assert not [pid for pid in lab.processes()]
+    assert lab.json("status")[0]["state"] == "halted"
+    lab.run("ssh", "--", "true", status=3)
+    lab.run("up")
+    assert lab.guest("cat /root/marker; pgrep -x sleep >/dev/null && echo asleep") == "kept\nasleep\n"
+    assert abs(int(lab.guest("date +%s")) - time.time()) < 15
+    lab.run("reset")
+
+
+def test_machines_are_not_twins(lab: Lab) -> None:
+    ask = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; hostname; head -c 16 /dev/urandom | od -An -tx1"
+    children = [lab.start("up", "--machine", name) for name in ("one", "two")]
+    for child in children:
+        assert child.wait(300) == 0, child.communicate()
+    lines = [lab.guest(ask, name).splitlines() for name in ("one", "two")]
+    assert all(one != two for one, two in zip(*lines, strict=True)), lines
+    ports = {info["name"]: info["port"] for info in lab.json("status")}
+    assert len(set(ports.values())) == len(ports) == 3
+    lab.run("destroy", "--machine", "one")
+    assert lab.guest("hostname", "two") == "two\n"
+    lab.run("destroy", "--machine", "two")
+
+
+def test_two_ups_of_one_machine_at_once_make_one(lab: Lab) -> None:
+    children = [lab.start("up", "--machine", "same", "--json") for _ in range(2)]
+    said = [child.communicate(timeout=300) for child in children]
+    assert [child.returncode for child in children] == [0, 0], said
+    assert len({out.split('"port": ')[1].split(",")[0] for out, _ in said}) == 1
+    assert any("another labkit" in err for _, err in said)
+    assert lab.guest("hostname", "same") == "same\n"
+    lab.run("destroy", "--machine", "same")
+
+
+def test_a_changed_host_key_is_an_error(lab: Lab) -> None:
+    lab.run("up", "--machine", "changed")
+    lab.guest(
+        "rm /etc/ssh/ssh_host_ed25519_key*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key;"
+        "kill -HUP $(cat /run/sshd.pid)",
+        "changed",
+    )
+    done = lab.run("test", "--machine", "changed", "--only", QUICK, status=3)
+    assert "another host key than the one pinned" in done.stderr
+    assert "destroy" in done.stderr
+    done = lab.run("ssh", "--machine", "changed", "--", "true", status=255)
+    lab.run("destroy", "--machine", "changed")
+
+
+def test_a_port_that_is_taken(lab: Lab) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = str(holder.getsockname()[1])
+        done = lab.run("up", "--machine", "ported", status=3, LABKIT_MACHINE_SSH_PORT=port)
+        assert f"port {port} on 127.0.0.1 is taken" in done.stderr
+        assert "ssh_port" in done.stderr
+    assert lab.json("up", "--machine", "ported", LABKIT_MACHINE_SSH_PORT=port)["port"] == int(port)
+    lab.run("destroy", "--machine", "ported")
+
+
+def test_a_guest_that_is_killed_during_the_suite(lab: Lab) -> None:
+    lab.run("up", "--machine", "victim")
+    lab.guest("echo kept >/root/marker; sync", "victim")
+    child = lab.start("test", "--machine", "victim", "--only", SLOW, "--jobs", "1")
+    until(lambda: _results_so_far(lab, "victim") >= 1, what="a first result")
+    os.kill(lab.qemu("victim"), signal.SIGKILL)
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 4, (out, err)
+    result = lab.results()
+    assert result["run"]["complete"] is False
+    assert "was cut" in result["run"]["reason"]
+    assert 1 <= len(result["results"]) < 9
+    for name in ("report.html", "junit.xml", "results.tap"):
+        assert "was cut" in (lab.cwd / "reports/latest" / name).read_text()
+    assert {info["name"]: info["state"] for info in lab.json("status")}["victim"] == "crashed"
+    # Its disk is still its own: up boots it again.
+    lab.run("up", "--machine", "victim")
+    assert lab.guest("cat /root/marker; hostname", "victim") == "kept\nvictim\n"
+    lab.run("destroy", "--machine", "victim")
+
+
+def test_a_guest_that_panics_during_the_suite(lab: Lab) -> None:
+    lab.run("up", "--machine", "panic")
+    child = lab.start("test", "--machine", "panic", "--only", SLOW, "--jobs", "1")
+    until(lambda: _results_so_far(lab, "panic") >= 1, what="a first result")
+    lab.run("ssh", "--machine", "panic", "--", "sh", "-c", "(sleep 0.2; echo c >/proc/sysrq-trigger) >/dev/null 2>&1 &")
+    out, err = child.communicate(timeout=180)
+    assert child.returncode == 4, (out, err)
+    assert "has not answered" in lab.results()["run"]["reason"]
+    assert "Kernel panic" in (lab.cwd / "reports/latest/console.log").read_text()
+    assert lab.run("destroy", "--machine", "panic").stdout == "destroyed panic\n"
+
+
+def test_a_check_that_hangs_and_an_ssh_connection_that_is_cut(lab: Lab) -> None:
+    put(lab, "/usr/local/bin/hang", '#!/bin/sh\ncase "$1" in start) exec sleep 1000;; esac\nexec runc "$@"')
+    child = lab.start("test", "--runtime", "/usr/local/bin/hang", "--only", "START-003,QUERY-001", "--jobs", "1")
+    until(lambda: "sleep 1000" in lab.guest("ps ax 2>/dev/null || busybox ps"), what="the hanging start")
+    # The connection's process in the guest ends, as by a cut: what it ran must end too.
+    lab.guest(
+        "for pid in $(busybox pgrep -f 'sshd-session.*notty'); do [ $pid = $PPID ] || kill $pid; done", status=255
+    )
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 4, (out, err)
+    assert lab.results()["run"]["complete"] is False
+    until(lambda: "labkit-spec" not in lab.guest("busybox ps"), 60, "the suite ends in the guest")
+    assert lab.guest("busybox ps | grep -c '[s]leep 1000' || true") == "0\n"
+
+
+def test_ctrl_c_leaves_a_report_and_no_suite(lab: Lab) -> None:
+    child = lab.start("test", "--only", SLOW, "--jobs", "1")
+    until(lambda: _results_so_far(lab, "debian-13") >= 1, what="a first result")
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, (out, err)
+    assert "Traceback" not in err
+    result = lab.results()
+    assert result["run"]["complete"] is False
+    assert "interrupted" in result["run"]["reason"]
+    assert result["results"]
+    until(lambda: "labkit-spec" not in lab.guest("busybox ps"), 60, "the suite ends in the guest")
+
+
+def test_sigkill_during_a_test_loses_nothing(lab: Lab) -> None:
+    child = lab.start("test", "--only", SLOW, "--jobs", "1")
+    until(lambda: _results_so_far(lab, "debian-13") >= 2, what="two results")
+    child.kill()
+    child.wait()
+    done = lab.run("report", status=4)
+    assert "incomplete" in done.stdout.lower()
+    result = lab.results()
+    assert result["run"]["complete"] is False
+    assert len(result["results"]) >= 2
+    lab.run("test", "--only", QUICK)
+
+
+@pytest.fixture
+def own(tmp_path: Path, lab: Lab) -> Iterator[Lab]:
+    """A lab of the test's own, without an image."""
+    yield from make_lab(tmp_path)
+
+
+def test_sigkill_while_the_image_is_built_and_booted(own: Lab) -> None:
+    """Whatever moment labkit is killed at, the next command clears up and goes on; nothing is forgotten."""
+    child = own.start("up")
+    until(lambda: list(own.home.glob("images/*.making/tmp/*/usr/bin/apt")), what="mmdebstrap at work")
+    child.kill()
+    child.wait()
+    assert own.processes(), "mmdebstrap goes on without labkit"
+    child = own.start("up")
+    until(lambda: list(own.home.glob("images/*/live-*.making/console.log")), 300, "the first boot")
+    assert len(list(own.home.glob("images/*"))) == 1
+    child.kill()
+    child.wait()
+    assert own.processes(), "QEMU goes on without labkit"
+    child = own.start("up")
+    until(lambda: list(own.home.glob("machines/debian-13/qmp.sock")), 300, "the machine's start")
+    child.kill()
+    child.wait()
+    assert own.json("status")[0]["state"] == "interrupted"
+    own.run("up")
+    assert own.guest("hostname") == "debian-13\n"
+    assert own.run("destroy").stdout == "destroyed debian-13\n"
+    assert own.processes() == []
+    assert not list(own.home.glob("images/*.making")) + list(own.home.glob("images/*/*.making"))
+
+
+def test_an_image_that_cannot_be_built(own: Lab) -> None:
+    folder = own.cwd / "platforms" / "broken"
+    folder.mkdir(parents=True)
+    (folder / "platform.toml").write_text(
+        'title = "Broken"\nfamily = "debian"\ndefault = "1"\n[releases.1.build]\ntool = "mmdebstrap"\n'
+        'suite = "trixie"\nuser = "root"\npackages = ["no-such-package-anywhere"]\n'
+    )
+    done = own.run("up", "--platform", "broken", status=3, LABKIT_PLATFORMS="platforms")
+    assert "Broken 1 could not be built" in done.stderr
+    assert "no-such-package-anywhere" in done.stderr
+    assert list(own.home.glob("images/*")) == []
+    assert own.json("status") == []
+
+
+def test_no_space_for_an_image(own: Lab) -> None:
+    small = own.cwd / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64M", "none", small], check=True)
+    try:
+        done = own.run("up", status=3, LABKIT_HOME=str(small))
+        assert "MiB free; this needs" in done.stderr
+        assert str(small) in done.stderr
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def _results_so_far(lab: Lab, machine: str) -> int:
+    """How many results the newest run on the machine has brought home; it has not finished."""
+    runs = sorted((lab.cwd / "reports").glob(f"*Z-{machine}-*"))
+    if not runs or (runs[-1] / "report.html").exists():
+        return 0
+    raw = runs[-1] / "raw" / "spec.tap"
+    return len(re.findall(rb"^(?:not )?ok ", raw.read_bytes(), re.MULTILINE)) if raw.exists() else 0

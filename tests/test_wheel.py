@@ -1,0 +1,36 @@
+"""An installed labkit works outside a checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.host_runtime
+
+
+def test_the_wheel_brings_everything_it_needs(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("labkit-*.whl")
+    target = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", target, wheel]
+    subprocess.run(install, check=True, capture_output=True)
+    env = {**os.environ, "PYTHONPATH": str(target), "LABKIT_HOME": str(tmp_path / "home")}
+
+    def labkit(*words: str) -> str:
+        argv = [sys.executable, "-m", "labkit", *words]
+        return subprocess.run(argv, cwd=tmp_path, env=env, check=True, capture_output=True, text=True).stdout
+
+    assert "debian" in labkit("platforms")
+    made = labkit("render", "--platform", "fedora", "--out", "out").split()
+    assert made
+    assert all(str(tmp_path) in path or path.startswith("out/") for path in made)
+    program = Path(labkit("suites", "--export", str(tmp_path)).strip())
+    listed = subprocess.run([sys.executable, program, "--list"], check=True, capture_output=True, text=True).stdout
+    assert len(listed.splitlines()) >= 60
