@@ -26,7 +26,7 @@ from labkit.download import Digest
 from labkit.errors import ImageError, InfrastructureError, UsageError
 from labkit.files import locked, make_folder, no_space, require_space, write_atomic
 from labkit.machines.hardware import Boot, Hardware, argv
-from labkit.machines.launch import boot_and_run, ended, launch
+from labkit.machines.launch import again_after_panic, boot_and_run, ended, launch
 from labkit.observer import Observer
 from labkit.platforms import Platform, Release
 from labkit.process import ProgramFailed
@@ -119,7 +119,7 @@ class Images:
         if image := self.get(wanted.key):
             return image
         limits = self._settings.limits
-        bound = limits.build if wanted.source == "build" else limits.download + limits.boot
+        bound = limits.build if wanted.source == "build" else limits.download + limits.build
         lock = self._settings.home / "locks" / f"image-{wanted.key}.lock"
         waiting = self._observer.step
         with locked(lock, timeout=bound, waiting=waiting, what=f"the image of {wanted.title}"):
@@ -200,7 +200,6 @@ class Images:
             waiting=self._observer.step,
         )
         disk = making / "disk.qcow2"
-        _plain_disk(base, disk, wanted.disk_mib)
         seed = making / "seed.iso"
         seed.write_bytes(seed_iso(render.user_data(wanted.bootstrap), render.meta_data(f"labkit-{wanted.key}")))
         self._observer.step(f"booting {wanted.title} for the first time ({hardware.accelerator}), to bootstrap it")
@@ -215,14 +214,19 @@ class Images:
             restore=False,
             scratch=True,
         )
-        with ended(making), launch(making, words) as monitor:
-            deadline = Deadline.after(limits.boot)
-            # Made earlier, this file would keep the rest of cloud-init's own units from starting in this boot.
-            script = "cloud-init status --wait >/dev/null; touch /etc/cloud/cloud-init.disabled && sync"
-            boot_and_run(making, monitor, script, deadline, self._observer)
-            monitor.execute("system_powerdown")
-            if not deadline.poll(lambda: not process.owned(making), every=0.05):
-                raise ImageError(f"{wanted.title} does not shut down after its first boot")
+        deadline = Deadline.after(limits.build)  # packages are installed in this boot
+
+        def boot() -> None:
+            _plain_disk(base, disk, wanted.disk_mib)
+            with ended(making), launch(making, words) as monitor:
+                # Made earlier, this file would keep the rest of cloud-init's own units from starting in this boot.
+                script = "cloud-init status --wait >/dev/null; touch /etc/cloud/cloud-init.disabled && sync"
+                boot_and_run(making, monitor, script, deadline, self._observer)
+                monitor.execute("system_powerdown")
+                if not deadline.poll(lambda: not process.owned(making), every=0.05):
+                    raise ImageError(f"{wanted.title} does not shut down after its first boot")
+
+        again_after_panic(boot, self._observer)
         seed.unlink()
 
 

@@ -164,8 +164,7 @@ def _up(machine: Machine, settings: Settings, platform: Platform, release: Relea
             observer.warn(f"machine {machine.name} {difference}; ./lab destroy it to get what is asked for now")
         if state is State.CRASHED:
             observer.step(f"{machine.name} was ended without a halt; booting its disk again")
-        if state is not State.RUNNING:
-            machine.start()
+        machine.start()
     return _timed(machine, started)
 
 

@@ -15,13 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from labkit import process
 from tests import cloud_image
 from tests.conftest import Lab, make_lab
 
 pytestmark = pytest.mark.machine
 
-MINUTES = "900"  # limits.boot in seconds; a quiet machine needs a tenth of it
+LIMIT = 900  # seconds for a boot; a quiet machine needs a tenth of it
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -31,7 +30,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder of platforms, whose images are being served: good, and broken, that lab packages nobody has."""
+    """A folder of platforms whose image is being served: good, and broken, which wants a package that is nowhere."""
     folder = tmp_path_factory.mktemp("published")
     image = cloud_image.build(folder / "web")
     with image.open("rb") as file:
@@ -57,13 +56,13 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def lab(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     for made in make_lab(tmp_path_factory.mktemp("cloud")):
-        made.env.update(LABKIT_PLATFORMS=str(published), LABKIT_LIMITS_BOOT=MINUTES)
+        made.env.update(LABKIT_PLATFORMS=str(published), LABKIT_LIMITS_BOOT=str(LIMIT))
         yield made
         shutil.rmtree(made.home / "images", ignore_errors=True)
 
 
 def test_a_cloud_image_becomes_a_lab(lab: Lab) -> None:
-    lab.run("up", "--platform", "good", timeout=2 * int(MINUTES))
+    lab.run("up", "--platform", "good", timeout=2 * LIMIT)
     [image] = (lab.home / "images").iterdir()
     assert {path.name for path in image.iterdir() if not path.name.startswith("live-")} == {
         "disk.qcow2", "image.json", "console.log", "qemu.log",
@@ -80,14 +79,13 @@ def test_a_cloud_image_becomes_a_lab(lab: Lab) -> None:
 
 
 def test_a_runtime_is_tested_on_it(lab: Lab) -> None:
-    lab.run("test", "--platform", "good", "--runtime", "runc", "--only", "STATE-001", timeout=2 * int(MINUTES))
+    lab.run("test", "--platform", "good", "--runtime", "runc", "--only", "STATE-001", timeout=2 * LIMIT)
     result = lab.results()
     assert (result["machine"]["platform"], result["totals"]["pass"]) == ("good", 1)
 
 
 def test_a_second_machine_is_a_restore(lab: Lab) -> None:
-    info = lab.json("up", "--platform", "good", "--machine", "second")
-    assert info["seconds"] < 60
+    assert "booting" not in lab.run("up", "--platform", "good", "--machine", "second").stderr
     keys = [lab.guest("cat /etc/ssh/ssh_host_ed25519_key.pub /etc/machine-id", name) for name in ("good-13", "second")]
     assert keys[0] != keys[1]
     lab.run("destroy", "--machine", "second")
@@ -97,9 +95,8 @@ def test_a_second_machine_is_a_restore(lab: Lab) -> None:
 
 def test_a_bootstrap_that_fails_is_told_at_once_and_leaves_no_image(lab: Lab) -> None:
     before = sorted((lab.home / "images").glob("*/image.json"))
-    done = lab.run("up", "--platform", "broken", status=3, timeout=int(MINUTES))
-    assert "could not be made a lab" in done.stderr
+    done = lab.run("up", "--platform", "broken", status=3, timeout=LIMIT)
+    assert "the guest could not come up" in done.stderr
     assert "cannot install no-such-package" in done.stderr
     assert sorted((lab.home / "images").glob("*/image.json")) == before
-    assert not process.owned(lab.home)
     assert lab.processes() == []

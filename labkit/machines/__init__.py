@@ -53,7 +53,7 @@ class Machine(Protocol):
         """Make what the machine needs and bring it to its clean state, running and reachable."""
 
     def start(self) -> None:
-        """Bring a halted or crashed machine back; what was on its disk is still there."""
+        """Bring a machine back that is halted or crashed; what was on its disk is still there."""
 
     def endpoint(self) -> Endpoint:
         """How SSH reaches it, with its pinned host key."""

@@ -90,7 +90,7 @@ def ask(
         if PANIC in console(folder):
             raise GuestPanicked(f"the guest's kernel panicked, so it did not {what}", hint=console_end(folder))
         if deadline.passed:
-            raise MachineError(f"the guest did not {what} in time (limits.boot)", hint=console_end(folder))
+            raise MachineError(f"the guest did not {what} in time (limits boot, build)", hint=console_end(folder))
     if status:
         raise MachineError(f"the guest could not {what}: its agent answered {status}", hint=console_end(folder))
 

@@ -169,7 +169,7 @@ class QemuMachine:
             me.hostname, me.machine_id, me.host_key.private, me.host_key.public,
         )  # fmt: skip
         self._save(record)
-        self._restore(record, image, hardware, live)
+        again_after_panic(lambda: self._restore(record, image, hardware, live), self._observer)
 
     def outdated(self, platform: Platform, release: Release) -> str | None:
         """In which way the machine is not what the settings want today; None if it is."""
@@ -187,24 +187,32 @@ class QemuMachine:
         record, image, hardware = self._existing()
         live = self._live(image, hardware)
         self._end()
-        record = dataclasses.replace(record, ready=False)
-        self._save(record)
-        self._restore(record, image, hardware, live)
+        fresh = dataclasses.replace(record, ready=False)
+        self._save(fresh)
+        again_after_panic(lambda: self._restore(fresh, image, hardware, live), self._observer)
 
     def start(self) -> None:
-        """Go on with a halted machine's state, or boot a crashed one from its own disk."""
+        """Go on with a halted machine's state, or boot a crashed one from its own disk; one that runs goes on."""
+        if self._state() is State.RUNNING:
+            self._wake()
+            return
         record, image, hardware = self._existing()
-        state = self.folder / _STATE
+        state, disk = self.folder / _STATE, self.folder / "disk.qcow2"
         deadline = Deadline.after(self._settings.limits.boot)
         self._end(keep_state=True)
-        ram = None
-        with self._qemu(
-            hardware, image.boot, self.folder / "disk.qcow2", ram, record.port, restore=state.exists()
-        ) as monitor:
-            if state.exists():
+        asleep = state.exists()
+        with self._qemu(hardware, image.boot, disk, None, record.port, restore=asleep) as monitor:
+            if asleep:
                 incoming(monitor, state, shared=False, deadline=deadline)
+                state.unlink()  # the disk goes on from here: this memory would fit it never again
             self._go(monitor, record, deadline)
-        state.unlink(missing_ok=True)
+
+    def _wake(self) -> None:
+        """Let a guest go on that stands still because a `halt` was broken off."""
+        with Monitor(self.folder, MONITOR, Deadline.after(10)) as monitor:
+            if monitor.execute("query-status")["status"] in ("paused", "postmigrate"):
+                (self.folder / _STATE).unlink(missing_ok=True)
+                monitor.execute("cont")
 
     def halt(self) -> None:
         """Write the machine's whole state to disk and end its process; `start` goes on from there."""
@@ -213,9 +221,8 @@ class QemuMachine:
             require_space(self.folder, _SPACE_LIVE)
             monitor.execute("stop")
             migrate(monitor, part, shared=False, deadline=Deadline.after(self._settings.limits.boot))
+            part.rename(self.folder / _STATE)
             monitor.execute("quit")
-        process.end_owned(self.folder)
-        part.rename(self.folder / _STATE)
         self._end(keep_state=True)
 
     def destroy(self) -> None:

@@ -18,12 +18,16 @@ VALUED = {"--bundle", "-b", "--pid-file", "--console-socket", "--preserve-fds", 
 
 
 class Mutant:
-    """ids: the requirements whose checks must see it; act(call): the exit status, None: go on with the call."""
+    """ids: the requirements whose checks must see it. on: the one command it changes, "": it looks at all.
 
-    def __init__(self, ids: tuple[str, ...], act: Act) -> None:
+    act(call): the exit status, None: the runtime goes on with the call.
+    """
+
+    def __init__(self, ids: tuple[str, ...], on: str, act: Act) -> None:
         self.ids = ids
+        self.on = on
         self.act = act
-        self.name = act.__name__.strip("_")
+        self.name = act.__name__
 
 
 class Refused(Exception):
@@ -86,9 +90,15 @@ class Call:
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         return status if status >= 0 else 128 - status
 
-    def state(self, id: str = "") -> Json:
+    def drop_option(self, name: str) -> None:
+        """Take an option and its value out of what is run."""
+        if name in self.words:
+            at = self.words.index(name)
+            del self.words[at : at + 2]
+
+    def state(self) -> Json:
         """What the runtime says about the container, {} where it knows none."""
-        status, said = self.ask("state", id or self.id)
+        status, said = self.ask("state", self.id) if self.id else (1, b"")
         return dict(json.loads(said)) if status == 0 else {}
 
     def config(self) -> Json:
@@ -150,7 +160,7 @@ def run(mutant: Mutant, runtime: str, words: list[str]) -> int:
     """The call as the mutant does it; the exit status, unless it becomes the runtime."""
     call = Call(runtime, words)
     try:
-        status = mutant.act(call)
+        status = None if mutant.on and call.command != mutant.on else mutant.act(call)
     except Refused as refusal:
         sys.stderr.write(f"{refusal}\n")
         return 1

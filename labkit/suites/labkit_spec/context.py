@@ -172,8 +172,7 @@ class Container:
 
     def ended(self, timeout: float = 20) -> bool:
         """Wait for the process to end, without asking the runtime; False: it did not."""
-        pid = self.pid
-        return bool(self._t.wait(lambda: not alive(pid), timeout))
+        return process.wait_end(self.pid, min(timeout, self._t.remaining()))
 
     def wait_stopped(self, timeout: float = 20) -> bool:
         """Wait for the process to end and `state` to say "stopped" (or to know the id no more); False: it did not."""
@@ -415,15 +414,19 @@ class T:
         return max(self._deadline - time.monotonic(), 0)
 
     def wait(self, function: Callable[[], Value], timeout: float = 10) -> Optional[Value]:
-        """Call function every 15 ms until it returns something true; None after `timeout` seconds."""
+        """Call function, every 15 ms first, later every 100, until it returns something true; None after `timeout`
+        seconds. A look costs some milliseconds where the processor is emulated, and others run beside it."""
         deadline = time.monotonic() + min(timeout, self.remaining())
+        pause = POLL
         while True:
             value = function()
             if value:
                 return value
-            if time.monotonic() >= deadline:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 return None
-            time.sleep(POLL)
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, 0.1)
 
     def wait_file(self, path: Path, timeout: float = 10) -> Optional[str]:
         """The text of a file once it is there and not empty; None when it did not come."""

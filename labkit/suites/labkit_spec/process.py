@@ -72,14 +72,21 @@ def run(
     return Proc(tuple(argv), status, read_text(stdout), read_text(stderr), seconds)
 
 
-def wait_process(process: subprocess.Popen[bytes], timeout: float) -> Optional[int]:
-    """Exit status, or None after killing it at the time limit. A pidfd: no polling, no late wake-up."""
-    fd = os.pidfd_open(process.pid)
+def wait_end(pid: int, timeout: float) -> bool:
+    """Wait for a process, not only a child, to end; False: it did not. A pidfd: no polling, no late wake-up."""
     try:
-        ready = select.select([fd], [], [], max(timeout, 0))[0]
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([fd], [], [], max(timeout, 0))[0])
     finally:
         os.close(fd)
-    if not ready:
+
+
+def wait_process(process: subprocess.Popen[bytes], timeout: float) -> Optional[int]:
+    """Exit status, or None after killing it at the time limit."""
+    if not wait_end(process.pid, timeout):
         process.kill()
         process.wait()
         return None

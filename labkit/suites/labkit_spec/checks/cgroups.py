@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import Any, Optional
 
-from ..context import Container, T, alive
+from ..context import CALL_LIMIT, Container, T, alive
 from ..host import CGROUP_ROOT
 from ..registry import check
 
@@ -93,7 +93,7 @@ def unfit_cgroup(t: T) -> None:
             (folders[""] / "cgroup.freeze").write_text("1")
         elif "freezer" in folders:
             (folders["freezer"] / "freezer.state").write_text("FROZEN")
-        c = t.try_create(config, timeout=5)
+        c = t.try_create(config, timeout=5 if what == "frozen" else CALL_LIMIT)
         t.note(f"create in a {what} cgroup", c.created.describe())
         if c.created.ok:
             t.true(alive(c.pid), f"the process of a container created in a {what} cgroup lives")
@@ -143,13 +143,18 @@ def cpu(t: T) -> None:
         t.equal(kernel(t, c, "cpu.shares", ""), "512", "cpu.shares")
         t.equal(kernel(t, c, "cpu.cfs_quota_us", ""), "50000", "cpu.cfs_quota_us")
         t.equal(kernel(t, c, "cpu.cfs_period_us", ""), "200000", "cpu.cfs_period_us")
-    burst = kernel(t, c, "cpu.cfs_burst_us", "cpu.max.burst")
-    if "burst" in limits and burst is not None:
-        t.equal(burst, "30000", "burst")
     t.equal(kernel(t, c, "cpuset.cpus", "cpuset.cpus"), limits["cpus"], "cpuset.cpus")
     t.equal(kernel(t, c, "cpuset.mems", "cpuset.mems"), limits["mems"], "cpuset.mems")
+    burst = kernel(t, c, "cpu.cfs_burst_us", "cpu.max.burst") if "burst" in limits else None
+    seen: dict[str, tuple[Optional[str], str]] = {"burst": (burst, "30000")} if burst is not None else {}
     if v2 and t.spec >= (1, 1, 0) and t.host.kernel >= (5, 15):
-        t.equal(kernel(t, limited(t, {"cpu": {"idle": 1}}), "cpu.idle", "cpu.idle"), "1", "cpu.idle")
+        seen["idle"] = kernel(t, limited(t, {"cpu": {"idle": 1}}), "cpu.idle", "cpu.idle"), "1"
+    if seen and all(actual == "0" for actual, _ in seen.values()):
+        known = "https://github.com/opencontainers/runc/pull/3749"
+        t.deviation(f"no effect, as in runc 1.1: cpu {' and '.join(seen)}", known)
+    else:
+        for name, (actual, expected) in seen.items():
+            t.equal(actual, expected, name)
 
 
 @check("CG-006")
@@ -163,7 +168,8 @@ def pids(t: T) -> None:
         c = t.try_create(config)
         t.note("pids.limit 0", c.created.describe())
         if c.created.ok:  # systemd knows no 0, so runtimes may take the closest value
-            t.true(kernel(t, c, "pids.max", "pids.max") in ("0", "1"), "pids.max for 0", "0 or 1")
+            value = kernel(t, c, "pids.max", "pids.max")
+            t.true(value in ("0", "1"), "pids.max for 0", "0 or 1", value)
 
 
 @check("CG-009")
@@ -179,8 +185,11 @@ def device_rules(t: T) -> None:
     bundle = t.bundle("for n in 1 2 3 4 5; do echo $n read; (: </node$n); echo $n write; (: >>/node$n); done 2>&1")
     bundle.config["linux"]["resources"] = {"devices": rules}
     bundle.write(bundle.config)
-    for minor in range(1, 6):
-        os.mknod(bundle.rootfs / f"node{minor}", stat.S_IFCHR | 0o666, os.makedev(60, minor))
+    try:
+        for minor in range(1, 6):
+            os.mknod(bundle.rootfs / f"node{minor}", stat.S_IFCHR | 0o666, os.makedev(60, minor))
+    except OSError as error:
+        t.skip(f"this host makes no device nodes: {error.strerror}")
     said = t.run(bundle).stdout.splitlines()
     t.require(len(said) == 20, "20 lines of the probe", 20, said)
     for number in range(0, 20, 2):

@@ -151,16 +151,16 @@ def options(t: T) -> None:
 
 @check("MOUNT-005")
 def propagation(t: T) -> None:
-    top = tree(t, "top")
-    host = Path("/proc/self/mountinfo").read_text()
-    for point in (top, top / "inner"):
-        found = mount_at(host, str(point))
-        t.require(found and found.propagation == {"shared"}, f"{point} is shared on the host")
+    shared, private = tree(t, "top"), tree(t, "cut")
+    for mode, folder in (("shared", shared), ("private", private)):
+        for point in (folder, folder / "inner"):
+            t.require(t.tool("mount", f"--make-{mode}", str(point)).ok, f"{point} becomes {mode} on the host")
     modes = ("shared", "slave", "private", "unbindable")
     config = t.config(SLEEPER)
     config["linux"]["rootfsPropagation"] = "slave"  # else a runtime may cut the mount off from the host's before
-    config["mounts"] += [bind(f"/{mode}", top, "rbind", mode) for mode in modes]
-    config["mounts"] += [bind(f"/r{mode}", top, "rbind", f"r{mode}") for mode in modes]
+    for mode in modes:
+        source = private if mode == "shared" else shared  # so that each has to be changed
+        config["mounts"] += [bind(f"/{name}", source, "rbind", name) for name in (mode, f"r{mode}")]
     text = Path(f"/proc/{t.create(config).pid}/mountinfo").read_text()
     expected = {"shared": {"shared"}, "slave": {"master"}, "private": set(), "unbindable": {"unbindable"}}
     for mode in modes:

@@ -80,9 +80,10 @@ def create_cannot_apply(t: T) -> None:
 
 @check("CREATE-006")
 def create_not_args(t: T) -> None:
-    c = t.create("read line </out/fifo")
-    os.mkfifo(c.bundle.out / "fifo")
-    wanted = b"".join(word.encode() + b"\0" for word in c.bundle.config["process"]["args"])
+    bundle = t.bundle("read line </out/fifo")
+    os.mkfifo(bundle.out / "fifo")
+    c = t.create(bundle)
+    wanted = b"".join(word.encode() + b"\0" for word in bundle.config["process"]["args"])
 
     def runs() -> bool:
         return Path(f"/proc/{c.pid}/cmdline").read_bytes() == wanted

@@ -21,7 +21,7 @@ fcntl fcntl64 fdatasync fstat fstat64 fstatat64 fstatfs fsync futex futex_time64
 getegid32 geteuid geteuid32 getgid getgid32 getpgid getpgrp getpid getppid getrandom getrlimit gettid gettimeofday
 getuid getuid32 ioctl kill lseek _llseek lstat lstat64 madvise membarrier mmap mmap2 mprotect mremap munmap nanosleep
 newfstatat open openat openat2 pipe pipe2 poll ppoll prctl pread64 prlimit64 pselect6 pwrite64 read readlink
-readlinkat readv rseq riscv_flush_icache riscv_hwprobe rt_sigaction rt_sigprocmask rt_sigreturn sched_getaffinity
+readlinkat readv rseq riscv_flush_icache rt_sigaction rt_sigprocmask rt_sigreturn sched_getaffinity
 sched_yield seccomp sendmsg set_robust_list set_thread_area set_tid_address set_tls setgid setgid32 setgroups
 setgroups32 setresgid setresuid setuid setuid32 sigaltstack sigreturn splice stat stat64 statfs statx tgkill tkill
 umask uname wait4 waitid write writev
