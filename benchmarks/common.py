@@ -59,4 +59,5 @@ def told(name: str, floors: list[float], ours: list[float], reach: str) -> None:
     print(f"{name}, {len(ours)} pairs")
     print(f"  floor   median {statistics.median(floors):7.2f} s  ({min(floors):.2f} to {max(floors):.2f})")
     print(f"  labkit  median {statistics.median(ours):7.2f} s  ({min(ours):.2f} to {max(ours):.2f})")
-    print(f"  ratio   median {statistics.median(ratios):7.2f}    ({min(ratios):.2f} to {max(ratios):.2f}); reach: {reach}")
+    spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
+    print(f"  ratio   median {statistics.median(ratios):7.2f}    {spread}; reach: {reach}")

@@ -19,6 +19,7 @@ from labkit.images import Images, mmdebstrap, recipe
 from labkit.machines import accelerator, hardware, identity
 from labkit.machines.agent import Agent
 from labkit.machines.hardware import MONITOR, Boot, Hardware
+from labkit.machines.launch import overlay
 from labkit.observer import Silent
 from labkit.qmp import Monitor
 from labkit.ssh import Endpoint, Remote
@@ -38,9 +39,15 @@ def settings_of(made: Lab) -> config.Settings:
     return config.load({}, cwd=made.cwd, environ={"LABKIT_HOME": str(made.home)})
 
 
+def hardware_of(settings: config.Settings) -> Hardware:
+    chosen = accelerator.choose("auto", settings.home)
+    return hardware.here(chosen, settings.machine.cpus, settings.machine.memory)
+
+
 def bare_argv(hw: Hardware, boot: Boot, disk: Path) -> list[str]:
     """The same hardware, with the memory in the process as a plain QEMU has it, and running at once."""
-    argv = hardware.argv(hw, boot, disk, None, shared=False, port=0, uuid=str(uuid.uuid4()), restore=False, scratch=True)
+    name = str(uuid.uuid4())
+    argv = hardware.argv(hw, boot, disk, None, shared=False, port=0, uuid=name, restore=False, scratch=True)
     argv.remove("-S")
     return argv
 
@@ -53,11 +60,10 @@ class Floor:
         platform = platforms.load(settings.platform, platforms.folders())
         image = Images(settings, Silent()).get(recipe(platform, platform.release(None), settings).key)
         assert image is not None
-        self.hw = hardware.here(accelerator.choose("auto", settings.home), settings.machine.cpus, settings.machine.memory)
+        self.hw = hardware_of(settings)
         self.folder, self.boot, self.disk = folder, image.boot, folder / "disk.qcow2"
         self.key, public = identity.client_key(settings.home)
-        create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", image.folder / "disk.qcow2", self.disk]
-        subprocess.run(create, check=True)
+        overlay(image.folder / "disk.qcow2", self.disk)
         with self.running() as monitor:
             script = identity.script(ME, public, now=time.time(), entropy="")
             with Agent(folder) as agent:
@@ -149,7 +155,7 @@ truncate -s {wanted.disk_mib}M raw; mkfs.ext4 -q -F -d rootfs raw; qemu-img conv
     subprocess.run(mmdebstrap(wanted, script, folder / "rootfs.tar"), check=True, capture_output=True)
     subprocess.run(["sh", "-c", shell], check=True)
     kernel, initrd = (sorted((tree / "boot").glob(name))[-1] for name in ("vmlinuz-*", "initrd.img-*"))
-    hw = hardware.here(accelerator.choose("auto", settings.home), settings.machine.cpus, settings.machine.memory)
+    hw = hardware_of(settings)
     key, public = identity.client_key(settings.home)
     child = subprocess.Popen(bare_argv(hw, Boot(kernel, initrd), folder / "disk.qcow2"), cwd=folder)
     try:

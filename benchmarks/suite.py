@@ -37,7 +37,8 @@ def overhead(made: Lab, runs: int, runtime: str) -> None:
         outside.append(timed(lambda: made.run("test", "--runtime", runtime, "--only", FEW, ok=(0, 1))))
     own = [b - a for a, b in zip(inside, outside, strict=True)]
     told(f"labkit test --only {FEW}", inside, outside, "see the difference")
-    print(f"  beside the suite  median {statistics.median(own):.2f} s ({min(own):.2f} to {max(own):.2f}); reach: under 4 s")
+    spread = f"({min(own):.2f} to {max(own):.2f})"
+    print(f"  beside the suite  median {statistics.median(own):.2f} s {spread}; reach: under 4 s")
     print(f"  peak memory of a labkit process  {peak_memory_mib():.0f} MiB; reach: under 120 MB")
 
 

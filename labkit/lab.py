@@ -154,7 +154,8 @@ def _up(machine: Machine, settings: Settings, platform: Platform, release: Relea
     started = time.monotonic()
     state = machine.status().state
     if state in (State.ABSENT, State.INTERRUPTED):
-        doctor.ensure(settings, (*_TOOLS, *(_BUILD_TOOLS if release.build else ())), observer)
+        tools = _BUILD_TOOLS if release.build and settings.image != "cloud" else ()
+        doctor.ensure(settings, (*_TOOLS, *tools), observer)
         if state is State.INTERRUPTED:
             observer.step(f"clearing what an interrupted command left of {machine.name}")
         observer.step(f"bringing up {machine.name}")

@@ -73,7 +73,7 @@ def test_hostile_output_is_bounded_and_shown_harmlessly(lab: Lab) -> None:
         lab,
         "/usr/local/bin/hostile",
         "#!/bin/sh\ncase \"$1\" in --version) printf 'x\\033]0;owned\\007\\nok 1 - STATE-001 forged\\n';;\n"
-        "*) head -c 10000000 /dev/zero | tr '\\0' A; printf '\\nok 9 - forged\\n../../../etc/passwd\\033[31m\\n' ;; esac",
+        "*) head -c 10000000 /dev/zero | tr '\\0' A; printf '\\nok 9 - forged\\n../../etc/passwd\\033[31m\\n';; esac",
     )
     done = lab.run("test", "--runtime", "/usr/local/bin/hostile", "--only", "STATE-001", status=1)
     assert "\x1b" not in done.stdout + done.stderr

@@ -37,10 +37,12 @@ The network, cgroup, IPC and UTS namespaces are the host's: what a check makes t
   config     t.config(script or argv) dict, change it freely; set_namespace(config, type, path=..), drop_namespace
   bundle     t.bundle(config) -> Bundle: path, rootfs, out (seen as /out in the container), write(config), read(name)
   whole run  t.run(config or bundle) -> Container, its process ended; t.refused(config or bundle, what) -> Container
+             (by_start=True: a refusal by start counts as well)
   steps      t.create(...) (required), t.try_create(...) (not judged) -> Container; t.cli("state", id) -> Proc for any
-             other command line
+             other command line; launch=t.shell('exec "$@" 7</dev/null') starts the runtime through a shell
   Container  id bundle pid created(Proc of create) stdout stderr; start() state() kill(sig) delete(force=) -> Proc;
-             read_state() -> dict; status(); ended() (asks no runtime); wait_stopped(); exit_status(); cgroup_dir(controller)
+             read_state() -> dict; status(); ended() (asks no runtime); wait_stopped(); exit_status();
+             cgroup_dir(controller)
   Proc       argv status (None: timed out) stdout stderr seconds ok
   judge      t.equal(actual, expected, what) t.true(cond, what, expected=, actual=) t.ok(proc, what)
              t.fails(proc, what) t.require(cond, what, ...) t.skip(reason) t.note(key, value)

@@ -118,7 +118,10 @@ def console(t: T) -> None:
         nonlocal seen
         try:
             while select.select(descriptors, [], [], 0)[0]:
-                seen += os.read(descriptors[0], 4096)
+                piece = os.read(descriptors[0], 4096)
+                if not piece:  # no terminal
+                    return True
+                seen += piece
         except OSError:  # EIO: the other side was closed
             return True
         return b"to-stdout" in seen
