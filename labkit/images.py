@@ -166,12 +166,12 @@ class Images:
                 raise ImageError(f"{failure}: {error.message}", hint=error.hint) from error
 
         tar, tree, raw = making / "rootfs.tar", making / "rootfs", making / "disk.raw"
-        step(mmdebstrap(wanted, script, tar), f"the image of {wanted.title} could not be built")
+        # As root mmdebstrap mounts /proc, /sys and /dev in the tree: where only it sees them, and gone with it.
+        apart: list[str | Path] = ["unshare", "--mount", "--propagation=private"] if os.geteuid() == 0 else []
+        step([*apart, *mmdebstrap(wanted, script, tar)], f"the image of {wanted.title} could not be built")
         self._observer.step("making a disk of it")
         tree.mkdir()
         unpack: list[str | Path] = ["tar", "-C", tree, "-xf", tar, "--exclude=./dev/*"]
-        make = f"truncate -s {wanted.disk_mib}M {{raw}} && mkfs.ext4 -q -F -L labkit -d {{tree}} {{raw}}"
-        shell = make.format(raw=shlex.quote(str(raw)), tree=shlex.quote(str(tree)))
         step([*_as_root(), *unpack], "the root file system could not be unpacked")
         tar.unlink()
         for name, pattern in (("kernel", "vmlinuz-*"), ("initrd", "initrd.img-*")):
@@ -181,7 +181,9 @@ class Images:
                     f"the image of {wanted.title} has no /boot/{pattern}", hint="add a kernel to its packages"
                 )
             shutil.copyfile(found[-1], making / name)
-        step([*_as_root(), "sh", "-c", shell], "the file system could not be made")
+        step(["truncate", "-s", f"{wanted.disk_mib}M", raw], "the disk could not be made")
+        mkfs: list[str | Path] = ["mkfs.ext4", "-q", "-F", "-L", "labkit", "-d", tree, raw]
+        step([*_as_root(), *mkfs], "the file system could not be made")
         step(["qemu-img", "convert", "-O", "qcow2", raw, making / "disk.qcow2"], "the disk could not be made")
         raw.unlink()
         step([*_as_root(), "rm", "-rf", tree, making / "tmp"], "the build folder could not be removed")

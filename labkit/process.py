@@ -175,18 +175,26 @@ def end_owned(owner: Path, *, timeout: float = 10) -> int:
     """Kill whatever still runs for owner and wait until it is gone; how many processes that were."""
     deadline = time.monotonic() + timeout
     ended: set[int] = set()
-    while pids := owned(owner):
-        for pid in pids:
+    while pids := {*owned(owner), *(pid for pid in ended if not _gone(pid))}:
+        for pid in pids - ended:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         ended.update(pids)
         if time.monotonic() > deadline:
             raise InfrastructureError(
-                f"processes {', '.join(map(str, pids))} that belong to {owner} do not end",
+                f"processes {', '.join(map(str, sorted(pids)))} that belong to {owner} do not end",
                 hint="end them by hand, then run the command again",
             )
-        time.sleep(0.02)
+        time.sleep(0.01)
     return len(ended)
+
+
+def _gone(pid: int) -> bool:
+    """Whether a process has let go of its files and sockets; its environment vanishes a moment before that."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
 
 
 def _read(file: IO[bytes]) -> str:

@@ -25,6 +25,7 @@ class Lab:
     home: Path
     cwd: Path
     env: dict[str, str] = field(default_factory=dict)
+    children: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def environment(self, **more: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("LABKIT_", "_LABKIT_"))}
@@ -32,7 +33,7 @@ class Lab:
 
     def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
         argv = [sys.executable, "-m", "labkit", *words]
-        return subprocess.Popen(
+        child = subprocess.Popen(
             argv,
             cwd=self.cwd,
             env=self.environment(**env),
@@ -41,21 +42,35 @@ class Lab:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.children.append(child)
+        return child
 
     def run(
         self, *words: str, status: int | None = 0, timeout: float = 600, **env: str
     ) -> subprocess.CompletedProcess[str]:
         """Run `labkit words`; status is what it must end with, None for anything."""
-        child = self.start(*words, **env)
-        try:
-            out, err = child.communicate(timeout=timeout)
-        except BaseException:
-            child.kill()
-            raise
-        done = subprocess.CompletedProcess(words, child.returncode, out, err)
+        done = self.end(self.start(*words, **env), timeout)
+        out, err = done.stdout, done.stderr
         assert "Traceback" not in err, err
         assert status is None or done.returncode == status, f"{words}: {done.returncode}\n{out}\n{err}"
         return done
+
+    def end(self, child: subprocess.Popen[str], timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Wait for what start() began."""
+        out, err = child.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(child.args, child.returncode, out, err)
+
+    def kill(self, child: subprocess.Popen[str]) -> None:
+        """End what start() began as nothing can be prepared for."""
+        child.kill()
+        self.end(child)
+
+    def kill_all(self) -> None:
+        """A command that a failed test left would hold its machine against the next test."""
+        for child in self.children:
+            if child.poll() is None:
+                self.kill(child)
+        self.children.clear()
 
     def json(self, *words: str, status: int = 0, **env: str) -> Any:
         return json.loads(self.run(*words, "--json", status=status, **env).stdout)
@@ -111,6 +126,7 @@ def make_lab(folder: Path) -> Iterator[Lab]:
     lab.home.mkdir()
     lab.cwd.mkdir()
     yield lab
+    lab.kill_all()
     lab.run("destroy", "--all", status=None)
     for pid in lab.processes():
         os.kill(pid, signal.SIGKILL)

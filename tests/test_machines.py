@@ -5,6 +5,7 @@ Most tests share one lab whose machine they leave running and clean (fixture `la
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -22,6 +23,12 @@ pytestmark = pytest.mark.machine
 
 QUICK = "QUERY-001,QUERY-002"
 SLOW = "STATE-001,STATE-002,STATE-003,STATE-004,STATE-005,STATE-006,QUERY-002,KILL-003,START-003"
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on(lab: Lab) -> Iterator[None]:
+    yield
+    lab.kill_all()
 
 
 def put(lab: Lab, path: str, script: str, machine: str | None = None) -> None:
@@ -124,8 +131,8 @@ def test_halt_keeps_what_was_there(lab: Lab) -> None:
 def test_machines_are_not_twins(lab: Lab) -> None:
     ask = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; hostname; head -c 16 /dev/urandom | od -An -tx1"
     children = [lab.start("up", "--machine", name) for name in ("one", "two")]
-    for child in children:
-        assert child.wait(300) == 0, child.communicate()
+    ended = [lab.end(child) for child in children]
+    assert [done.returncode for done in ended] == [0, 0], ended
     lines = [lab.guest(ask, name).splitlines() for name in ("one", "two")]
     assert all(one != two for one, two in zip(*lines, strict=True)), lines
     ports = {info["name"]: info["port"] for info in lab.json("status")}
@@ -137,10 +144,10 @@ def test_machines_are_not_twins(lab: Lab) -> None:
 
 def test_two_ups_of_one_machine_at_once_make_one(lab: Lab) -> None:
     children = [lab.start("up", "--machine", "same", "--json") for _ in range(2)]
-    said = [child.communicate(timeout=300) for child in children]
-    assert [child.returncode for child in children] == [0, 0], said
-    assert len({out.split('"port": ')[1].split(",")[0] for out, _ in said}) == 1
-    assert any("another labkit" in err for _, err in said)
+    ended = [lab.end(child) for child in children]
+    assert [done.returncode for done in ended] == [0, 0], ended
+    assert len({json.loads(done.stdout)["port"] for done in ended}) == 1
+    assert any("another labkit" in done.stderr for done in ended)
     assert lab.guest("hostname", "same") == "same\n"
     lab.run("destroy", "--machine", "same")
 
@@ -177,8 +184,8 @@ def test_a_guest_that_is_killed_during_the_suite(lab: Lab) -> None:
     child = lab.start("test", "--machine", "victim", "--only", SLOW, "--jobs", "1")
     until(lambda: _results_so_far(lab, "victim") >= 1, what="a first result")
     os.kill(lab.qemu("victim"), signal.SIGKILL)
-    out, err = child.communicate(timeout=120)
-    assert child.returncode == 4, (out, err)
+    done = lab.end(child, 120)
+    assert done.returncode == 4, done
     result = lab.results()
     assert result["run"]["complete"] is False
     assert "was cut" in result["run"]["reason"]
@@ -197,8 +204,8 @@ def test_a_guest_that_panics_during_the_suite(lab: Lab) -> None:
     child = lab.start("test", "--machine", "panic", "--only", SLOW, "--jobs", "1")
     until(lambda: _results_so_far(lab, "panic") >= 1, what="a first result")
     lab.run("ssh", "--machine", "panic", "--", "sh", "-c", "(sleep 0.2; echo c >/proc/sysrq-trigger) >/dev/null 2>&1 &")
-    out, err = child.communicate(timeout=180)
-    assert child.returncode == 4, (out, err)
+    done = lab.end(child, 180)
+    assert done.returncode == 4, done
     assert "has not answered" in lab.results()["run"]["reason"]
     assert "Kernel panic" in (lab.cwd / "reports/latest/console.log").read_text()
     assert lab.run("destroy", "--machine", "panic").stdout == "destroyed panic\n"
@@ -212,8 +219,8 @@ def test_a_check_that_hangs_and_an_ssh_connection_that_is_cut(lab: Lab) -> None:
     lab.guest(
         "for pid in $(busybox pgrep -f 'sshd-session.*notty'); do [ $pid = $PPID ] || kill $pid; done", status=255
     )
-    out, err = child.communicate(timeout=120)
-    assert child.returncode == 4, (out, err)
+    done = lab.end(child, 120)
+    assert done.returncode == 4, done
     assert lab.results()["run"]["complete"] is False
     until(lambda: "labkit-spec" not in lab.guest("busybox ps"), 60, "the suite ends in the guest")
     assert lab.guest("busybox ps | grep -c '[s]leep 1000' || true") == "0\n"
@@ -223,9 +230,9 @@ def test_ctrl_c_leaves_a_report_and_no_suite(lab: Lab) -> None:
     child = lab.start("test", "--only", SLOW, "--jobs", "1")
     until(lambda: _results_so_far(lab, "debian-13") >= 1, what="a first result")
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=60)
-    assert child.returncode == 130, (out, err)
-    assert "Traceback" not in err
+    done = lab.end(child, 60)
+    assert done.returncode == 130, done
+    assert "Traceback" not in done.stderr
     result = lab.results()
     assert result["run"]["complete"] is False
     assert "interrupted" in result["run"]["reason"]
@@ -236,8 +243,7 @@ def test_ctrl_c_leaves_a_report_and_no_suite(lab: Lab) -> None:
 def test_sigkill_during_a_test_loses_nothing(lab: Lab) -> None:
     child = lab.start("test", "--only", SLOW, "--jobs", "1")
     until(lambda: _results_so_far(lab, "debian-13") >= 2, what="two results")
-    child.kill()
-    child.wait()
+    lab.kill(child)
     done = lab.run("report", status=4)
     assert "incomplete" in done.stdout.lower()
     result = lab.results()
@@ -256,19 +262,16 @@ def test_sigkill_while_the_image_is_built_and_booted(own: Lab) -> None:
     """Whatever moment labkit is killed at, the next command clears up and goes on; nothing is forgotten."""
     child = own.start("up")
     until(lambda: list(own.home.glob("images/*.making/tmp/*/usr/bin/apt")), what="mmdebstrap at work")
-    child.kill()
-    child.wait()
+    own.kill(child)
     assert own.processes(), "mmdebstrap goes on without labkit"
     child = own.start("up")
     until(lambda: list(own.home.glob("images/*/live-*.making/console.log")), 300, "the first boot")
     assert len(list(own.home.glob("images/*"))) == 1
-    child.kill()
-    child.wait()
+    own.kill(child)
     assert own.processes(), "QEMU goes on without labkit"
     child = own.start("up")
     until(lambda: list(own.home.glob("machines/debian-13/qmp.sock")), 300, "the machine's start")
-    child.kill()
-    child.wait()
+    own.kill(child)
     assert own.json("status")[0]["state"] == "interrupted"
     own.run("up")
     assert own.guest("hostname") == "debian-13\n"
