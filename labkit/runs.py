@@ -209,7 +209,7 @@ def _finish(
         runtime=results.Runtime(
             run.runtime.name,
             facts.get("runtime-path", run.runtime.path),
-            facts.get("runtime-version", run.runtime.version),
+            facts.get("runtime-version", run.runtime.version).removeprefix(f"{run.runtime.name} version "),
         ),
         suite=dataclasses.replace(run.suite, spec=facts.get("spec", run.suite.spec)),
         results=reading.results,

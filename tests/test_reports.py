@@ -290,3 +290,16 @@ def test_results_can_be_read_without_the_heavy_libraries() -> None:
     program = "import sys, labkit.results; print({'jinja2', 'rich', 'junitparser', 'pydantic'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"
+
+
+def test_html_shows_runtime_calls_as_a_terminal_does() -> None:
+    call: dict[str, Any] = {"argv": ["runc", "create", "a b"], "status": 1, "seconds": 0.5, "stderr": "no <b>such</b>\n"}
+    failure = {"what": "create", "expected": "exit status 0", "actual": "exit status 1"}
+    said: dict[str, Any] = {
+        "message": "create: expected 'exit status 0', got 'exit status 1'",
+        "failures": [failure], "commands": [call], "notes": {"kernel": "6.12"},
+    }  # fmt: skip
+    page = Page(as_html.render(a_run(Result("A-001", "a", "MUST", "", Verdict.FAIL, 1.0, said))))
+    assert "$ runc create 'a b'\nexit status 1 after 0.5 s\nno <b>such</b>" in page.text
+    assert "kernel: 6.12" in page.text
+    assert said["message"] not in page.text, "what the failure says is not said twice"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+import shlex
 from dataclasses import dataclass
 
 from labkit.results import Object, Result
@@ -27,11 +27,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """message is one sentence or "", notes are lines, rest is what has no place of its own."""
+    """message is one sentence or "", notes and commands are lines, rest is what has no place of its own."""
 
     message: str
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
+    commands: tuple[str, ...]
     rest: Object
 
 
@@ -45,11 +46,17 @@ def evidence(result: Result) -> Evidence:
         failures = [_failure(entry) for entry in given if isinstance(entry, dict)]
     elif "expected" in rest and "actual" in rest:  # runtime-tools
         failures = [Failure("", shown(rest.pop("expected")), shown(rest.pop("actual")))]
-    notes: Sequence[JSON] = []
+    notes: list[str] = []
     if isinstance(listed := rest.get("notes"), list):
-        notes = listed
+        notes = [shown(note) for note in listed]
         del rest["notes"]
-    return Evidence(message, tuple(failures), tuple(shown(note) for note in notes), rest)
+    elif isinstance(listed, dict):
+        notes = [f"{key}: {shown(value)}" for key, value in listed.items()]
+        del rest["notes"]
+    commands = _commands(rest.get("commands"))
+    if commands:
+        del rest["commands"]
+    return Evidence(message, tuple(failures), tuple(notes), tuple(commands), rest)
 
 
 def shown(value: JSON) -> str:
@@ -75,6 +82,21 @@ def link(reference: str, spec: str) -> str | None:
         path = reference.removeprefix("runtime-tools:")
         return f"https://github.com/opencontainers/runtime-tools/blob/master/{path}"
     return reference if _UPSTREAM.fullmatch(reference) else None
+
+
+def _commands(given: JSON) -> list[str]:
+    """Runtime calls as a terminal shows them; nothing where one of them has another form."""
+    lines = []
+    for call in given if isinstance(given, list) else []:
+        argv = call.get("argv") if isinstance(call, dict) else None
+        if not isinstance(call, dict) or not isinstance(argv, list):
+            return []
+        status = call.get("status")
+        end = "time limit reached" if status is None else f"exit status {shown(status)}"
+        lines.append(f"$ {shlex.join(map(str, argv))}\n{end} after {shown(call.get('seconds'))} s")
+        if isinstance(said := call.get("stderr"), str) and said.strip():
+            lines.append(said.strip())
+    return lines
 
 
 def _failure(entry: dict[str, JSON]) -> Failure:
