@@ -293,7 +293,7 @@ def test_results_can_be_read_without_the_heavy_libraries() -> None:
 
 
 def test_html_shows_runtime_calls_as_a_terminal_does() -> None:
-    call: dict[str, Any] = {"argv": ["runc", "create", "a b"], "status": 1, "seconds": 0.5, "stderr": "no <b>such</b>\n"}
+    call: dict[str, Any] = {"argv": ["runc", "create", "a b"], "status": 1, "seconds": 0.5, "stderr": "no <b>such</b>"}
     failure = {"what": "create", "expected": "exit status 0", "actual": "exit status 1"}
     said: dict[str, Any] = {
         "message": "create: expected 'exit status 0', got 'exit status 1'",
