@@ -15,6 +15,7 @@ from common import Lab, lab, timed, told
 
 from labkit import config, platforms
 from labkit.deadline import Deadline
+from labkit.endpoint import Endpoint
 from labkit.images import Images, mmdebstrap, recipe
 from labkit.machines import accelerator, hardware, identity
 from labkit.machines.agent import Agent
@@ -22,7 +23,7 @@ from labkit.machines.hardware import MONITOR, Boot, Hardware
 from labkit.machines.launch import overlay
 from labkit.observer import Silent
 from labkit.qmp import Monitor
-from labkit.ssh import Endpoint, Remote
+from labkit.ssh import Remote
 
 ME = identity.new("floor")
 
@@ -47,7 +48,7 @@ def hardware_of(settings: config.Settings) -> Hardware:
 def bare_argv(hw: Hardware, boot: Boot, disk: Path) -> list[str]:
     """The same hardware, with the memory in the process as a plain QEMU has it, and running at once."""
     name = str(uuid.uuid4())
-    argv = hardware.argv(hw, boot, disk, None, shared=False, port=0, uuid=name, restore=False, scratch=True)
+    argv = hardware.argv(hw, boot, disk, None, shared=False, port=0, uuid=name, restore=False)
     argv.remove("-S")
     return argv
 

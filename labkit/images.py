@@ -8,7 +8,7 @@ Built natively with mmdebstrap, in a chroot, or made of a cloud image that boots
 from __future__ import annotations
 
 import hashlib
-import io
+import importlib
 import json
 import os
 import shlex
@@ -16,8 +16,6 @@ import shutil
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import pycdlib
 
 from labkit import download, process, render
 from labkit.config import Settings
@@ -203,7 +201,11 @@ class Images:
         )
         disk = making / "disk.qcow2"
         seed = making / "seed.iso"
-        seed.write_bytes(seed_iso(render.user_data(wanted.bootstrap), render.meta_data(f"labkit-{wanted.key}")))
+        seed.write_bytes(
+            importlib.import_module("labkit.seed").seed_iso(
+                render.user_data(wanted.bootstrap), render.meta_data(f"labkit-{wanted.key}")
+            )
+        )
         self._observer.step(f"booting {wanted.title} for the first time ({hardware.accelerator}), to bootstrap it")
         words = argv(
             hardware,
@@ -214,7 +216,6 @@ class Images:
             port=0,
             uuid=str(uuid.uuid4()),
             restore=False,
-            scratch=True,
         )
         deadline = Deadline.after(limits.build)  # packages are installed in this boot
 
@@ -255,20 +256,6 @@ def mmdebstrap(wanted: Recipe, script: Path, target: Path) -> list[str | Path]:
         target,
         *([wanted.mirror] if wanted.mirror else []),
     ]
-
-
-def seed_iso(user_data: str, meta_data: str) -> bytes:
-    """A NoCloud seed: an ISO 9660 image labelled cidata with cloud-init's two files."""
-    image = pycdlib.PyCdlib()
-    image.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident="cidata")
-    for name, text in (("user-data", user_data), ("meta-data", meta_data)):
-        data = text.encode()
-        short = name.replace("-", "").upper()[:8]
-        image.add_fp(io.BytesIO(data), len(data), f"/{short}.;1", rr_name=name, joliet_path=f"/{name}")
-    out = io.BytesIO()
-    image.write_fp(out)
-    image.close()
-    return out.getvalue()
 
 
 def _plain_disk(base: Path, disk: Path, mib: int) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from labkit import doctor, platforms, process, runs, runtimes, suites
 from labkit import render as rendering
-from labkit import ssh as secure
 from labkit.config import Settings
 from labkit.deadline import Deadline
+from labkit.endpoint import shell_argv
 from labkit.errors import MachineError, UsageError
 from labkit.files import disk_errors, make_folder, write_atomic
 from labkit.machines import Machine, MachineInfo, State
@@ -24,7 +24,6 @@ from labkit.machines.qemu import QemuMachine
 from labkit.observer import Observer, Silent
 from labkit.platforms import Platform, Release
 from labkit.runs import Outcome
-from labkit.ssh import Remote
 from labkit.words import did_you_mean
 
 __all__ = ["MachineInfo", "Outcome", "destroy", "halt", "render", "report", "reset", "ssh", "status", "test", "up"]
@@ -50,7 +49,7 @@ def test(settings: Settings, observer: Observer, *, only: Sequence[str] = (), jo
     with machine.lock():
         info = _up(machine, settings, platform, release, observer)
         observer.step(f"running {suite.name} against {runtime.name} on {machine.name}")
-        with Remote(machine.endpoint(), Deadline.after(settings.limits.connect)) as remote:
+        with machine.connect(Deadline.after(settings.limits.connect)) as remote:
             folder = runs.new_folder(settings.reports, [machine.name, runtime.name, suite.name])
             try:
                 return runs.conduct(
@@ -114,7 +113,7 @@ def status(settings: Settings) -> list[MachineInfo]:
 
 def ssh(settings: Settings, command: Sequence[str] = ()) -> int:
     """Give the terminal to the OpenSSH client, for a shell or a command on the machine; does not return."""
-    argv = secure.shell_argv(_named(settings, Silent()).endpoint(), command)
+    argv = shell_argv(_named(settings, Silent()).endpoint(), command)
     program = process.which(argv[0])
     if program is None:
         raise MachineError("the OpenSSH client is not installed on this host", hint="./lab doctor --yes")

@@ -46,10 +46,17 @@ class Monitor:
                 raise MachineError(f"QEMU refused {command}: {error}") from error
             raise MonitorGone(f"QEMU ended during {command}") from error
 
+    def command(self, line: str) -> str:
+        """What a command of the human monitor prints. Raises MachineError where that is an error."""
+        said = str(self.execute("human-monitor-command", **{"command-line": line}))
+        if said.startswith("Error"):
+            raise MachineError(f"QEMU refused {line}: {said.strip()}")
+        return said
+
     def forwarded_port(self) -> int:
         """The port on 127.0.0.1 that QEMU forwards to the guest's SSH (it chose a free one itself)."""
-        table = self.execute("human-monitor-command", **{"command-line": "info usernet"})
-        match = re.search(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", str(table))
+        table = self.command("info usernet")
+        match = re.search(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", table)
         if match is None:
             raise MachineError(f"QEMU forwards no port:\n{table}")
         return int(match[1])

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import labkit
 from labkit import results, tap
@@ -25,10 +26,12 @@ from labkit.observer import Observer
 from labkit.reports import files
 from labkit.results import Reading, Run, RunInfo
 from labkit.runtimes import Runtime
-from labkit.ssh import Remote
 from labkit.suites import Suite
 from labkit.tap import JSON
 from labkit.text import printable
+
+if TYPE_CHECKING:
+    from labkit.ssh import Remote
 
 _UNFINISHED = "the run did not finish"
 _INTERRUPTED = "the run was interrupted"

@@ -21,6 +21,7 @@ from fabric import Config, Connection
 from paramiko.ssh_exception import AuthenticationException, BadHostKeyException, NoValidConnectionsError, SSHException
 
 from labkit.deadline import Deadline
+from labkit.endpoint import Endpoint
 from labkit.errors import ConnectionFailed
 from labkit.text import printable
 
@@ -31,20 +32,6 @@ _CHUNK = 1 << 16
 
 # It prints the traceback of every attempt that nobody answered; what went wrong is raised here as well.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """How to reach a machine: address, port, user, the private key file, and the file that pins its host key."""
-
-    host: str
-    port: int
-    user: str
-    key: Path
-    known_hosts: Path
-
-    def __str__(self) -> str:
-        return f"{self.user}@{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,20 +242,3 @@ def safe_name(name: str) -> bool:
         and "/" not in name
         and name.isprintable()
     )
-
-
-def shell_argv(endpoint: Endpoint, command: Sequence[str] = ()) -> list[str]:
-    """The OpenSSH client's argv for an interactive shell or a command, with the same pinned key and nothing else."""
-    options = {
-        "UserKnownHostsFile": f'"{endpoint.known_hosts}"',  # quoted: it is a list of files
-        "GlobalKnownHostsFile": "/dev/null",
-        "StrictHostKeyChecking": "yes",
-        "IdentitiesOnly": "yes",
-        "PasswordAuthentication": "no",
-        "LogLevel": "ERROR",
-    }
-    words = ["ssh", "-F", "none", "-p", str(endpoint.port), "-i", str(endpoint.key)]
-    for name, value in options.items():
-        words += ["-o", f"{name}={value}"]
-    remote = [shlex.join(command)] if command else []
-    return [*words, f"{endpoint.user}@{endpoint.host}", *remote]

@@ -22,7 +22,7 @@ LAYERS = [
     {"machines.agent", "machines.accelerator", "machines.identity", "machines.hardware", "machines"},
     {"suites", "suites.spec", "reports", "runtimes"},
     {"ssh", "qmp", "download", "process", "platforms", "render", "results", "observer", "suites.labkit_spec"},
-    {"files", "tap", "config", "tomlfile", "words", "deadline", "resources"},
+    {"files", "seed", "endpoint", "tap", "config", "tomlfile", "words", "deadline", "resources"},
     {"errors", "text"},
 ]
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}

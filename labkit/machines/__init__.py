@@ -6,10 +6,14 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from labkit.platforms import Platform, Release
-from labkit.ssh import Endpoint
+
+if TYPE_CHECKING:
+    from labkit.deadline import Deadline
+    from labkit.ssh import Remote
+from labkit.endpoint import Endpoint
 
 
 class State(StrEnum):
@@ -57,6 +61,9 @@ class Machine(Protocol):
 
     def endpoint(self) -> Endpoint:
         """How SSH reaches it, with its pinned host key."""
+
+    def connect(self, deadline: Deadline) -> Remote:
+        """An SSH connection to it."""
 
     def restore(self) -> None:
         """Throw away everything since create, keeping the machine's identity."""

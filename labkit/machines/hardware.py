@@ -64,12 +64,11 @@ def argv(
     port: int,
     uuid: str,
     restore: bool,
-    scratch: bool = False,
 ) -> list[str]:
     """The command line; QEMU is to be started in the machine's folder, where its sockets and logs go.
 
     ram: the file that guest memory is mapped from, privately unless shared; None for anonymous memory.
-    port: on 127.0.0.1 for SSH, 0 for any free one. scratch: the disk may be lost when QEMU is killed.
+    port: on 127.0.0.1 for SSH, 0 for any free one.
     """
     size = f"{hardware.memory_mib}M"
     memory = (
@@ -83,8 +82,9 @@ def argv(
     words = ["qemu-system-x86_64", "-accel", accelerator, "-cpu", cpu, "-smp", str(hardware.cpus), "-m", size]
     words += ["-object", memory, "-machine", "q35,memory-backend=ram", "-nodefaults", "-no-user-config"]
     words += ["-display", "none", "-action", "panic=pause", "-uuid", uuid, "-S"]
-    words += ["-blockdev", f"driver=file,filename={_comma(disk)},node-name=file0,cache.no-flush={_on(scratch)}"]
-    words += ["-blockdev", f"driver=qcow2,file=file0,node-name=disk0,discard=unmap,cache.no-flush={_on(scratch)}"]
+    # no-flush spares the host's disk: what is written outlives QEMU in the host's cache, though no crash of the host.
+    words += ["-blockdev", f"driver=file,filename={_comma(disk)},node-name=file0,cache.no-flush=on"]
+    words += ["-blockdev", "driver=qcow2,file=file0,node-name=disk0,discard=unmap,cache.no-flush=on"]
     words += ["-device", "virtio-blk-pci,drive=disk0"]
     words += [
         "-netdev",
@@ -119,7 +119,3 @@ def argv(
 
 def _comma(path: Path | None) -> str:
     return str(path).replace(",", ",,")
-
-
-def _on(flag: bool) -> str:
-    return "on" if flag else "off"

@@ -85,6 +85,13 @@ def ask(
     Raises GuestPanicked as soon as its kernel has given up, MachineError where script fails or the deadline passes.
     """
     agent.send(script)
+    answered(agent, folder, deadline, what, waiting)
+
+
+def answered(
+    agent: Agent, folder: Path, deadline: Deadline, what: str, waiting: Callable[[], None] = lambda: None
+) -> None:
+    """Wait for the answer to a script that was sent, as ask() does."""
     while (status := agent.answer(min(1.0, deadline.left))) is None:
         waiting()
         if PANIC in console(folder):
@@ -132,7 +139,7 @@ def overlay(base: Path, target: Path) -> None:
 
 def migrate(monitor: Monitor, target: Path, *, shared: bool, deadline: Deadline) -> None:
     """Write the guest's state to target; shared: without its memory, which is in a file of its own."""
-    _ignore_shared(monitor, shared)
+    ignore_shared(monitor, shared)
     # The default bound of 128 MiB/s is meant for networks; the guest stands still already.
     monitor.execute("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
     monitor.execute("migrate", uri=f"exec:cat >{shlex.quote(str(target))}")
@@ -141,13 +148,13 @@ def migrate(monitor: Monitor, target: Path, *, shared: bool, deadline: Deadline)
 
 def incoming(monitor: Monitor, source: Path, *, shared: bool, deadline: Deadline) -> None:
     """Load the state at source into a QEMU that waits for one; shared: without its memory, which is mapped."""
-    _ignore_shared(monitor, shared)
+    ignore_shared(monitor, shared)
     monitor.execute("migrate-incoming", uri=f"exec:cat {shlex.quote(str(source))}")
     _wait_migration(monitor, deadline, f"restore {source}")
 
 
-def _ignore_shared(monitor: Monitor, state: bool) -> None:
-    # It outlives a restore, and the reader of a state must have it as its writer had.
+def ignore_shared(monitor: Monitor, state: bool) -> None:
+    """Leave mapped memory out of states, or not. It stays set, and a state's reader must have it as its writer had."""
     monitor.execute("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": state}])
 
 

@@ -4,6 +4,9 @@
     images/KEY/live-HARDWARE/        that image booted once: disk.qcow2 (overlay), ram, state
     machines/NAME/                   record.json, disk.qcow2 (overlay on the live disk), sockets, logs, known_hosts
 
+A machine that is reset once is likely to be reset again: the first reset keeps the clean state as a snapshot in its own
+disk (a second, and some 300 MB), and every later one goes back to that in the running QEMU.
+
 Guest memory is a file. The boot that makes a live state maps it shared, so that migrating with x-ignore-shared
 writes only the devices' state (half a megabyte); every machine then maps the same file privately, and a restore
 reads that half megabyte (QEMU's docs/system/vm-templating). A halted machine has a whole state of its own.
@@ -13,6 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import importlib
 import json
 import secrets
 import shutil
@@ -22,10 +27,13 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from labkit import process
 from labkit.config import Settings
 from labkit.deadline import Deadline
+from labkit.endpoint import Endpoint
 from labkit.errors import MachineError
 from labkit.files import disk_errors, locked, make_folder, require_space, write_atomic
 from labkit.images import Image, Images, recipe
@@ -37,10 +45,12 @@ from labkit.machines.identity import Identity, KeyPair
 from labkit.machines.launch import (
     PortTaken,
     again_after_panic,
+    answered,
     ask,
     boot_and_run,
     console_end,
     ended,
+    ignore_shared,
     incoming,
     launch,
     migrate,
@@ -49,12 +59,22 @@ from labkit.machines.launch import (
 from labkit.observer import Observer
 from labkit.platforms import Platform, Release
 from labkit.qmp import Monitor, MonitorGone
-from labkit.ssh import Endpoint, Remote
 from labkit.text import printable
+
+if TYPE_CHECKING:
+    from labkit.ssh import Remote
 
 _ADDRESS = "127.0.0.1"
 _RECORD = "record.json"
 _STATE = "state"
+_CLEAN = "clean"
+# What the first connection and the first run will read belongs into the state, not to every machine's start.
+_WARM = """sync
+for file in /usr/sbin/sshd /usr/lib/openssh/sshd* /usr/libexec/openssh/sshd* /bin/sh /usr/bin/env /usr/bin/timeout \\
+  /usr/bin/python3 /usr/sbin/runc /usr/bin/runc /usr/bin/crun; do
+  test ! -f "$file" || cat "$file" >/dev/null
+done
+"""
 _SPACE_LIVE = 1024  # MiB that a live state may take beside its memory
 _SPACE_MACHINE = 256
 
@@ -75,6 +95,7 @@ class Record:
     machine_id: str
     host_private: str
     host_public: str
+    snapshot: bool = False  # the disk has the clean state of this very QEMU, under the name _CLEAN
 
     @property
     def identity(self) -> Identity:
@@ -138,6 +159,15 @@ class QemuMachine:
         key, _ = identity.client_key(self._settings.home)
         return Endpoint(_ADDRESS, record.port, "root", key, self.folder / "known_hosts")
 
+    def connect(self, deadline: Deadline) -> Remote:
+        remote: Remote = _ssh().Remote(self.endpoint(), deadline)
+        return remote
+
+    def _login(self, record: Record, deadline: Deadline) -> None:
+        """See a command run over SSH."""
+        with _ssh().Remote(self._endpoint(record), deadline) as remote:
+            remote.run(["true"], timeout=max(1.0, deadline.left))
+
     # -- what can be done ---------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -185,11 +215,15 @@ class QemuMachine:
     def restore(self) -> None:
         """Back to the clean state, under the same name, host key and, if it is still free, port."""
         record, image, hardware = self._existing()
+        if record.snapshot and self._state() is State.RUNNING:
+            self._loadvm(record)
+            return
         live = self._live(image, hardware)
         self._end()
-        fresh = dataclasses.replace(record, ready=False)
+        fresh = dataclasses.replace(record, ready=False, snapshot=False)
         self._save(fresh)
         again_after_panic(lambda: self._restore(fresh, image, hardware, live), self._observer)
+        self._savevm()
 
     def start(self) -> None:
         """Go on with a halted machine's state, or boot a crashed one from its own disk; one that runs goes on."""
@@ -252,6 +286,27 @@ class QemuMachine:
             incoming(monitor, live / _STATE, shared=True, deadline=deadline)
             self._go(monitor, record, deadline)
 
+    def _savevm(self) -> None:
+        record = self.record()
+        assert record is not None
+        require_space(self.folder, _SPACE_LIVE)
+        with Monitor(self.folder, MONITOR, Deadline.after(10)) as monitor:
+            ignore_shared(monitor, False)
+            monitor.command(f"savevm {_CLEAN}")
+        self._save(dataclasses.replace(record, snapshot=True))
+
+    def _loadvm(self, record: Record) -> None:
+        """Go back in the running QEMU; identity and port are in the snapshot, only the clock is to be set."""
+        deadline = Deadline.after(self._settings.limits.boot)
+        with Monitor(self.folder, MONITOR, Deadline.after(10)) as monitor, Agent(self.folder) as agent:
+            monitor.execute("stop")
+            ignore_shared(monitor, False)
+            monitor.command(f"loadvm {_CLEAN}")
+            monitor.execute("cont")
+            script = identity.wake_script(now=time.time(), entropy=secrets.token_hex(64))
+            ask(agent, self.folder, script, deadline, "set its clock")
+        self._login(record, deadline)
+
     def _go(self, monitor: Monitor, record: Record, deadline: Deadline) -> None:
         """Let the guest run, tell it who it is, pin its key, and see SSH work."""
         _, authorized = identity.client_key(self._settings.home)
@@ -259,13 +314,14 @@ class QemuMachine:
             monitor.execute("cont")
             port = monitor.forwarded_port()
             script = identity.script(record.identity, authorized, now=time.time(), entropy=secrets.token_hex(64))
-            ask(agent, self.folder, script, deadline, "take its identity")
+            agent.send(script)
+            _ssh()  # while the guest is at it
+            answered(agent, self.folder, deadline, "take its identity")
         write_atomic(
             self.folder / "known_hosts", identity.known_hosts_line(_ADDRESS, port, record.identity), mode=0o600
         )
         record = dataclasses.replace(record, port=port, ready=True)
-        with Remote(self._endpoint(record), deadline) as remote:
-            remote.run(["true"], timeout=max(1.0, deadline.left))
+        self._login(record, deadline)
         self._save(record)
 
     @contextlib.contextmanager
@@ -316,12 +372,13 @@ class QemuMachine:
 
     def _live(self, image: Image, hardware: Hardware) -> Path:
         """The live state of image on hardware, made now if there is none."""
-        final = image.folder / f"live-{hardware.key}"
+        key = hashlib.sha256(f"{hardware.key} {_WARM}".encode()).hexdigest()[:16]
+        final = image.folder / f"live-{key}"
         if final.exists():
             return final
         limits = self._settings.limits
         with locked(
-            self._settings.home / "locks" / f"live-{image.key}-{hardware.key}.lock",
+            self._settings.home / "locks" / f"live-{image.key}-{key}.lock",
             timeout=limits.boot * 2,
             waiting=self._observer.step,
             what=f"the first boot of {image.title}",
@@ -336,6 +393,11 @@ class QemuMachine:
                 )
                 making.rename(final)
         return final
+
+
+def _ssh() -> ModuleType:
+    """labkit.ssh, loaded when it is first needed: that takes as long as a quarter of a restore."""
+    return importlib.import_module("labkit.ssh")
 
 
 def make_live(folder: Path, image: Image, hardware: Hardware, deadline: Deadline, observer: Observer) -> None:
@@ -354,10 +416,9 @@ def make_live(folder: Path, image: Image, hardware: Hardware, deadline: Deadline
         port=0,
         uuid=str(uuid.uuid4()),
         restore=False,
-        scratch=True,
     )
     with ended(folder), launch(folder, words) as monitor:
-        boot_and_run(folder, monitor, "sync; echo 1 >/proc/sys/vm/drop_caches", deadline, observer)
+        boot_and_run(folder, monitor, _WARM, deadline, observer)
         monitor.execute("stop")
         migrate(monitor, folder / _STATE, shared=True, deadline=deadline)
         monitor.execute("quit")
