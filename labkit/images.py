@@ -23,6 +23,7 @@ from labkit.deadline import Deadline
 from labkit.download import Digest
 from labkit.errors import ImageError, InfrastructureError, UsageError
 from labkit.files import locked, make_folder, no_space, require_space, write_atomic
+from labkit.machines.agent import Agent
 from labkit.machines.hardware import Boot, Hardware, argv
 from labkit.machines.launch import again_after_panic, boot_and_run, ended, launch
 from labkit.observer import Observer
@@ -221,10 +222,10 @@ class Images:
 
         def boot() -> None:
             _plain_disk(base, disk, wanted.disk_mib)
-            with ended(making), launch(making, words) as monitor:
+            with ended(making), launch(making, words) as monitor, Agent(making) as agent:
                 # Made earlier, this file would keep the rest of cloud-init's own units from starting in this boot.
                 script = "cloud-init status --wait >/dev/null; touch /etc/cloud/cloud-init.disabled && sync"
-                boot_and_run(making, monitor, script, deadline, self._observer)
+                boot_and_run(agent, making, monitor, script, deadline, self._observer)
                 monitor.execute("system_powerdown")
                 if not deadline.poll(lambda: not process.owned(making), every=0.05):
                     raise ImageError(f"{wanted.title} does not shut down after its first boot")

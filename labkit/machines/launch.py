@@ -58,20 +58,21 @@ def ended(folder: Path) -> Iterator[None]:
         process.end_owned(folder)
 
 
-def boot_and_run(folder: Path, monitor: Monitor, script: str, deadline: Deadline, observer: Observer) -> None:
+def boot_and_run(
+    agent: Agent, folder: Path, monitor: Monitor, script: str, deadline: Deadline, observer: Observer
+) -> None:
     """Let the guest boot until its agent has run script. Raises as ask() does; the console is kept then."""
     started = time.monotonic()
     try:
-        with Agent(folder) as agent:
-            monitor.execute("cont")
-            ask(
-                agent,
-                folder,
-                script,
-                deadline,
-                "come up",
-                lambda: observer.progress("booting", int(time.monotonic() - started), None),
-            )
+        monitor.execute("cont")
+        ask(
+            agent,
+            folder,
+            script,
+            deadline,
+            "come up",
+            lambda: observer.progress("booting", int(time.monotonic() - started), None),
+        )
     except MachineError:
         (folder.parent / "failed-boot.log").write_bytes((folder / CONSOLE).read_bytes())
         raise
@@ -139,7 +140,7 @@ def overlay(base: Path, target: Path) -> None:
 
 def migrate(monitor: Monitor, target: Path, *, shared: bool, deadline: Deadline) -> None:
     """Write the guest's state to target; shared: without its memory, which is in a file of its own."""
-    ignore_shared(monitor, shared)
+    _ignore_shared(monitor, shared)
     # The default bound of 128 MiB/s is meant for networks; the guest stands still already.
     monitor.execute("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
     monitor.execute("migrate", uri=f"exec:cat >{shlex.quote(str(target))}")
@@ -148,12 +149,12 @@ def migrate(monitor: Monitor, target: Path, *, shared: bool, deadline: Deadline)
 
 def incoming(monitor: Monitor, source: Path, *, shared: bool, deadline: Deadline) -> None:
     """Load the state at source into a QEMU that waits for one; shared: without its memory, which is mapped."""
-    ignore_shared(monitor, shared)
+    _ignore_shared(monitor, shared)
     monitor.execute("migrate-incoming", uri=f"exec:cat {shlex.quote(str(source))}")
     _wait_migration(monitor, deadline, f"restore {source}")
 
 
-def ignore_shared(monitor: Monitor, state: bool) -> None:
+def _ignore_shared(monitor: Monitor, state: bool) -> None:
     """Leave mapped memory out of states, or not. It stays set, and a state's reader must have it as its writer had."""
     monitor.execute("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": state}])
 

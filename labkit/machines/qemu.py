@@ -4,9 +4,6 @@
     images/KEY/live-HARDWARE/        that image booted once: disk.qcow2 (overlay), ram, state
     machines/NAME/                   record.json, disk.qcow2 (overlay on the live disk), sockets, logs, known_hosts
 
-A machine that is reset once is likely to be reset again: the first reset keeps the clean state as a snapshot in its own
-disk (a second, and some 300 MB), and every later one goes back to that in the running QEMU.
-
 Guest memory is a file. The boot that makes a live state maps it shared, so that migrating with x-ignore-shared
 writes only the devices' state (half a megabyte); every machine then maps the same file privately, and a restore
 reads that half megabyte (QEMU's docs/system/vm-templating). A halted machine has a whole state of its own.
@@ -50,7 +47,6 @@ from labkit.machines.launch import (
     boot_and_run,
     console_end,
     ended,
-    ignore_shared,
     incoming,
     launch,
     migrate,
@@ -67,9 +63,8 @@ if TYPE_CHECKING:
 _ADDRESS = "127.0.0.1"
 _RECORD = "record.json"
 _STATE = "state"
-_CLEAN = "clean"
 # What the first connection and the first run will read belongs into the state, not to every machine's start.
-_WARM = """sync
+_WARM = """sync # 2
 for file in /usr/sbin/sshd /usr/lib/openssh/sshd* /usr/libexec/openssh/sshd* /bin/sh /usr/bin/env /usr/bin/timeout \\
   /usr/bin/python3 /usr/sbin/runc /usr/bin/runc /usr/bin/crun; do
   test ! -f "$file" || cat "$file" >/dev/null
@@ -95,7 +90,6 @@ class Record:
     machine_id: str
     host_private: str
     host_public: str
-    snapshot: bool = False  # the disk has the clean state of this very QEMU, under the name _CLEAN
 
     @property
     def identity(self) -> Identity:
@@ -215,15 +209,11 @@ class QemuMachine:
     def restore(self) -> None:
         """Back to the clean state, under the same name, host key and, if it is still free, port."""
         record, image, hardware = self._existing()
-        if record.snapshot and self._state() is State.RUNNING:
-            self._loadvm(record)
-            return
         live = self._live(image, hardware)
         self._end()
-        fresh = dataclasses.replace(record, ready=False, snapshot=False)
+        fresh = dataclasses.replace(record, ready=False)
         self._save(fresh)
         again_after_panic(lambda: self._restore(fresh, image, hardware, live), self._observer)
-        self._savevm()
 
     def start(self) -> None:
         """Go on with a halted machine's state, or boot a crashed one from its own disk; one that runs goes on."""
@@ -251,8 +241,13 @@ class QemuMachine:
     def halt(self) -> None:
         """Write the machine's whole state to disk and end its process; `start` goes on from there."""
         part = self.folder / f"{_STATE}.part"
-        with Monitor(self.folder, MONITOR, Deadline.after(10)) as monitor, disk_errors(self.folder):
+        with (
+            Monitor(self.folder, MONITOR, Deadline.after(10)) as monitor,
+            Agent(self.folder) as agent,
+            disk_errors(self.folder),
+        ):
             require_space(self.folder, _SPACE_LIVE)
+            ask(agent, self.folder, "sync", Deadline.after(60), "write its disk")
             monitor.execute("stop")
             migrate(monitor, part, shared=False, deadline=Deadline.after(self._settings.limits.boot))
             part.rename(self.folder / _STATE)
@@ -285,27 +280,6 @@ class QemuMachine:
         with self._qemu(hardware, image.boot, disk, live / "ram", record.port, restore=True) as monitor:
             incoming(monitor, live / _STATE, shared=True, deadline=deadline)
             self._go(monitor, record, deadline)
-
-    def _savevm(self) -> None:
-        record = self.record()
-        assert record is not None
-        require_space(self.folder, _SPACE_LIVE)
-        with Monitor(self.folder, MONITOR, Deadline.after(10)) as monitor:
-            ignore_shared(monitor, False)
-            monitor.command(f"savevm {_CLEAN}")
-        self._save(dataclasses.replace(record, snapshot=True))
-
-    def _loadvm(self, record: Record) -> None:
-        """Go back in the running QEMU; identity and port are in the snapshot, only the clock is to be set."""
-        deadline = Deadline.after(self._settings.limits.boot)
-        with Monitor(self.folder, MONITOR, Deadline.after(10)) as monitor, Agent(self.folder) as agent:
-            monitor.execute("stop")
-            ignore_shared(monitor, False)
-            monitor.command(f"loadvm {_CLEAN}")
-            monitor.execute("cont")
-            script = identity.wake_script(now=time.time(), entropy=secrets.token_hex(64))
-            ask(agent, self.folder, script, deadline, "set its clock")
-        self._login(record, deadline)
 
     def _go(self, monitor: Monitor, record: Record, deadline: Deadline) -> None:
         """Let the guest run, tell it who it is, pin its key, and see SSH work."""
@@ -417,8 +391,10 @@ def make_live(folder: Path, image: Image, hardware: Hardware, deadline: Deadline
         uuid=str(uuid.uuid4()),
         restore=False,
     )
-    with ended(folder), launch(folder, words) as monitor:
-        boot_and_run(folder, monitor, _WARM, deadline, observer)
+    # The guest's agent waits for the next line while its port is open, and looks only now and then once it is closed:
+    # a state is saved with the port open, so that the restored agent listens at once.
+    with ended(folder), launch(folder, words) as monitor, Agent(folder) as agent:
+        boot_and_run(agent, folder, monitor, _WARM, deadline, observer)
         monitor.execute("stop")
         migrate(monitor, folder / _STATE, shared=True, deadline=deadline)
         monitor.execute("quit")
