@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 
 from labkit.errors import HostError, InfrastructureError
 
+_ELSEWHERE = "choose other folders with `home` and `reports` in labkit.toml, or LABKIT_HOME and LABKIT_REPORTS"
+
 
 def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
     """Put data at path; a reader, or the next command after a crash, sees the old content or the new."""
@@ -42,10 +44,10 @@ def disk_errors(where: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(where) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EFBIG):
             raise HostError(
                 f"cannot write in {where}: {error.strerror}",
-                hint="choose another folder with `home = ` in labkit.toml or LABKIT_HOME",
+                hint=_ELSEWHERE,
             ) from error
         raise
 
@@ -53,7 +55,7 @@ def disk_errors(where: Path) -> Iterator[None]:
 def no_space(where: Path) -> HostError:
     return HostError(
         f"no space left on the disk that holds {where}",
-        hint="free some, or choose another folder with `home = ` in labkit.toml or LABKIT_HOME",
+        hint=f"free some, or {_ELSEWHERE}",
     )
 
 
@@ -63,7 +65,7 @@ def require_space(where: Path, mib: int) -> None:
     if free < mib:
         raise HostError(
             f"{where} has {free} MiB free; this needs {mib} MiB",
-            hint="free some, or choose another folder with `home = ` in labkit.toml or LABKIT_HOME",
+            hint=f"free some, or {_ELSEWHERE}",
         )
 
 

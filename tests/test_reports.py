@@ -270,13 +270,13 @@ def test_a_write_that_dies_half_way_leaves_the_earlier_file(tmp_path: Path) -> N
         "except HostError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout == f"could not write {path}: File too large\n"
+    assert done.stdout == f"cannot write in {path.parent}: File too large\n"
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("results.json", "earlier")]
 
 
 def test_a_folder_that_cannot_be_is_a_host_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(HostError, match="could not write"):
+    with pytest.raises(HostError, match="cannot write in"):
         files.write_all(a_run(FAILED), tmp_path / "file" / "run-1")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from labkit import results
-from labkit.errors import HostError
+from labkit.files import disk_errors, make_folder, write_atomic
 from labkit.reports import as_html, as_junit, as_tap
 from labkit.results import Run
 
@@ -33,14 +32,6 @@ def write_all(run: Run, folder: Path) -> list[Path]:
 
 
 def write(path: Path, text: str) -> None:
-    """Put text at path as UTF-8 in one step: written beside it, then renamed over it. HostError where that fails."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            aside.write_text(text, encoding="utf-8")
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise HostError(f"could not write {path}: {error.strerror}", hint="Is the disk full or read-only?") from error
+    """Put text at path in one step. HostError where that fails."""
+    with disk_errors(path.parent):
+        write_atomic(make_folder(path.parent) / path.name, text)
