@@ -3,6 +3,7 @@
     images/KEY/                      golden image: disk.qcow2, kernel, initrd
     images/KEY/live-HARDWARE/        that image booted once: disk.qcow2 (overlay), ram, state
     machines/NAME/                   record.json, disk.qcow2 (overlay on the live disk), sockets, logs, known_hosts
+    machines/NAME/clean-HARDWARE/    the live state after it was given this machine's identity; made at its first reset
 
 Guest memory is a file. The boot that makes a live state maps it shared, so that migrating with x-ignore-shared
 writes only the devices' state (half a megabyte); every machine then maps the same file privately, and a restore
@@ -213,7 +214,12 @@ class QemuMachine:
         self._end()
         fresh = dataclasses.replace(record, ready=False)
         self._save(fresh)
-        again_after_panic(lambda: self._restore(fresh, image, hardware, live), self._observer)
+
+        def again() -> None:
+            clean = self._clean(fresh, image, hardware, live)
+            self._restore(fresh, image, hardware, clean, known=True)
+
+        again_after_panic(again, self._observer)
 
     def start(self) -> None:
         """Go on with a halted machine's state, or boot a crashed one from its own disk; one that runs goes on."""
@@ -229,7 +235,7 @@ class QemuMachine:
             if asleep:
                 incoming(monitor, state, shared=False, deadline=deadline)
                 state.unlink()  # the disk goes on from here: this memory would fit it never again
-            self._go(monitor, record, deadline)
+            self._go(monitor, record, deadline, known=asleep)
 
     def _wake(self) -> None:
         """Let a guest go on that stands still because a `halt` was broken off."""
@@ -271,7 +277,36 @@ class QemuMachine:
 
     # -- how ----------------------------------------------------------------------------------------------------
 
-    def _restore(self, record: Record, image: Image, hardware: Hardware, live: Path) -> None:
+    def _clean(self, record: Record, image: Image, hardware: Hardware, live: Path) -> Path:
+        """The live state with this machine's identity in it, made now if there is none; so a reset need not give it."""
+        final = self.folder / f"clean-{live.name.removeprefix('live-')}"
+        if not final.exists():
+            require_space(self.folder, _SPACE_LIVE)
+            for old in self.folder.glob("clean-*"):
+                shutil.rmtree(old)
+            making = make_folder(self.folder / f"{final.name}.making")
+            ram, disk = making / "ram", making / "disk.qcow2"
+            process.run(["cp", "--reflink=auto", "--sparse=always", live / "ram", ram], timeout=300)
+            overlay(live / "disk.qcow2", disk)
+            deadline = Deadline.after(self._settings.limits.boot)
+            with self._qemu(hardware, image.boot, disk, ram, 0, restore=True, shared=True) as monitor:
+                incoming(monitor, live / _STATE, shared=True, deadline=deadline)
+                with Agent(self.folder) as agent:
+                    monitor.execute("cont")
+                    ask(agent, self.folder, self._introduction(record), deadline, "take its identity")
+                    monitor.execute("stop")
+                    migrate(monitor, making / _STATE, shared=True, deadline=deadline)
+                monitor.execute("quit")
+            self._end()
+            making.rename(final)
+        return final
+
+    def _introduction(self, record: Record) -> str:
+        _, authorized = identity.client_key(self._settings.home)
+        return identity.script(record.identity, authorized, now=time.time(), entropy=secrets.token_hex(64))
+
+    def _restore(self, record: Record, image: Image, hardware: Hardware, live: Path, *, known: bool = False) -> None:
+        """Start on a fresh overlay of the state in live; known: the identity is in it."""
         disk = self.folder / "disk.qcow2"
         disk.unlink(missing_ok=True)
         (self.folder / _STATE).unlink(missing_ok=True)
@@ -279,16 +314,15 @@ class QemuMachine:
         deadline = Deadline.after(self._settings.limits.boot)
         with self._qemu(hardware, image.boot, disk, live / "ram", record.port, restore=True) as monitor:
             incoming(monitor, live / _STATE, shared=True, deadline=deadline)
-            self._go(monitor, record, deadline)
+            self._go(monitor, record, deadline, known=known)
 
-    def _go(self, monitor: Monitor, record: Record, deadline: Deadline) -> None:
-        """Let the guest run, tell it who it is, pin its key, and see SSH work."""
-        _, authorized = identity.client_key(self._settings.home)
+    def _go(self, monitor: Monitor, record: Record, deadline: Deadline, *, known: bool) -> None:
+        """Let the guest run, tell it who it is unless it is known to know, pin its key, and see SSH work."""
         with Agent(self.folder) as agent:
             monitor.execute("cont")
             port = monitor.forwarded_port()
-            script = identity.script(record.identity, authorized, now=time.time(), entropy=secrets.token_hex(64))
-            agent.send(script)
+            now, entropy = time.time(), secrets.token_hex(64)
+            agent.send(identity.wake_script(now=now, entropy=entropy) if known else self._introduction(record))
             _ssh()  # while the guest is at it
             answered(agent, self.folder, deadline, "take its identity")
         write_atomic(
@@ -300,13 +334,23 @@ class QemuMachine:
 
     @contextlib.contextmanager
     def _qemu(
-        self, hardware: Hardware, boot: Boot, disk: Path, ram: Path | None, port: int, *, restore: bool
+        self,
+        hardware: Hardware,
+        boot: Boot,
+        disk: Path,
+        ram: Path | None,
+        port: int,
+        *,
+        restore: bool,
+        shared: bool = False,
     ) -> Iterator[Monitor]:
         """A QEMU started in the machine's folder, and its monitor; ended again if the block does not succeed."""
         wanted = self._settings.machine.ssh_port
         ports = [wanted] if wanted else ([port, 0] if port and _free(port) else [0])
         for attempt in ports:
-            words = argv(hardware, boot, disk, ram, shared=False, port=attempt, uuid=str(uuid.uuid4()), restore=restore)
+            words = argv(
+                hardware, boot, disk, ram, shared=shared, port=attempt, uuid=str(uuid.uuid4()), restore=restore
+            )
             try:
                 monitor = launch(self.folder, words)
                 break
