@@ -21,7 +21,7 @@ import labkit
 from labkit import results, tap
 from labkit.errors import ConnectionFailed, LabError, UsageError
 from labkit.files import disk_errors, make_folder
-from labkit.machines import MachineInfo
+from labkit.machines import MachineInfo, launch
 from labkit.observer import Observer
 from labkit.reports import files
 from labkit.results import Reading, Run, RunInfo
@@ -136,6 +136,8 @@ def conduct(
             reason = error.message
         except KeyboardInterrupt as error:
             reason, interrupted = _INTERRUPTED, error
+    if reason and launch.PANIC in (folder / "console.log").read_bytes():
+        reason = f"the machine's kernel panicked; {reason}"
     outcome = _finish(run, folder, suite.read(heard.close()), reason)
     if interrupted:
         raise interrupted

@@ -68,8 +68,14 @@ KNOWN = {  # what these versions really do not keep, each looked up in the spec'
 
 @pytest.mark.parametrize("runtime", ["runc", "crun"])
 def test_the_whole_spec_suite_on_cgroup_v2(lab: Lab, runtime: str) -> None:
-    done = lab.run("test", "--runtime", runtime, status=1)
-    result = lab.results()
+    # Software emulation makes a guest's kernel panic now and then; that is an incomplete run, and told as one.
+    for _ in range(3):
+        done = lab.run("test", "--runtime", runtime, status=None)
+        result = lab.results()
+        if done.returncode != 4 or "kernel panicked" not in result["run"]["reason"]:
+            break
+        lab.run("destroy")
+    assert done.returncode == 1, done
     assert result["run"]["complete"] is True
     assert len({entry["id"] for entry in result["results"]}) >= 100
     bad = {
@@ -234,6 +240,7 @@ def test_a_guest_that_panics_during_the_suite(lab: Lab) -> None:
     lab.run("ssh", "--machine", "panic", "--", "sh", "-c", "(sleep 0.2; echo c >/proc/sysrq-trigger) >/dev/null 2>&1 &")
     done = lab.end(child, 180)
     assert done.returncode == 4, done
+    assert "kernel panicked" in lab.results()["run"]["reason"]
     assert "has not answered" in lab.results()["run"]["reason"]
     assert "Kernel panic" in (lab.cwd / "reports/latest/console.log").read_text()
     assert lab.run("destroy", "--machine", "panic").stdout == "destroyed panic\n"
