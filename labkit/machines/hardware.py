@@ -81,7 +81,7 @@ def argv(
     accelerator = "kvm" if hardware.accelerator == "kvm" else "tcg,thread=multi"
     words = ["qemu-system-x86_64", "-accel", accelerator, "-cpu", cpu, "-smp", str(hardware.cpus), "-m", size]
     words += ["-object", memory, "-machine", "q35,memory-backend=ram", "-nodefaults", "-no-user-config"]
-    words += ["-display", "none", "-action", "panic=none", "-uuid", uuid, "-S"]
+    words += ["-display", "none", "-uuid", uuid, "-S"]
     # no-flush spares the host's disk: what is written outlives QEMU in the host's cache, though no crash of the host.
     words += ["-blockdev", f"driver=file,filename={_comma(disk)},node-name=file0,cache.no-flush=on"]
     words += ["-blockdev", "driver=qcow2,file=file0,node-name=disk0,discard=unmap,cache.no-flush=on"]

@@ -65,7 +65,7 @@ _ADDRESS = "127.0.0.1"
 _RECORD = "record.json"
 _STATE = "state"
 # What the first connection and the first run will read belongs into the state, not to every machine's start.
-_WARM = """sync # 2
+_WARM = """sync
 for file in /usr/sbin/sshd /usr/lib/openssh/sshd* /usr/libexec/openssh/sshd* /bin/sh /usr/bin/env /usr/bin/timeout \\
   /usr/bin/python3 /usr/sbin/runc /usr/bin/runc /usr/bin/crun; do
   test ! -f "$file" || cat "$file" >/dev/null
