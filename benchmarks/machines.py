@@ -48,7 +48,7 @@ def hardware_of(settings: config.Settings) -> Hardware:
 def bare_argv(hw: Hardware, boot: Boot, disk: Path) -> list[str]:
     """The same hardware, with the memory in the process as a plain QEMU has it, and running at once."""
     name = str(uuid.uuid4())
-    argv = hardware.argv(hw, boot, disk, None, shared=False, port=0, uuid=name, restore=False)
+    argv = hardware.argv(hw, boot, disk, port=0, uuid=name, restore=False)
     argv.remove("-S")
     return argv
 

@@ -212,8 +212,6 @@ class Images:
             hardware,
             Boot(seed=seed),
             disk,
-            None,
-            shared=False,
             port=0,
             uuid=str(uuid.uuid4()),
             restore=False,

@@ -30,7 +30,7 @@ class Hardware:
         # The argv belongs to the key: a device added in a later labkit makes old states unusable.
         shape = (
             astuple(self),
-            argv(self, Boot(), Path("disk"), Path("ram"), shared=False, port=0, uuid="", restore=True),
+            argv(self, Boot(), Path("disk"), port=0, uuid="", restore=True),
         )
         return hashlib.sha256(repr(shape).encode()).hexdigest()[:16]
 
@@ -58,29 +58,21 @@ def argv(
     hardware: Hardware,
     boot: Boot,
     disk: Path,
-    ram: Path | None,
     *,
-    shared: bool,
     port: int,
     uuid: str,
     restore: bool,
 ) -> list[str]:
     """The command line; QEMU is to be started in the machine's folder, where its sockets and logs go.
 
-    ram: the file that guest memory is mapped from, privately unless shared; None for anonymous memory.
     port: on 127.0.0.1 for SSH, 0 for any free one.
     """
     size = f"{hardware.memory_mib}M"
-    memory = (
-        f"memory-backend-file,id=ram,size={size},mem-path={_comma(ram)},share={'on' if shared else 'off'}"
-        if ram
-        else f"memory-backend-ram,id=ram,size={size}"
-    )
     # QEMU 7.2 emulates cmpxchg16b wrongly: Debian 13's kernel panics now and then (list_add corruption).
     cpu = "host" if hardware.accelerator == "kvm" else "max,-cx16"
     accelerator = "kvm" if hardware.accelerator == "kvm" else "tcg,thread=multi"
     words = ["qemu-system-x86_64", "-accel", accelerator, "-cpu", cpu, "-smp", str(hardware.cpus), "-m", size]
-    words += ["-object", memory, "-machine", "q35,memory-backend=ram", "-nodefaults", "-no-user-config"]
+    words += ["-machine", "q35", "-nodefaults", "-no-user-config"]
     words += ["-display", "none", "-uuid", uuid, "-S"]
     # no-flush spares the host's disk: what is written outlives QEMU in the host's cache, though no crash of the host.
     words += ["-blockdev", f"driver=file,filename={_comma(disk)},node-name=file0,cache.no-flush=on"]
@@ -93,16 +85,7 @@ def argv(
         "virtio-net-pci,netdev=net0,romfile=",
     ]
     # The generation id changes with each start, which makes the guest's kernel reseed its random pool.
-    words += [
-        "-device",
-        "virtio-rng-pci",
-        "-device",
-        "vmgenid,guid=auto",
-        "-device",
-        "pvpanic",
-        "-device",
-        "virtio-serial-pci",
-    ]
+    words += ["-device", "virtio-rng-pci", "-device", "vmgenid,guid=auto", "-device", "virtio-serial-pci"]
     words += ["-chardev", f"socket,id=agent,path={AGENT},server=on,wait=off"]
     words += ["-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"]
     words += ["-chardev", f"socket,id=qmp,path={MONITOR},server=on,wait=off", "-mon", "chardev=qmp,mode=control"]

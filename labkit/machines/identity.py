@@ -69,9 +69,7 @@ mkdir -p /root/.ssh
 printf '%s\\n' {quoted["key"]} >/root/.ssh/authorized_keys
 if test -s /run/sshd.pid && read -r pid </run/sshd.pid; then rm /run/sshd.pid; kill -HUP "$pid"
 else pid=; systemctl try-restart ssh.service || systemctl try-restart sshd.service; fi
-date -u -s @{now:.0f} >/dev/null
-printf %s {shlex.quote(entropy)} >/dev/urandom
-printf %s {quoted["name"]} >/proc/sys/kernel/hostname
+{wake_script(now=now, entropy=entropy)}printf %s {quoted["name"]} >/proc/sys/kernel/hostname
 printf '%s\\n' {quoted["name"]} >/etc/hostname
 printf '127.0.0.1 localhost %s\\n' {quoted["name"]} >/etc/hosts
 umask 022

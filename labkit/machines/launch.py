@@ -138,25 +138,18 @@ def overlay(base: Path, target: Path) -> None:
     process.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, target], timeout=60)
 
 
-def migrate(monitor: Monitor, target: Path, *, shared: bool, deadline: Deadline) -> None:
-    """Write the guest's state to target; shared: without its memory, which is in a file of its own."""
-    _ignore_shared(monitor, shared)
+def migrate(monitor: Monitor, target: Path, deadline: Deadline) -> None:
+    """Write the guest's state, memory included, to target."""
     # The default bound of 128 MiB/s is meant for networks; the guest stands still already.
     monitor.execute("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
     monitor.execute("migrate", uri=f"exec:cat >{shlex.quote(str(target))}")
     _wait_migration(monitor, deadline, f"save {target}")
 
 
-def incoming(monitor: Monitor, source: Path, *, shared: bool, deadline: Deadline) -> None:
-    """Load the state at source into a QEMU that waits for one; shared: without its memory, which is mapped."""
-    _ignore_shared(monitor, shared)
+def incoming(monitor: Monitor, source: Path, deadline: Deadline) -> None:
+    """Load the state at source into a QEMU that waits for one."""
     monitor.execute("migrate-incoming", uri=f"exec:cat {shlex.quote(str(source))}")
     _wait_migration(monitor, deadline, f"restore {source}")
-
-
-def _ignore_shared(monitor: Monitor, state: bool) -> None:
-    """Leave mapped memory out of states, or not. It stays set, and a state's reader must have it as its writer had."""
-    monitor.execute("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": state}])
 
 
 def _wait_migration(monitor: Monitor, deadline: Deadline, what: str) -> None:

@@ -1,13 +1,8 @@
 """The qemu provider: machines restored from a live state of their golden image.
 
-    images/KEY/                      golden image: disk.qcow2, kernel, initrd
-    images/KEY/live-HARDWARE/        that image booted once: disk.qcow2 (overlay), ram, state
-    machines/NAME/                   record.json, disk.qcow2 (overlay on the live disk), sockets, logs, known_hosts
-    machines/NAME/clean-HARDWARE/    the live state after it was given this machine's identity; made at its first reset
-
-Guest memory is a file. The boot that makes a live state maps it shared, so that migrating with x-ignore-shared
-writes only the devices' state (half a megabyte); every machine then maps the same file privately, and a restore
-reads that half megabyte (QEMU's docs/system/vm-templating). A halted machine has a whole state of its own.
+images/KEY/                      golden image: disk.qcow2, kernel, initrd
+images/KEY/live-HARDWARE/        that image booted once: disk.qcow2 (overlay), state
+machines/NAME/                   record.json, disk.qcow2 (overlay on the live disk), sockets, logs, known_hosts
 """
 
 from __future__ import annotations
@@ -64,11 +59,23 @@ if TYPE_CHECKING:
 _ADDRESS = "127.0.0.1"
 _RECORD = "record.json"
 _STATE = "state"
-# What the first connection and the first run will read belongs into the state, not to every machine's start.
+# What the first connection and the first run will read belongs into the state, not to every machine's start. A guest
+# that still has some of its boot before it would go on with that after every restore: it is kept once it is idle, which
+# is less than a tenth of one CPU in a second.
 _WARM = """sync
 for file in /usr/sbin/sshd /usr/lib/openssh/sshd* /usr/libexec/openssh/sshd* /bin/sh /usr/bin/env /usr/bin/timeout \\
   /usr/bin/python3 /usr/sbin/runc /usr/bin/runc /usr/bin/crun; do
   test ! -f "$file" || cat "$file" >/dev/null
+done
+round=0
+before=0
+while test "$round" -lt 30; do
+  read -r _ user nice system _ </proc/stat
+  busy=$((user + nice + system))
+  test $((busy - before)) -gt 10 || break
+  before=$busy
+  round=$((round + 1))
+  sleep 1
 done
 """
 _SPACE_LIVE = 1024  # MiB that a live state may take beside its memory
@@ -214,12 +221,7 @@ class QemuMachine:
         self._end()
         fresh = dataclasses.replace(record, ready=False)
         self._save(fresh)
-
-        def again() -> None:
-            clean = self._clean(fresh, image, hardware, live)
-            self._restore(fresh, image, hardware, clean, known=True)
-
-        again_after_panic(again, self._observer)
+        again_after_panic(lambda: self._restore(fresh, image, hardware, live), self._observer)
 
     def start(self) -> None:
         """Go on with a halted machine's state, or boot a crashed one from its own disk; one that runs goes on."""
@@ -231,9 +233,9 @@ class QemuMachine:
         deadline = Deadline.after(self._settings.limits.boot)
         self._end(keep_state=True)
         asleep = state.exists()
-        with self._qemu(hardware, image.boot, disk, None, record.port, restore=asleep) as monitor:
+        with self._qemu(hardware, image.boot, disk, record.port, restore=asleep) as monitor:
             if asleep:
-                incoming(monitor, state, shared=False, deadline=deadline)
+                incoming(monitor, state, deadline)
                 state.unlink()  # the disk goes on from here: this memory would fit it never again
             self._go(monitor, record, deadline, known=asleep)
 
@@ -255,7 +257,7 @@ class QemuMachine:
             require_space(self.folder, _SPACE_LIVE)
             ask(agent, self.folder, "sync", Deadline.after(60), "write its disk")
             monitor.execute("stop")
-            migrate(monitor, part, shared=False, deadline=Deadline.after(self._settings.limits.boot))
+            migrate(monitor, part, Deadline.after(self._settings.limits.boot))
             part.rename(self.folder / _STATE)
             monitor.execute("quit")
         self._end(keep_state=True)
@@ -277,44 +279,20 @@ class QemuMachine:
 
     # -- how ----------------------------------------------------------------------------------------------------
 
-    def _clean(self, record: Record, image: Image, hardware: Hardware, live: Path) -> Path:
-        """The live state with this machine's identity in it, made now if there is none; so a reset need not give it."""
-        final = self.folder / f"clean-{live.name.removeprefix('live-')}"
-        if not final.exists():
-            require_space(self.folder, _SPACE_LIVE)
-            for old in self.folder.glob("clean-*"):
-                shutil.rmtree(old)
-            making = make_folder(self.folder / f"{final.name}.making")
-            ram, disk = making / "ram", making / "disk.qcow2"
-            process.run(["cp", "--reflink=auto", "--sparse=always", live / "ram", ram], timeout=300)
-            overlay(live / "disk.qcow2", disk)
-            deadline = Deadline.after(self._settings.limits.boot)
-            with self._qemu(hardware, image.boot, disk, ram, 0, restore=True, shared=True) as monitor:
-                incoming(monitor, live / _STATE, shared=True, deadline=deadline)
-                with Agent(self.folder) as agent:
-                    monitor.execute("cont")
-                    ask(agent, self.folder, self._introduction(record), deadline, "take its identity")
-                    monitor.execute("stop")
-                    migrate(monitor, making / _STATE, shared=True, deadline=deadline)
-                monitor.execute("quit")
-            self._end()
-            making.rename(final)
-        return final
-
     def _introduction(self, record: Record) -> str:
         _, authorized = identity.client_key(self._settings.home)
         return identity.script(record.identity, authorized, now=time.time(), entropy=secrets.token_hex(64))
 
-    def _restore(self, record: Record, image: Image, hardware: Hardware, live: Path, *, known: bool = False) -> None:
-        """Start on a fresh overlay of the state in live; known: the identity is in it."""
+    def _restore(self, record: Record, image: Image, hardware: Hardware, live: Path) -> None:
+        """Start on a fresh overlay of the state in live."""
         disk = self.folder / "disk.qcow2"
         disk.unlink(missing_ok=True)
         (self.folder / _STATE).unlink(missing_ok=True)
         overlay(live / "disk.qcow2", disk)
         deadline = Deadline.after(self._settings.limits.boot)
-        with self._qemu(hardware, image.boot, disk, live / "ram", record.port, restore=True) as monitor:
-            incoming(monitor, live / _STATE, shared=True, deadline=deadline)
-            self._go(monitor, record, deadline, known=known)
+        with self._qemu(hardware, image.boot, disk, record.port, restore=True) as monitor:
+            incoming(monitor, live / _STATE, deadline)
+            self._go(monitor, record, deadline, known=False)
 
     def _go(self, monitor: Monitor, record: Record, deadline: Deadline, *, known: bool) -> None:
         """Let the guest run, tell it who it is unless it is known to know, pin its key, and see SSH work."""
@@ -338,19 +316,15 @@ class QemuMachine:
         hardware: Hardware,
         boot: Boot,
         disk: Path,
-        ram: Path | None,
         port: int,
         *,
         restore: bool,
-        shared: bool = False,
     ) -> Iterator[Monitor]:
         """A QEMU started in the machine's folder, and its monitor; ended again if the block does not succeed."""
         wanted = self._settings.machine.ssh_port
         ports = [wanted] if wanted else ([port, 0] if port and _free(port) else [0])
         for attempt in ports:
-            words = argv(
-                hardware, boot, disk, ram, shared=shared, port=attempt, uuid=str(uuid.uuid4()), restore=restore
-            )
+            words = argv(hardware, boot, disk, port=attempt, uuid=str(uuid.uuid4()), restore=restore)
             try:
                 monitor = launch(self.folder, words)
                 break
@@ -419,7 +393,7 @@ def _ssh() -> ModuleType:
 
 
 def make_live(folder: Path, image: Image, hardware: Hardware, deadline: Deadline, observer: Observer) -> None:
-    """Boot image in folder and leave disk.qcow2, ram and state there; what stood in folder goes."""
+    """Boot image in folder and leave disk.qcow2 and state there; what stood in folder goes."""
     process.end_owned(folder)
     shutil.rmtree(folder, ignore_errors=True)
     make_folder(folder)
@@ -429,8 +403,6 @@ def make_live(folder: Path, image: Image, hardware: Hardware, deadline: Deadline
         hardware,
         image.boot,
         disk,
-        folder / "ram",
-        shared=True,
         port=0,
         uuid=str(uuid.uuid4()),
         restore=False,
@@ -440,7 +412,7 @@ def make_live(folder: Path, image: Image, hardware: Hardware, deadline: Deadline
     with ended(folder), launch(folder, words) as monitor, Agent(folder) as agent:
         boot_and_run(agent, folder, monitor, _WARM, deadline, observer)
         monitor.execute("stop")
-        migrate(monitor, folder / _STATE, shared=True, deadline=deadline)
+        migrate(monitor, folder / _STATE, deadline)
         monitor.execute("quit")
         deadline.poll(lambda: not process.owned(folder))
     shutil.copyfile(folder / CONSOLE, folder / "boot.log")
