@@ -190,9 +190,13 @@ def end_owned(owner: Path, *, timeout: float = 10) -> int:
 
 
 def _gone(pid: int) -> bool:
-    """Whether a process has let go of its files and sockets; its environment vanishes a moment before that."""
+    """Whether a process has let go of its files and sockets; its environment vanishes a moment before that.
+
+    Its first thread may be a zombie while others, which share them, still end.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state in "ZX" and len(list(Path(f"/proc/{pid}/task").iterdir())) < 2
     except OSError:
         return True
 
