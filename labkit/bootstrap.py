@@ -42,6 +42,9 @@ _DATA = Path(__file__).with_name("bootstrap.toml")
 _PACK_BOUND = 600.0  # seconds to pack one local source
 
 
+_Packages = Mapping[str, Sequence[str]]
+
+
 class Kind(enum.StrEnum):
     """What the script runs on."""
 
@@ -147,8 +150,9 @@ def plan(
 ) -> Plan:
     """Return what to run. packed is tool to its packed source, for each whose source is local. Pure."""
     data, known = _data(), {step.name: step for step in steps()}
+    packages = {**platform.packages, **release.packages}
     resolved = {
-        tool: _resolve(tool, data.sources[tool], source, known[tool], platform, settings, packed.get(tool))
+        tool: _resolve(tool, data.sources[tool], source, known[tool], packages, settings, packed.get(tool))
         for tool, source in settings.sources().items()
     }
     asked = [tool for tool, source in settings.sources().items() if source.way is not Way.AUTO]
@@ -159,14 +163,19 @@ def plan(
     least = _newest(data.sources[tool].go_for(resolved[tool].version) for tool in built & names)
     if settings.go.way is Way.AUTO and not (release.go and _number(release.go) >= _number(least)):
         upstream = parse(data.sources["go"].upstream)
-        resolved["go"] = _resolve("go", data.sources["go"], upstream, known["go"], platform, settings, None)
+        resolved["go"] = _resolve("go", data.sources["go"], upstream, known["go"], packages, settings, None)
     variables = _variables(platform, release, kind, settings)
+    variables |= {f"PACKAGES_{_upper(need)}": " ".join(names) for need, names in packages.items()}
     for found in resolved.values():
         variables |= found.variables
     variables["GO_LEAST"] = least
     fragments: dict[str, render.Fragment] = {}
     for step in chosen:
-        _require_packages(step, resolved.get(step.name), platform)
+        if _wants_packages(step, resolved.get(step.name)) and not packages.get(step.name):
+            raise UsageError(
+                f"{platform.title} names no packages for {step.name}",
+                hint=f"add {step.name} = [...] to [packages] of its platform.toml, or leave it out of `tools`",
+            )
         # What a step needs is part of what it is: a new compiler builds everything anew.
         below = [fragments[name].key for name in (*(step.needs or ()), *step.builds) if name in fragments]
         given = [(name, variables.get(name, "")) for name in step.inputs]
@@ -238,10 +247,10 @@ def _chosen(known: Mapping[str, Step], kind: Kind, wished: Iterable[str], built:
 
 
 def _resolve(
-    tool: str, data: _Tool, source: Source, step: Step, platform: Platform, settings: Settings, packed: Packed | None
+    tool: str, data: _Tool, source: Source, step: Step, packages: _Packages, settings: Settings, packed: Packed | None
 ) -> _Resolved:
     if source.way is Way.AUTO:
-        source = Source(Way.PACKAGE) if platform.packages.get(tool) else parse(data.upstream)
+        source = Source(Way.PACKAGE) if packages.get(tool) else parse(data.upstream)
     url, ref, sums, sha256 = source.where, source.ref, "", settings.sha256(tool)
     built = False
     match source.way:
@@ -268,9 +277,8 @@ def _resolve(
         built = False
     elif built and not step.builds:
         raise UsageError(f"{tool} = {source}: {tool} is not built from source here", hint="name the program itself")
-    prefix = tool.replace("-", "_").upper()
     values = {"FROM": way, "URL": url, "REF": ref, "SHA256": sha256 or "", "SUMS": "" if sha256 else sums}
-    return _Resolved({f"{prefix}_{name}": value for name, value in values.items()}, _version(source), built)
+    return _Resolved({f"{_upper(tool)}_{name}": value for name, value in values.items()}, _version(source), built)
 
 
 def _version(source: Source) -> str:
@@ -304,19 +312,17 @@ def _variables(platform: Platform, release: Release, kind: Kind, settings: Setti
         "LAB_MIRROR": "\n".join(mirror),
         # Empty: whoever called sudo, which only the machine knows.
         "LAB_USER": user.user if user else "",
-        **{f"PACKAGES_{need.replace('-', '_').upper()}": " ".join(got) for need, got in platform.packages.items()},
     }
 
 
-def _require_packages(step: Step, source: _Resolved | None, platform: Platform) -> None:
-    """UsageError where the platform names no packages for a step that installs some."""
-    if source is not None and "package" not in source.variables.values():
-        return
-    if f"PACKAGES_{step.name.replace('-', '_').upper()}" in step.inputs and not platform.packages.get(step.name):
-        raise UsageError(
-            f"{platform.title} names no packages for {step.name}",
-            hint=f"add {step.name} = [...] to [packages] of its platform.toml, or leave {step.name} out of `tools`",
-        )
+def _wants_packages(step: Step, source: _Resolved | None) -> bool:
+    """Whether the tool's own packages are what the step installs."""
+    is_package = source is None or source.variables[f"{_upper(step.name)}_FROM"] == "package"
+    return step.needs is not None and is_package and f"PACKAGES_{_upper(step.name)}" in step.inputs
+
+
+def _upper(name: str) -> str:
+    return name.replace("-", "_").upper()
 
 
 def _step(file: Path) -> Step:

@@ -100,10 +100,13 @@ class Build(Table):
 
 
 class Release(Table):
+    """packages are those that differ from the platform's."""
+
     name: StrictStr
     codename: StrictStr | None = None
     build: Build | None = None
     cloud_image: CloudImage | None = None
+    packages: dict[str, Packages] = Field(default={}, description="a table of lists of package names")
     boxes: dict[VagrantProvider, Box] = Field(default={}, description="tables of boxes, by Vagrant provider")
     go: StrictStr | None = Field(
         default=None, pattern=r"^[0-9]+\.[0-9]+$", description='the version of its Go package in quotes, such as "1.24"'
