@@ -177,7 +177,8 @@ def plan(
                 hint=f"add {step.name} = [...] to [packages] of its platform.toml, or leave it out of `tools`",
             )
         # What a step needs is part of what it is: a new compiler builds everything anew.
-        below = [fragments[name].key for name in (*(step.needs or ()), *step.builds) if name in fragments]
+        needed = (*(step.needs or ()), *(step.builds if step.name in built else ()))
+        below = [fragments[name].key for name in needed]
         given = [(name, variables.get(name, "")) for name in step.inputs]
         key = hashlib.sha256(repr((step.text, given, below)).encode()).hexdigest()[:16]
         fragments[step.name] = render.Fragment(step.number, step.name, step.check, step.text, key)
@@ -259,16 +260,16 @@ def _resolve(
         case Way.RELEASE:
             if not data.url:
                 raise UsageError(f"{tool} = {source}: no releases of {tool} are known", hint=f"take {data.upstream}")
-            way, url, sums = "file", data.url.format(version=source.where, arch="{arch}"), data.sums
+            way, url, sums = "download", data.url.format(version=source.where, arch="{arch}"), data.sums
             sums = sums.replace("{version}", source.where)
         case Way.FILE:
-            way, built = "file", bool(re.search(r"\.(tar(\.[a-z0-9]+)?|t[a-z]z2?|bundle)$", url.partition("?")[0]))
+            way, built = "download", bool(re.search(r"\.(tar(\.[a-z0-9]+)?|t[a-z]z2?|bundle)$", url.partition("?")[0]))
         case Way.GIT:
             way, built = "git", True
         case _:
             assert packed is not None, f"{tool} is not packed"
             way, url, ref, built = "upload", packed.name, packed.ref, packed.built
-    if way == "file" and not (sha256 or sums):
+    if way == "download" and not (sha256 or sums):
         key = f"{tool.replace('-', '_')}_sha256"
         raise UsageError(f"{tool} = {source}: its digest must be known", hint=f"set {key} in labkit.toml")
     if tool == "go":
@@ -317,8 +318,9 @@ def _variables(platform: Platform, release: Release, kind: Kind, settings: Setti
 
 def _wants_packages(step: Step, source: _Resolved | None) -> bool:
     """Whether the tool's own packages are what the step installs."""
-    is_package = source is None or source.variables[f"{_upper(step.name)}_FROM"] == "package"
-    return step.needs is not None and is_package and f"PACKAGES_{_upper(step.name)}" in step.inputs
+    if source is not None:
+        return source.variables[f"{_upper(step.name)}_FROM"] == "package"
+    return step.needs is not None and f"PACKAGES_{_upper(step.name)}" in step.inputs
 
 
 def _upper(name: str) -> str:

@@ -6,6 +6,7 @@ Every value is quoted for the language it lands in by a filter of that language'
 from __future__ import annotations
 
 import base64
+import gzip
 import shlex
 import string
 from collections.abc import Mapping, Sequence
@@ -92,8 +93,9 @@ def user_data(bootstrap_script: str, *, agent: bool, sources: bool) -> str:
     agent: labkit waits at the virtio port, where it hears how that ended.
     sources: what the script wants uploaded lies in the folder sources of the disk that this came on (label cidata).
     """
-    script = base64.b64encode(bootstrap_script.encode()).decode()
-    return _template("user-data.j2", bootstrap_base64=script, agent=agent, sources=sources)
+    # Some clouds take 16 KiB of user-data at most.
+    script = base64.b64encode(gzip.compress(bootstrap_script.encode(), mtime=0)).decode()
+    return _template("user-data.j2", bootstrap=script, agent=agent, sources=sources)
 
 
 def meta_data(instance: str) -> str:
@@ -115,5 +117,5 @@ def _template(name: str, **values: object) -> str:
         lstrip_blocks=True,
         autoescape=False,
     )
-    environment.filters.update(sh=shlex.quote, ruby=ruby)
+    environment.filters.update(sh=shlex.quote, ruby=ruby, one_line=lambda text: " ".join(text.split()))
     return environment.get_template(name).render(**values)
