@@ -7,6 +7,7 @@ empty variable counts as not set. Paths are relative to the file that holds them
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -15,8 +16,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictStr
 
-from labkit import tomlfile
+from labkit import sources, tomlfile
 from labkit.errors import UsageError
+from labkit.sources import Source, Way
 from labkit.tomlfile import Key, Table
 from labkit.words import did_you_mean
 
@@ -49,12 +51,33 @@ def _no_bool(value: object) -> object:
     return value
 
 
+def _origin(value: object) -> object:
+    """Turns text such as package or https://example.org/runc.git#v1.3.0 to a Source."""
+    if not isinstance(value, str):
+        raise ValueError(f"is {value!r}, must be {sources.FORMS}")
+    return sources.parse(value)
+
+
+def _tools(value: object) -> object:
+    """Turns auto to None, and a list, or text as the environment has it, to names."""
+    if isinstance(value, str):
+        value = None if value == "auto" else re.split(r"[,\s]+", value.strip(", "))
+    if value is not None and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+        raise ValueError(f'is {value!r}, must be auto or a list of tools, such as ["go", "docker"]')
+    return value
+
+
 Name = Annotated[StrictStr, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$", description=_NAME)]
 Seconds = Annotated[
     float, BeforeValidator(_no_bool), Field(gt=0, le=86400, description="seconds: above 0, at most 86400 (a day)")
 ]
 Whole = Annotated[int, BeforeValidator(_no_bool)]
+Origin = Annotated[Source, BeforeValidator(_origin)]
+Sha256 = Annotated[StrictStr, Field(pattern="^[0-9a-f]{64}$", description="64 lower-case hex digits")]
 Location = Annotated[Path, Field(description="a path")]
+
+
+_WEB = r"""^https?://[^\s"'\\]+$"""
 
 
 class Machine(Table):
@@ -87,8 +110,24 @@ class Settings(Table):
     image: Literal["auto", "build", "cloud"] = "auto"
     platforms: Location | None = Field(default=None, description="a folder of platforms")
     mirror: StrictStr | None = Field(
-        default=None, pattern=r"""^https?://[^\s"'\\]+$""", description="the http(s) address of a Debian package mirror"
+        default=None, pattern=_WEB, description="the http(s) address of a mirror of the platform's packages"
     )
+    proxy: StrictStr | None = Field(
+        default=None, pattern=_WEB, description="the http(s) address of the proxy that a machine's bootstrap is to use"
+    )
+    tools: Annotated[tuple[StrictStr, ...] | None, BeforeValidator(_tools)] = None
+    go: Origin = Source(Way.AUTO)
+    go_sha256: Sha256 | None = None
+    runc: Origin = Source(Way.AUTO)
+    runc_sha256: Sha256 | None = None
+    crun: Origin = Source(Way.AUTO)
+    crun_sha256: Sha256 | None = None
+    runtime_tools: Origin = Source(Way.AUTO)
+    runtime_tools_sha256: Sha256 | None = None
+    image_tools: Origin = Source(Way.AUTO)
+    image_tools_sha256: Sha256 | None = None
+    box: StrictStr | None = Field(default=None, description="the http(s) address or path of a Vagrant box")
+    box_sha256: Sha256 | None = None
     home: Location
     reports: Location
     jobs: Whole | None = Field(default=None, ge=1, le=256, description="a whole number from 1 to 256")
@@ -96,7 +135,17 @@ class Settings(Table):
     machine: Machine = Machine()
     limits: Limits = Limits()
 
+    def sources(self) -> dict[str, Source]:
+        """Return where each tool that has such a setting comes from, by the name of its bootstrap step."""
+        return {name.replace("_", "-"): getattr(self, name) for name in _SOURCES}
 
+    def sha256(self, tool: str) -> str | None:
+        """Return the digest that was given for what is fetched of a tool."""
+        digest: str | None = getattr(self, f"{tool.replace('-', '_')}_sha256")
+        return digest
+
+
+_SOURCES = tuple(name for name, field in Settings.model_fields.items() if field.annotation is Source)
 _PATHS: set[Key] = {("platforms",), ("home",), ("reports",)}
 _FLAGS: dict[str, Key] = {"machine": ("machine", "name")}  # where flag and key are not the same word
 
@@ -120,7 +169,12 @@ def load(
         table = data
         for part in key[:-1]:
             table = table.setdefault(str(part), {})
-        table[str(key[-1])] = _absolute(value, base, source, environ) if key in _PATHS else value
+        if key in _PATHS or (key == ("box",) and "://" not in str(value)):
+            value = _absolute(value, base, source, environ)
+        elif key[0] in _SOURCES and isinstance(value, str) and _is_local(value):
+            path, hash_, ref = value.rpartition("#") if "#" in value else (value, "", "")
+            value = f"{_absolute(path, base, source, environ)}{hash_}{ref}"
+        table[str(key[-1])] = str(value) if key == ("box",) else value
         sources[key] = source
 
     put(("home",), _default_home(environ), "the default", cwd)
@@ -134,6 +188,12 @@ def load(
         if value is not None and value is not False:
             put(_FLAGS.get(flag, (flag,)), value, f"--{flag}", cwd)
     return tomlfile.check(Settings, data, lambda key: sources.get(key, str(file)))
+
+
+def _is_local(value: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return sources.parse(value).way is Way.LOCAL
+    return False
 
 
 def _find(cwd: Path, environ: Mapping[str, str]) -> Path | None:

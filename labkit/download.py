@@ -18,6 +18,7 @@ from urllib3.exceptions import HTTPError
 from labkit.deadline import Deadline
 from labkit.errors import ImageError
 from labkit.files import disk_errors, locked, make_folder, require_space
+from labkit.platforms import Download
 from labkit.text import printable
 
 _ATTEMPTS = 4  # in a row that bring nothing new
@@ -137,6 +138,15 @@ def _file_name(url: str) -> str:
 def _hash(path: Path, algorithm: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def expected(image: Download) -> Digest:
+    """The digest that the image must have: pinned, else as its list has it now. ImageError where there is none."""
+    for name, value in (("sha256", image.sha256), ("sha512", image.sha512)):
+        if value is not None:
+            return Digest(name, value)
+    assert image.checksums is not None  # platforms.py refuses an image without any digest
+    return listed_digest(image.checksums, image.url)
 
 
 def listed_digest(checksums: str, url: str) -> Digest:

@@ -14,10 +14,13 @@ import os
 import shlex
 import shutil
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from labkit import download, process, render
+from labkit import bootstrap, download, process, render
+from labkit.bootstrap import Kind, Upload
 from labkit.config import Settings
 from labkit.deadline import Deadline
 from labkit.download import Digest
@@ -36,7 +39,7 @@ _SPACE_BUILD = 2048  # MiB, with the root file system once as tar, once unpacked
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that goes into a golden image."""
+    """Everything that goes into a golden image. uploads count with their content, which the bootstrap script names."""
 
     platform: str
     release: str
@@ -50,10 +53,14 @@ class Recipe:
     url: str | None = None
     digest: Digest | None = None
     form: int = _FORMAT
+    uploads: tuple[Upload, ...] = ()
 
     @property
     def key(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if name != "uploads"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +73,14 @@ class Image:
     boot: Boot
 
 
-def recipe(platform: Platform, release: Release, settings: Settings) -> Recipe:
-    """What the golden image of this release is made of. Raises UsageError where the wished source does not exist."""
+def recipe(platform: Platform, release: Release, settings: Settings, needs: Sequence[str] = ()) -> Recipe:
+    """What the golden image of this release is made of, with the tools that needs names.
+
+    Raises UsageError where the wished source does not exist.
+    """
     source = settings.image if settings.image != "auto" else ("build" if release.build else "cloud")
     common = (platform.name, release.name, f"{platform.title} {release.name}", source)
-    script = render.bootstrap(platform.name, release.name, source, platform.packages.get("lab", ()))
+    plan = bootstrap.prepare(platform, release, Kind(source), settings, needs)
     if source == "build":
         if release.build is None:
             raise UsageError(
@@ -79,20 +89,18 @@ def recipe(platform: Platform, release: Release, settings: Settings) -> Recipe:
         made = release.build
         return Recipe(
             *common,
-            script,
+            plan.script,
             settings.machine.disk,
             suite=made.suite,
             packages=tuple(made.packages),
             mirror=settings.mirror,
+            uploads=plan.uploads,
         )
     cloud = release.cloud_image
     if cloud is None:
         raise UsageError(f"{common[2]} has no cloud image in its platform.toml", hint="use image = build")
-    pinned = next((Digest(name, value) for name in ("sha256", "sha512") if (value := getattr(cloud, name))), None)
-    if pinned is None:
-        assert cloud.checksums is not None  # platforms.py refuses an image without any digest
-        pinned = download.listed_digest(cloud.checksums, cloud.url)
-    return Recipe(*common, script, settings.machine.disk, url=cloud.url, digest=pinned)
+    digest = download.expected(cloud)
+    return Recipe(*common, plan.script, settings.machine.disk, url=cloud.url, digest=digest, uploads=plan.uploads)
 
 
 class Images:
@@ -135,7 +143,7 @@ class Images:
                     self._build(wanted, making)
                 else:
                     self._first_boot(wanted, making, hardware)
-                write_atomic(making / "image.json", json.dumps(asdict(wanted), indent=1))
+                write_atomic(making / "image.json", json.dumps(wanted.to_json(), indent=1))
                 final = self.folder / wanted.key
                 shutil.rmtree(final, ignore_errors=True)
                 making.rename(final)
@@ -202,10 +210,11 @@ class Images:
         )
         disk = making / "disk.qcow2"
         seed = making / "seed.iso"
-        seed.write_bytes(
-            importlib.import_module("labkit.seed").seed_iso(
-                render.user_data(wanted.bootstrap), render.meta_data(f"labkit-{wanted.key}")
-            )
+        importlib.import_module("labkit.seed").write_iso(
+            seed,
+            render.user_data(wanted.bootstrap, agent=True, sources=bool(wanted.uploads)),
+            render.meta_data(f"labkit-{wanted.key}"),
+            {PurePosixPath(upload.remote).name: upload.local for upload in wanted.uploads},
         )
         self._observer.step(f"booting {wanted.title} for the first time ({hardware.accelerator}), to bootstrap it")
         words = argv(
@@ -239,8 +248,10 @@ def mmdebstrap(wanted: Recipe, script: Path, target: Path) -> list[str | Path]:
     excluded = ("doc", "man", "locale", "info", "lintian")
     hooks = [
         f"copy-in {shlex.quote(str(script))} /",
+        f'mkdir -p "$1{bootstrap.SOURCES}"',
+        *(f"upload {shlex.quote(str(upload.local))} {shlex.quote(upload.remote)}" for upload in wanted.uploads),
         'chroot "$1" /bin/sh /bootstrap',
-        'rm "$1/bootstrap"',
+        f'rm -r "$1/bootstrap" "$1{bootstrap.SOURCES}"',
     ]
     return [
         "mmdebstrap",

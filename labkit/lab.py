@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from labkit import doctor, platforms, process, runs, runtimes, suites
+from labkit import bootstrap, doctor, download, platforms, process, runs, runtimes, suites
 from labkit import render as rendering
+from labkit.bootstrap import Kind
 from labkit.config import Settings
 from labkit.deadline import Deadline
 from labkit.endpoint import shell_argv
@@ -132,21 +134,58 @@ def report(settings: Settings, run: str | None = None) -> Outcome:
 
 
 def render(settings: Settings, out: Path) -> list[Path]:
-    """Write what makes a lab of the platform's release: the bootstrap script and cloud-init's files; the paths."""
+    """Write what makes a lab of the platform's release without labkit; the paths.
+
+    The bootstrap script for any host, a Vagrantfile that runs it, cloud-init's files that do, and in sources/ what it
+    wants uploaded. Only the Vagrantfile may need the network, for a box whose digest is in a list: it comes last.
+    """
     platform, release = _platform(settings)
-    source = settings.image if settings.image != "auto" else ("build" if release.build else "cloud")
-    packages = platform.packages.get("lab", ())
-    script = rendering.bootstrap(platform.name, release.name, source, packages)
+    plan = bootstrap.prepare(platform, release, Kind.VAGRANT, settings, ())
+    name = f"{platform.name}-{release.name}"
+    script = f"bootstrap-{platform.name}.sh"
     made = {
-        f"bootstrap-{platform.name}.sh": script,
-        "user-data": rendering.user_data(rendering.bootstrap(platform.name, release.name, "cloud", packages)),
-        "meta-data": rendering.meta_data(f"labkit-{platform.name}-{release.name}"),
+        script: plan.script,
+        "user-data": rendering.user_data(plan.script, agent=False, sources=bool(plan.uploads)),
+        "meta-data": rendering.meta_data(f"labkit-{name}"),
     }
+    uploads = {f"sources/{PurePosixPath(upload.remote).name}": upload for upload in plan.uploads}
     with disk_errors(out):
-        make_folder(out)
-        for name, text in made.items():
-            write_atomic(out / name, text, mode=0o755 if name.endswith(".sh") else 0o644)
-    return [out / name for name in made]
+        make_folder(out / "sources" if uploads else out)
+        for file, text in made.items():
+            write_atomic(out / file, text, mode=0o755 if file == script else 0o644)
+        for file, upload in uploads.items():
+            shutil.copyfile(upload.local, out / file)
+        values = rendering.VagrantValues(
+            machine=settings.machine.name or name,
+            hostname=_hostname(settings.machine.name or name),
+            boxes=vagrant_boxes(platform, release, settings),
+            cpus=settings.machine.cpus,
+            memory=settings.machine.memory,
+            script=script,
+            uploads=[(file, upload.remote) for file, upload in uploads.items()],
+            emulated={"tcg": True, "kvm": False}.get(settings.machine.accelerator),
+        )
+        write_atomic(out / "Vagrantfile", rendering.vagrantfile(values))
+    return [out / file for file in (*made, *uploads, "Vagrantfile")]
+
+
+def vagrant_boxes(platform: Platform, release: Release, settings: Settings) -> list[rendering.VagrantBox]:
+    """Return the boxes for the release: the settings' own, else those of its file, else one that is made beside the
+    Vagrantfile. ImageError where a digest cannot be had.
+    """
+    name = f"labkit/{platform.name}-{release.name}"
+    if settings.box:
+        return [rendering.VagrantBox(None, name, settings.box, settings.box_sha256 and "sha256", settings.box_sha256)]
+    boxes = []
+    for provider, box in release.boxes.items():
+        digest = download.expected(box)
+        boxes.append(rendering.VagrantBox(provider, name, box.url, digest.algorithm, digest.hex))
+    return boxes or [rendering.VagrantBox(None, name, f"{platform.name}-{release.name}.box")]
+
+
+def _hostname(name: str) -> str:
+    """The name as Vagrant takes it for a host: a letter or digit at both ends."""
+    return re.sub(r"[^a-z0-9-]+", "-", name).strip("-") or "labkit"
 
 
 def _up(machine: Machine, settings: Settings, platform: Platform, release: Release, observer: Observer) -> MachineInfo:

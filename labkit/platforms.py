@@ -6,6 +6,7 @@ and defaults that are not there are errors that name file and key.
 
 from __future__ import annotations
 
+import enum
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,16 @@ User = Annotated[
 ]
 
 
+class VagrantProvider(enum.StrEnum):
+    """What Vagrant can make machines with; the value is Vagrant's own name for it."""
+
+    LIBVIRT = "libvirt"
+    VIRTUALBOX = "virtualbox"
+    VMWARE = "vmware_desktop"
+    PARALLELS = "parallels"
+    HYPERV = "hyperv"
+
+
 class Download(Table):
     """A file on the web with exactly one way to know that it is the right one.
 
@@ -76,9 +87,7 @@ class CloudImage(Download):
 
 
 class Box(Download):
-    """A Vagrant box for one provider, named by address: registries come and go."""
-
-    provider: Literal["libvirt", "virtualbox"]
+    """A Vagrant box for one provider, named by address: registries come and go. user is who Vagrant logs in as."""
 
 
 class Build(Table):
@@ -91,32 +100,43 @@ class Build(Table):
 
 
 class Release(Table):
+    """packages are those that differ from the platform's."""
+
     name: StrictStr
     codename: StrictStr | None = None
     build: Build | None = None
     cloud_image: CloudImage | None = None
-    box: Box | None = None
+    packages: dict[str, Packages] = Field(default={}, description="a table of lists of package names")
+    boxes: dict[VagrantProvider, Box] = Field(default={}, description="tables of boxes, by Vagrant provider")
+    go: StrictStr | None = Field(
+        default=None, pattern=r"^[0-9]+\.[0-9]+$", description='the version of its Go package in quotes, such as "1.24"'
+    )
 
     @property
     def images(self) -> list[str]:
-        """The ways to a machine of this release: build, cloud_image, box."""
-        return [key for key in ("build", "cloud_image", "box") if getattr(self, key) is not None]
+        """The ways to a machine of this release: build, cloud_image, boxes."""
+        return [key for key in ("build", "cloud_image", "boxes") if getattr(self, key)]
 
     @model_validator(mode="after")
     def _some_image(self) -> Self:
         if not self.images:
-            raise ValueError("must have a build, a cloud_image or a box")
+            raise ValueError("must have a build, a cloud_image or boxes")
         return self
 
 
 class Platform(Table):
-    """family tells which package names apply (labkit/runtimes); packages is need to package names."""
+    """family tells which package names apply (labkit/runtimes) and which installer; packages is need to package names,
+    a need mostly being a bootstrap step; mirror may use {mirror}, {codename} and {release}.
+    """
 
     name: StrictStr
     title: StrictStr
     family: StrictStr
     default: StrictStr = Field(description='a release in quotes, such as "13"')
     packages: dict[str, Packages] = Field(default={}, description="a table of lists of package names")
+    mirror: tuple[StrictStr, ...] = Field(
+        default=(), description="what a mirror holds: apt's lines or dnf's addresses, with {mirror} and {codename}"
+    )
     releases: dict[str, Release]
 
     @model_validator(mode="after")

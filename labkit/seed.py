@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from pathlib import Path
 
 import pycdlib
 
 
-def seed_iso(user_data: str, meta_data: str) -> bytes:
-    """A NoCloud seed: an ISO 9660 image labelled cidata with cloud-init's two files."""
+def write_iso(path: Path, user_data: str, meta_data: str, sources: Mapping[str, Path]) -> None:
+    """Write a NoCloud seed: an ISO 9660 image labelled cidata with cloud-init's two files.
+
+    sources is name to file; they come into its folder sources.
+    """
     image = pycdlib.PyCdlib()
     image.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident="cidata")
     for name, text in (("user-data", user_data), ("meta-data", meta_data)):
         data = text.encode()
         short = name.replace("-", "").upper()[:8]
         image.add_fp(io.BytesIO(data), len(data), f"/{short}.;1", rr_name=name, joliet_path=f"/{name}")
-    out = io.BytesIO()
-    image.write_fp(out)
+    if sources:
+        image.add_directory("/SOURCES", rr_name="sources", joliet_path="/sources")
+    for number, (name, file) in enumerate(sources.items()):
+        image.add_file(str(file), f"/SOURCES/{number}.;1", rr_name=name, joliet_path=f"/sources/{name[:64]}")
+    image.write(str(path))
     image.close()
-    return out.getvalue()

@@ -1,83 +1,269 @@
-"""The bootstrap's steps: their form, and what the packages step asks a distribution's tools for.
+"""The bootstrap as text: the form of its steps, what a plan takes in, and that no value breaks out of the script.
 
-The tools are stand-ins that keep a list of what is installed; tests/test_cloud_image.py has the real ones.
+tests/test_bootstrap_runs.py runs it.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
+import itertools
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from labkit import platforms, render
+from labkit import bootstrap, config, platforms, render
+from labkit.bootstrap import Kind, Packed, Plan
+from labkit.config import Settings
+from labkit.errors import UsageError
 
-STEPS = render.steps()
+STEPS = bootstrap.steps()
+TOOLS = [step.name for step in STEPS if step.needs is not None]
 FOLDERS = platforms.folders()
+PLATFORMS = [platforms.load(name, FOLDERS) for name in platforms.names(FOLDERS)]
+RELEASES = [(platform.name, release) for platform in PLATFORMS for release in platform.releases]
+SUM = "0" * 64
+# Each tool by each way that it has.
+WAYS: list[dict[str, object]] = [
+    {},
+    {"go": "release:1.27.3", "runc": "release:1.3.0", "crun": "release:1.20", "crun_sha256": SUM},
+    {
+        "go": "https://example.org/go.tar.gz", "go_sha256": SUM, "runc": "https://example.org/runc.git#v1.5.1",
+        "crun": "https://example.org/crun", "crun_sha256": SUM, "runtime_tools": "https://example.org/a.tar.gz",
+        "runtime_tools_sha256": SUM, "image_tools": "https://example.org/a.git", "mirror": "http://example.org/mirror",
+        "proxy": "http://proxy:3128",
+    },
+]  # fmt: skip
 
-TOOLS = {
-    "dpkg-query": 'grep -qx "$4" installed && echo installed',
-    "apt-get": 'echo "apt-get $*" >>calls; case $* in *install*) . ./install ;; esac',
-    "rpm": 'grep -qx "$3" installed',
-    "dnf": 'echo "dnf $*" >>calls; . ./install',
-    "sleep": 'echo "sleep $1" >>calls',
-}
-DEBIAN, FEDORA = ("dpkg-query", "apt-get"), ("rpm", "dnf")
+
+def settings(tmp_path: Path, **values: object) -> Settings:
+    return config.load(values, cwd=tmp_path, environ={"HOME": str(tmp_path)})
+
+
+def plan(
+    wanted: Settings, kind: Kind = Kind.BUILD, name: str = "debian", release: str | None = None, **more: Any
+) -> Plan:
+    platform = platforms.load(name, FOLDERS)
+    return bootstrap.plan(platform, platform.release(release), kind, wanted, **more)
+
+
+def shellcheck(script: str) -> str:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed")
+    return subprocess.run(["shellcheck", "-s", "sh", "-"], input=script, text=True, capture_output=True).stdout
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
-def test_a_step_says_what_it_is_for(step: render.Step) -> None:
-    head = [line.removeprefix("# ").partition(": ") for line in step.text.splitlines()[:3]]
-    assert [key for key, _, text in head if text] == ["purpose", "inputs", "check"]
+def test_a_step_declares_what_it_uses(step: bootstrap.Step) -> None:
+    code = "\n".join(line for line in step.text.splitlines() if not line.startswith("#"))
+    used = set(re.findall(r"\$\{?((?:PACKAGES|[A-Z_]+_(?:FROM|URL|REF|SHA256|SUMS|LEAST))\w*)", code))
+    assert used - {"PACKAGES_DOWNLOAD"} <= set(step.inputs)
+    assert step.check != "true"
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
-@pytest.mark.parametrize("source", ["build", "cloud"])
-def test_the_whole_script_is_clean(source: str) -> None:
-    script = render.bootstrap("debian", "13", source, ["runc", "crun"])
-    done = subprocess.run(["shellcheck", "-s", "sh", "-"], input=script, text=True, capture_output=True)
-    assert done.stdout == ""
+def test_steps_come_after_what_they_need() -> None:
+    order = [step.name for step in STEPS]
+    assert len(set(order)) == len(order)
+    for step in STEPS:
+        for needed in (*(step.needs or ()), *step.builds):
+            assert order.index(needed) < order.index(step.name)
+
+
+def test_a_step_without_a_proper_head_is_a_bug(tmp_path: Path) -> None:
+    (tmp_path / "10-x.sh").write_text("# purpose: none\n# check: true\n")
+    with pytest.raises(ValueError, match="does not say its inputs"):
+        bootstrap.steps(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "release"), RELEASES)
+def test_every_script_is_clean(tmp_path: Path, name: str, release: str) -> None:
+    for kind in Kind:
+        for ways in WAYS if kind is Kind.HOST else WAYS[:1]:
+            assert shellcheck(plan(settings(tmp_path, **ways), kind, name, release).script) == "", (kind, ways)
 
 
 @pytest.mark.parametrize("name", platforms.names(FOLDERS))
-def test_every_platform_names_what_the_lab_needs(name: str) -> None:
+def test_every_platform_has_what_every_tool_needs(tmp_path: Path, name: str) -> None:
+    chosen = plan(settings(tmp_path, tools=TOOLS), Kind.HOST, name).steps
+    assert set(TOOLS) <= set(chosen)
     needed = " ".join(platforms.load(name, FOLDERS).packages["lab"])
     assert all(word in needed for word in ("busybox", "runc", "crun", "python3"))
 
 
-def packages(folder: Path, tools: tuple[str, ...], installed: str, outcomes: str) -> tuple[int, list[str]]:
-    """Run the step; its exit status, and the calls. outcomes: exit statuses of the installer, one digit each."""
-    for name in (*tools, "sleep"):
-        (folder / name).write_text(f"#!/bin/sh\n{TOOLS[name]}\n")
-        (folder / name).chmod(0o755)
-    for name in ("grep", "sh"):
-        (folder / name).symlink_to(str(shutil.which(name)))
-    (folder / "calls").touch()
-    (folder / "installed").write_text(installed.replace(" ", "\n"))
-    (folder / "outcomes").write_text(outcomes)
-    (folder / "install").write_text('read -r all <outcomes; echo "${all#?}" >outcomes; exit "${all%"${all#?}"}"\n')
-    [text] = [step.text for step in STEPS if step.name == "05-packages"]
-    environment = {"PATH": str(folder), "LAB_PACKAGES": "busybox runc crun"}
-    done = subprocess.run(["/bin/sh", "-euc", text], cwd=folder, env=environment, capture_output=True, text=True)
-    return done.returncode, (folder / "calls").read_text().splitlines()
+def test_an_image_has_nothing_that_is_not_asked_for(tmp_path: Path) -> None:
+    always = ("packages", "agent", "sshd", "quiet", "own-image", "labels")
+    assert plan(settings(tmp_path), Kind.BUILD).steps == always
+    assert plan(settings(tmp_path), Kind.CLOUD).steps == tuple(name for name in always if name != "own-image")
+    assert plan(settings(tmp_path, tools=["jq"])).steps == ("packages", "jq", *always[1:])
+    assert plan(settings(tmp_path, runc="package")).steps == ("packages", "runc", *always[1:])
 
 
-@pytest.mark.parametrize("tools", [DEBIAN, FEDORA], ids=["debian", "fedora"])
-def test_nothing_is_asked_for_that_is_there(tmp_path: Path, tools: tuple[str, ...]) -> None:
-    assert packages(tmp_path, tools, "crun busybox runc", "") == (0, [])
+@pytest.mark.parametrize("kind", [Kind.VAGRANT, Kind.HOST])
+def test_what_is_not_labkits_own_keeps_its_sshd_and_timers(tmp_path: Path, kind: Kind) -> None:
+    found = plan(settings(tmp_path), kind)
+    assert not {"agent", "sshd", "quiet", "own-image", "labels"} & set(found.steps)
+    assert not re.search(r"sshd_config|authorized_keys|systemctl.* mask|machine-id", found.script)
+    assert ("updates" in found.steps) == (kind is Kind.VAGRANT)
 
 
-def test_debian_gets_what_is_missing_and_fails_after_four_times(tmp_path: Path) -> None:
-    update = "apt-get -q update"
-    install = (
-        "apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 --no-install-recommends install busybox crun"
-    )
-    status, calls = packages(tmp_path, DEBIAN, "runc", "1111")
-    assert status == 1
-    assert calls == [call for pause in (5, 15, 45, 0) for call in (update, install, f"sleep {pause}")]
+def test_what_is_built_brings_what_it_is_built_with(tmp_path: Path) -> None:
+    built = plan(settings(tmp_path, runc="https://example.org/runc.git")).steps
+    assert built[:5] == ("packages", "toolchain", "libseccomp", "go", "runc")
+    released = plan(settings(tmp_path, runc="release:1.3.0")).steps
+    assert released[:2] == ("packages", "runc")
+    assert {"toolchain", "go", "runtime-tools"} <= set(plan(settings(tmp_path), needs=["runtime-tools"]).steps)
 
 
-def test_fedora_gets_what_is_missing_at_the_second_time(tmp_path: Path) -> None:
-    install = "dnf -y --setopt=install_weak_deps=False install busybox crun"
-    assert packages(tmp_path, FEDORA, "runc", "10") == (0, [install, "sleep 5", install])
+@pytest.mark.parametrize(
+    ("release", "runc", "go", "least"),
+    [
+        ("13", "https://example.org/runc.git#v1.3.2", "package", "1.23"),
+        ("13", "https://example.org/runc.git#release-1.4", "package", "1.24"),
+        ("13", "https://example.org/runc.git#v1.5.0", "download", "1.25"),
+        ("13", "https://example.org/runc.git#main", "download", "1.25"),
+        ("12", "https://example.org/runc.git#v1.1.15", "package", "1.18"),
+        ("12", "https://example.org/runc.git#v1.2.0", "download", "1.22"),
+    ],
+)
+def test_the_distributions_go_is_taken_where_it_is_new_enough(
+    tmp_path: Path, release: str, runc: str, go: str, least: str
+) -> None:
+    script = plan(settings(tmp_path, runc=runc), release=release).script
+    assert f"\nGO_FROM={go}\n" in script
+    assert f"\nGO_LEAST={least}\n" in script
+    assert ("\nGO_URL='https://go.dev/dl/go1." in script) == (go == "download")
+    given = plan(settings(tmp_path, runc=runc, go="package"), release=release).script
+    assert "\nGO_FROM=package\n" in given
+
+
+def test_a_step_runs_anew_where_it_or_what_it_needs_has_changed(tmp_path: Path) -> None:
+    def keys(**values: object) -> dict[str, str]:
+        script = plan(settings(tmp_path, **values), Kind.HOST).script
+        return dict(re.findall(r"^if begin \d+ (\S+) (\w+);", script, re.MULTILINE))
+
+    before = keys(runc="https://example.org/runc.git#v1.3.0")
+    assert keys(runc="https://example.org/runc.git#v1.3.0", proxy="http://proxy") == before
+    after = keys(runc="https://example.org/runc.git#v1.3.1")
+    assert {name for name, key in after.items() if before[name] != key} == {"runc"}
+    after = keys(runc="https://example.org/runc.git#v1.3.0", go="release:1.26.0")
+    assert {name for name, key in after.items() if before[name] != key} == {"go", "runc", "runtime-tools"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tools": ["dokcer"]}, "unknown tool 'dokcer'; did you mean 'docker'"),
+        ({"tools": ["sshd"]}, "unknown tool 'sshd'"),
+        ({"go": "https://example.org/go.tar.gz"}, "its digest must be known"),
+        ({"go": "https://example.org/go.git"}, "Go is not built from source here"),
+        ({"crun": "release:1.20"}, "its digest must be known"),
+        ({"crun": "https://example.org/crun.git"}, "crun is not built from source here"),
+        ({"image_tools": "release:1.0"}, "no releases of image-tools are known"),
+        ({"runtime_tools": "package"}, "Debian names no packages for runtime-tools"),
+    ],
+)
+def test_what_cannot_be_had_is_told(tmp_path: Path, values: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan(settings(tmp_path, **values))
+    assert message in caught.value.message
+    assert caught.value.hint
+
+
+def git(folder: Path, *words: str) -> str:
+    named = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "init.defaultBranch=main"]
+    argv = ["git", *named, *words]
+    return subprocess.run(argv, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "it's a #repository"
+    folder.mkdir()
+    git(folder, "init", "-q")
+    (folder / "Makefile").write_text("all:\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "one")
+    git(folder, "tag", "v1.3.0")
+    return folder
+
+
+def pack(tmp_path: Path, text: str) -> Packed:
+    found = settings(tmp_path, runc=text)
+    return bootstrap.pack("runc", found.runc, tmp_path / "sources")
+
+
+def test_a_local_repository_becomes_a_bundle_named_by_its_commit(tmp_path: Path, repository: Path) -> None:
+    packed = pack(tmp_path, f"{repository}#v1.3.0")
+    commit = git(repository, "rev-parse", "HEAD")
+    assert (packed.name, packed.ref, packed.built) == (f"runc-{commit[:16]}.bundle", commit, True)
+    git(tmp_path, "clone", "-q", str(packed.local), "clone")
+    assert git(tmp_path / "clone", "rev-parse", "v1.3.0") == commit
+    git(repository, "branch", "other")
+    assert pack(tmp_path, f"{repository}#") == packed
+    with pytest.raises(UsageError, match=r"has no v9"):
+        pack(tmp_path, f"{repository}#v9")
+
+
+def test_a_folder_becomes_an_archive_named_by_its_content(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub" / "file").write_text("x")
+    first, second = pack(tmp_path, f"{tmp_path}/a"), pack(tmp_path, f"{tmp_path}/b")
+    assert first == second
+    (tmp_path / "b" / "sub" / "file").write_text("y")
+    assert pack(tmp_path, f"{tmp_path}/b").name != first.name
+    with pytest.raises(UsageError, match="is no git repository"):
+        pack(tmp_path, f"{tmp_path}/a#main")
+    with pytest.raises(UsageError, match="none does not exist"):
+        pack(tmp_path, f"{tmp_path}/none")
+
+
+def test_a_program_is_not_built_and_its_path_does_not_matter(tmp_path: Path) -> None:
+    keys = set()
+    for name in ("one", "two"):
+        path = tmp_path / name
+        path.write_bytes(b"\x7fELF...")
+        platform = platforms.load("debian", FOLDERS)
+        made = bootstrap.prepare(platform, platform.release(None), Kind.BUILD, settings(tmp_path, runc=str(path)))
+        [upload] = made.uploads
+        assert upload.local == path
+        assert re.fullmatch(r"/var/lib/labkit/sources/runc-[0-9a-f]{16}", upload.remote)
+        assert "go" not in made.steps
+        keys.add(made.key)
+    assert len(keys) == 1
+
+
+HOSTILE = "a b'c\"d`touch pwned`$(touch pwned)#{1}\\\n\r\ntouch pwned\n;touch pwned&"
+
+
+def test_no_value_breaks_out_of_the_script(tmp_path: Path) -> None:
+    """The variables of a script whose platform is hostile, as sh reads them."""
+    sneaky = "$(touch${IFS}pwned);`touch${IFS}pwned`"
+    hostile = {"title": HOSTILE, "mirror": (HOSTILE, "{mirror}/x")}
+    platform = platforms.load("debian", FOLDERS).model_copy(update=hostile)
+    runc = f"https://example.org/{sneaky}.git"
+    wanted = settings(tmp_path, proxy=f"http://example.org/{sneaky}", mirror=f"http://example.org/{sneaky}", runc=runc)
+    script = bootstrap.plan(platform, platform.release(None), Kind.HOST, wanted).script
+    assert shellcheck(script) == ""
+    head = script.partition("# What the steps share")[0]
+    names = ("LAB_MIRROR", "http_proxy", "RUNC_URL")
+    shown = "".join(f"printf '%s\\0' \"${name}\"\n" for name in names)
+    done = subprocess.run(["sh"], input=(head + shown).encode(), cwd=tmp_path, capture_output=True, check=True)
+    assert done.stdout.decode().split("\0")[:-1] == [f"{HOSTILE}\n{wanted.mirror}/x", wanted.proxy, wanted.runc.where]
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_user_data_carries_the_script(tmp_path: Path) -> None:
+    script = plan(settings(tmp_path), Kind.VAGRANT).script
+    for agent, sources in itertools.product((True, False), repeat=2):
+        text = render.user_data(script, agent=agent, sources=sources)
+        [packed] = re.findall(r"content: (\S+)", text)
+        assert gzip.decompress(base64.b64decode(packed)).decode() == script
+        assert len(text) < 16384
+        assert ("labkit-agent" in text, "cidata" in text) == (agent, sources)
+        command = text.partition("    - |\n")[2]
+        assert shellcheck(command) == ""

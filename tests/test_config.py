@@ -76,7 +76,7 @@ def test_the_data_folder_of_xdg(tmp_path: Path) -> None:
         ("[limits]\nboot = nan", "labkit.toml: limits.boot is nan, must be seconds: above 0, at most 86400"),
         ("release = 13", 'labkit.toml: release is 13, must be a release in quotes, such as "13"'),
         ('provider = "qmeu"', "labkit.toml: provider is 'qmeu', must be 'auto' or 'qemu'; did you mean 'qemu'?"),
-        ('mirror = "ftp://x"', "labkit.toml: mirror is 'ftp://x', must be the http(s) address of a Debian"),
+        ('mirror = "ftp://x"', "labkit.toml: mirror is 'ftp://x', must be the http(s) address of a mirror"),
         ('machine = "mine"', "labkit.toml: machine is 'mine', must be a table: [machine]"),
         ("home = 3", "labkit.toml: home is 3, must be a path"),
         ("a = = 1", "labkit.toml:1:5: is not TOML: Invalid value"),

@@ -20,9 +20,9 @@ LAYERS = [
     {"images"},
     {"machines.launch"},
     {"machines.agent", "machines.accelerator", "machines.identity", "machines.hardware", "machines"},
-    {"suites", "suites.spec", "reports", "runtimes"},
+    {"suites", "suites.spec", "reports", "runtimes", "bootstrap"},
     {"ssh", "qmp", "download", "process", "platforms", "render", "results", "observer", "suites.labkit_spec"},
-    {"files", "seed", "endpoint", "tap", "config", "tomlfile", "words", "deadline", "resources"},
+    {"files", "seed", "endpoint", "tap", "config", "sources", "tomlfile", "words", "deadline", "resources"},
     {"errors", "text"},
 ]
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}

@@ -1,6 +1,7 @@
 # purpose: an SSH server with keys only, one host key, and no PAM session for each connection
 # inputs: none
-# check: sshd -t
+# check: mkdir -p /run/sshd && sshd -t
+# on: build cloud
 #
 # Without PAM no logind session and no user manager starts beside the runtime under test, and a command takes a
 # quarter of the time under emulation. The host key made here lives until the machine is given its own.

@@ -1,0 +1,7 @@
+# purpose: a clock that stays right: certificates and TLS depend on it
+# inputs: PACKAGES_TIME
+# check: have chronyd
+# needs: none
+# shellcheck disable=SC2086
+install_packages $PACKAGES_TIME
+start_unit chrony.service chronyd.service

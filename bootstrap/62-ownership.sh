@@ -1,0 +1,5 @@
+# purpose: the lab's user works in the trees of source code without sudo
+# inputs: LAB_USER
+# check: test -z "$(find /opt/labkit/src /opt/labkit/gopath ! -user "$(lab_user)" -print -quit)"
+# needs: profile
+chown -R "$(lab_user):" "$lab/src" "$lab/gopath"

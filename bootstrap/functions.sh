@@ -1,0 +1,302 @@
+# What the steps share; part of every rendered script, which has set state, LAB_FAMILY, LAB_MIRROR, PACKAGES_DOWNLOAD.
+
+fail() {
+  echo "labkit: $*" >&2
+  exit 1
+}
+
+# retry COMMAND...: mirrors fail now and then, and so does a network that has just come up.
+retry() {
+  for pause in ${_LABKIT_PAUSES-5 15 45}; do
+    "$@" && return
+    echo "labkit: failed: $*; trying again in $pause s"
+    sleep "$pause"
+  done
+  "$@"
+}
+
+# have PROGRAM...
+have() {
+  for program in "$@"; do
+    command -v "$program" >/dev/null || return
+  done
+}
+
+has_systemd() {
+  test -d /run/systemd/system
+}
+
+# start_unit UNIT...: the first of these units that there is starts with the machine, and now if systemd runs.
+start_unit() {
+  have systemctl || return 0
+  for unit in "$@"; do
+    for folder in /etc/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
+      if test -e "$folder/$unit" && ! test -L "$folder/$unit"; then
+        systemctl --quiet --no-reload enable "$unit"
+        if has_systemd; then
+          systemctl start "$unit"
+        fi
+        return
+      fi
+    done
+  done
+  fail "there is no unit $*"
+}
+
+# ---- packages
+
+is_installed() {
+  case $LAB_FAMILY in
+    debian) test "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ;;
+    *) rpm -q --quiet --whatprovides "$1" ;;
+  esac
+}
+
+# packages ARGUMENTS...: apt-get or dnf with the lab's own mirror, if there is one. The system's list stays as it is.
+packages() {
+  if test "$LAB_FAMILY" = debian; then
+    if test -n "$LAB_MIRROR"; then
+      echo "$LAB_MIRROR" >"$state/apt.list"
+      set -- -o "Dir::Etc::SourceList=$state/apt.list" -o Dir::Etc::SourceParts=/dev/null "$@"
+    fi
+    # Not wanted and slow under emulation: needrestart's look at every process.
+    NEEDRESTART_SUSPEND=1 apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
+      -o DPkg::Options::=--force-confdef -o DPkg::Options::=--force-confold --no-install-recommends "$@"
+  else
+    if test -n "$LAB_MIRROR"; then
+      mkdir -p "$state/dnf"
+      count=0
+      for address in $LAB_MIRROR; do
+        count=$((count + 1))
+        printf '[labkit-%s]\nname=labkit %s\nbaseurl=%s\ngpgcheck=1\ngpgkey=' "$count" "$count" "$address"
+        printf 'file://%s ' /etc/pki/rpm-gpg/*
+        echo
+      done >"$state/dnf/labkit.repo"
+      set -- "--setopt=reposdir=$state/dnf" "$@"
+    fi
+    dnf -y --setopt=install_weak_deps=False "$@"
+  fi
+}
+
+# Lists of packages are read once in a run, and anew after a failure. What a killed run left half installed is finished.
+refresh_packages() {
+  if test "$LAB_FAMILY" = debian && ! test -e "$state/fresh"; then
+    dpkg --force-confdef --force-confold --configure -a && packages update && : >"$state/fresh"
+  fi
+}
+
+fetch_packages() {
+  if refresh_packages && packages "$@"; then
+    return
+  fi
+  rm -f "$state/fresh"
+  return 1
+}
+
+# with_packages ARGUMENTS...: apt-get or dnf, retried. In a chroot no service is started, and no initramfs is made for
+# packages that do not belong in it.
+with_packages() {
+  initramfs=/etc/initramfs-tools/update-initramfs.conf
+  policy=/usr/sbin/policy-rc.d
+  if test -e "$initramfs" && test "$1" = install; then
+    test -e "$initramfs.labkit" || cp -p "$initramfs" "$initramfs.labkit"
+    sed -i 's/^update_initramfs=.*/update_initramfs=no/' "$initramfs"
+  fi
+  if ! has_systemd && test "$LAB_FAMILY" = debian && ! test -e "$policy"; then
+    printf '#!/bin/sh\n# labkit\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+  fi
+  status=0
+  retry fetch_packages "$@" || status=$?
+  if test -e "$initramfs.labkit"; then
+    mv "$initramfs.labkit" "$initramfs"
+  fi
+  if grep -qs '^# labkit$' "$policy"; then
+    rm "$policy"
+  fi
+  return "$status"
+}
+
+install_packages() {
+  lacking=
+  for package in "$@"; do
+    is_installed "$package" || lacking="$lacking $package"
+  done
+  test -n "$lacking" || return 0
+  echo "labkit: installing$lacking"
+  # shellcheck disable=SC2086
+  with_packages install $lacking || fail "cannot install$lacking"
+}
+
+# are_installed PACKAGES: separated by spaces.
+are_installed() {
+  for package in $1; do
+    is_installed "$package" || return
+  done
+}
+
+# Whether nothing is half installed; rpm keeps no such thing.
+are_packages_whole() {
+  test "$LAB_FAMILY" != debian || test -z "$(dpkg --audit)"
+}
+
+# ---- sources of tools
+
+# The user who is to work in the lab: the image's, else whoever called sudo.
+lab_user() {
+  user=${LAB_USER:-${SUDO_USER:-root}}
+  if id -u "$user" >/dev/null 2>&1; then
+    echo "$user"
+  else
+    echo root
+  fi
+}
+
+machine() {
+  case $(uname -m) in
+    x86_64) echo amd64 ;;
+    aarch64) echo arm64 ;;
+    *) uname -m ;;
+  esac
+}
+
+# download URL FILE
+download() {
+  # shellcheck disable=SC2086
+  have curl || install_packages $PACKAGES_DOWNLOAD
+  retry curl -fsSL --connect-timeout 20 --speed-limit 1000 --speed-time 60 -o "$2" "$1" || fail "cannot download $1"
+}
+
+# verify FILE SHA256 NAME
+verify() {
+  found=$(sha256sum "$1")
+  test "${found%% *}" = "$2" || fail "$3 has the wrong sha256: ${found%% *}, expected $2"
+}
+
+# uploaded NAME: the path of a file that labkit sends along, or that lies in sources/ beside this script.
+uploaded() {
+  beside=$(dirname -- "$0")/sources
+  if test -e "$state/sources/$1"; then
+    echo "$state/sources/$1"
+  # In a folder that anybody can write, such as /tmp, it could be anybody's.
+  elif test -e "$beside/$1" && test -z "$(find "$beside" "$beside/.." -maxdepth 0 -perm -o+w)"; then
+    echo "$beside/$1"
+  else
+    fail "the file $1 is missing: put it into $state/sources"
+  fi
+}
+
+# checkout REPOSITORY REF FOLDER: the commit that REF names, HEAD if it is empty, in a repository or bundle.
+checkout() {
+  git init -q "$3"
+  ref=${2:-HEAD}
+  if ! test -f "$1" && git -C "$3" fetch -q --depth 1 "$1" "$ref" 2>"$3.err"; then
+    ref=FETCH_HEAD
+  elif grep -qs "couldn't find remote ref" "$3.err" && ! expr "$ref" : '[0-9a-f]\{4,40\}$' >/dev/null; then
+    fail "$1 has no ref $ref"
+  else
+    # Not every server gives a single commit, and none knows it by a part of its number: take all.
+    retry git -C "$3" fetch -q --update-head-ok "$1" '+refs/*:refs/*' +HEAD:refs/labkit/head || fail "cannot fetch $1"
+    test "$ref" != HEAD || ref=refs/labkit/head
+  fi
+  rm -f "$3.err"
+  commit=$(git -C "$3" rev-parse -q --verify "$ref^{commit}") || fail "$1 has no ref $ref"
+  git -C "$3" -c advice.detachedHead=false checkout -q "$commit"
+}
+
+# unpack ARCHIVE FOLDER: into FOLDER, without the one folder that most archives have at their top.
+unpack() {
+  mkdir "$2.all"
+  tar -C "$2.all" --no-same-owner -xf "$1" || fail "$1 is not an archive"
+  set -- "$1" "$2" "$2.all"/*
+  if test $# -eq 3 && test -d "$3"; then
+    mv "$3" "$2"
+    rmdir "$2.all"
+  else
+    mv "$2.all" "$2"
+  fi
+}
+
+# take TOOL FROM URL REF SHA256 SUMS: sets $taken to a folder that holds tree, source code, or program, the tool itself.
+take() {
+  taken=$lab/src/$1.part
+  rm -rf "$taken"
+  mkdir -p "$taken"
+  if test "$2" = git; then
+    checkout "$3" "$4" "$taken/tree"
+    return
+  fi
+  if test "$2" = upload; then
+    file=$(uploaded "$3")
+  else
+    file=$taken/download
+    address=$(echo "$3" | sed "s/{arch}/$(machine)/g")
+    download "$address" "$file"
+    sum=$5
+    if test -z "$sum"; then
+      download "$6" "$taken/sums"
+      sum=$(sum_of "$taken/sums" "${address##*/}")
+      test -n "$sum" || fail "$6 does not list ${address##*/}"
+    fi
+    verify "$file" "$sum" "$address"
+  fi
+  case $(head -c 16 "$file" | tr -d '\0') in
+    '# v'?' git bundle'*) checkout "$file" "$4" "$taken/tree" ;;
+    ?ELF* | '#!'*)
+      cp "$file" "$taken/program"
+      chmod 755 "$taken/program"
+      ;;
+    *) unpack "$file" "$taken/tree" ;;
+  esac
+}
+
+# sum_of LIST NAME: the sha256 of a file in a list as sha256sum prints it, signed or not, or in go.dev's.
+sum_of() {
+  if test "$(head -c 1 "$1")" = '['; then
+    # shellcheck disable=SC2086
+    have jq || install_packages ${PACKAGES_JQ-} >&2
+    jq -r --arg name "$2" '[.[].files[] | select(.filename == $name) | .sha256] | first // empty' "$1"
+  else
+    sed -n "s/^\([0-9a-f]\{64\}\) [ *]$2\$/\1/p" "$1" | head -n 1
+  fi
+}
+
+# publish FILE PATH: the program gets its place at once, with the label that SELinux wants there.
+publish() {
+  mkdir -p "${2%/*}" "$state/published"
+  : >"$state/published/${2##*/}"
+  cp "$1" "$2.labkit"
+  chmod 755 "$2.labkit"
+  mv -f "$2.labkit" "$2"
+  if have restorecon; then
+    restorecon "$2"
+  fi
+}
+
+# withdraw PATH: what publish has put there gives way to the distribution's.
+withdraw() {
+  if test -e "$state/published/${1##*/}"; then
+    rm -f "$1" "$state/published/${1##*/}"
+  fi
+}
+
+# keep TOOL: the tree of source code, built, gets its place.
+keep() {
+  rm -rf "$lab/src/$1"
+  mv "$lab/src/$1.part/tree" "$lab/src/$1"
+  rm -rf "$lab/src/$1.part"
+}
+
+# go_here TREE IMPORT: goes where Go can build a tree. One older than modules must stand in a GOPATH under its name.
+go_here() {
+  export PATH="$lab/go/bin:$PATH" GOCACHE="$cache/go-build" GOFLAGS=-mod=vendor GOTOOLCHAIN=local GOPATH="$cache/gopath"
+  cd "$1"
+  if ! test -e go.mod; then
+    export GO111MODULE=off GOFLAGS=
+    mkdir -p "$GOPATH/src/${2%/*}"
+    ln -sfn "$1" "$GOPATH/src/$2"
+    cd "$GOPATH/src/$2"
+  elif ! test -d vendor; then
+    export GOFLAGS=
+  fi
+}

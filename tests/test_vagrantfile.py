@@ -1,0 +1,151 @@
+"""The Vagrantfile: read by Ruby with values that would break out if they could, and checked by the real Vagrant."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labkit import config, lab, platforms, render
+from labkit.platforms import VagrantProvider
+from labkit.render import DirectBoot, VagrantBox, VagrantValues
+
+FOLDERS = platforms.folders()
+PLATFORMS = [platforms.load(name, FOLDERS) for name in platforms.names(FOLDERS)]
+RELEASES = [(platform.name, release) for platform in PLATFORMS for release in platform.releases]
+HOSTILE = "a b'c\"d`touch pwned`#{File.write('pwned', '')}\\\n\r\n__END__\n=begin\nend\u2028\u00e9\U0001f600"
+SUM = "0" * 64
+
+# Stands where Vagrant does, and writes down what the file says: [["machine.vm.box", value], ...].
+RECORDER = """
+require "json"
+require "uri"
+SAID = []
+class Recorder < BasicObject
+  def initialize(name) = @name = name
+  def method_missing(word, *values, **named, &block)
+    path = "#{@name}.#{word}".delete_suffix("=")
+    ::Object::SAID << [path, *values, *([named] unless named.empty?)]
+    inner = path.end_with?(".provider") ? ["#{values[0]}", "override"] : ["machine"]
+    block.call(*inner.map { |name| ::Object::Recorder.new(name) }) if block
+    ::Object::Recorder.new(path)
+  end
+end
+module Vagrant
+  def self.configure(_) = yield(Recorder.new("config"))
+end
+load ARGV[0]
+puts JSON.generate(SAID)
+"""
+
+
+def said(folder: Path, values: VagrantValues) -> list[list[Any]]:
+    if shutil.which("ruby") is None:
+        pytest.skip("ruby is not installed")
+    file = folder / "Vagrantfile"
+    file.write_text(render.vagrantfile(values), newline="")
+    argv = ["ruby", "-W:no-experimental", "-e", RECORDER, str(file)]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: list[list[Any]] = json.loads(done.stdout)
+    return found
+
+
+def value(recorded: list[list[Any]], key: str) -> Any:
+    [found] = [rest for name, *rest in recorded if name == key]
+    return found[0] if len(found) == 1 else found
+
+
+def test_no_value_breaks_out_of_the_file(tmp_path: Path) -> None:
+    url = f"https://example.org/{HOSTILE}"
+    recorded = said(
+        tmp_path,
+        VagrantValues(
+            machine=HOSTILE,
+            hostname=HOSTILE,
+            boxes=[VagrantBox(VagrantProvider.LIBVIRT, HOSTILE, url, "sha256", HOSTILE)],
+            cpus=3,
+            memory=1024,
+            script=HOSTILE,
+            uploads=[(HOSTILE, f"/x/{HOSTILE.replace('/', '')}")],
+            user=HOSTILE,
+            emulated=True,
+            direct_boot=DirectBoot(HOSTILE, HOSTILE, HOSTILE),
+        ),
+    )
+    assert value(recorded, "config.vm.define") == HOSTILE
+    for key in ("machine.vm.hostname", "machine.ssh.username", "override.vm.box"):
+        assert value(recorded, key) == HOSTILE
+    assert value(recorded, "override.vm.box_url") == url
+    assert value(recorded, "override.vm.box_download_checksum") == HOSTILE
+    assert value(recorded, "libvirt.cmd_line") == HOSTILE
+    files, _, script = [rest for name, *rest in recorded if name == "machine.vm.provision"]
+    assert files[1]["source"] == os.path.normpath(tmp_path / HOSTILE)
+    assert files[1]["destination"] == f"/tmp/labkit-sources/{HOSTILE.replace('/', '')}"
+    assert script[1]["path"] == os.path.normpath(tmp_path / HOSTILE)
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("provider", VagrantProvider)
+def test_every_provider_gets_its_box_and_its_size(tmp_path: Path, provider: VagrantProvider) -> None:
+    box = VagrantBox(provider, "mine", "https://example.org/mine.box", "sha512", "ab")
+    recorded = said(tmp_path, VagrantValues("m", "m", [box], 3, 1536, None))
+    providers = [rest[0] for name, *rest in recorded if name == "machine.vm.provider"]
+    assert providers[0] == provider
+    assert sorted(providers) == sorted(VagrantProvider)
+    assert value(recorded, "override.vm.box_url") == box.url
+    assert value(recorded, "override.vm.box_download_checksum_type") == "sha512"
+    if provider is VagrantProvider.VMWARE:
+        assert ["vmware_desktop.vmx.[]", "memsize", "1536"] in recorded
+    else:
+        assert (value(recorded, f"{provider}.cpus"), value(recorded, f"{provider}.memory")) == (3, 1536)
+    assert not [name for name, *_ in recorded if name == "machine.vm.provision"]
+
+
+def test_a_box_of_this_host_is_found_beside_the_file(tmp_path: Path) -> None:
+    folder = tmp_path / "100% mine"
+    folder.mkdir()
+    recorded = said(folder, VagrantValues("m", "m", [VagrantBox(None, "x", "x.box")], 1, 512, "s.sh", emulated=False))
+    assert value(recorded, "machine.vm.box_url") == f"file://{tmp_path}/100%25%20mine/x.box"
+    assert not [name for name, *_ in recorded if name in ("libvirt.driver", "machine.vm.box_download_checksum")]
+
+
+@pytest.mark.host_runtime
+def test_vagrant_takes_the_file_of_every_platform_with_every_provider(tmp_path: Path) -> None:
+    """Whatever Vagrant may check here: all for libvirt, whose plugin is there, for the others what is not their own."""
+    for name, release in RELEASES:
+        folder = tmp_path / f"{name}-{release}"
+        settings = config.load(
+            {"platform": name, "release": release, "box": "https://example.org/x.box", "box_sha256": SUM},
+            cwd=tmp_path,
+            environ={"HOME": str(tmp_path)},
+        )
+        lab.render(settings, folder)
+        vagrant(folder, "validate")
+        url = "https://example.org/x.box"
+        boxes = [VagrantBox(provider, "mine", url, "sha256", SUM) for provider in VagrantProvider]
+        values = VagrantValues(folder.name, "mine", boxes, 2, 1024, f"bootstrap-{name}.sh")
+        (folder / "Vagrantfile").write_text(render.vagrantfile(values))
+        vagrant(folder, "validate", "--ignore-provider")
+
+
+@pytest.mark.host_runtime
+def test_vagrant_refuses_what_is_wrong(tmp_path: Path) -> None:
+    box = VagrantBox(None, "mine", "https://example.org/x.box")
+    (tmp_path / "Vagrantfile").write_text(render.vagrantfile(VagrantValues("m", "m", [box], 2, 1024, "none.sh")))
+    assert "none.sh" in vagrant(tmp_path, "validate", status=1).stderr
+
+
+def vagrant(folder: Path, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ, "VAGRANT_HOME": str(folder / "home"), "VAGRANT_CHECKPOINT_DISABLE": "1",
+        "VAGRANT_DEFAULT_PROVIDER": "libvirt",
+    }  # fmt: skip
+    done = subprocess.run(["vagrant", *words], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done
