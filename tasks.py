@@ -16,7 +16,7 @@ from labkit.front import Call, after_dashes, lab_task
 if TYPE_CHECKING:
     from labkit.lab import MachineInfo, Outcome
 
-_MACHINE = "platform release provider machine"
+_MACHINE = "platform release provider machine host"
 
 
 @lab_task(f"{_MACHINE} yes verbose json")
@@ -142,6 +142,19 @@ def render(call: Call) -> None:
 
     for path in lab.render(call.settings, Path(call.words["out"])):
         print(path)
+
+
+@lab_task("platform release out verbose yes")
+def package(call: Call) -> None:
+    """Make a Vagrant box for libvirt of the platform, with the bootstrap done.
+
+    Example: ./lab package --platform debian --out /tmp/debian
+    """
+    from labkit import lab
+
+    with call.console() as console:
+        box = lab.package(call.settings, console, Path(call.words["out"]))
+    print(box)
 
 
 @lab_task(f"{_MACHINE} yes json")

@@ -21,10 +21,11 @@ ROOT = Path(__file__).parent.parent
 class Lab:
     home: Path
     cwd: Path
+    within: tuple[str, ...] = ()  # what a command begins with, to run in other namespaces
 
     def run(self, *words: str, ok: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "LABKIT_HOME": str(self.home)}
-        argv = [sys.executable, "-m", "labkit", *words]
+        argv = [*self.within, sys.executable, "-m", "labkit", *words]
         done = subprocess.run(argv, cwd=self.cwd, env=env, text=True, capture_output=True)
         if done.returncode not in ok:
             raise SystemExit(f"labkit {' '.join(words)}: {done.returncode}\n{done.stderr}")
@@ -32,9 +33,9 @@ class Lab:
 
 
 @contextlib.contextmanager
-def lab() -> Iterator[Lab]:
+def lab(within: tuple[str, ...] = ()) -> Iterator[Lab]:
     with tempfile.TemporaryDirectory(prefix="labkit-bench-") as folder:
-        made = Lab(Path(folder) / "home", Path(folder) / "work")
+        made = Lab(Path(folder) / "home", Path(folder) / "work", within)
         made.home.mkdir()
         made.cwd.mkdir()
         try:

@@ -1,7 +1,7 @@
 # purpose: what an image made from packages needs to boot: network, file systems, names (cloud images have it)
-# inputs: none
+# inputs: LAB_KIND
 # check: test -s /etc/fstab
-# on: build
+# on: build box
 cat >/etc/systemd/network/10-labkit.network <<'CONF'
 [Match]
 Type=ether
@@ -11,8 +11,12 @@ DHCP=ipv4
 CONF
 systemctl enable systemd-networkd.service
 systemctl mask systemd-networkd-wait-online.service
-echo 'nameserver 10.0.2.3' >/etc/resolv.conf
-echo '/dev/vda / ext4 defaults 0 1' >/etc/fstab
+if test "$LAB_KIND" = box; then
+  echo '/dev/vda1 / ext4 defaults 0 1' >/etc/fstab
+else
+  echo 'nameserver 10.0.2.3' >/etc/resolv.conf
+  echo '/dev/vda / ext4 defaults 0 1' >/etc/fstab
+fi
 echo labkit >/etc/hostname
 echo '127.0.0.1 localhost labkit' >/etc/hosts
 : >/etc/machine-id

@@ -50,6 +50,7 @@ class Kind(enum.StrEnum):
 
     BUILD = "build"  # the chroot of an image that labkit makes from packages
     CLOUD = "cloud"  # a cloud image at its first boot, to become an image of labkit's
+    BOX = "box"  # the chroot of a Vagrant box that labkit makes from packages
     VAGRANT = "vagrant"  # a Vagrant box
     HOST = "host"  # any other machine: reached by SSH, or by hand
 
@@ -301,7 +302,7 @@ def _variables(platform: Platform, release: Release, kind: Kind, settings: Setti
     """What steps may name as inputs, apart from the sources of tools."""
     mirror: tuple[str, ...] = ()
     # mmdebstrap has put the mirror into the image's own list.
-    if settings.mirror and kind is not Kind.BUILD:
+    if settings.mirror and kind not in (Kind.BUILD, Kind.BOX):
         if not platform.mirror:
             raise UsageError(f"{platform.title} does not say what a mirror of it holds", hint="set mirror in its file")
         known = {"mirror": settings.mirror.rstrip("/"), "codename": release.codename or "", "release": release.name}
@@ -312,7 +313,7 @@ def _variables(platform: Platform, release: Release, kind: Kind, settings: Setti
         "LAB_FAMILY": platform.family,
         "LAB_MIRROR": "\n".join(mirror),
         # Empty: whoever called sudo, which only the machine knows.
-        "LAB_USER": user.user if user else "",
+        "LAB_USER": "vagrant" if kind is Kind.BOX else user.user if user else "",
     }
 
 

@@ -77,6 +77,7 @@ Sha256 = Annotated[StrictStr, Field(pattern="^[0-9a-f]{64}$", description="64 lo
 Location = Annotated[Path, Field(description="a path")]
 
 
+_HOST = r"^([A-Za-z0-9_][A-Za-z0-9._-]*@)?([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?$"
 _WEB = r"""^https?://[^\s"'\\]+$"""
 
 
@@ -101,10 +102,27 @@ class Limits(Table):
     suite: Seconds = 1800
 
 
+class Vagrant(Table):
+    """home: Vagrant's own folder (boxes, keys); labkit's own, so that the person's is not touched."""
+
+    provider: Literal["auto", "libvirt", "virtualbox", "vmware_desktop", "parallels", "hyperv"] = "auto"
+    home: Location | None = Field(default=None, description="a path")
+
+
+class Ssh(Table):
+    """A host that is there already. known_hosts holds its key, in OpenSSH's format."""
+
+    host: StrictStr | None = Field(
+        default=None, pattern=_HOST, description="an address: HOST, USER@HOST or USER@HOST:PORT"
+    )
+    key: Location | None = Field(default=None, description="the path of a private key")
+    known_hosts: Location | None = Field(default=None, description="the path of a file with the host's key")
+
+
 class Settings(Table):
     platform: Name = "debian"
     release: Name | None = Field(default=None, description='a release in quotes, such as "13"')
-    provider: Literal["auto", "qemu"] = "auto"
+    provider: Literal["auto", "qemu", "vagrant", "ssh"] = "auto"
     runtime: StrictStr = Field(default="runc", min_length=1, description="a runtime's name or its absolute path")
     suite: Name = "spec"
     image: Literal["auto", "build", "cloud"] = "auto"
@@ -133,6 +151,8 @@ class Settings(Table):
     jobs: Whole | None = Field(default=None, ge=1, le=256, description="a whole number from 1 to 256")
     yes: bool = Field(default=False, description="true or false")
     machine: Machine = Machine()
+    vagrant: Vagrant = Vagrant()
+    ssh: Ssh = Ssh()
     limits: Limits = Limits()
 
     def sources(self) -> dict[str, Source]:
@@ -146,8 +166,13 @@ class Settings(Table):
 
 
 _SOURCES = tuple(name for name, field in Settings.model_fields.items() if field.annotation is Source)
-_PATHS: set[Key] = {("platforms",), ("home",), ("reports",)}
-_FLAGS: dict[str, Key] = {"machine": ("machine", "name")}  # where flag and key are not the same word
+_PATHS: set[Key] = {
+    ("platforms",), ("home",), ("reports",), ("vagrant", "home"), ("ssh", "key"), ("ssh", "known_hosts"),
+}  # fmt: skip
+_FLAGS: dict[str, Key] = {
+    "machine": ("machine", "name"),
+    "host": ("ssh", "host"),
+}  # where flag and key are not the same word
 
 
 def load(

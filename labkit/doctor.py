@@ -21,6 +21,7 @@ from labkit.config import Settings
 from labkit.errors import HostError, LabError
 from labkit.machines.accelerator import probe_kvm
 from labkit.observer import Observer
+from labkit.platforms import VagrantProvider
 from labkit.tomlfile import Table
 
 _DATA = Path(__file__).with_name("doctor.toml")
@@ -46,7 +47,9 @@ class _Program(Table):
 
 
 class _VagrantProvider(Table):
-    program: str
+    """probe: a command that succeeds where the provider can be used; plugin: what Vagrant needs for it, if anything."""
+
+    probe: tuple[str, ...]
     plugin: str | None = None
 
 
@@ -62,7 +65,7 @@ class _Namespaces(Table):
 class _Data(Table):
     managers: dict[str, _Manager]
     programs: dict[str, _Program]
-    vagrant: dict[str, _VagrantProvider]
+    vagrant: dict[VagrantProvider, _VagrantProvider]
     keyring: _Keyring
     namespaces: _Namespaces
 
@@ -115,7 +118,7 @@ def examine(settings: Settings) -> list[Check]:
     release = platforms.load(settings.platform, platforms.folders(settings.platforms)).release(settings.release)
     suite = release.build.suite if release.build and settings.image != "cloud" else None
     checks = [_program(name, program, host, building=suite is not None) for name, program in data.programs.items()]
-    checks.append(_vagrant(data.vagrant))
+    checks.append(_vagrant())
     if suite is not None:
         checks += [_keyring(data.keyring, suite, host), _namespaces(data.namespaces, host)]
     return [*checks, _kvm(settings), _disk(settings.home), _memory(settings.machine.memory)]
@@ -219,20 +222,35 @@ def _version(path: Path, words: Sequence[str]) -> str:
     return next(iter((done.stdout or done.stderr).strip().splitlines()), str(path))
 
 
-def _vagrant(providers: Mapping[str, _VagrantProvider]) -> Check:
+def vagrant_providers() -> list[VagrantProvider]:
+    """What the Vagrant of this host can make machines with, in the order of preference; none where it is not there."""
+    if process.which("vagrant") is None:
+        return []
+    needs = _data().vagrant
+    possible = [name for name in VagrantProvider if name in needs and _runs(needs[name].probe)]
+    plugins: list[str] = []
+    if any(needs[name].plugin for name in possible):
+        # Ruby takes a second or two for this.
+        plugins = process.run(["vagrant", "plugin", "list"], timeout=_VERSION_BOUND, check=False).stdout.split()
+    return [name for name in possible if needs[name].plugin in (None, *plugins)]
+
+
+def _runs(argv: Sequence[str]) -> bool:
+    try:
+        return process.run(argv, timeout=_VERSION_BOUND, check=False).status == 0
+    except LabError:
+        return False
+
+
+def _vagrant() -> Check:
     name, needed_for = "vagrant providers", "machines made by Vagrant"
     if process.which("vagrant") is None:
         return Check(name, State.MISSING, "Vagrant is not installed", needed_for)
     try:
-        plugins = process.run(["vagrant", "plugin", "list"], timeout=_VERSION_BOUND, check=False).stdout.split()
+        usable = vagrant_providers()
     except LabError as error:
         return Check(name, State.WARNING, error.message, needed_for)
-    usable = [
-        provider
-        for provider, needs in providers.items()
-        if process.which(needs.program) and (needs.plugin is None or needs.plugin in plugins)
-    ]
-    found = ", ".join(usable) or f"none of {', '.join(providers)}"
+    found = ", ".join(usable) or f"none of {', '.join(_data().vagrant)} works"
     return Check(name, State.OK if usable else State.MISSING, found, needed_for)
 
 

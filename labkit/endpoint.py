@@ -18,6 +18,11 @@ class Endpoint:
     key: Path
     known_hosts: Path
 
+    @property
+    def as_root(self) -> list[str]:
+        """What a command on the machine begins with to run as root."""
+        return [] if self.user == "root" else ["sudo", "-n", "--"]
+
     def __str__(self) -> str:
         return f"{self.user}@{self.host}:{self.port}"
 

@@ -20,11 +20,22 @@ from labkit.console import Console, guard
 if TYPE_CHECKING:
     from labkit.config import Settings
 
-_SETTINGS = ("platform", "release", "provider", "machine", "runtime", "suite", "jobs", "yes")  # flags that config knows
+_SETTINGS = (
+    "platform",
+    "release",
+    "provider",
+    "machine",
+    "runtime",
+    "suite",
+    "jobs",
+    "yes",
+    "host",
+)  # flags that config knows
 _FLAGS: dict[str, tuple[object, str]] = {  # name: default, help
     "platform": (None, "a distribution, see `platforms`; debian if nothing else is said"),
     "release": (None, "a release of it; else the platform's default"),
-    "provider": (None, "what makes the machine: auto or qemu"),
+    "provider": (None, "what makes the machine: auto, qemu, vagrant or ssh"),
+    "host": (None, "an existing host for the ssh provider: USER@HOST or USER@HOST:PORT"),
     "machine": (None, "the machine's name; else PLATFORM-RELEASE"),
     "runtime": (None, "a name from `runtimes`, or the absolute path of a program in the machine; else runc"),
     "suite": (None, "what to run, see `suites`; else spec"),

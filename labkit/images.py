@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from labkit import bootstrap, download, process, render
+from labkit import bootstrap, download, grub, process, render
 from labkit.bootstrap import Kind, Upload
 from labkit.config import Settings
 from labkit.deadline import Deadline
@@ -73,15 +73,18 @@ class Image:
     boot: Boot
 
 
-def recipe(platform: Platform, release: Release, settings: Settings, needs: Sequence[str] = ()) -> Recipe:
-    """What the golden image of this release is made of, with the tools that needs names.
+def recipe(
+    platform: Platform, release: Release, settings: Settings, needs: Sequence[str] = (), *, box: bool = False
+) -> Recipe:
+    """What the golden image of this release is made of, with the tools that needs names; box: to be a Vagrant box.
 
     Raises UsageError where the wished source does not exist.
     """
-    source = settings.image if settings.image != "auto" else ("build" if release.build else "cloud")
+    wished = settings.image if settings.image != "auto" else ("build" if release.build else "cloud")
+    source = "box" if box else wished
     common = (platform.name, release.name, f"{platform.title} {release.name}", source)
     plan = bootstrap.prepare(platform, release, Kind(source), settings, needs)
-    if source == "build":
+    if source in ("build", "box"):
         if release.build is None:
             raise UsageError(
                 f"{common[2]} cannot be built from packages here", hint="use its cloud image: image = cloud"
@@ -126,7 +129,7 @@ class Images:
         if image := self.get(wanted.key):
             return image
         limits = self._settings.limits
-        bound = limits.build if wanted.source == "build" else limits.download + limits.build
+        bound = limits.build if wanted.suite else limits.download + limits.build
         lock = self._settings.home / "locks" / f"image-{wanted.key}.lock"
         waiting = self._observer.step
         with locked(lock, timeout=bound, waiting=waiting, what=f"the image of {wanted.title}"):
@@ -139,7 +142,7 @@ class Images:
             make_folder(making)
             require_space(making, _SPACE_BUILD)
             try:
-                if wanted.source == "build":
+                if wanted.suite:
                     self._build(wanted, making)
                 else:
                     self._first_boot(wanted, making, hardware)
@@ -189,8 +192,12 @@ class Images:
                 )
             shutil.copyfile(found[-1], making / name)
         step(["truncate", "-s", f"{wanted.disk_mib}M", raw], "the disk could not be made")
-        mkfs: list[str | Path] = ["mkfs.ext4", "-q", "-F", "-L", "labkit", "-d", tree, raw]
+        loader = wanted.source == Kind.BOX
+        mkfs: list[str | Path] = ["mkfs.ext4", "-q", "-F", "-L", "labkit", "-d", tree]
+        mkfs += ["-E", f"offset={grub.START}", raw, f"{wanted.disk_mib - (grub.START >> 20)}M"] if loader else [raw]
         step([*_as_root(), *mkfs], "the file system could not be made")
+        if loader:
+            grub.install(raw, (tree / "boot/boot.img").read_bytes(), (tree / "boot/core.img").read_bytes())
         step(["qemu-img", "convert", "-O", "qcow2", raw, making / "disk.qcow2"], "the disk could not be made")
         raw.unlink()
         step([*_as_root(), "rm", "-rf", tree, making / "tmp"], "the build folder could not be removed")

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from labkit import bootstrap, doctor, download, platforms, process, runs, runtimes, suites
+from labkit import bootstrap, boxes, doctor, platforms, process, runs, runtimes, suites
 from labkit import render as rendering
 from labkit.bootstrap import Kind
 from labkit.config import Settings
@@ -21,14 +20,26 @@ from labkit.deadline import Deadline
 from labkit.endpoint import shell_argv
 from labkit.errors import MachineError, UsageError
 from labkit.files import disk_errors, make_folder, write_atomic
-from labkit.machines import Machine, MachineInfo, State
-from labkit.machines.qemu import QemuMachine
+from labkit.machines import Machine, MachineInfo, State, providers
 from labkit.observer import Observer, Silent
 from labkit.platforms import Platform, Release
 from labkit.runs import Outcome
 from labkit.words import did_you_mean
 
-__all__ = ["MachineInfo", "Outcome", "destroy", "halt", "render", "report", "reset", "ssh", "status", "test", "up"]
+__all__ = [
+    "MachineInfo",
+    "Outcome",
+    "destroy",
+    "halt",
+    "package",
+    "render",
+    "report",
+    "reset",
+    "ssh",
+    "status",
+    "test",
+    "up",
+]
 
 _TOOLS = ("qemu-system-x86_64", "qemu-img")
 _BUILD_TOOLS = ("mmdebstrap", "mkfs.ext4")
@@ -37,7 +48,7 @@ _BUILD_TOOLS = ("mmdebstrap", "mkfs.ext4")
 def up(settings: Settings, observer: Observer) -> MachineInfo:
     """Bring the machine up, whatever state it is in; one that runs is left as it is."""
     platform, release = _platform(settings)
-    machine = _machine(settings, platform, release, observer)
+    machine = providers.wanted(_name(settings, platform, release), settings, observer, platform, release)
     with machine.lock():
         return _up(machine, settings, platform, release, observer)
 
@@ -47,7 +58,8 @@ def test(settings: Settings, observer: Observer, *, only: Sequence[str] = (), jo
     platform, release = _platform(settings)
     runtime, suite = runtimes.find(settings.runtime), suites.find(settings.suite)
     suite.check(only)
-    machine = _machine(settings, platform, release, observer)
+    name = _name(settings, platform, release)
+    machine = providers.wanted(name, settings, observer, platform, release, suite.needs)
     with machine.lock():
         info = _up(machine, settings, platform, release, observer)
         observer.step(f"running {suite.name} against {runtime.name} on {machine.name}")
@@ -77,7 +89,7 @@ def reset(settings: Settings, observer: Observer) -> MachineInfo:
     machine = _named(settings, observer)
     with machine.lock():
         state = machine.status().state
-        if state in (State.ABSENT, State.INTERRUPTED):
+        if state in (State.ABSENT, State.INTERRUPTED, State.LOST):
             raise UsageError(f"machine {machine.name} is {state}; there is nothing to reset", hint="./lab up")
         machine.restore()
     return _timed(machine, started)
@@ -100,7 +112,7 @@ def destroy(settings: Settings, observer: Observer, *, everything: bool = False)
     names = _existing(settings) if everything else [_named(settings, observer).name]
     gone = []
     for name in names:
-        machine = QemuMachine(name, settings, observer)
+        machine = providers.existing(name, settings, observer)
         with machine.lock():
             if machine.status().state is not State.ABSENT:
                 machine.destroy()
@@ -110,7 +122,7 @@ def destroy(settings: Settings, observer: Observer, *, everything: bool = False)
 
 def status(settings: Settings) -> list[MachineInfo]:
     """Every machine of this lab, by name."""
-    return [QemuMachine(name, settings, Silent()).status() for name in _existing(settings)]
+    return [providers.existing(name, settings, Silent()).status() for name in _existing(settings)]
 
 
 def ssh(settings: Settings, command: Sequence[str] = ()) -> int:
@@ -157,8 +169,9 @@ def render(settings: Settings, out: Path) -> list[Path]:
             shutil.copyfile(upload.local, out / file)
         values = rendering.VagrantValues(
             machine=settings.machine.name or name,
-            hostname=_hostname(settings.machine.name or name),
-            boxes=vagrant_boxes(platform, release, settings),
+            hostname=rendering.hostname(settings.machine.name or name),
+            boxes=boxes.listed(platform, release, settings)
+            or [rendering.VagrantBox(None, f"labkit/{name}", f"{name}.box")],
             cpus=settings.machine.cpus,
             memory=settings.machine.memory,
             script=script,
@@ -169,33 +182,29 @@ def render(settings: Settings, out: Path) -> list[Path]:
     return [out / file for file in (*made, *uploads, "Vagrantfile")]
 
 
-def vagrant_boxes(platform: Platform, release: Release, settings: Settings) -> list[rendering.VagrantBox]:
-    """Return the boxes for the release: the settings' own, else those of its file, else one that is made beside the
-    Vagrantfile. ImageError where a digest cannot be had.
-    """
-    name = f"labkit/{platform.name}-{release.name}"
-    if settings.box:
-        return [rendering.VagrantBox(None, name, settings.box, settings.box_sha256 and "sha256", settings.box_sha256)]
-    boxes = []
-    for provider, box in release.boxes.items():
-        digest = download.expected(box)
-        boxes.append(rendering.VagrantBox(provider, name, box.url, digest.algorithm, digest.hex))
-    return boxes or [rendering.VagrantBox(None, name, f"{platform.name}-{release.name}.box")]
-
-
-def _hostname(name: str) -> str:
-    """The name as Vagrant takes it for a host: a letter or digit at both ends."""
-    return re.sub(r"[^a-z0-9-]+", "-", name).strip("-") or "labkit"
+def package(settings: Settings, observer: Observer, out: Path) -> Path:
+    """Make a Vagrant box for libvirt of the release's golden image, bootstrap and all; its path in the folder out."""
+    platform, release = _platform(settings)
+    doctor.ensure(settings, (*_TOOLS, *_BUILD_TOOLS), observer)
+    made = boxes.ensure(platform, release, settings, observer)
+    target = make_folder(out) / f"{platform.name}-{release.name}.box"
+    with disk_errors(out):
+        process.run(["cp", "--reflink=auto", made, target], timeout=600)
+    return target
 
 
 def _up(machine: Machine, settings: Settings, platform: Platform, release: Release, observer: Observer) -> MachineInfo:
     started = time.monotonic()
-    state = machine.status().state
-    if state in (State.ABSENT, State.INTERRUPTED):
-        tools = _BUILD_TOOLS if release.build and settings.image != "cloud" else ()
-        doctor.ensure(settings, (*_TOOLS, *tools), observer)
+    info = machine.status()
+    state = info.state
+    if state in (State.ABSENT, State.INTERRUPTED, State.LOST):
+        if info.provider == "qemu":
+            tools = _BUILD_TOOLS if release.build and settings.image != "cloud" else ()
+            doctor.ensure(settings, (*_TOOLS, *tools), observer)
         if state is State.INTERRUPTED:
             observer.step(f"clearing what an interrupted command left of {machine.name}")
+        elif state is State.LOST:
+            observer.warn(f"{machine.name} was destroyed behind labkit's back; making it anew")
         observer.step(f"bringing up {machine.name}")
         machine.create(platform, release)
     else:
@@ -204,6 +213,7 @@ def _up(machine: Machine, settings: Settings, platform: Platform, release: Relea
         if state is State.CRASHED:
             observer.step(f"{machine.name} was ended without a halt; booting its disk again")
         machine.start()
+        machine.update(platform, release)
     return _timed(machine, started)
 
 
@@ -216,15 +226,14 @@ def _platform(settings: Settings) -> tuple[Platform, Release]:
     return platform, platform.release(settings.release)
 
 
-def _machine(settings: Settings, platform: Platform, release: Release, observer: Observer) -> QemuMachine:
-    return QemuMachine(settings.machine.name or f"{platform.name}-{release.name}", settings, observer)
+def _name(settings: Settings, platform: Platform, release: Release) -> str:
+    return settings.machine.name or f"{platform.name}-{release.name}"
 
 
-def _named(settings: Settings, observer: Observer) -> QemuMachine:
+def _named(settings: Settings, observer: Observer) -> Machine:
     """The machine that the settings mean; its platform need not be known any more if it is named."""
-    if settings.machine.name:
-        return QemuMachine(settings.machine.name, settings, observer)
-    return _machine(settings, *_platform(settings), observer)
+    name = settings.machine.name or _name(settings, *_platform(settings))
+    return providers.existing(name, settings, observer)
 
 
 def _existing(settings: Settings) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import re
 import shlex
 import string
 from collections.abc import Mapping, Sequence
@@ -47,8 +48,8 @@ class VagrantValues:
     """One machine. `vagrant up` takes the first of boxes whose provider is there.
 
     script is the path of the bootstrap script, uploads are (path here, path on the machine); paths here may be relative
-    to the Vagrantfile. memory is in MiB. emulated: libvirt without KVM; None leaves it to whether the host has
-    /dev/kvm. user is who Vagrant logs in as.
+    to the Vagrantfile. memory is in MiB, boot_timeout in seconds. emulated: libvirt without KVM; None leaves it to
+    whether the host has /dev/kvm. user is who Vagrant logs in as.
     """
 
     machine: str
@@ -60,6 +61,7 @@ class VagrantValues:
     uploads: Sequence[tuple[str, str]] = ()
     user: str = "vagrant"
     emulated: bool | None = None
+    boot_timeout: int = 900
     direct_boot: DirectBoot | None = None
 
 
@@ -82,9 +84,7 @@ class Fragment:
 
 def bootstrap(title: str, functions: str, variables: Mapping[str, str], steps: Sequence[Fragment], proxy: str) -> str:
     """Return the shell script that makes a lab of a bare system."""
-    return _template(
-        "bootstrap.sh.j2", title=title, functions=functions, variables=variables, steps=steps, proxy=proxy
-    )
+    return _template("bootstrap.sh.j2", title=title, functions=functions, variables=variables, steps=steps, proxy=proxy)
 
 
 def user_data(bootstrap_script: str, *, agent: bool, sources: bool) -> str:
@@ -106,6 +106,11 @@ def ruby(text: str) -> str:
     """Return text as a Ruby string literal in which nothing is interpolated."""
     plain = string.ascii_letters + string.digits + " /.:_-=,+@%()"
     return '"' + "".join(c if c in plain else f"\\u{{{ord(c):x}}}" for c in text) + '"'
+
+
+def hostname(name: str) -> str:
+    """Return the name as Vagrant takes it for a host: letters, digits and dashes, a dash at neither end."""
+    return re.sub(r"[^a-z0-9-]+", "-", name).strip("-") or "labkit"
 
 
 def _template(name: str, **values: object) -> str:

@@ -43,6 +43,30 @@ class Answer:
     stderr: str
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What an OpenSSH configuration says of a host; keys are private key files."""
+
+    host: str
+    port: int
+    user: str
+    keys: tuple[Path, ...]
+
+
+def read_config(text: str) -> Login:
+    """Return what the first Host of an OpenSSH configuration is reached by, as `vagrant ssh-config` prints it.
+
+    Lines before it are no part of it. ValueError where it does not say.
+    """
+    try:
+        config = paramiko.SSHConfig.from_text(text[text.index("Host ") :])
+        found = config.lookup(text[text.index("Host ") + 5 :].split()[0])
+        keys = tuple(Path(key) for key in found["identityfile"])
+        return Login(found["hostname"], int(found.get("port", 22)), found["user"], keys)
+    except (KeyError, IndexError, paramiko.ConfigParseError) as error:
+        raise ValueError(printable(str(error))) from error
+
+
 class CommandTimeout(ConnectionFailed):
     """A remote command passed its time limit and was ended there."""
 
@@ -111,25 +135,29 @@ class Remote:
         argv: Sequence[str],
         *,
         timeout: float,
-        stdin: bytes = b"",
+        stdin: bytes | Path = b"",
         on_stdout: Callable[[bytes], None] | None = None,
         on_stderr: Callable[[bytes], None] | None = None,
         keep: int = 1 << 20,
     ) -> Answer:
-        """Run argv on the machine and wait for its end, timeout seconds at most.
+        """Run argv on the machine, as root, and wait for its end, timeout seconds at most.
 
         Output goes to the callbacks as it comes; keep bytes of each stream are returned as well. Raises
         CommandTimeout, or ConnectionFailed where the connection breaks.
         """
         # --foreground is not given: timeout then ends the command's whole process group.
-        guarded = ["timeout", "--kill-after=5", f"{timeout:g}", *argv]
+        guarded = [*self.endpoint.as_root, "timeout", "--kill-after=5", f"{timeout:g}", *argv]
         deadline = Deadline.after(timeout + 15)
         kept = {True: bytearray(), False: bytearray()}
         try:
             channel = self._transport.open_session(timeout=max(1.0, deadline.left))
             channel.exec_command(shlex.join(guarded))
             channel.settimeout(0.25)
-            if stdin:
+            if isinstance(stdin, Path):
+                with stdin.open("rb") as file:
+                    while piece := file.read(_CHUNK):
+                        channel.sendall(piece)
+            else:
                 channel.sendall(stdin)
             channel.shutdown_write()
             heard = time.monotonic()
@@ -174,8 +202,8 @@ class Remote:
         except (SSHException, EOFError, OSError) as error:
             raise ConnectionFailed(f"{self.endpoint} has not answered for {_SILENT + _ANSWER} s") from error
 
-    def upload(self, data: bytes, target: str, *, mode: int = 0o644, timeout: float = 300) -> None:
-        """Put data at the path target, written aside and renamed."""
+    def upload(self, data: bytes | Path, target: str, *, mode: int = 0o644, timeout: float = 300) -> None:
+        """Put data, or a file of this host, at the path target, written aside and renamed."""
         aside = f"{target}.part-{os.getpid()}"
         script = 'mkdir -p "$(dirname "$2")" && cat >"$1" && chmod "$3" "$1" && mv -f "$1" "$2"'
         answer = self.run(["sh", "-c", script, "sh", aside, target, f"{mode:o}"], timeout=timeout, stdin=data)

@@ -6,17 +6,14 @@ SeaBIOS starts GRUB from the disk's first sectors, GRUB the kernel from the firs
 from __future__ import annotations
 
 import os
-import struct
 from pathlib import Path
 
-from labkit import process
+from labkit import grub, process
 
 _PACKAGES = (
     "linux-image-cloud-amd64", "systemd-sysv", "udev", "dbus", "openssh-server", "cloud-init", "grub-common",
     "grub-pc-bin", "runc", "crun", "iproute2", "kmod",
 )  # fmt: skip
-_SECTOR = 512
-_START = 2048  # the partition's first sector; GRUB has those before it, but for the first, to itself
 _MIB = 1200
 
 # cloud-init runs as it does everywhere, with one data source to look for and without the modules that take long
@@ -63,7 +60,7 @@ set -eu
 mkdir tree
 tar -C tree -xf rootfs.tar --exclude='./dev/*'
 cp tree/boot/boot.img tree/boot/core.img .
-mkfs.ext4 -q -F -E offset=$((start * 512)) -d tree disk.raw "$(($mib - start / 2048))M"
+mkfs.ext4 -q -F -E offset=$start -d tree disk.raw "$((mib - start / 1048576))M"
 rm -rf tree rootfs.tar
 """
 
@@ -82,19 +79,9 @@ def build(folder: Path) -> Path:
     with disk.open("wb") as file:
         file.truncate(_MIB << 20)
     root: list[str | Path] = [] if os.geteuid() == 0 else ["unshare", "--map-auto", "--map-root-user"]
-    process.run([*root, "sh", "-c", f"start={_START} mib={_MIB}\n{_DISK}"], timeout=300, cwd=folder)
-    _make_bootable(disk, (folder / "boot.img").read_bytes(), (folder / "core.img").read_bytes())
+    process.run([*root, "sh", "-c", f"start={grub.START} mib={_MIB}\n{_DISK}"], timeout=300, cwd=folder)
+    grub.install(disk, (folder / "boot.img").read_bytes(), (folder / "core.img").read_bytes())
     image = folder / "cloud.qcow2"
     process.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, image], timeout=300)
     disk.unlink()
     return image
-
-
-def _make_bootable(disk: Path, boot: bytes, core: bytes) -> None:
-    """Write GRUB's first sector with a partition table in it, and its core behind, where that looks for it."""
-    assert len(boot) == _SECTOR
-    assert _SECTOR + len(core) <= _START * _SECTOR
-    nowhere = b"\xfe\xff\xff"  # cylinder, head, sector: not used, see the numbers after
-    entry = b"\x80" + nowhere + b"\x83" + nowhere + struct.pack("<II", _START, _MIB * 2048 - _START)
-    with disk.open("r+b") as file:
-        file.write(boot[:440] + b"lab0\0\0" + entry.ljust(64, b"\0") + b"\x55\xaa" + core)

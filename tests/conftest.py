@@ -25,6 +25,7 @@ class Lab:
     home: Path
     cwd: Path
     env: dict[str, str] = field(default_factory=dict)
+    within: tuple[str, ...] = ()  # what a command begins with, to run in other namespaces
     children: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -32,7 +33,7 @@ class Lab:
         return {**kept, "LABKIT_HOME": str(self.home), "PYTHONPATH": str(ROOT), **self.env, **more}
 
     def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
-        argv = [sys.executable, "-m", "labkit", *words]
+        argv = [*self.within, sys.executable, "-m", "labkit", *words]
         child = subprocess.Popen(
             argv,
             cwd=self.cwd,
@@ -120,9 +121,9 @@ def until(condition: Callable[[], object], seconds: float = 120, what: str = "")
         time.sleep(0.05)
 
 
-def make_lab(folder: Path) -> Iterator[Lab]:
+def make_lab(folder: Path, within: tuple[str, ...] = ()) -> Iterator[Lab]:
     """A lab below folder, which leaves no process behind."""
-    lab = Lab(folder / "home", folder / "work")
+    lab = Lab(folder / "home", folder / "work", within=within)
     lab.home.mkdir()
     lab.cwd.mkdir()
     yield lab

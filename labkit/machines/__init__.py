@@ -22,6 +22,7 @@ class State(StrEnum):
     RUNNING = "running"
     HALTED = "halted"  # asleep on disk; `up` goes on where it stopped
     CRASHED = "crashed"  # the process is gone without a halt; `up` boots its disk again
+    LOST = "lost"  # what labkit knows of is gone from its provider; `up` makes it anew
     INTERRUPTED = "interrupted"  # labkit was killed while it made this; `up` begins again
 
 
@@ -74,6 +75,9 @@ class Machine(Protocol):
 
     def outdated(self, platform: Platform, release: Release) -> str | None:
         """In which way the machine is not what the settings want today; None if it is."""
+
+    def update(self, platform: Platform, release: Release) -> None:
+        """Run the bootstrap of a machine that runs again, where it has changed and the machine is one that can."""
 
     def console(self) -> Path | None:
         """The file that its console is written to."""

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib
-import json
 import secrets
 import shutil
 import socket
@@ -35,6 +34,7 @@ from labkit.machines.accelerator import choose
 from labkit.machines.agent import Agent
 from labkit.machines.hardware import AGENT, CONSOLE, MONITOR, Boot, Hardware, argv, here
 from labkit.machines.identity import Identity, KeyPair
+from labkit.machines.kept import Kept, read_record
 from labkit.machines.launch import (
     PortTaken,
     again_after_panic,
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from labkit.ssh import Remote
 
 _ADDRESS = "127.0.0.1"
-_RECORD = "record.json"
 _STATE = "state"
 # What the first connection and the first run will read belongs into the state, not to every machine's start. A guest
 # that still has some of its boot before it would go on with that after every restore: it is kept once it is idle, which
@@ -98,28 +97,28 @@ class Record:
     machine_id: str
     host_private: str
     host_public: str
+    provider: str = "qemu"
 
     @property
     def identity(self) -> Identity:
         return Identity(self.hostname, self.machine_id, KeyPair(self.host_private, self.host_public))
 
 
-class QemuMachine:
+class QemuMachine(Kept):
     """A machine of this host's QEMU."""
 
-    def __init__(self, name: str, settings: Settings, observer: Observer) -> None:
-        self.name = name
-        self._settings = settings
+    def __init__(self, name: str, settings: Settings, observer: Observer, needs: tuple[str, ...] = ()) -> None:
+        """needs: the tools that a suite or runtime asks for, see labkit.bootstrap."""
+        super().__init__(name, settings, observer)
         self._images = Images(settings, observer)
-        self._observer = observer
-        self.folder = settings.home / "machines" / name
+        self._needs = needs
 
     # -- what there is ------------------------------------------------------------------------------------------
 
     def record(self) -> Record | None:
         try:
-            return Record(**json.loads((self.folder / _RECORD).read_text()))
-        except (OSError, ValueError, TypeError):
+            return Record(**read_record(self.folder))
+        except TypeError:
             return None
 
     def status(self) -> MachineInfo:
@@ -172,26 +171,13 @@ class QemuMachine:
 
     # -- what can be done ---------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the machine against other labkit processes."""
-        limits = self._settings.limits
-        path = self._settings.home / "locks" / f"machine-{self.name}.lock"
-        with locked(
-            path,
-            timeout=limits.build + limits.boot + limits.download,
-            waiting=self._observer.step,
-            what=f"machine {self.name}",
-        ):
-            yield
-
     def create(self, platform: Platform, release: Release) -> None:
         """Make the machine as the settings want it and bring it up; whatever was there under its name goes."""
-        self._wipe()
+        self._remove_folder()
         wanted = self._settings.machine
         accelerator = choose(wanted.accelerator, self._settings.home)
         hardware = here(accelerator, wanted.cpus, wanted.memory)
-        image = self._images.ensure(recipe(platform, release, self._settings), hardware)
+        image = self._images.ensure(recipe(platform, release, self._settings, self._needs), hardware)
         live = self._live(image, hardware)
         require_space(self._settings.home, _SPACE_MACHINE)
         make_folder(self.folder)
@@ -213,6 +199,9 @@ class QemuMachine:
         if (record.cpus, record.memory_mib) != (wanted.cpus, wanted.memory):
             return f"has {record.cpus} CPUs and {record.memory_mib} MiB of memory"
         return None
+
+    def update(self, platform: Platform, release: Release) -> None:
+        """Nothing: what its image lacks, a new machine has (see outdated)."""
 
     def restore(self) -> None:
         """Back to the clean state, under the same name, host key and, if it is still free, port."""
@@ -263,7 +252,7 @@ class QemuMachine:
         self._end(keep_state=True)
 
     def destroy(self) -> None:
-        self._wipe()
+        self._remove_folder()
 
     def _existing(self) -> tuple[Record, Image, Hardware]:
         record = self.record()
@@ -352,15 +341,8 @@ class QemuMachine:
         for name in (AGENT, MONITOR, *([] if keep_state else [_STATE]), f"{_STATE}.part"):
             (self.folder / name).unlink(missing_ok=True)
 
-    def _wipe(self) -> None:
-        process.end_owned(self.folder)
-        if self.folder.exists():
-            with disk_errors(self.folder):
-                shutil.rmtree(self.folder)
-
     def _save(self, record: Record) -> None:
-        with disk_errors(self.folder):
-            write_atomic(self.folder / _RECORD, json.dumps(asdict(record), indent=1), mode=0o600)
+        self._save_record(asdict(record))
 
     def _live(self, image: Image, hardware: Hardware) -> Path:
         """The live state of image on hardware, made now if there is none."""

@@ -20,6 +20,7 @@ class Suite(Protocol):
     name: str
     title: str
     version: str
+    needs: tuple[str, ...]  # the tools of the bootstrap that it cannot do without
 
     def program(self) -> bytes:
         """The file to put on the machine."""

@@ -22,6 +22,7 @@ class Spec:
     name = "spec"
     title = "labkit's conformance suite for the OCI runtime-spec 1.0 to 1.3"
     version = labkit_spec.__version__
+    needs: tuple[str, ...] = ()
 
     def file_name(self) -> str:
         return "labkit-spec.pyz"

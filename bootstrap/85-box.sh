@@ -1,0 +1,33 @@
+# purpose: what Vagrant wants of a box: its user, its public key, names from DHCP, host keys made at the first boot, GRUB
+# inputs: none
+# check: test -s /home/vagrant/.ssh/authorized_keys && test -s /boot/core.img
+# on: box
+#
+# The key is Vagrant's well-known one (keys/vagrant.pub of its source); `vagrant up` replaces it by a new one.
+id -u vagrant >/dev/null 2>&1 || useradd --create-home --shell /bin/bash vagrant
+usermod -p '*' vagrant
+install -d -m 700 -o vagrant -g vagrant /home/vagrant/.ssh
+cat >/home/vagrant/.ssh/authorized_keys <<'KEY'
+ssh-rsa AAAAB3NzaC1yc2EAAAABIwAAAQEA6NF8iallvQVp22WDkTkyrtvp9eWW6A8YVr+kz4TjGYe7gHzIw+niNltGEFHzD8+v1I2YJ6oXevct1YeS0o9HZyN1Q9qgCgzUFtdOKLv6IedplqoPkcmF0aYet2PkEDo3MlTBckFXPITAMzF8dJSIFo9D8HfdOV0IAdx4O7PtixWKn5y2hMNG0zQPyUecp4pzC6kivAIhyfHilFR61RGL+GPXQ2MWZWFYbAGjyiYJnAmCP3NOTd0jMZEnDkbUvxhMmBYSdETk1rRgm+R4LOzFUGaHqHDLKLX+FIPKcF96hrucXzcWyLbIbEgE98OHlnVYCzRdK8jlqm8tehUc9c9WhQ== vagrant insecure public key
+KEY
+chown vagrant:vagrant /home/vagrant/.ssh/authorized_keys
+chmod 600 /home/vagrant/.ssh/authorized_keys
+echo 'vagrant ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/vagrant
+chmod 440 /etc/sudoers.d/vagrant
+
+# A host key in a box would be everybody's. The pause for a machine's name in DNS would be everybody's, too.
+rm -f /etc/ssh/ssh_host_*
+mkdir -p /etc/systemd/system/ssh.service.d /etc/ssh/sshd_config.d
+printf '[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n' \
+  >/etc/systemd/system/ssh.service.d/labkit.conf
+printf 'UseDNS no\nPasswordAuthentication no\n' >/etc/ssh/sshd_config.d/00-labkit.conf
+
+install_packages systemd-resolved grub-common grub-pc-bin
+cat >/boot/grub.cfg <<'CONF'
+set root=(hd0,msdos1)
+linux /vmlinuz root=/dev/vda1 rw console=tty0 console=ttyS0 net.ifnames=0 quiet
+initrd /initrd.img
+boot
+CONF
+grub-mkimage -O i386-pc -o /boot/core.img -c /boot/grub.cfg -p /boot/grub biosdisk part_msdos ext2 linux
+cp /usr/lib/grub/i386-pc/boot.img /boot/

@@ -1,0 +1,269 @@
+"""The vagrant provider: machines that Vagrant makes of a box, bootstrapped over SSH, with a snapshot to go back to.
+
+    vagrant/                     Vagrant's own folder (VAGRANT_HOME) with the boxes, unless the settings name another
+    boxes/KEY.box                boxes that labkit makes where a release has none
+    machines/NAME/               record.json, Vagrantfile, .vagrant/, known_hosts
+
+One folder for each machine: Vagrant's locks do not wait, they fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from labkit import bootstrap, boxes, process, render
+from labkit.bootstrap import Kind, Plan
+from labkit.config import Settings
+from labkit.deadline import Deadline
+from labkit.endpoint import Endpoint
+from labkit.errors import ConnectionFailed, LabError, MachineError
+from labkit.files import disk_errors, locked, make_folder, write_atomic
+from labkit.machines import MachineInfo, State
+from labkit.machines.accelerator import choose
+from labkit.machines.kept import Kept, read_record
+from labkit.machines.providers import vagrant_provider
+from labkit.observer import Observer
+from labkit.platforms import Platform, Release
+from labkit.provision import provision
+from labkit.ssh import Remote
+from labkit.vagrant import Vagrant
+
+_CLEAN = "clean"
+_KEYS = re.compile(r"^(ssh-ed25519|ecdsa-sha2-nistp\d+|ssh-rsa) [A-Za-z0-9+/=]+", re.MULTILINE)
+_AT_ONCE = 3.0  # seconds in which a machine that runs answers at its old address
+_STATES = {
+    "running": State.RUNNING,
+    "not_created": State.LOST,
+    "shutoff": State.HALTED,
+    "poweroff": State.HALTED,
+    "stopped": State.HALTED,
+    "saved": State.HALTED,
+    "paused": State.HALTED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of a machine, on disk before anything is done to it. plan: the key of the bootstrap it has had."""
+
+    platform: str
+    release: str
+    vagrant: str  # Vagrant's provider
+    cpus: int
+    memory_mib: int
+    host: str = ""
+    port: int = 0
+    user: str = ""
+    key: str = ""
+    plan: str = ""
+    ready: bool = False  # False until it has its snapshot: what is there is to be made anew
+    provider: str = "vagrant"
+
+
+class VagrantMachine(Kept):
+    """A machine of the Vagrant on this host."""
+
+    def __init__(self, name: str, settings: Settings, observer: Observer, needs: tuple[str, ...] = ()) -> None:
+        """needs: the tools that a suite or runtime asks for, see labkit.bootstrap."""
+        super().__init__(name, settings, observer)
+        self._needs = needs
+        self._running = False  # seen so by this command
+
+    # -- what there is ------------------------------------------------------------------------------------------
+
+    def record(self) -> Record | None:
+        try:
+            return Record(**read_record(self.folder))
+        except TypeError:
+            return None
+
+    def status(self) -> MachineInfo:
+        record, state = self.record(), self._state()
+        info = MachineInfo(self.name, "", "", "vagrant", state)
+        if record is None:
+            return info
+        info = dataclasses.replace(
+            info, platform=record.platform, release=record.release, provider=f"vagrant ({record.vagrant})"
+        )
+        if state is State.RUNNING:
+            info = dataclasses.replace(info, address=record.host, port=record.port, user=record.user)
+        return info
+
+    def _state(self) -> State:
+        if not self.folder.exists():
+            return State.ABSENT
+        record = self.record()
+        if record is None or not record.ready:
+            return State.INTERRUPTED
+        if self._answers():
+            return State.RUNNING
+        return _STATES.get(self._vagrant().state(), State.CRASHED)
+
+    def console(self) -> Path | None:
+        return None  # Vagrant has no such thing
+
+    def endpoint(self) -> Endpoint:
+        record = self.record()
+        if record is None or not record.host:
+            raise MachineError(f"machine {self.name} is not running", hint="./lab up")
+        return Endpoint(record.host, record.port, record.user, Path(record.key), self.folder / "known_hosts")
+
+    def connect(self, deadline: Deadline) -> Remote:
+        return Remote(self.endpoint(), deadline)
+
+    def _answers(self) -> bool:
+        """Whether it runs, without a question to Vagrant, which takes a second or two: its own host key answers."""
+        if not self._running:
+            with contextlib.suppress(LabError), self.connect(Deadline.after(_AT_ONCE)):
+                self._running = True
+        return self._running
+
+    # -- what can be done ---------------------------------------------------------------------------------------
+
+    def create(self, platform: Platform, release: Release) -> None:
+        """Make the machine of its release's box, run the bootstrap, and keep a snapshot of that."""
+        self.destroy()
+        settings, machine = self._settings, self._settings.machine
+        provider = vagrant_provider(settings, release)
+        plan = self._plan(platform, release)
+        box = boxes.find(platform, release, provider, settings, self._observer)
+        make_folder(self.folder)
+        record = Record(platform.name, release.name, provider.value, machine.cpus, machine.memory)
+        self._save(record)
+        values = render.VagrantValues(
+            machine=self.name,
+            hostname=render.hostname(self.name),
+            boxes=[box],
+            cpus=machine.cpus,
+            memory=machine.memory,
+            script=None,
+            boot_timeout=int(settings.limits.boot),
+            emulated=choose(machine.accelerator, settings.home) == "tcg",
+        )
+        write_atomic(self.folder / "Vagrantfile", render.vagrantfile(values))
+        self._observer.step(f"vagrant up ({provider.value}, {box.name})")
+        with self._box(box):
+            self._vagrant().start(provider.value, bound=settings.limits.boot + settings.limits.download)
+        record = self._introduced(record)
+        self._bootstrap(record, plan)
+
+    def outdated(self, platform: Platform, release: Release) -> str | None:
+        record, wanted = self.record(), self._settings.machine
+        if record is None:
+            return None
+        if (record.platform, record.release) != (platform.name, release.name):
+            return f"is {record.platform} {record.release}"
+        if (record.cpus, record.memory_mib) != (wanted.cpus, wanted.memory):
+            return f"has {record.cpus} CPUs and {record.memory_mib} MiB of memory"
+        return None
+
+    def update(self, platform: Platform, release: Release) -> None:
+        """Run the bootstrap again where it has changed."""
+        record, plan = self._existing(), self._plan(platform, release)
+        if plan.key != record.plan:
+            self._bootstrap(record, plan)
+
+    def start(self) -> None:
+        """Bring it back if it does not run; its address may be another one then, its host key may not."""
+        record = self._existing()
+        if self._answers():
+            return
+        self._observer.step("vagrant up")
+        self._vagrant().start(record.vagrant, bound=self._settings.limits.boot)
+        record = self._introduced(record, known=True)
+        self._login(record)
+
+    def restore(self) -> None:
+        """Back to the snapshot that was taken after the bootstrap."""
+        record = self._existing()
+        self._running = False
+        self._vagrant().restore(_CLEAN, bound=self._settings.limits.boot)
+        self._login(record)
+
+    def halt(self) -> None:
+        self._existing()
+        self._running = False
+        self._vagrant().stop(bound=self._settings.limits.boot)
+
+    def destroy(self) -> None:
+        """Remove the machine and all it left, in whatever state it is."""
+        self._running = False
+        process.end_owned(self.folder)
+        if (self.folder / "Vagrantfile").exists():
+            self._vagrant().remove(bound=self._settings.limits.boot)
+        self._remove_folder()
+
+    # -- how ----------------------------------------------------------------------------------------------------
+
+    def _vagrant(self) -> Vagrant:
+        home = self._settings.vagrant.home or make_folder(self._settings.home / "vagrant")
+        return Vagrant(self.folder, home=home, owner=self.folder, on_line=self._observer.detail)
+
+    def _existing(self) -> Record:
+        record = self.record()
+        if record is None or not record.ready:
+            raise MachineError(f"machine {self.name} does not exist", hint="./lab up")
+        return record
+
+    def _plan(self, platform: Platform, release: Release) -> Plan:
+        return bootstrap.prepare(platform, release, Kind.VAGRANT, self._settings, self._needs)
+
+    @contextlib.contextmanager
+    def _box(self, box: render.VagrantBox) -> Iterator[None]:
+        """Let one process at a time bring a box into Vagrant's folder and its provider's storage."""
+        folder = self._settings.vagrant.home or self._settings.home / "vagrant"
+        mark = folder / f"labkit-{hashlib.sha256(repr(box).encode()).hexdigest()[:16]}"
+        if mark.exists():
+            yield
+            return
+        bound = self._settings.limits.download + self._settings.limits.boot
+        lock = self._settings.home / "locks" / f"{mark.name}.lock"
+        with locked(lock, timeout=bound, waiting=self._observer.step, what=f"the box {box.name}"):
+            yield
+            mark.touch()
+
+    def _introduced(self, record: Record, *, known: bool = False) -> Record:
+        """The record with the machine's address, and known_hosts with its key.
+
+        The key is read over the fresh machine's own channel, `vagrant ssh`, and once: known keeps the one it has.
+        """
+        vagrant = self._vagrant()
+        login = vagrant.login()
+        pinned = self.folder / "known_hosts"
+        name = login.host if login.port == 22 else f"[{login.host}]:{login.port}"
+        said = pinned.read_text() if known else vagrant.execute("cat /etc/ssh/ssh_host_*_key.pub")
+        keys = [found[0] for found in _KEYS.finditer(re.sub(r"(?m)^\S+ (?=ssh-|ecdsa-)", "", said))]
+        if not keys:
+            raise MachineError(f"machine {self.name} shows no host key in /etc/ssh")
+        with disk_errors(self.folder):
+            write_atomic(pinned, "".join(f"{name} {key}\n" for key in keys), mode=0o600)
+        record = dataclasses.replace(record, host=login.host, port=login.port, user=login.user, key=str(login.keys[0]))
+        self._save(record)
+        return record
+
+    def _bootstrap(self, record: Record, plan: Plan) -> None:
+        limits = self._settings.limits
+        with self.connect(Deadline.after(limits.boot)) as remote:
+            provision(remote, plan, self._observer, timeout=limits.build)
+        self._observer.step("vagrant snapshot save")
+        self._vagrant().save(_CLEAN, bound=limits.boot)
+        self._save(dataclasses.replace(record, plan=plan.key, ready=True))
+
+    def _login(self, record: Record) -> None:
+        """See a command run over SSH, which sets the clock: a snapshot's stands where it was taken."""
+        deadline = Deadline.after(self._settings.limits.boot)
+        with self.connect(deadline) as remote:
+            answer = remote.run(["date", "-u", "-s", f"@{time.time():.0f}"], timeout=60)
+        if answer.status:
+            raise ConnectionFailed(f"{self.endpoint()} does not let {record.user} become root with sudo")
+        self._running = True
+
+    def _save(self, record: Record) -> None:
+        self._save_record(asdict(record))

@@ -1,0 +1,56 @@
+"""A bootstrap over SSH: what a plan wants is put on the machine, and its script run, step by step."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from labkit.bootstrap import Plan
+from labkit.errors import MachineError
+from labkit.observer import Observer
+from labkit.text import printable
+
+if TYPE_CHECKING:
+    from labkit.ssh import Remote
+
+_SCRIPT = "/var/lib/labkit/bootstrap"
+_STEP = re.compile(r"labkit: step ([a-z0-9-]+)$")
+
+
+def provision(remote: Remote, plan: Plan, observer: Observer, *, timeout: float) -> None:
+    """Run the plan's script on the machine, as root; timeout is what it may take, in seconds.
+
+    Raises MachineError where a step fails; run again, the script goes on there.
+    """
+    for upload in plan.uploads:
+        observer.step(f"uploading {upload.local.name}")
+        remote.upload(upload.local, upload.remote, timeout=timeout)
+    remote.upload(plan.script.encode(), _SCRIPT, mode=0o755)
+    lines = _Lines(observer)
+    answer = remote.run(["sh", _SCRIPT], timeout=timeout, on_stdout=lines.take, on_stderr=lines.take, keep=1 << 16)
+    if answer.status:
+        where = f" at step {lines.step}" if lines.step else ""
+        raise MachineError(
+            f"the bootstrap of {remote.endpoint} failed{where} with status {answer.status}",
+            hint=printable(answer.stderr.strip()[-2000:], newlines=True) or None,
+        )
+
+
+class _Lines:
+    """Tells an observer of what the script prints, line by line."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.step = ""
+        self._observer = observer
+        self._rest = b""
+
+    def take(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest = self._rest[-4096:]
+        for raw in lines:
+            line = printable(raw.decode("utf-8", "replace"))
+            if found := _STEP.fullmatch(line):
+                self.step = found[1]
+                self._observer.step(f"bootstrap: {self.step}")
+            else:
+                self._observer.detail(line)

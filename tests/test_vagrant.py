@@ -1,0 +1,143 @@
+"""The vagrant provider against the real Vagrant with libvirt, in namespaces of its own, and the ssh provider.
+
+The box is labkit's own: the only one that is made of what a test may reach.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Lab, make_lab
+from tests.libvirt import namespaces
+
+pytestmark = [
+    pytest.mark.machine,
+    pytest.mark.skipif(shutil.which("vagrant") is None, reason="Vagrant is not installed"),
+]
+
+CONFIG = """
+provider = "vagrant"
+tools = ["jq"]
+
+[machine]
+memory = "1G"
+
+[limits]
+boot = 1200
+"""
+
+
+@pytest.fixture(scope="module")
+def vagrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A lab whose provider is Vagrant, with the machines `one` and `two`, brought up at once."""
+    folder = tmp_path_factory.mktemp("vagrant")
+    for parent in (folder, *folder.parents[:2]):
+        parent.chmod(0o755)  # libvirt's QEMU is another user
+    with namespaces(folder / "libvirt") as within:
+        for lab in make_lab(folder, within):
+            (lab.cwd / "labkit.toml").write_text(CONFIG)
+            children = [lab.start("up", "--machine", name) for name in ("one", "two")]
+            for child in children:
+                done = lab.end(child, 1500)
+                assert done.returncode == 0, done.stderr
+            yield lab
+
+
+def by_hand(lab: Lab, machine: str, *words: str) -> str:
+    """What the real vagrant prints in a machine's folder."""
+    folder = lab.home / "machines" / machine
+    env = lab.environment(VAGRANT_HOME=str(lab.home / "vagrant"), VAGRANT_CWD=str(folder))
+    argv = [*lab.within, "vagrant", *words]
+    return subprocess.run(argv, cwd=folder, env=env, check=True, capture_output=True, text=True).stdout
+
+
+def test_two_machines_at_once_are_two(vagrant: Lab) -> None:
+    states = {info["name"]: info for info in vagrant.json("status")}
+    assert {name: info["state"] for name, info in states.items()} == {"one": "running", "two": "running"}
+    assert states["one"]["provider"] == "vagrant (libvirt)"
+    assert states["one"]["address"] != states["two"]["address"]
+    keys = [vagrant.guest("cat /etc/ssh/ssh_host_ed25519_key.pub", name) for name in ("one", "two")]
+    assert keys[0] != keys[1]
+    # The bootstrap was in the box already, and the key of Vagrant's that everybody has is not in the machine.
+    assert vagrant.guest("jq -n 1; hostname", "one") == "1\none\n"
+    assert "insecure" not in vagrant.guest("cat ~/.ssh/authorized_keys", "one")
+    assert ",one,state,running" in by_hand(vagrant, "one", "status", "--machine-readable")
+
+
+def test_a_suite_runs_there(vagrant: Lab) -> None:
+    vagrant.run("test", "--machine", "one", "--runtime", "runc", "--only", "QUERY-001,QUERY-002")
+    results = vagrant.results()
+    assert results["machine"]["provider"] == "vagrant (libvirt)"
+    assert results["totals"]["pass"] == 2
+
+
+def test_reset_goes_back_to_the_bootstrap(vagrant: Lab) -> None:
+    key = vagrant.guest("cat /etc/ssh/ssh_host_ed25519_key.pub; cat /etc/machine-id", "one")
+    vagrant.guest("touch mark", "one")
+    vagrant.run("reset", "--machine", "one")
+    assert vagrant.guest("test -e mark && echo there || echo gone", "one") == "gone\n"
+    assert vagrant.guest("cat /etc/ssh/ssh_host_ed25519_key.pub; cat /etc/machine-id", "one") == key
+
+
+def test_a_halted_machine_goes_on(vagrant: Lab) -> None:
+    vagrant.guest("touch kept && sync", "one")
+    vagrant.run("halt", "--machine", "one")
+    assert {info["name"]: info["state"] for info in vagrant.json("status")}["one"] == "halted"
+    vagrant.run("up", "--machine", "one")
+    assert vagrant.guest("ls kept", "one") == "kept\n"
+
+
+def test_only_a_changed_bootstrap_runs_again(vagrant: Lab) -> None:
+    assert "bootstrap:" not in vagrant.run("up", "--machine", "one").stderr
+    done = vagrant.run("up", "--machine", "one", LABKIT_TOOLS="jq,profile")
+    assert "bootstrap: profile" in done.stderr
+    assert vagrant.guest("ls /etc/profile.d/*labkit*", "one")
+
+
+def test_a_machine_destroyed_behind_labkits_back(vagrant: Lab) -> None:
+    by_hand(vagrant, "two", "destroy", "--force")
+    assert {info["name"]: info["state"] for info in vagrant.json("status")}["two"] == "lost"
+    done = vagrant.run("reset", "--machine", "two", status=2)
+    assert "machine two is lost" in done.stderr
+    assert vagrant.run("destroy", "--machine", "two").stdout == "destroyed two\n"
+
+
+def test_destroy_leaves_nothing(vagrant: Lab) -> None:
+    vagrant.run("destroy", "--machine", "one")
+    assert vagrant.json("status") == []
+    listed = [*vagrant.within, "virsh", "-c", "qemu:///system", "-q", "list", "--all"]
+    assert subprocess.run(listed, check=True, capture_output=True, text=True).stdout.strip() == ""
+
+
+def test_a_host_that_is_there_already(lab: Lab, tmp_path: Path) -> None:
+    """The shared machine, as if it were somebody's host."""
+    [known] = [info for info in lab.json("status") if info["name"] == "debian-13"]
+    config = f"""
+tools = ["profile"]
+[ssh]
+host = "root@127.0.0.1:{known["port"]}"
+key = "{lab.home}/keys/id_ed25519"
+known_hosts = "{lab.home}/machines/debian-13/known_hosts"
+"""
+    mine = Lab(tmp_path / "home", tmp_path)
+    (tmp_path / "labkit.toml").write_text(config)
+    done = mine.run("test", "--machine", "host", "--only", "QUERY-001")
+    assert "provider ssh" in done.stderr
+    assert "bootstrap: profile" in done.stderr
+    assert mine.results()["machine"]["provider"] == "ssh"
+    assert "bootstrap:" not in mine.run("up", "--machine", "host").stderr
+    assert "cannot reset" in mine.run("reset", "--machine", "host", status=2).stderr
+    assert "does not stop" in mine.run("halt", "--machine", "host", status=2).stderr
+    # Another key than the pinned one is not taken.
+    pinned = tmp_path / "home/machines/host/known_hosts"
+    other = json.dumps(pinned.read_text().split()[2])
+    pinned.write_text(pinned.read_text().replace(json.loads(other)[-12:], "A" * 12))
+    assert mine.run("up", "--machine", "host", status=3).stderr.count("host key") == 1
+    assert mine.run("destroy", "--machine", "host").stdout == "destroyed host\n"
+    lab.run("reset")
