@@ -86,6 +86,7 @@ class Settings(Table):
     suite: Name = "spec"
     image: Literal["auto", "build", "cloud"] = "auto"
     platforms: Location | None = Field(default=None, description="a folder of platforms")
+    policy: Location | None = Field(default=None, description="a policy file, or a folder of them")
     mirror: StrictStr | None = Field(
         default=None, pattern=r"""^https?://[^\s"'\\]+$""", description="the http(s) address of a Debian package mirror"
     )
@@ -97,7 +98,7 @@ class Settings(Table):
     limits: Limits = Limits()
 
 
-_PATHS: set[Key] = {("platforms",), ("home",), ("reports",)}
+_PATHS: set[Key] = {("platforms",), ("policy",), ("home",), ("reports",)}
 _FLAGS: dict[str, Key] = {"machine": ("machine", "name")}  # where flag and key are not the same word
 
 

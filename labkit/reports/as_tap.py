@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from labkit.reports.evidence import policy_lines
 from labkit.results import Result, Run, Verdict
 from labkit.text import printable
 
@@ -27,6 +28,9 @@ def render(run: Run) -> str:
     lines += [f"# {key}: {printable(value)}" for key, value in facts.items() if value]
     for number, result in enumerate(run.results, 1):
         lines += _point(number, result)
+        if result.expected is not None:
+            lines.append(f"# expected: {printable(result.expected.reason)} ({printable(result.expected.source)})")
+    lines += [f"# policy: {printable(line)}" for line in policy_lines(run)]
     if run.run.reason is not None:
         lines.append(f"Bail out! incomplete: {printable(run.run.reason)}")
     return "\n".join(lines) + "\n"
@@ -42,6 +46,7 @@ def _point(number: int, result: Result) -> list[str]:
     block = {
         "id": result.id,
         "level": result.level,
+        **({"program": result.program} if result.program else {}),
         "reference": result.reference,
         "verdict": result.verdict.value,
         "seconds": result.seconds,

@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 import importlib
+import io
 import pkgutil
-from collections.abc import Iterable, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from labkit import tap
 from labkit.errors import UsageError
-from labkit.results import Reading
+from labkit.results import Reading, Result
 from labkit.words import unknown
+
+Heard = Callable[[Result, int, int | None], None]  # a result, its number, and how many are planned where that is known
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same sources give the same bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What to run of a suite, and how: checks or programs by name (all where empty), how many at a time, how often
+    each, and the seconds that each may take; None leaves it to the suite.
+    """
+
+    only: tuple[str, ...] = ()
+    jobs: int | None = None
+    repeat: int | None = None
+    limit: float | None = None
+
+
+class Listener(Protocol):
+    """Takes what the suite prints as it comes and keeps it in the folder of raw output; no content makes it raise."""
+
+    @property
+    def heard(self) -> bool:
+        """Whether the suite has said anything that it would say."""
+
+    def take(self, data: bytes) -> None: ...
+
+    def take_stderr(self, data: bytes) -> None: ...
 
 
 class Suite(Protocol):
-    """A program that runs in the machine as root and prints TAP."""
+    """A program that runs in the machine as root, and how its output is kept and read."""
 
     name: str
     title: str
@@ -26,14 +57,23 @@ class Suite(Protocol):
 
     def file_name(self) -> str: ...
 
-    def argv(self, program: str, runtime: str, only: Sequence[str], jobs: int | None) -> list[str]:
+    def argv(self, program: str, runtime: str, wish: Wish) -> list[str]:
         """The command that runs it there; program is the path it has there."""
 
-    def check(self, only: Sequence[str]) -> None:
-        """Raises UsageError where only names something that the suite does not have."""
+    def check(self, wish: Wish) -> None:
+        """Raises UsageError where the wish names something that the suite does not have, or cannot do."""
 
-    def read(self, events: Iterable[tap.Event]) -> Reading:
-        """What its output says."""
+    def listen(self, raw: Path, heard: Heard, only: Sequence[str] = ()) -> AbstractContextManager[Listener]:
+        """Write what the suite prints into the folder raw as it comes, and tell each result as it is known."""
+
+    def holds(self, raw: Path) -> bool:
+        """Whether the folder has raw output of this suite."""
+
+    def read(self, raw: Path, known: Mapping[str, str] | None = None) -> Reading:
+        """What the raw output in a folder says, whoever put it there, and however far it came.
+
+        known are facts that the folder itself may not tell. UsageError, naming the file, where the folder is damaged.
+        """
 
 
 def names() -> list[str]:
@@ -49,6 +89,11 @@ def find(name: str) -> Suite:
     return suite
 
 
+def of_folder(raw: Path) -> Suite | None:
+    """The suite whose raw output the folder has."""
+    return next((suite for suite in map(find, names()) if suite.holds(raw)), None)
+
+
 def export(folder: Path) -> Path:
     """Write the spec suite's program, which runs without labkit, into folder; its path."""
     from labkit.files import disk_errors, make_folder, write_atomic
@@ -58,3 +103,43 @@ def export(folder: Path) -> Path:
     with disk_errors(folder):
         write_atomic(target, suite.program(), mode=0o755)
     return target
+
+
+def zipapp(package: Path) -> bytes:
+    """A file that `python3 FILE` runs: the package in that folder, whose main.py has main() -> exit status."""
+    main = f"import sys\n\nfrom {package.name}.main import main\n\nsys.exit(main())\n"
+    out = io.BytesIO(b"#!/usr/bin/env python3\n")
+    out.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(out, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(_entry("__main__.py"), main)
+        for file in sorted(package.rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts:
+                name = f"{package.name}/{file.relative_to(package).as_posix()}"
+                archive.writestr(_entry(name), file.read_bytes())
+    return out.getvalue()
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, _EPOCH)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = 0o644 << 16
+    return entry
+
+
+class Capped:
+    """A file that takes no more than a limit, for what a machine that is not trusted sends."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self._file = path.open("wb", buffering=0)
+        self._left = limit
+
+    def write(self, data: bytes) -> None:
+        piece = data[: self._left]
+        self._left -= len(piece)
+        self._file.write(piece)
+
+    def __enter__(self) -> Capped:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
