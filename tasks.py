@@ -14,7 +14,8 @@ from labkit.console import table
 from labkit.front import Call, after_dashes, lab_task
 
 if TYPE_CHECKING:
-    from labkit.lab import MachineInfo, Outcome
+    from labkit.lab import MachineInfo
+    from labkit.runs import Outcome
 
 _MACHINE = "platform release provider machine"
 
@@ -127,9 +128,9 @@ def report(call: Call) -> None:
         ./lab report
         ./lab report --run ID
     """
-    from labkit import lab
+    from labkit import judging
 
-    _told(call, lab.judge(call.settings, call.words["run"], judged=not call.words["no_policy"]))
+    _told(call, judging.judge(call.settings, call.words["run"], judged=not call.words["no_policy"]))
 
 
 @lab_task("no_policy runtime runtime_version cgroup ref platform json", words="dir")
@@ -143,11 +144,11 @@ def judge(call: Call) -> None:
         ./lab judge recordings/v0.9.0-crun-1.8.1-cgroup-v2 --json
         ./lab judge elsewhere --runtime crun --runtime-version 1.21 --cgroup v2 --ref master
     """
-    from labkit import lab
+    from labkit import judging
 
     flags = ("runtime", "runtime_version", "cgroup", "ref", "platform")
     known = {flag.replace("_", "-"): call.words[flag] for flag in flags}
-    _told(call, lab.judge(call.settings, call.words["dir"], judged=not call.words["no_policy"], known=known))
+    _told(call, judging.judge(call.settings, call.words["dir"], judged=not call.words["no_policy"], known=known))
 
 
 @lab_task("html json", words="run_a run_b")
@@ -158,10 +159,10 @@ def diff(call: Call) -> None:
         ./lab diff ID latest
         ./lab diff reports/ID recordings/v0.9.0-crun-1.8.1-cgroup-v2 --html diff.html
     """
-    from labkit import lab
+    from labkit import judging
     from labkit.reports import as_diff, files
 
-    compared = lab.diff(call.settings, call.words["run_a"], call.words["run_b"])
+    compared = judging.diff(call.settings, call.words["run_a"], call.words["run_b"])
     if call.words["html"] is not None:
         files.write(Path(call.words["html"]), as_diff.html(compared))
     call.answer(compared.to_json(), as_diff.text(compared).rstrip("\n"))
@@ -275,10 +276,13 @@ def _machines(machines: list[MachineInfo]) -> str:
 
 
 def _told(call: Call, outcome: Outcome) -> None:
-    from labkit.reports.terminal import summary
-
     value = {"folder": str(outcome.folder), "exit_status": outcome.exit_status, **outcome.run.summary()}
-    width = shutil.get_terminal_size().columns
-    text = summary(outcome.run, width=width, terminal=sys.stdout.isatty(), folder=outcome.folder)
-    call.answer(value, text.rstrip("\n"))
+
+    def text() -> str:
+        from labkit.reports.terminal import summary
+
+        width = shutil.get_terminal_size().columns
+        return summary(outcome.run, width=width, terminal=sys.stdout.isatty(), folder=outcome.folder).rstrip("\n")
+
+    call.answer(value, text)
     sys.exit(outcome.exit_status)

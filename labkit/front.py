@@ -84,9 +84,12 @@ class Call:
     def console(self, *, verbose: bool = False) -> Console:
         return Console(verbose=verbose or self.words.get("verbose", False))
 
-    def answer(self, value: object, text: str) -> None:
-        """Print the outcome on stdout: the value as JSON if --json was given, else the text."""
-        print(json.dumps(value, indent=2) if self.words.get("json") else text)
+    def answer(self, value: object, text: str | Callable[[], str]) -> None:
+        """Print the outcome on stdout: the value as JSON if --json was given, else the text, or what it returns."""
+        if self.words.get("json"):
+            print(json.dumps(value, indent=2))
+        else:
+            print(text if isinstance(text, str) else text())
 
 
 def lab_task(flags: str, *, words: str = "") -> Callable[[Callable[[Call], None]], Callable[..., Any]]:

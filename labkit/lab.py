@@ -9,12 +9,11 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from labkit import comparison, doctor, platforms, policy, process, runs, runtimes, suites
+from labkit import doctor, judging, platforms, process, runs, runtimes, suites
 from labkit import render as rendering
-from labkit.comparison import Comparison
 from labkit.config import Settings
 from labkit.deadline import Deadline
 from labkit.endpoint import shell_argv
@@ -24,14 +23,10 @@ from labkit.machines import Machine, MachineInfo, State
 from labkit.machines.qemu import QemuMachine
 from labkit.observer import Observer, Silent
 from labkit.platforms import Platform, Release
-from labkit.policy import Entry
-from labkit.results import Run
 from labkit.runs import Outcome
 from labkit.suites import Wish
-from labkit.words import did_you_mean
 
-__all__ = ["Comparison", "MachineInfo", "Outcome", "destroy", "diff", "halt", "judge", "render", "reset", "ssh"]
-__all__ += ["status", "test", "up"]
+__all__ = ["MachineInfo", "Outcome", "destroy", "halt", "render", "reset", "ssh", "status", "test", "up"]
 
 _TOOLS = ("qemu-system-x86_64", "qemu-img")
 _BUILD_TOOLS = ("mmdebstrap", "mkfs.ext4")
@@ -53,7 +48,7 @@ def test(settings: Settings, observer: Observer, *, wish: Wish, judged: bool = T
     platform, release = _platform(settings)
     runtime, suite = runtimes.find(settings.runtime), suites.find(settings.suite)
     suite.check(wish)
-    entries = _policy(settings, judged)
+    entries = judging.policies(settings, judged)
     machine = _machine(settings, platform, release, observer)
     with machine.lock():
         info = _up(machine, settings, platform, release, observer)
@@ -127,54 +122,6 @@ def ssh(settings: Settings, command: Sequence[str] = ()) -> int:
     if program is None:
         raise MachineError("the OpenSSH client is not installed on this host", hint="./lab doctor --yes")
     os.execv(program, argv)
-
-
-def judge(
-    settings: Settings, folder: str | None = None, *, judged: bool = True, known: Mapping[str, str | None] | None = None
-) -> Outcome:
-    """Read raw output again under today's policy and write its reports, without a machine.
-
-    folder is a run's, by path or id (the latest by default), or its raw/: then the reports are written there anew. Or
-    it holds raw output that somebody else recorded, and is made a run; known are facts that such a one may not tell.
-    """
-    place, entries = _place(settings, folder), _policy(settings, judged)
-    if (place / "results.json").exists():
-        return runs.rejudge(place, entries)
-    return runs.adopt(settings.reports, place, entries, _known(known or {}))
-
-
-def diff(settings: Settings, before: str, after: str) -> Comparison:
-    """Compare two runs, or recordings, each named as in judge."""
-    return comparison.compare(_run(settings, before), _run(settings, after))
-
-
-def _run(settings: Settings, folder: str) -> Run:
-    place = _place(settings, folder)
-    return runs.load(place) if (place / "results.json").exists() else runs.recorded(place, {})
-
-
-def _place(settings: Settings, folder: str | None) -> Path:
-    """The folder that is meant; of a run's raw/ the run's. UsageError where there is none."""
-    inside = settings.reports / (folder or "latest")
-    place = inside if folder is None or ("/" not in folder and inside.is_dir()) else Path(folder)
-    if not place.is_dir():
-        known = sorted(path.name for path in settings.reports.glob("*Z-*")) if settings.reports.is_dir() else []
-        near = did_you_mean(folder, known) if folder else ""
-        raise UsageError(
-            f"there is no run {folder or 'yet'} in {settings.reports}{near}"
-            + (f", and no folder {folder}" if folder else ""),
-            hint="./lab test makes one",
-        )
-    place = place.resolve()
-    return place.parent if place.name == "raw" and (place.parent / "results.json").exists() else place
-
-
-def _policy(settings: Settings, judged: bool) -> list[Entry] | None:
-    return policy.load(settings.policy, suites=suites.names()) if judged else None
-
-
-def _known(words: Mapping[str, str | None]) -> dict[str, str]:
-    return {key: word for key, word in words.items() if word is not None}
 
 
 def render(settings: Settings, out: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from fnmatch import fnmatchcase
@@ -108,13 +108,20 @@ class Entry:
         )
 
     def concerns(self, result: Result) -> bool:
-        """Whether it is about the result's check or program."""
-        return _any(self.said.id, result.id) and _any(self.said.program, result.program)
+        """Whether it is about the result's program, or its check where that has none."""
+        if result.program:
+            return _any(self.said.program, result.program)
+        return self.said.program is None and _any(self.said.id, result.id)
 
     def about(self, result: Result) -> bool:
         """Whether it is about this very result. A violation is only matched by an entry that names it."""
-        violation = fnmatchcase(result.violation, self.said.violation or "")
-        return violation and self.concerns(result) and _any(self.said.assertion, result.name)
+        said, violation = self.said, result.violation
+        return (
+            (fnmatchcase(violation, said.violation) if said.violation else not violation)
+            and self.concerns(result)
+            and _any(said.id, result.id)
+            and _any(said.assertion, result.name)
+        )
 
 
 def load(own: Path | None = None, *, suites: Sequence[str] = ()) -> list[Entry]:
@@ -153,50 +160,48 @@ def apply(run: Run, entries: Sequence[Entry] | None, today: date) -> Run:
         return dataclasses.replace(run, results=tuple(bare), policy=None)
     applying = [entry for entry in entries if entry.applies(run)]
     valid = [entry for entry in applying if not entry.expired(today)]
-    marked, met = [], set()  # met: the entries that had a result to expect, with its program
-    candidates: dict[str, list[Entry]] = {}  # by program, or by id where there is none
-    for result in bare:
-        key = result.program or result.id
-        if key not in candidates:
-            candidates[key] = [entry for entry in valid if entry.concerns(result)]
-        entry = next((entry for entry in candidates[key] if entry.about(result)), None)
-        if entry is not None and result.verdict in entry.said.expected:
-            met.add((entry, result.program))
-            if result.bad or result.verdict is not Verdict.PASS:
-                expected = Expected(entry.said.reason, entry.said.link, entry.source)
-                result = dataclasses.replace(result, expected=expected)
+    marked: list[Result] = []
+    places: dict[str, list[int]] = {}  # of the results of each program, or of each id where there is no program
+    for place, result in enumerate(bare):
+        places.setdefault(result.program or result.id, []).append(place)
         marked.append(result)
+    passes: list[str] = []
+    for group in places.values():
+        concerned = [entry for entry in valid if entry.concerns(bare[group[0]])]
+        if not concerned:
+            continue
+        met = set()
+        for place in group:
+            result = bare[place]
+            entry = next((entry for entry in concerned if entry.about(result)), None)
+            if entry is not None and result.verdict in entry.said.expected:
+                met.add(entry)
+                if result.bad or result.verdict is not Verdict.PASS:
+                    expected = Expected(entry.said.reason, entry.said.link, entry.source)
+                    marked[place] = dataclasses.replace(result, expected=expected)
+        passes += _unexpected_passes([entry for entry in concerned if entry not in met], [bare[n] for n in group])
     notes = PolicyNotes(
         tuple(
             f"{entry.source} expired on {entry.said.expires}: {entry.said.reason}"
             for entry in applying
             if entry.expired(today)
         ),
-        tuple(_unexpected_passes(valid, met, marked)),
+        tuple(passes),
         tuple(_misspelt(applying, marked)),
     )
     return dataclasses.replace(run, results=tuple(marked), policy=notes)
 
 
-def _unexpected_passes(
-    entries: Sequence[Entry], met: Set[tuple[Entry, str]], results: Sequence[Result]
-) -> Iterator[str]:
-    """A line for each entry, and program, that is wrong about a thing which has nothing bad about it."""
+def _unexpected_passes(entries: Sequence[Entry], results: Sequence[Result]) -> Iterator[str]:
+    """A line for each entry that is wrong about these results, which are of one check or program, and not bad."""
     for entry in entries:
-        if Verdict.PASS in entry.said.expected:
-            continue
         # What an entry says of a program as a whole has no result of its own where the program passed.
-        whole = entry.said.assertion == (WHOLE,)
-        passed: dict[str, bool] = {}
-        for result in results:
-            if entry.concerns(result) and (whole or _any(entry.said.assertion, result.name)):
-                passed[result.program] = passed.get(result.program, True) and not result.bad
-        for program in passed:
-            if passed[program] and (entry, program) not in met:
-                yield f"{program}: ".removeprefix(": ") + (
-                    f"{entry.source} expects {' or '.join(entry.said.expected)}, and nothing came out so: "
-                    f"{entry.said.reason}"
-                )
+        of = None if entry.said.assertion == (WHOLE,) else entry.said.assertion
+        found = [result.bad for result in results if _any(of, result.name)]
+        if found and not any(found) and Verdict.PASS not in entry.said.expected:
+            wanted = " or ".join(entry.said.expected)
+            what = results[0].program or results[0].id
+            yield f"{what}: {entry.source} expects {wanted}, and nothing came out so: {entry.said.reason}"
 
 
 def _misspelt(entries: Sequence[Entry], results: Sequence[Result]) -> Iterator[str]:

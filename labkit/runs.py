@@ -22,7 +22,7 @@ import labkit
 from labkit import policy, results, suites
 from labkit.errors import ConnectionFailed, LabError, UsageError
 from labkit.files import disk_errors, make_folder
-from labkit.machines import MachineInfo, launch
+from labkit.machines import launch
 from labkit.observer import Observer
 from labkit.policy import Entry
 from labkit.reports import files
@@ -33,6 +33,7 @@ from labkit.tap import JSON
 from labkit.text import printable
 
 if TYPE_CHECKING:
+    from labkit.machines import MachineInfo
     from labkit.ssh import Remote
 
 _UNFINISHED = "the run did not finish"

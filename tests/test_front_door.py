@@ -24,7 +24,8 @@ from labkit.results import Result, Verdict
 
 CHECKOUT = Path(__file__).parent.parent
 TASKS = [
-    *("up", "test", "reset", "halt", "destroy", "ssh", "status", "report", "render", "doctor"),
+    *("up", "test", "reset", "halt", "destroy", "ssh", "status", "report", "judge", "diff", "render"),
+    "doctor",
     *("platforms", "runtimes", "suites", "check"),
 ]
 Done = subprocess.CompletedProcess[str]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 from labkit.reports.evidence import policy_lines
 from labkit.results import Result, Run, Verdict
 from labkit.text import printable
 
+_json = json.JSONEncoder(allow_nan=False).encode
 _OK = (Verdict.PASS, Verdict.SKIP, Verdict.NO_ASSERTIONS)
 
 
@@ -52,18 +54,14 @@ def _point(number: int, result: Result) -> list[str]:
         "seconds": result.seconds,
     }
     said = {key: value for key, value in result.diagnostic.items() if key not in block}
-    return [
-        line,
-        "  ---",
-        *(f"  {_key(key)}: {json.dumps(value, allow_nan=False)}" for key, value in {**block, **said}.items()),
-        "  ...",
-    ]
+    return [line, "  ---", *(f"  {_key(key)}: {_json(value)}" for key, value in {**block, **said}.items()), "  ..."]
 
 
 def _escaped(text: str) -> str:
     return printable(text).replace("\\", "\\\\").replace("#", "\\#")
 
 
+@functools.lru_cache(1000)
 def _key(key: str) -> str:
     """Return a key that is the same to a YAML reader: plain where it is a plain word, else in quotes."""
     return key if key.isascii() and key.replace("-", "").replace("_", "").isalpha() else json.dumps(key)

@@ -40,10 +40,11 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, folder: Path |
     seconds = (run.run.finished - run.run.started).total_seconds()
     console.print(_text(name, "bold"), overflow="fold")
     console.print(_text(f"{where} {cgroup}".strip(), "dim"), overflow="fold")
-    bad = run.unexpected
+    alike = Counter(result.identity for result in run.unexpected)
+    bad = list({result.identity: result for result in reversed(run.unexpected)}.values())[::-1]
     if bad:
         console.print()
-        console.print(_table(bad[:most], width))
+        console.print(_table([(result, alike[result.identity]) for result in bad[:most]], width))
         if len(bad) > most:
             console.print(f"and {len(bad) - most} more in the report", style="dim")
     console.print()
@@ -54,7 +55,7 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, folder: Path |
     if run.programs:
         programs = Counter(program.verdict for program in run.programs)
         console.print(_totals(f"{len(run.programs)} programs: ", programs, Counter()))
-    expected = Counter(result.verdict for result in run.results if result.bad and result.expected)
+    expected = Counter(result.verdict for result in run.results if result.expected)
     what = "results" if run.programs else f"checks in {seconds:.1f} s"
     console.print(_totals(f"{len(run.results)} {what}: ", run.totals, expected))
     if run.run.reason is not None:
@@ -81,15 +82,17 @@ def _attempts(program: Program) -> str:
     return ", ".join(f"{count[verdict]} {verdict}" for verdict in Verdict if count[verdict])
 
 
-def _table(results: list[Result], width: int) -> Table:
+def _table(counted: list[tuple[Result, int]], width: int) -> Table:
+    """One row for each result; the number is how many there are like it."""
+    results = [result for result, _ in counted]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     ids = [one_line(result.program or result.id, 30) for result in results]
     columns = [max(len(result.verdict) for result in results), max(map(len, ids))]
     columns.append(max(width - sum(columns) - 4, 20))
     for column in columns:
         table.add_column(no_wrap=True, overflow="ellipsis", width=column)
-    for result, ident in zip(results, ids, strict=True):
-        lines = Text(one_line(result.name, columns[-1]))
+    for (result, count), ident in zip(counted, ids, strict=True):
+        lines = Text(one_line(f"{result.name} ({count} times)" if count > 1 else result.name, columns[-1]))
         for line in _why(result):
             lines.append("\n" + one_line(" ".join(line.split()), columns[-1]), "dim")
         table.add_row(_text(result.verdict, STYLES[result.verdict]), _text(ident, "bold"), lines)
