@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from labkit.results import URGENCY, Result, Run, Verdict
+from labkit.results import URGENCY, WHOLE, Result, Run, Verdict
 from labkit.tap import JSON
 
 _Group = Sequence[Result]
@@ -71,7 +71,7 @@ def compare(before: Run, after: Run) -> Comparison:
     old, new = _grouped(before), _grouped(after)
     found: dict[str, list[Change]] = defaultdict(list)
     for identity in dict.fromkeys([*old, *new]):
-        was, now = old.get(identity, ()), new.get(identity, ())
+        was, now = (groups.get(identity) or _silent(identity, run) for groups, run in ((old, before), (new, after)))
         change = _change(was, now)
         if change.before == change.after:
             continue
@@ -95,6 +95,14 @@ def _grouped(run: Run) -> dict[tuple[str, str, str], list[Result]]:
     for result in run.results:
         groups[result.identity].append(result)
     return groups
+
+
+def _silent(identity: tuple[str, str, str], run: Run) -> list[Result]:
+    """A program that ran, and of which as a whole there was nothing to say, so that it has no such result."""
+    name, what, _ = identity
+    if what != WHOLE or not any(program.name == name for program in run.programs):
+        return []
+    return [Result(name, WHOLE, "", "", Verdict.PASS, 0.0, {}, name)]
 
 
 def _change(was: _Group, now: _Group) -> Change:

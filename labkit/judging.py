@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from labkit import comparison, policy, runs, suites
@@ -36,7 +37,9 @@ def diff(settings: Settings, before: str, after: str) -> Comparison:
 
 def _run(settings: Settings, folder: str) -> Run:
     place = _place(settings, folder)
-    return runs.load(place) if (place / "results.json").exists() else runs.recorded(place, {})
+    if (place / "results.json").exists():
+        return runs.load(place)
+    return policy.apply(runs.recorded(place, {}), policies(settings, True), datetime.now(UTC).date())
 
 
 def _place(settings: Settings, folder: str | None) -> Path:

@@ -104,7 +104,7 @@ class Entry:
             and (said.version is None or within(run.runtime.version, said.version))
             and said.cgroup in (None, run.machine.get("cgroup"))
             and _any(said.ref, run.suite.version)
-            and _any(said.platform, platform, f"{platform}-{run.machine.get('release') or ''}")
+            and _any(said.platform, *((platform, f"{platform}-{run.machine.get('release')}") if platform else ()))
         )
 
     def concerns(self, result: Result) -> bool:

@@ -94,6 +94,8 @@ class Result:
         """
         if not self.program:
             return ("", self.id, "")
+        if self.whole:
+            return (self.program, WHOLE, "")
         return (self.program, _PASSING.sub("…", self.name), _SPEC_VERSION.sub(r"\1", self.reference))
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -138,3 +139,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     for made in make_lab(tmp_path_factory.mktemp("lab")):
         made.run("up")
         yield made
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The recorded runs of tests/recordings, unpacked: the name of each and its folder."""
+    folder = tmp_path_factory.mktemp("recordings")
+    for archive in (ROOT / "tests" / "recordings").glob("*.tar.xz"):
+        with tarfile.open(archive) as recording:
+            recording.extractall(folder, filter="data")
+    return {path.name.partition("-")[0]: path for path in folder.iterdir()}

@@ -1,7 +1,7 @@
 """A fuzz target for the TAP reader and what is made of its events: nothing raises, and chunks make no difference.
 
-    python tests/fuzz_tap.py [CORPUS] [-max_total_time=60]     with atheris (pip install atheris)
-    python tests/fuzz_tap.py --random SECONDS                  without it: random mutations of recorded output
+python tests/fuzz_tap.py [CORPUS] [-max_total_time=60]     with atheris (pip install atheris)
+python tests/fuzz_tap.py --random SECONDS                  without it: random mutations of recorded output
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def render(run: Run) -> str:
     for result in run.results:
         if result.program in by_program and not result.whole:
             said = str(result.diagnostic.get("reason", ""))
-            by_program[result.program][result.verdict.value, result.name or said, said if result.name else ""] += 1
+            by_program[result.program][result.verdict.value, result.name, said if said != result.name else ""] += 1
     programs = sorted(run.programs, key=lambda program: (URGENCY[program.verdict], program.name))
     return page(
         "report.html.j2",

@@ -60,6 +60,9 @@ class Suite(Protocol):
     def argv(self, program: str, runtime: str, wish: Wish) -> list[str]:
         """The command that runs it there; program is the path it has there."""
 
+    def names(self) -> list[str]:
+        """Its checks or programs: what a wish can name."""
+
     def check(self, wish: Wish) -> None:
         """Raises UsageError where the wish names something that the suite does not have, or cannot do."""
 

@@ -33,11 +33,14 @@ class Spec:
         words += ["--only", ",".join(wish.only)] if wish.only else []
         return words + (["--jobs", str(wish.jobs)] if wish.jobs else [])
 
+    def names(self) -> list[str]:
+        with (_FOLDER / "requirements.tsv").open(newline="") as file:
+            return [row["id"] for row in csv.DictReader(file, delimiter="\t")]
+
     def check(self, wish: Wish) -> None:
         if wish.repeat or wish.limit:
             raise UsageError("the spec suite can neither repeat nor take a limit", hint="--suite validation can")
-        with (_FOLDER / "requirements.tsv").open(newline="") as file:
-            known = [row["id"] for row in csv.DictReader(file, delimiter="\t")]
+        known = self.names()
         for ident in wish.only:
             if ident not in known:
                 raise UsageError(

@@ -97,8 +97,11 @@ class Validation:
             words += [f"--{flag}", str(value)] if value else []
         return words + (["--limit", f"{wish.limit:g}"] if wish.limit else [])
 
+    def names(self) -> list[str]:
+        return sorted({name for ref in _data().refs for name in _data().programs(ref)})
+
     def check(self, wish: Wish) -> None:
-        known = sorted({name for ref in _data().refs for name in _data().programs(ref)})
+        known = self.names()
         for name in wish.only:
             if name not in known:
                 raise UsageError(
@@ -148,10 +151,10 @@ class Validation:
         if strange:
             reasons.append(f"not read, as no program is called so: {_some(map(repr, strange))}")
         ended = {name for name, _ in ends} if ends is not None else set(found)
-        if missing := [name for name in _expected(kept, facts) if name not in ended]:
-            reasons.append(f"{len(missing)} programs are missing: {_some(missing)}")
+        if missing := [name for name in _expected(kept, facts) if name not in found and name not in ended]:
+            reasons.append(f"missing, {len(missing)} of the programs: {_some(missing)}")
         if dangling := [name for name in found if name not in ended]:
-            reasons.append(f"{len(dangling)} programs did not end: {_some(dangling)}")
+            reasons.append(f"not ended, {len(dangling)} of the programs: {_some(dangling)}")
         return Reading(results, facts, "; ".join(reasons) or None, tuple(one.program for one in judged))
 
 
