@@ -48,6 +48,8 @@ def test_the_nearest_file_upwards_counts_and_its_paths_are_relative_to_it(tmp_pa
     assert settings.home == tmp_path / "state"
     assert settings.platforms == Path("/home/me/mine")
     assert settings.reports == below / "out"
+    assert load(below, 'policy = "mine"').policy == below / "mine"
+    assert load(below, LABKIT_POLICY="~/mine.toml").policy == Path("/home/me/mine.toml")
 
 
 def test_a_named_file_counts_instead(tmp_path: Path) -> None:
