@@ -171,6 +171,18 @@ def test_a_program_as_a_whole_that_passes_has_no_result_and_is_told(apply: Apply
     assert run.policy is not None and len(run.policy.unexpected_passes) == 1
 
 
+def test_what_may_pass_and_passes_is_not_told(apply: Apply) -> None:
+    entry = 'suite = "validation"\nprogram = "delete"\nexpected = ["error", "pass"]\nreason = "x"\n'
+    for more in (f'assertion = "{WHOLE}"\n', 'violation = "Hooks MUST*"\n'):
+        run = apply(program("delete", ("z", Verdict.PASS)), entry + more)
+        assert run.policy is not None and run.policy.unexpected_passes == ()
+
+
+def test_shipped_entries_about_nothing_are_let_be() -> None:
+    run = policy.apply(a_run(a_result("RLIM-001")), policy.load(), TODAY)
+    assert run.policy is not None and run.policy.misspelt == ()
+
+
 def test_an_own_entry_about_nothing_gets_a_guess(apply: Apply) -> None:
     run = apply(FAILS, ENTRY.replace("DEV-002", "DVE-002"))
     assert run.policy is not None

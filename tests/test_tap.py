@@ -139,6 +139,29 @@ def test_what_is_no_json_stays_as_text(inside: str) -> None:
     assert tap.read(block) == [TestPoint(True, 1, "a", diagnostic=Block({"id": "A"}, f'id: "A"\n{inside}'))]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"ok 1 - a\n  ---\n  x: 1\n  ... \nok 2 - b\n  ---\n  y: 1\n  ...\n",  # the first end has a space after it
+        b"ok 1 - a\r\n  ---\r\n  x: 1\r\n  ...\r\nok 2 - b\n  ---\n  y: 1\n  ...\n",
+        b"ok 1 - a\n  ---\n  x: 1\n  ...\nok 2 - b\n   ---\n   y: 1\n   ...\n",
+    ],
+)
+def test_a_block_ends_where_it_ends(text: bytes) -> None:
+    blocks = [event.diagnostic for event in tap.read(text) if isinstance(event, TestPoint)]
+    assert blocks == [Block({"x": 1}), Block({"y": 1})]
+
+
+def test_what_follows_the_end_of_a_block_is_not_in_it() -> None:
+    events = tap.read(b"ok 1 - a\n  ---\n  x: 1\n  ... \n  y: 1\n  ...\n")
+    assert events[0] == TestPoint(True, 1, "a", diagnostic=Block({"x": 1}))
+    assert events[1:] == [Unplaced("  y: 1"), Unplaced("  ...")]
+
+
+def test_a_carriage_return_is_no_part_of_a_line_in_a_block() -> None:
+    assert tap.read(b"  ---\n  words\r\n  ...\n") == [Block({}, "words")]
+
+
 def test_a_block_that_does_not_end_does_not_swallow_the_next_result() -> None:
     first, second = tap.read(b'ok 1 - a\n  ---\n  id: "A"\nnot ok 2 - b\n')
     assert first == TestPoint(True, 1, "a", diagnostic=Block({"id": "A"}, whole=False))
@@ -160,6 +183,7 @@ def test_over_a_limit_is_dropped_and_said() -> None:
     assert isinstance(cut[0], Dropped)
     kept = Block({"k": "vvvvvvvvvv"}, 'k: "vvvvvvvvvv"\nk: "vvvvvvvvvv"', whole=False)
     assert cut[1] == TestPoint(True, 1, "a", diagnostic=kept)
+    assert tap.read(b"ok 1 - a\n  ---\n" + b'  k: "vvvvvvvvvv"\n' * 9 + b"  ...\n", Limits(block=40)) == cut
     many = tap.read(b"ok\n" * 20, limits)
     assert many == [TestPoint(True, None, "")] * 6 + [Dropped("everything after 6 events")]
     assert tap.read(b"#\n" + b"    \n" * 1000, limits)[-1] == Dropped("everything after 400 bytes")

@@ -132,6 +132,15 @@ def test_a_second_stream_starts_over(again: str) -> None:
     assert [result.name for result in judged.results] == ["a", "b", "c"]
 
 
+def test_streams_without_numbers_end_with_their_plans() -> None:
+    judged = judge("ok - a\n1..1\nok - b\n1..1\n")
+    assert judged.program.verdict is Verdict.PASS
+
+
+def test_a_stream_that_broke_off_is_not_made_whole_by_the_next() -> None:
+    assert judge("ok - a\nTAP version 13\nok - b\n1..2\n").program.verdict is Verdict.ERROR
+
+
 def test_a_second_stream_may_be_empty() -> None:
     assert judge("TAP version 13\nok 1 - a\n1..1\nTAP version 13\n1..0\n").program.verdict is Verdict.PASS
 
@@ -159,6 +168,21 @@ def test_a_stream_that_is_not_whole_is_an_error_with_what_it_had(output: str, wh
 def test_a_stray_line_is_kept_with_the_line_that_follows() -> None:
     (result,) = judge("TAP version 13\n<nil>\nok 1 - a\n1..1\n").results
     assert result.diagnostic == {"notes": ["<nil>"]}
+
+
+def test_a_stray_line_at_the_end_is_kept_too() -> None:
+    (result,) = judge("ok 1 - a\n1..1\n<nil>\n").results
+    assert result.diagnostic == {"notes": ["<nil>"]}
+
+
+def test_a_block_after_the_plan_belongs_to_no_line() -> None:
+    judged = judge("ok 1 - a\n1..1\n" + block(error="left over"))
+    assert whole(judged).violation == "left over"
+
+
+def test_the_output_of_a_runtimetest_that_no_line_follows_is_kept() -> None:
+    judged = judge(block(stderr="killed", stdout=INNER_OK), end=End(1))
+    assert whole(judged).diagnostic["blocks"] == [{"inside": {"skip": 1, "pass": 1}, "stderr": "killed"}]
 
 
 def test_a_skip_without_a_dash() -> None:
