@@ -1,0 +1,5 @@
+SCENARIOS = {}
+
+
+def run(*a):
+    return 0
