@@ -166,7 +166,7 @@ def _guard(
             with suppress(OSError):
                 os.close(int(name))
     try:
-        folder.mkdir()
+        folder.mkdir(parents=True)
         unshare(CLONE_NEWPID)
     except OSError as error:
         _tell(report, Report(failure=f"a sandbox: {error}"))
@@ -178,10 +178,14 @@ def _guard(
     for fd in (out, err, report):
         os.close(fd)
     ended = os.pidfd_open(init)
-    if ended not in select.select([lifeline, ended], [], [])[0]:
+    cut = ended not in select.select([lifeline, ended], [], [])[0]
+    if cut:
         os.kill(init, signal.SIGKILL)
     os.waitpid(init, 0)
     remove_tree(folder)
+    if cut:  # perhaps because the driver was killed, and this is the last one
+        with suppress(OSError):
+            folder.parent.rmdir()
     return 0
 
 

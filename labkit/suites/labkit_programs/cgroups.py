@@ -83,7 +83,7 @@ def folders(root: Path, known: Collection[Path] = ()) -> Iterator[Path]:
         try:
             if folder != root:
                 yield folder
-            if folder.stat().st_nlink > 2:
+            if folder.stat().st_nlink != 2:
                 with os.scandir(folder) as entries:
                     below = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
                 waiting += [path for path in below if path in known or not path.name.endswith(UNITS)]
