@@ -47,12 +47,13 @@ class Watch:
             if not path.is_dir():  # removed with the one above it
                 continue
             others = self._suspects[path] - {program}
-            owned = path.name in records or (
+            if path.name in records or (
                 lane(program) == CGROUP_LANE and any(name in path.parts for name in SUITES_OWN)
-            )
-            if owned or not others & set(running):
+            ):
+                others = set()
+            if not others & set(running):
                 group, hierarchy = self._names(path)
-                mark = "" if owned or not others else f" (of this or of {', '.join(sorted(others))})"
+                mark = f" (of this or of {', '.join(sorted(others))})" if others else ""
                 remove(path)
                 if path.is_dir():
                     self._known.add(path)
