@@ -6,6 +6,7 @@ import ast
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -76,7 +77,11 @@ class Driver:
     def start(self, tree: Path, *words: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "TMPDIR": str(self.tmp)}
         process = subprocess.Popen(
-            self.argv(tree, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+            self.argv(tree, *words),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
         )
         self.started.append(process)
         return process
@@ -99,22 +104,28 @@ def driver(program: Path, tmp_path: Path) -> Iterator[Driver]:
     for process in made.started:
         process.kill()
         process.communicate()
-    until(lambda: host_state() == before, 20, f"the host was {before}")
+    until(lambda: host_state() <= before, 20, f"more is left than {before}")
 
 
-def host_state() -> tuple[list[str], list[str], list[str]]:
-    """Mounts, cgroups and naps."""
-    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    cgroups = [folder for folder, _, _ in os.walk(CGROUP_ROOT)]
-    naps = []
+def host_state() -> set[str]:
+    """Mounts, cgroups with a name that tests give, and naps."""
+    mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    cgroups = {folder for folder, _, _ in os.walk(CGROUP_ROOT) if re.search("labkit-test|cgrouptest|testdir", folder)}
+    return mounts | cgroups | set(naps())
+
+
+def naps() -> list[str]:
+    """The processes of programs that sleep."""
+    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
-            naps += [line] if line.startswith(replay.NAP) else []
-    return sorted(line.split()[4] for line in mounts), sorted(cgroups), naps
+            if line.startswith(replay.NAP):
+                found.append(f"{entry.name} {line}")
+    return found
 
 
 # The schedule
@@ -352,12 +363,13 @@ def test_what_comes_is_passed_on_at_once(driver: Driver, tree: Path) -> None:
 
 @pytest.mark.host_runtime
 def test_each_runs_as_in_a_shell_at_the_trees_root(driver: Driver, tree: Path) -> None:
-    replay.add(tree, "looks", 'pwd; echo "$0" "$RUNTIME"; test -d "$TMPDIR" && echo "$TMPDIR"; trap; umask')
+    same = "umask; ulimit -n; grep Sig[BI] /proc/self/status; ls /proc/self/fd | wc -l"
+    replay.add(tree, "looks", f'pwd; echo "$0" "$RUNTIME"; test -d "$TMPDIR" && echo "$TMPDIR"; {same}')
     ran = driver.run(tree, "--only", "looks")
     where, name, folder, *more = ran.bytes("looks").decode().splitlines()
     assert (where, name) == (str(tree), "validation/looks/looks.t /bin/true")
     assert Path(folder).parent.parent == driver.tmp
-    assert more == [subprocess.run(["sh", "-c", "umask"], capture_output=True, text=True).stdout.strip()]
+    assert more == subprocess.run(["sh", "-c", same], capture_output=True, text=True).stdout.splitlines()
 
 
 @pytest.mark.host_runtime
@@ -517,16 +529,18 @@ def test_it_ends_when_the_reader_is_gone(driver: Driver, tree: Path) -> None:
 @pytest.mark.host_runtime
 def test_nothing_outlives_a_killed_driver(driver: Driver, tree: Path) -> None:
     process = running(driver, tree)
-    process.kill()
-    until(lambda: not host_state()[2] and not list(driver.tmp.iterdir()), 15)
+    os.killpg(process.pid, signal.SIGKILL)
+    until(lambda: not naps() and not list(driver.tmp.iterdir()), 15)
+    for group in hierarchy().glob("labkit-test-*"):  # the one thing that nobody is left to remove
+        group.rmdir()
 
 
 def running(driver: Driver, tree: Path) -> subprocess.Popen[bytes]:
-    """A driver with two programs that sleep, one of them in a daemon."""
+    """A driver with two programs that sleep, one of them in a daemon, beside a cgroup it made."""
     replay.add(tree, "hangs", replay.HOSTILE["hangs"])
-    replay.add(tree, "daemon", f"setsid {replay.NAP} & echo here; wait")
+    replay.add(tree, "daemon", f"mkdir {hierarchy()}/labkit-test-$$; setsid {replay.NAP} & echo here; wait")
     process = driver.start(tree, "--only", "hangs,daemon")
-    until(lambda: len(host_state()[2]) == 2, 15, "two naps")
+    until(lambda: len(naps()) == 2, 15, "two naps")
     return process
 
 

@@ -153,7 +153,7 @@ def _never_back(function: Callable[[], int]) -> NoReturn:
 def _guard(
     sandbox: Sandbox, folder: Path, body: Callable[[], int], out: int, err: int, report: int, lifeline: int
 ) -> int:
-    os.setsid()  # a Ctrl-C reaches the driver only
+    os.setsid()  # what kills the driver with its process group leaves this to clean up
     signal.set_wakeup_fd(-1)
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)

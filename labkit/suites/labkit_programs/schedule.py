@@ -48,7 +48,7 @@ class Schedule:
     def take(self) -> Optional[Turn]:
         """A turn that may start now; it runs until `done`. None: something must end first, or nothing is left."""
         busy = {lane(turn.program) for turn in self._running}
-        if len(self._running) >= self._jobs or busy & set(ALONE):
+        if len(self._running) >= self._jobs:
             return None
         waiting = {name for name, turns in self._lanes.items() if turns}
         free = [name for name in self._lanes if name in waiting - busy - set(ALONE)]
