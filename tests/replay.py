@@ -30,8 +30,10 @@ HOSTILE = {
     "floods": "head -c 100000000 /dev/zero; head -c 9000000 /dev/zero >&2",
     "closes_its_streams": "echo before; exec >&- 2>&-; sleep 0.3; exit 4",
     "rubbish": r"printf 'a\000\377\376\n\r\033[2J not utf-8: \303\050'; printf '\200' >&2",
-    "mounts": 'mkdir "$TMPDIR/m"; mount -t tmpfs leak "$TMPDIR/m"; mount -t tmpfs leak /mnt; exit 0',
-    "fills_a_folder": 'mkdir -p "$TMPDIR/a/b"; ln -s / "$TMPDIR/a/root"; touch "$TMPDIR/a/b/c"; mkfifo "$TMPDIR/fifo"',
+    "leaks_mounts": 'mkdir "$TMPDIR/m"; mount -t tmpfs leak "$TMPDIR/m"; mount -t tmpfs leak /mnt; exit 0',
+    "leaks_a_cgroup": "c=/sys/fs/cgroup; test -e $c/cgroup.controllers || c=$c/pids; c=$c/labkit-test; "
+    f"mkdir $c $c/below; ({NAP} & echo $! >$c/cgroup.procs); exit 1",
+    "leaves_files": 'mkdir -p "$TMPDIR/a/b"; ln -s / "$TMPDIR/a/root"; touch "$TMPDIR/a/b/c"; mkfifo "$TMPDIR/fifo"',
     "reads_stdin": "cat; echo end",
     "silent": "exit 0",
 }

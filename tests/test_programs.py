@@ -452,23 +452,21 @@ def test_any_bytes_any_streams(driver: Driver, tree: Path) -> None:
 
 @pytest.mark.host_runtime
 def test_mounts_and_files_go_with_the_program(driver: Driver, tree: Path) -> None:
-    ran = hostile(driver, tree, "mounts", "fills_a_folder")
-    here, there = ran.ends["mounts"]["left"]
+    ran = hostile(driver, tree, "leaks_mounts", "leaves_files")
+    here, there = ran.ends["leaks_mounts"]["left"]
     assert here.startswith(f"mount {driver.tmp}")
     assert there == "mount /mnt"
-    assert ran.ends["fills_a_folder"]["left"] == []
+    assert ran.ends["leaves_files"]["left"] == []
 
 
 @pytest.mark.host_runtime
 def test_cgroups_are_named_and_removed(driver: Driver, tree: Path) -> None:
-    group = hierarchy() / f"labkit-test-{os.getpid()}"
-    occupied = f"({replay.NAP} & echo $! >{group}/cgroup.procs); exit 1"
-    replay.add(tree, "makes_one", f"mkdir {group} {group}/below && {occupied}")
+    replay.add(tree, "leaks_a_cgroup", replay.HOSTILE["leaks_a_cgroup"])
     replay.add(tree, "linux_cgroups_new", f"mkdir {hierarchy()}/cgrouptest; sleep 0.5")
     ran = driver.run(tree, "--jobs", "1")  # so there is no doubt whose they are
     where = "" if hierarchy() == CGROUP_ROOT else f" in {hierarchy().name}"
-    assert how(ran, "makes_one") == (1, None, False)
-    assert ran.ends["makes_one"]["left"] == [f"process {replay.NAP}", f"cgroup /{group.name}{where}"]
+    assert how(ran, "leaks_a_cgroup") == (1, None, False)
+    assert ran.ends["leaks_a_cgroup"]["left"] == [f"process {replay.NAP}", f"cgroup /labkit-test{where}"]
     assert ran.ends["linux_cgroups_new"]["left"] == [f"cgroup /cgrouptest{where}"]
 
 
@@ -484,12 +482,9 @@ def test_the_records_of_a_runtime_are_hidden_and_named(driver: Driver, tree: Pat
     runtime.chmod(0o755)
     replay.add(tree, "leaves", "mkdir /run/labkit-records/the-id; ls /run/labkit-records")
     replay.add(tree, "looks", "sleep 0.5; ls /run/labkit-records")
-    try:
-        done = subprocess.run(
-            driver.argv(tree, "--only", "leaves,looks", runtime=str(runtime)), check=True, capture_output=True
-        )
-    finally:
-        Path("/run/labkit-records").rmdir()
+    words = driver.argv(tree, "--only", "leaves,looks", runtime=str(runtime))
+    done = subprocess.run(words, check=True, capture_output=True)
+    assert not Path("/run/labkit-records").exists()
     ran = Ran(0, "", [json.loads(line) for line in done.stdout.splitlines()], 0)
     assert ran.bytes("leaves") == b"the-id\n"
     assert ran.bytes("looks") == b""

@@ -45,7 +45,7 @@ mount --make-rprivate /
 test "$1" = private || mount --make-rshared /
 mount -t proc proc /proc
 shift
-for folder; do mkdir -p "$folder"; mount -t tmpfs -o mode=711,size=16m labkit "$folder"; done
+for folder; do mount -t tmpfs -o mode=711,size=16m labkit "$folder"; done
 """
 
 
@@ -70,10 +70,11 @@ class Sandbox:
     limit: float
 
     @property
-    def state_folders(self) -> list[str]:
+    def state_folders(self) -> list[Path]:
         """Where the runtime keeps its records, by its name: runc-1.2 keeps them where runc does."""
         name = Path(self.runtime).name
-        return [f"/run/{known}" for known in ("runc", "crun", "youki", "runsc") if known in name] or [f"/run/{name}"]
+        known = [Path("/run", known) for known in ("runc", "crun", "youki", "runsc") if known in name]
+        return known or [Path("/run", name)]
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,7 @@ def _mount(sandbox: Sandbox) -> None:
     """As one shell, which starts no program for it where it is busybox. HostError if a mount fails."""
     busybox = find_program("busybox")
     shell = [busybox, "sh"] if busybox else ["/bin/sh"]
-    words = [_propagation(), *sandbox.state_folders]
+    words = [_propagation(), *map(str, sandbox.state_folders)]
     try:
         done = subprocess.run(
             [*shell, "-c", _MOUNTS, "sh", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=30

@@ -8,6 +8,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, Optional
 
@@ -121,10 +122,12 @@ def _run(words: argparse.Namespace, tree: Tree, programs: list[str]) -> int:
 
     signals = Signals()
     output = Output(signals)
+    made = [folder for folder in (*sandbox.state_folders, room) if not folder.exists()]
     try:
-        room.mkdir()
+        for folder in made:
+            folder.mkdir(0o711)
     except OSError as error:
-        raise HostError(f"{room}: {error.strerror}") from error
+        raise HostError(f"{folder}: {error.strerror}") from error
     try:
         output.put("plan", programs=programs, facts=about)
         schedule = Schedule(programs, _known_seconds(), jobs, words.repeat)
@@ -132,6 +135,9 @@ def _run(words: argparse.Namespace, tree: Tree, programs: list[str]) -> int:
         output.put("finish")
     finally:
         remove_tree(room)
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
     return 0
 
 
