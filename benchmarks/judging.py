@@ -11,17 +11,17 @@ import os
 import resource
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from common import ROOT, told
 
-from labkit import tap
+sys.path[:0] = [str(ROOT)]
 
-RECORDINGS = sorted((ROOT / "tests" / "recordings").glob("*.tar.xz"))
+from labkit import tap  # noqa: E402
+from tests.recorded import RECORDINGS  # noqa: E402
+
 TIMES = 10  # how often both recordings stand one after the other
 
 
@@ -30,21 +30,17 @@ def main() -> None:
     parser.add_argument("what", choices=("tap", "judge"))
     parser.add_argument("--runs", type=int, default=7)
     words = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="labkit-bench-") as folder:
-        for archive in RECORDINGS:
-            with tarfile.open(archive) as recording:
-                recording.extractall(folder, filter="data")
-        {"tap": reading, "judge": judging}[words.what](Path(folder), words.runs)
+    {"tap": reading, "judge": judging}[words.what](words.runs)
 
 
-def reading(folder: Path, runs: int) -> None:
+def reading(runs: int) -> None:
     """labkit.tap against tap.py on the same bytes, in CPU seconds: once as tap.py reads, leaving blocks as lines until
     they are asked for (labkit has parsed them), once with every block asked for.
     """
     from tap.line import Result
     from tap.parser import Parser
 
-    data = b"".join(path.read_bytes() for path in sorted(folder.glob("*/*.tap"))) * TIMES
+    data = b"".join(path.read_bytes() for folder in RECORDINGS.values() for path in folder.glob("*.tap")) * TIMES
     text = data.decode()
     limits = tap.Limits(total=1 << 40, events=1 << 40)
     counted: dict[str, tuple[int, int]] = {}
@@ -70,19 +66,17 @@ def reading(folder: Path, runs: int) -> None:
         print(f"  {name:7} {points} test points, {count} blocks kept")
 
 
-def judging(folder: Path, runs: int) -> None:
+def judging(runs: int) -> None:
     """`labkit judge` of one recording to all reports, the whole process with its imports; CPU seconds."""
-    for source in sorted(folder.iterdir()):
+    for source in RECORDINGS.values():
         seconds = []
-        for number in range(runs):
-            work = folder.parent / f"{folder.name}-{number}"
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            argv = [sys.executable, "-m", "labkit", "judge", str(source)]
-            env = {**os.environ, "LABKIT_REPORTS": str(work)}
-            subprocess.run(argv, env=env, stdout=subprocess.DEVNULL)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        for _ in range(runs):
+            with tempfile.TemporaryDirectory(prefix="labkit-bench-") as work:
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                argv = [sys.executable, "-m", "labkit", "judge", str(source)]
+                subprocess.run(argv, env={**os.environ, "LABKIT_REPORTS": work}, stdout=subprocess.DEVNULL)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
             seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-            subprocess.run(["rm", "-r", str(work)], check=True)
         seconds.sort()
         print(f"judge {source.name}, {runs} runs")
         print(

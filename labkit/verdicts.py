@@ -34,13 +34,17 @@ _TIMEOUT_STATUS = 124  # of timeout(1)
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a program ended: status, or the signal that ended it; neither where that is not known."""
+    """How a program ended: status, or the signal that ended it; neither where its sandbox died with it.
+
+    unknown is for output of which nobody kept how it ended.
+    """
 
     status: int | None = None
     signal: int | None = None
     timeout: bool = False
     seconds: float = 0.0
     left: tuple[str, ...] = ()
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,4 +368,6 @@ def _bad_end(end: End | None) -> tuple[Verdict, str] | None:
         return Verdict.ERROR, f"ended by signal {end.signal} ({word})"
     if end.status:
         return Verdict.ERROR, f"ended with status {end.status}"
+    if end.status is None and not end.unknown:
+        return Verdict.ERROR, "ended, and nobody can tell how"
     return None

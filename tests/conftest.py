@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import recorded
 
 ROOT = Path(__file__).parent.parent
 
@@ -141,11 +142,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield made
 
 
-@pytest.fixture(scope="session")
-def recordings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The recorded runs of tests/recordings, unpacked: the name of each and its folder."""
-    folder = tmp_path_factory.mktemp("recordings")
-    for archive in (ROOT / "tests" / "recordings").glob("*.tar.xz"):
-        with tarfile.open(archive) as recording:
-            recording.extractall(folder, filter="data")
-    return {path.name.partition("-")[0]: path for path in folder.iterdir()}
+@pytest.fixture
+def recordings() -> dict[str, Path]:
+    """The recorded runs, by ref."""
+    return recorded.RECORDINGS

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import random
 import sys
-import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a program, from anywhere
+
 from labkit import tap, verdicts
 from labkit.tap import Limits
+from tests import recorded
 
 SMALL = Limits(line=64, block=128, total=2048, events=40)
-RECORDINGS = Path(__file__).parent / "recordings"
 
 
 def one_input(data: bytes) -> None:
@@ -31,13 +32,9 @@ def one_input(data: bytes) -> None:
 
 
 def seeds() -> list[bytes]:
-    found = []
-    for archive in RECORDINGS.glob("*.tar.xz"):
-        with tarfile.open(archive) as recording:
-            for member in recording:
-                file = recording.extractfile(member) if member.name.endswith(".tap") else None
-                found += [file.read()[:2000]] if file else []
-    return found
+    return [
+        path.read_bytes()[:2000] for folder in recorded.RECORDINGS.values() for path in sorted(folder.glob("*.tap"))
+    ]
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:

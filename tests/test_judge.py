@@ -19,6 +19,7 @@ from labkit.machines import MachineInfo, State
 from labkit.observer import Silent
 from labkit.suites import Wish
 from labkit.suites.validation import SUITE, Validation
+from tests import replay
 from tests.test_front_door import Done, labkit
 from tests.test_reports import Page
 from tests.test_validation import BAD, GOOD, copy, line, one, plan
@@ -321,6 +322,29 @@ def test_a_cut_connection_is_remembered_by_later_judgements(tmp_path: Path) -> N
     assert (outcome.exit_status, outcome.run.run.reason) == (4, "the connection was cut")
     for _ in range(2):
         assert runs.rejudge(outcome.folder, None).run.run.reason == "the connection was cut"
+
+
+@pytest.mark.host_runtime
+@pytest.mark.parametrize("ref", ["master", "v0.9.0"])
+def test_a_recording_replayed_through_the_real_driver(ref: str, recordings: dict[str, Path], tmp_path: Path) -> None:
+    tree = replay.replayed(tmp_path / "tree", recordings[ref], scale=0.01)
+    (tree / ".labkit-ref").write_text(ref)
+    suite = Validation()
+    program, raw = tmp_path / suite.file_name(), tmp_path / "raw"
+    program.write_bytes(suite.program())
+    raw.mkdir()
+    argv = [str(tree) if word.startswith("/opt") else word for word in suite.argv(str(program), "/bin/true", Wish())]
+    with suite.listen(raw, lambda *_: None) as listener:
+        done = subprocess.run([sys.executable, *argv[1:]], capture_output=True, timeout=300)
+        listener.take(done.stdout)
+    assert (done.returncode, done.stderr) == (0, b"")
+    mine, theirs = suite.read(raw), suite.read(recordings[ref])
+    assert mine.reason is None
+    assert (mine.facts["ref"], mine.facts["spec"]) == (theirs.facts["ref"], theirs.facts["spec"])
+    verdicts = [sorted((p.name, p.verdict, p.status) for p in reading.programs) for reading in (mine, theirs)]
+    assert verdicts[0] == verdicts[1]
+    results = [sorted((r.id, r.name, r.verdict) for r in reading.results) for reading in (mine, theirs)]
+    assert results[0] == results[1]
 
 
 def test_a_suite_that_breaks_off_is_incomplete(tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ LAYERS = [
     {"machines.agent", "machines.accelerator", "machines.identity", "machines.hardware", "machines"},
     {"suites", "suites.spec", "suites.validation", "reports", "runtimes"},
     {"verdicts", "policy", "comparison"},
-    {"ssh", "qmp", "download", "process", "platforms", "render", "results", "observer", "suites.labkit_spec"},
-    {"files", "seed", "endpoint", "tap", "config", "tomlfile", "words", "deadline", "resources"},
+    {"ssh", "qmp", "download", "process", "platforms", "render", "results", "observer"},
+    {"suites.labkit_spec", "suites.labkit_programs"},
+    {"files", "seed", "endpoint", "tap", "config", "tomlfile", "words", "deadline", "resources", "pyz"},
     {"errors", "text"},
 ]
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
@@ -52,7 +53,8 @@ def _imports(path: Path) -> set[str]:
     return {name.removeprefix("labkit.") for name in found if name.startswith("labkit.")}
 
 
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "labkit_spec" not in path.parts)
+IN_THE_MACHINE = ("labkit_spec", "labkit_programs")
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if not set(IN_THE_MACHINE) & set(path.parts))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -67,8 +69,11 @@ def test_imports_point_downwards(path: Path) -> None:
         assert RANK[theirs] > RANK[mine] or same_family or RANK[theirs] == RANK[mine], f"{mine} imports {theirs}"
 
 
-def test_what_runs_in_the_machine_imports_nothing_of_labkit() -> None:
-    for path in (PACKAGE / "suites" / "labkit_spec").rglob("*.py"):
+@pytest.mark.parametrize("name", IN_THE_MACHINE)
+def test_what_runs_in_the_machine_imports_nothing_of_labkit(name: str) -> None:
+    paths = list((PACKAGE / "suites" / name).rglob("*.py"))
+    assert paths
+    for path in paths:
         assert not _imports(path), path
 
 

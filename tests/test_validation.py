@@ -249,7 +249,7 @@ def test_what_is_printed_is_kept_by_program(piece: int, hear: Hear, tmp_path: Pa
     assert (tmp_path / "start.err").read_bytes() == b"no such thing\n"
     assert (tmp_path / "labkit-programs.err").read_bytes() == b"said\n"
     assert reading.reason is None
-    assert reading.facts == {"kernel": "6.12", "cgroup": "v2", "ref": "master"}
+    assert reading.facts == {"kernel": "6.12", "cgroup": "v2", "ref": "master", "spec": "1.3.0"}
     assert [(p.name, p.verdict, p.left) for p in reading.programs] == [
         ("start", "fail", ("/mnt/x",)),
         ("create", "pass", ()),
@@ -326,17 +326,29 @@ def test_a_line_that_is_none_of_the_suite_is_counted(noise: bytes, hear: Hear) -
 
 def test_a_program_that_prints_without_end_is_cut(hear: Hear, tmp_path: Path) -> None:
     piece = data("create", b"ok - a\n" * 10_000)
-    output = plan("create") + line("start", program="create") + piece * 130 + end("create") + line("finish")
+    said = data("create", b"x" * 60_000, "err") * 20
+    output = plan("create") + line("start", program="create") + piece * 130 + said + end("create") + line("finish")
     reading, _ = hear(output, only=("create",))
     assert (tmp_path / "create.tap").stat().st_size == 8 << 20
-    assert "more output than" in (reading.reason or "")
+    assert (tmp_path / "create.err").stat().st_size == 1 << 20
+    assert reading.reason is None
     assert [program.verdict for program in reading.programs] == [Verdict.ERROR]
+    assert "printed too much" in str(next(r for r in reading.results if r.whole).diagnostic["message"])
+
+
+def test_output_of_all_programs_together_is_bounded(hear: Hear, tmp_path: Path) -> None:
+    names = [f"p{number}" for number in range(10)]
+    much = b"x" * 999_999 + b"\n"
+    flood = b"".join(line("start", program=name) + data(name, much) * 7 + end(name) for name in names)
+    reading, _ = hear(plan(*names, ref="x") + flood + line("finish"), only=tuple(names))
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 65 << 20
+    assert "more output than 64 MiB" in (reading.reason or "")
 
 
 def test_facts_are_taken_only_as_short_texts(hear: Hear) -> None:
     output = plan("create", kernel="k" * 5000, **{"a b": "x", "../x": "y", "list": [1]}) + line("finish")
     facts = hear(output)[0].facts
-    assert set(facts) == {"kernel", "cgroup", "ref"}
+    assert set(facts) == {"kernel", "cgroup", "ref", "spec"}
     assert len(facts["kernel"]) < 1100
 
 

@@ -235,6 +235,7 @@ def test_a_failure_that_gives_no_reason_gets_stderr() -> None:
         (End(124, seconds=30.0), Verdict.TIMEOUT, "no end within its time limit, 30.0 s"),
         (End(None, 11), Verdict.ERROR, "ended by signal 11 (SIGSEGV)"),
         (End(None, 99), Verdict.ERROR, "ended by signal 99 (unknown)"),
+        (End(), Verdict.ERROR, "ended, and nobody can tell how"),
         (None, Verdict.ERROR, "it did not end"),
     ],
 )
@@ -245,7 +246,7 @@ def test_however_it_ended_its_lines_are_kept(end: End | None, verdict: Verdict, 
 
 
 def test_an_unknown_status_is_not_held_against_a_program() -> None:
-    assert judge("ok 1 - a\n1..1\n", end=End()).program.verdict is Verdict.PASS
+    assert judge("ok 1 - a\n1..1\n", end=End(unknown=True)).program.verdict is Verdict.PASS
 
 
 def test_too_much_output_is_an_error() -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import io
 import pkgutil
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,8 +15,6 @@ from labkit.results import Reading, Result
 from labkit.words import unknown
 
 Heard = Callable[[Result, int, int | None], None]  # a result, its number, and how many are planned where that is known
-
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same sources give the same bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,27 +102,6 @@ def export(folder: Path) -> Path:
     with disk_errors(folder):
         write_atomic(target, suite.program(), mode=0o755)
     return target
-
-
-def zipapp(package: Path) -> bytes:
-    """A file that `python3 FILE` runs: the package in that folder, whose main.py has main() -> exit status."""
-    main = f"import sys\n\nfrom {package.name}.main import main\n\nsys.exit(main())\n"
-    out = io.BytesIO(b"#!/usr/bin/env python3\n")
-    out.seek(0, io.SEEK_END)
-    with zipfile.ZipFile(out, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(_entry("__main__.py"), main)
-        for file in sorted(package.rglob("*")):
-            if file.is_file() and "__pycache__" not in file.parts:
-                name = f"{package.name}/{file.relative_to(package).as_posix()}"
-                archive.writestr(_entry(name), file.read_bytes())
-    return out.getvalue()
-
-
-def _entry(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name, _EPOCH)
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    entry.external_attr = 0o644 << 16
-    return entry
 
 
 class Capped:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from labkit import results, tap
 from labkit.errors import UsageError
-from labkit.suites import Capped, Heard, Wish, labkit_spec, zipapp
+from labkit.pyz import pyz
+from labkit.suites import Capped, Heard, Wish, labkit_spec
 from labkit.words import did_you_mean
 
 _FOLDER = Path(labkit_spec.__file__).parent
@@ -26,7 +27,7 @@ class Spec:
         return "labkit-spec.pyz"
 
     def program(self) -> bytes:
-        return zipapp(_FOLDER)
+        return pyz(_FOLDER)
 
     def argv(self, program: str, runtime: str, wish: Wish) -> list[str]:
         words = ["python3", program, "--runtime", runtime]

@@ -25,15 +25,16 @@ from pydantic import Field, StrictStr
 from labkit import tap, tomlfile, verdicts
 from labkit.errors import UsageError
 from labkit.files import write_atomic
+from labkit.pyz import pyz
 from labkit.results import WHOLE, Reading, Result
-from labkit.suites import Capped, Heard, Wish, zipapp
+from labkit.suites import Capped, Heard, Wish, labkit_programs
 from labkit.tap import JSON
 from labkit.text import truncate
 from labkit.tomlfile import Table
 from labkit.verdicts import End, Judged
 from labkit.words import did_you_mean
 
-_PACKAGE = Path(__file__).with_name("labkit_programs")
+_PACKAGE = Path(labkit_programs.__file__).parent
 _DATA = Path(__file__).with_name("validation.toml")
 _SUMMARY, _RUN, _ERRORS = "summary.tsv", "run.json", "labkit-programs.err"  # no program can have a dash in its name
 _COLUMNS = ("program", "exit_status", "seconds", "signal", "timeout", "attempt", "left")
@@ -89,7 +90,7 @@ class Validation:
         return "labkit-programs.pyz"
 
     def program(self) -> bytes:
-        return zipapp(_PACKAGE)
+        return pyz(_PACKAGE)
 
     def argv(self, program: str, runtime: str, wish: Wish) -> list[str]:
         words = ["python3", program, "--tree", _data().tree, "--runtime", runtime]
@@ -135,13 +136,15 @@ class Validation:
                 continue
             several = []
             for attempt in attempts:
-                end = ends.get((name, attempt)) if ends is not None else End()
+                end = ends.get((name, attempt)) if ends is not None else End(unknown=True)
                 one, size = _judge(raw, name, attempt, end)
                 several.append(one)
                 room -= size
             judged.append(verdicts.repeated(several))
         results = tuple(result for one in judged for result in one.results)
         facts = {**_deduced(results), **(known or {}), **(kept.facts if kept else {})}
+        if facts.get("ref") in _data().refs:
+            facts["spec"] = _data().refs[facts["ref"]].spec  # the suite's, whatever the runtime claims
         if kept and not kept.finished:
             reasons.append("the suite did not finish")
         if kept and kept.noise:
@@ -380,10 +383,12 @@ class _Listener:
         """Add to a program's file as much as the limits allow."""
         file = f"{_stem(name, self._attempts[name])}.{kind}"
         size = self._sizes.get(file, 0)
-        room = min((_OUTPUT if kind == "tap" else _STDERR) - size, _TOTAL - sum(self._sizes.values()))
+        # A program that prints too much is judged by what it printed first, and its verdict says so.
+        data = data[: (_OUTPUT if kind == "tap" else _STDERR) - size]
+        room = max(_TOTAL - sum(self._sizes.values()), 0)
         if len(data) > room or (file not in self._sizes and len(self._sizes) >= _FILES):
             self._note(over=True)
-            data = data[: max(room, 0)]
+            data = data[:room]
         if file in self._sizes or len(self._sizes) < _FILES:
             with (self._raw / file).open("ab") as out:
                 out.write(data)
