@@ -265,7 +265,7 @@ def _assertion(program: str, found: _Point, taken: Counter[tuple[str, str, str]]
     verdict = _verdict(point)
     if verdict is Verdict.FAIL and not said.keys() & {"message", "actual", "failures"}:
         # `not ok 1 - exit status 1` is all that some say on stdout; what the runtime said is on the program's stderr.
-        said["message"] = _why(said) or _why({"stderr": stderr}) or "it gives no reason"
+        said["message"] = _why(said) or "; ".join(map(str, notes)) or _why({"stderr": stderr}) or "it gives no reason"
     name = truncate(point.description or point.reason, 1000)  # `ok 3 # SKIP linux.sysctl not set` has no other
     result = Result(
         id="",

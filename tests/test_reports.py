@@ -338,6 +338,7 @@ def test_an_expected_failure_is_shown_as_one_in_every_report() -> None:
     assert (skipped.get("type"), skipped.get("message")) == ("fail", "expected fail: because")
     text = terminal.summary(run)
     assert "fail  create  new" in text and "known" not in text
+    assert "bad as expected (--no-policy shows how): create\n" in text
     assert "1 pass, 2 fail (1 expected)" in text
 
 

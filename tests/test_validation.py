@@ -266,6 +266,13 @@ def test_a_run_of_few_is_complete_and_a_run_of_all_needs_all(hear: Hear) -> None
     assert "missing, 57 of the programs: " in (hear(output)[0].reason or "")
 
 
+def test_a_ref_as_git_describes_it_is_known(hear: Hear) -> None:
+    output = plan("create", ref="v0.9.0-141-g5e63903") + one("create", GOOD) + line("finish")
+    reading, _ = hear(output)
+    assert (reading.facts["ref"], reading.facts["spec"]) == ("v0.9.0-141-g5e63903", "1.3.0")
+    assert "missing, 57 of the programs" in (reading.reason or "")
+
+
 def test_of_an_unknown_ref_the_plan_is_what_is_expected(hear: Hear) -> None:
     output = plan("create", "new_one", ref="0a1b2c") + one("create", GOOD) + line("finish")
     assert hear(output)[0].reason == "missing, 1 of the programs: new_one"

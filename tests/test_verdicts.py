@@ -226,6 +226,8 @@ def test_compared_values_stand_in_a_comment_after_the_line() -> None:
 def test_a_failure_that_gives_no_reason_gets_stderr() -> None:
     (result,) = judge("not ok 1 - exit status 1\n1..1\n", stderr="cannot set leaf_weight\n").results
     assert result.diagnostic["message"] == "cannot set leaf_weight"
+    (result,) = judge("not ok 1 - find cgroup\n# cgroupv2 is not supported yet\n1..1\n", stderr="x").results
+    assert result.diagnostic["message"] == "cgroupv2 is not supported yet"
 
 
 @pytest.mark.parametrize(

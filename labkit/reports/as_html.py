@@ -24,6 +24,14 @@ def render(run: Run) -> str:
     # Of a program's assertions those that something is to be said about get a row; all are listed with the program.
     told = [result for result in run.by_id() if not result.program or result.bad or result.expected or result.whole]
     told.sort(key=lambda result: (not result.bad or result.expected is not None, URGENCY[result.verdict]))
+    seen: set[tuple[str, str, str]] = set()
+    rows = []
+    for result in told:
+        # Of those that are alike and unexpected, one is open.
+        rows.append(
+            _row(result, run.suite.spec, is_open=result.bad and not result.expected and result.identity not in seen)
+        )
+        seen.add(result.identity)
     by_program: dict[str, Counter[tuple[str, str, str]]] = {program.name: Counter() for program in run.programs}
     for result in run.results:
         if result.program in by_program and not result.whole:
@@ -33,7 +41,7 @@ def render(run: Run) -> str:
     return page(
         "report.html.j2",
         run=run,
-        rows=[_row(result, run.suite.spec) for result in told],
+        rows=rows,
         programs=[(program, by_program[program.name]) for program in programs],
         policy_lines=policy_lines(run),
         verdicts=[(verdict.value, count) for verdict, count in run.totals.items()],
@@ -68,9 +76,10 @@ def page(template: str, **values: object) -> str:
     )
 
 
-def _row(result: Result, spec: str) -> dict[str, object]:
+def _row(result: Result, spec: str, *, is_open: bool) -> dict[str, object]:
     told = evidence(result)
-    return {"result": result, "told": told, "link": link(result.reference, spec), "rest": _facts(told.rest)}
+    reference = link(result.reference, spec)
+    return {"result": result, "told": told, "link": reference, "rest": _facts(told.rest), "open": is_open}
 
 
 def _visible(value: object) -> object:

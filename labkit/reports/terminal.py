@@ -48,6 +48,8 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, folder: Path |
         if len(bad) > most:
             console.print(f"and {len(bad) - most} more in the report", style="dim")
     console.print()
+    if known := dict.fromkeys(result.program or result.id for result in run.by_id() if result.bad and result.expected):
+        console.print(_text(f"bad as expected (--no-policy shows how): {', '.join(known)}", "dim"), overflow="fold")
     for line in policy_lines(run):
         console.print(_text(line, "bold red" if line.startswith("EXPIRED") else "yellow"), overflow="fold")
     if flaky := [f"{p.name} ({_attempts(p)})" for p in run.programs if p.flaky]:

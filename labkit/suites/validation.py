@@ -17,6 +17,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +53,7 @@ class _Ref(Table):
     spec: StrictStr
     programs: tuple[StrictStr, ...] = ()
     like: StrictStr | None = None
+    also: tuple[StrictStr, ...] = ()
 
 
 class _Data(Table):
@@ -60,9 +62,12 @@ class _Data(Table):
     silent: tuple[StrictStr, ...]
     refs: dict[str, _Ref]
 
-    def programs(self, ref: str) -> tuple[str, ...]:
-        found = self.refs[ref]
-        return self.programs(found.like) if found.like else found.programs
+    def find(self, name: str) -> _Ref | None:
+        also = (ref for ref in self.refs.values() if any(fnmatchcase(name, pattern) for pattern in ref.also))
+        return self.refs.get(name) or next(also, None)
+
+    def programs(self, ref: _Ref) -> tuple[str, ...]:
+        return self.programs(self.refs[ref.like]) if ref.like else ref.programs
 
 
 class _Kept(Table):
@@ -99,7 +104,7 @@ class Validation:
         return words + (["--limit", f"{wish.limit:g}"] if wish.limit else [])
 
     def names(self) -> list[str]:
-        return sorted({name for ref in _data().refs for name in _data().programs(ref)})
+        return sorted({name for ref in _data().refs.values() for name in _data().programs(ref)})
 
     def check(self, wish: Wish) -> None:
         known = self.names()
@@ -143,8 +148,8 @@ class Validation:
             judged.append(verdicts.repeated(several))
         results = tuple(result for one in judged for result in one.results)
         facts = {**_deduced(results), **(known or {}), **(kept.facts if kept else {})}
-        if facts.get("ref") in _data().refs:
-            facts["spec"] = _data().refs[facts["ref"]].spec  # the suite's, whatever the runtime claims
+        if ref := _data().find(facts.get("ref", "")):
+            facts["spec"] = ref.spec  # the suite's, whatever the runtime claims
         if kept and not kept.finished:
             reasons.append("the suite did not finish")
         if kept and kept.noise:
@@ -171,10 +176,9 @@ def _expected(kept: _Kept | None, facts: Mapping[str, str]) -> Sequence[str]:
     """The programs that a complete run has: those asked for, else those of its ref, else what it planned."""
     if kept and kept.only:
         return list(dict.fromkeys((*kept.only, *kept.programs)))
-    ref = facts.get("ref", "")
-    if ref in _data().refs:
+    if ref := _data().find(facts.get("ref", "")):
         return _data().programs(ref)
-    return kept.programs if kept and kept.programs else _data().programs(_data().default)
+    return kept.programs if kept and kept.programs else _data().programs(_data().refs[_data().default])
 
 
 def _deduced(results: Sequence[Result]) -> dict[str, str]:
