@@ -105,6 +105,14 @@ def test_a_missing_program_is_incomplete(recordings: dict[str, Path], tmp_path: 
     assert SUITE.read(folder).reason == "missing, 1 of the programs: create"
 
 
+def test_missing_output_is_not_taken_for_empty_output(recordings: dict[str, Path], tmp_path: Path) -> None:
+    folder = copy(recordings["master"], tmp_path / "x")
+    (folder / "process_rlimits_fail.tap").unlink()
+    reading = SUITE.read(folder)
+    assert reading.reason == "missing, 1 of the programs: process_rlimits_fail"
+    assert len(reading.programs) == 57
+
+
 def test_a_program_without_an_end_is_incomplete_and_an_error(recordings: dict[str, Path], tmp_path: Path) -> None:
     folder = copy(recordings["master"], tmp_path / "x")
     summary = (folder / "summary.tsv").read_text()
@@ -171,7 +179,8 @@ def test_hostile_names_and_links_are_not_followed(tmp_path: Path) -> None:
         (tmp_path / name).write_text("ok 1 - a\n1..1\n")
     (tmp_path / "folder.tap").mkdir()
     reading = SUITE.read(tmp_path, {"ref": "none"})
-    assert [result.name for result in reading.results] == ["(program)"]
+    assert reading.results == ()
+    assert "missing, 58 of the programs: create" in (reading.reason or "")
     for name in ("<script>.tap", "a b.tap", "x-y.tap", "create.1.tap", "create.tap", "folder.tap"):
         assert repr(name) in (reading.reason or "")
 

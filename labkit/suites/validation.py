@@ -158,10 +158,12 @@ class Validation:
             reasons.append(f"more output than {_TOTAL >> 20} MiB; the rest was not kept or not read")
         if strange:
             reasons.append(f"not read, as no program is called so: {_some(map(repr, strange))}")
-        ended = {name for name, _ in ends} if ends is not None else set(found)
-        if missing := [name for name in _expected(kept, facts) if name not in found and name not in ended]:
+        lost = [name for name, attempt in ends or () if attempt not in found.get(name, ())]
+        if missing := list(dict.fromkeys([*lost, *(name for name in _expected(kept, facts) if name not in found)])):
             reasons.append(f"missing, {len(missing)} of the programs: {_some(missing)}")
-        if dangling := [name for name in found if name not in ended]:
+        if ends is not None and (
+            dangling := [n for n, times in found.items() if any((n, t) not in ends for t in times)]
+        ):
             reasons.append(f"not ended, {len(dangling)} of the programs: {_some(dangling)}")
         return Reading(results, facts, "; ".join(reasons) or None, tuple(one.program for one in judged))
 
@@ -214,18 +216,19 @@ def _content(path: Path, limit: int) -> bytes:
 
 
 def _programs(raw: Path, ends: Mapping[tuple[str, int], End]) -> tuple[dict[str, list[int]], list[str]]:
-    """The programs with their attempts, in the order in which they ended; and the .tap files that are no program's."""
+    """The programs that have output, with their attempts, in the order in which they ended; and the .tap files that are
+    no program's.
+    """
     found: dict[str, set[int]] = defaultdict(set)
-    for name, attempt in ends:
-        found[name].add(attempt)
     strange = []
-    for name in _names(raw):
-        path = raw / name
-        if (match := _FILE.fullmatch(name)) and path.is_file() and not path.is_symlink():
+    for file in _names(raw):
+        path = raw / file
+        if (match := _FILE.fullmatch(file)) and path.is_file() and not path.is_symlink():
             found[match[1]].add(int(match[2] or 1))
         else:
-            strange.append(name)
-    return {name: sorted(attempts) for name, attempts in found.items()}, strange
+            strange.append(file)
+    order = dict.fromkeys([*(name for name, _ in ends), *found])
+    return {name: sorted(found[name]) for name in order if name in found}, strange
 
 
 def _names(raw: Path) -> list[str]:
