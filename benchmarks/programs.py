@@ -52,7 +52,7 @@ def main() -> None:
             out = work / f"out-{number}"
             out.mkdir()
             loop = [*APART, "sh", "-c", LOOP, "sh", str(out)]
-            env = {**os.environ, "RUNTIME": words.runtime}
+            env = {**os.environ, "RUNTIME": words.runtime, "TMPDIR": str(out)}
             floors.append(timed(lambda loop=loop, env=env: subprocess.run(loop, cwd=tree, env=env, check=True)))
             events = work / f"events-{number}"
             with events.open("wb") as file:
