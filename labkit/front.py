@@ -18,6 +18,7 @@ from invoke.tasks import task
 
 from labkit.console import Console, guard
 from labkit.errors import UsageError
+from labkit.words import did_you_mean
 
 if TYPE_CHECKING:
     from labkit.config import Settings
@@ -104,6 +105,11 @@ def lab_task(flags: str, *, words: str = "") -> Callable[[Callable[[Call], None]
         @functools.wraps(body)
         def run(_: Context, **words: Any) -> None:
             with guard():
+                for name in positional:
+                    if words[name].startswith("-"):  # Invoke takes whatever it does not know for one of these
+                        near = did_you_mean(words[name], [f"--{flag.replace('_', '-')}" for flag in names])
+                        hint = f"./lab --help {body.__name__} shows its flags"
+                        raise UsageError(f"unknown flag {words[name]!r}{near}", hint=hint)
                 body(Call(words))
 
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
