@@ -246,6 +246,20 @@ def test_a_run_that_breaks_off_leaves_no_cgroup(v1: Path) -> None:
     assert list((v1 / "pids").iterdir()) == []
 
 
+def test_what_somebody_else_runs_in_is_left_alone_in_every_hierarchy(v1: Path) -> None:
+    watch = Watch(v1)
+    watch.look([])
+    for hierarchy in ("cpu", "pids"):
+        (v1 / hierarchy / "machine/guest/cpu0").mkdir(parents=True)
+    (v1 / "cpu/mine").mkdir()
+    (v1 / "cpu/machine/guest/cgroup.procs").write_text("1\n")
+    assert watch.ended("a", [], []) == ["cgroup /mine in cpu"]
+    (v1 / "pids/machine/guest/cpu1").mkdir()
+    assert watch.ended("b", [], []) == []
+    watch.sweep()
+    assert sorted(path.name for path in (v1 / "pids/machine/guest").iterdir()) == ["cpu0", "cpu1"]
+
+
 def test_what_systemd_makes_meanwhile_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "cgroup.controllers").touch()
     (tmp_path / "system.slice").mkdir()
