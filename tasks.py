@@ -14,7 +14,8 @@ from labkit.console import table
 from labkit.front import Call, after_dashes, lab_task
 
 if TYPE_CHECKING:
-    from labkit.lab import MachineInfo, Outcome
+    from labkit.lab import MachineInfo
+    from labkit.runs import Outcome
 
 _MACHINE = "platform release provider machine host"
 
@@ -35,11 +36,12 @@ def up(call: Call) -> None:
     call.answer(info.to_json(), _machines([info]))
 
 
-@lab_task(f"{_MACHINE} runtime suite only jobs yes verbose json")
+@lab_task(f"{_MACHINE} runtime suite only jobs repeat limit no_policy yes verbose json")
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.
 
-    Exit status: 0 all as expected, 1 a check failed, 2 wrong usage, 3 the lab failed, 4 incomplete, 130 interrupted.
+    Exit status: 0 all as expected, 1 a failure that the policy does not expect, 2 wrong usage, 3 the lab failed,
+    4 incomplete, 130 interrupted.
 
     Examples:
         ./lab test --runtime crun
@@ -48,9 +50,8 @@ def test(call: Call) -> None:
     """
     from labkit import lab
 
-    only = [word for words in call.words["only"] for word in words.split(",") if word]
     with call.console() as console:
-        outcome = lab.test(call.settings, console, only=only, jobs=call.settings.jobs)
+        outcome = lab.test(call.settings, console, wish=call.wish(), judged=not call.words["no_policy"])
     _told(call, outcome)
 
 
@@ -119,17 +120,52 @@ def status(call: Call) -> None:
     call.answer([info.to_json() for info in machines], _machines(machines) if machines else "no machines")
 
 
-@lab_task("run json")
+@lab_task("run no_policy json")
 def report(call: Call) -> None:
-    """Write the reports of a run again, and show its summary.
+    """Judge a run again, the latest if none is named: `judge` by another name.
 
     Examples:
         ./lab report
         ./lab report --run ID
     """
-    from labkit import lab
+    from labkit import judging
 
-    _told(call, lab.report(call.settings, call.words["run"]))
+    _told(call, judging.judge(call.settings, call.words["run"], judged=not call.words["no_policy"]))
+
+
+@lab_task("no_policy runtime runtime_version cgroup ref platform json", words="dir")
+def judge(call: Call) -> None:
+    """Judge saved output under today's policy, without a machine.
+
+    Exit status as of `test`. The reports go into the run's folder; raw output from elsewhere is copied into a new one.
+
+    Examples:
+        ./lab judge reports/latest
+        ./lab judge recordings/v0.9.0-crun-1.8.1-cgroup-v2 --json
+        ./lab judge elsewhere --runtime crun --runtime-version 1.21 --cgroup v2 --ref master
+    """
+    from labkit import judging
+
+    flags = ("runtime", "runtime_version", "cgroup", "ref", "platform")
+    known = {flag.replace("_", "-"): call.words[flag] for flag in flags}
+    _told(call, judging.judge(call.settings, call.words["dir"], judged=not call.words["no_policy"], known=known))
+
+
+@lab_task("html json", words="run_a run_b")
+def diff(call: Call) -> None:
+    """Show what changed between two runs.
+
+    Examples:
+        ./lab diff ID latest
+        ./lab diff reports/ID recordings/v0.9.0-crun-1.8.1-cgroup-v2 --html diff.html
+    """
+    from labkit import judging
+    from labkit.reports import as_diff, files
+
+    compared = judging.diff(call.settings, call.words["run_a"], call.words["run_b"])
+    if call.words["html"] is not None:
+        files.write(Path(call.words["html"]), as_diff.html(compared))
+    call.answer(compared.to_json(), as_diff.text(compared).rstrip("\n"))
 
 
 @lab_task("platform release out")
@@ -253,17 +289,13 @@ def _machines(machines: list[MachineInfo]) -> str:
 
 
 def _told(call: Call, outcome: Outcome) -> None:
-    from labkit.reports.terminal import summary
+    value = {"folder": str(outcome.folder), "exit_status": outcome.exit_status, **outcome.run.summary()}
 
-    totals = {verdict.value: count for verdict, count in outcome.run.totals.items()}
-    value = {
-        "run": outcome.run.run.id,
-        "folder": str(outcome.folder),
-        "complete": outcome.run.run.complete,
-        "exit_status": outcome.exit_status,
-        "totals": totals,
-    }
-    width = shutil.get_terminal_size().columns
-    text = summary(outcome.run, width=width, terminal=sys.stdout.isatty(), folder=outcome.folder)
-    call.answer(value, text.rstrip("\n"))
+    def text() -> str:
+        from labkit.reports.terminal import summary
+
+        width = shutil.get_terminal_size().columns
+        return summary(outcome.run, width=width, terminal=sys.stdout.isatty(), folder=outcome.folder).rstrip("\n")
+
+    call.answer(value, text)
     sys.exit(outcome.exit_status)

@@ -71,7 +71,15 @@ def main() -> None:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         tasks = Collection.from_module(module)
-        Front(version=__version__, namespace=tasks, name="labkit", binary="lab", binary_names=["lab", "labkit"]).run()
+        front = Front(version=__version__, namespace=tasks, name="labkit", binary="lab", binary_names=["lab", "labkit"])
+        front.run(_help_first(sys.argv))
+
+
+def _help_first(argv: list[str]) -> list[str]:
+    """`TASK --help` as `--help TASK`, which Invoke understands also where the task wants a word of its own."""
+    words = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
+    asked = words and not words[0].startswith("-") and {"--help", "-h"} & set(words)
+    return [argv[0], "--help", words[0]] if asked else argv
 
 
 if __name__ == "__main__":

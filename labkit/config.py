@@ -127,6 +127,7 @@ class Settings(Table):
     suite: Name = "spec"
     image: Literal["auto", "build", "cloud"] = "auto"
     platforms: Location | None = Field(default=None, description="a folder of platforms")
+    policy: Location | None = Field(default=None, description="a policy file, or a folder of them")
     mirror: StrictStr | None = Field(
         default=None, pattern=_WEB, description="the http(s) address of a mirror of the platform's packages"
     )
@@ -167,7 +168,7 @@ class Settings(Table):
 
 _SOURCES = tuple(name for name, field in Settings.model_fields.items() if field.annotation is Source)
 _PATHS: set[Key] = {
-    ("platforms",), ("home",), ("reports",), ("vagrant", "home"), ("ssh", "key"), ("ssh", "known_hosts"),
+    ("platforms",), ("policy",), ("home",), ("reports",), ("vagrant", "home"), ("ssh", "key"), ("ssh", "known_hosts"),
 }  # fmt: skip
 _FLAGS: dict[str, Key] = {
     "machine": ("machine", "name"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,12 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from labkit.console import Console, guard
+from labkit.errors import UsageError
+from labkit.words import did_you_mean
 
 if TYPE_CHECKING:
     from labkit.config import Settings
+    from labkit.suites import Wish
 
 _SETTINGS = (
     "platform",
@@ -39,9 +43,19 @@ _FLAGS: dict[str, tuple[object, str]] = {  # name: default, help
     "machine": (None, "the machine's name; else PLATFORM-RELEASE"),
     "runtime": (None, "a name from `runtimes`, or the absolute path of a program in the machine; else runc"),
     "suite": (None, "what to run, see `suites`; else spec"),
-    "only": ([], "run only this check: ID or ID,ID; may be repeated"),
+    "only": ([], "run only this check or program: ID or ID,ID; may be repeated"),
     "jobs": (None, "how many checks at a time; else what the machine can do"),
     "run": (None, "the id of a run in the reports folder; else the latest"),
+    "repeat": (None, "how often each program runs; tells which are flaky"),
+    "limit": (None, "seconds that each program may take"),
+    "no_policy": (False, "the bare truth: mark nothing as expected"),
+    "runtime_version": (None, "the runtime's version, where the folder does not say"),
+    "cgroup": (None, "v1 or v2, where the folder does not say"),
+    "ref": (None, "the ref of the suite's tree, where the folder does not say"),
+    "html": (None, "write a report of it to this file as well"),
+    "dir": (None, "a run's folder or id, its raw/, or a folder of NAME.tap, NAME.err and summary.tsv"),
+    "run_a": (None, "the earlier run: a folder or id, as `judge` takes it"),
+    "run_b": (None, "the later run"),
     "out": ("rendered", "the folder to write to"),
     "export": (None, "write the suite as DIR/labkit-spec.pyz, which runs without labkit"),
     "all": (False, "every machine of this lab"),
@@ -64,22 +78,49 @@ class Call:
 
         return config.load({flag: self.words[flag] for flag in _SETTINGS if flag in self.words})
 
+    def wish(self) -> Wish:
+        """What to run of a suite."""
+        from labkit.suites import Wish
+
+        only = [word for words in self.words["only"] for word in words.split(",") if word]
+        repeat, limit = self.number("repeat", 1000), self.number("limit", 86400)
+        return Wish(tuple(only), self.settings.jobs, repeat, limit)
+
+    def number(self, flag: str, most: int) -> int | None:
+        """The value of a flag that takes a number, None where it was not given; else UsageError."""
+        word = self.words[flag]
+        if word is not None and not (re.fullmatch("[1-9][0-9]{0,5}", word) and int(word) <= most):
+            raise UsageError(f"--{flag} is {word!r}, must be a whole number from 1 to {most}")
+        return None if word is None else int(word)
+
     def console(self, *, verbose: bool = False) -> Console:
         return Console(verbose=verbose or self.words.get("verbose", False))
 
-    def answer(self, value: object, text: str) -> None:
-        """Print the outcome on stdout: the value as JSON if --json was given, else the text."""
-        print(json.dumps(value, indent=2) if self.words.get("json") else text)
+    def answer(self, value: object, text: str | Callable[[], str]) -> None:
+        """Print the outcome on stdout: the value as JSON if --json was given, else the text, or what it returns."""
+        if self.words.get("json"):
+            print(json.dumps(value, indent=2))
+        else:
+            print(text if isinstance(text, str) else text())
 
 
-def lab_task(flags: str) -> Callable[[Callable[[Call], None]], Callable[..., Any]]:
-    """Make an Invoke task of body(call), with these flags (separated by spaces); its docstring is the help."""
-    names = flags.split()
+def lab_task(flags: str, *, words: str = "") -> Callable[[Callable[[Call], None]], Callable[..., Any]]:
+    """Make an Invoke task of body(call), with these flags (separated by spaces); its docstring is the help.
+
+    words are those that stand without a flag, in their order; all of them must be given.
+    """
+    positional = words.split()
+    names = positional + flags.split()
 
     def decorate(body: Callable[[Call], None]) -> Callable[..., Any]:
         @functools.wraps(body)
         def run(_: Context, **words: Any) -> None:
             with guard():
+                for name in positional:
+                    if words[name].startswith("-"):  # Invoke takes whatever it does not know for one of these
+                        near = did_you_mean(words[name], [f"--{flag.replace('_', '-')}" for flag in names])
+                        hint = f"./lab --help {body.__name__} shows its flags"
+                        raise UsageError(f"unknown flag {words[name]!r}{near}", hint=hint)
                 body(Call(words))
 
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -88,6 +129,7 @@ def lab_task(flags: str) -> Callable[[Callable[[Call], None]], Callable[..., Any
         # Short flags would be dealt out by Invoke in the order of the flags, other ones in every task.
         made: Callable[..., Any] = task(
             run,
+            positional=positional,
             auto_shortflags=False,
             help={name: _FLAGS[name][1] for name in names},
             iterable=[name for name in names if isinstance(_FLAGS[name][0], list)],

@@ -12,19 +12,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from labkit import bootstrap, boxes, doctor, platforms, process, runs, runtimes, suites
+from labkit import bootstrap, boxes, doctor, judging, platforms, process, provision, runs, runtimes, suites
 from labkit import render as rendering
 from labkit.bootstrap import Kind
 from labkit.config import Settings
 from labkit.deadline import Deadline
 from labkit.endpoint import shell_argv
-from labkit.errors import MachineError, UsageError
+from labkit.errors import LabError, MachineError, UsageError
 from labkit.files import disk_errors, make_folder, write_atomic
 from labkit.machines import Machine, MachineInfo, State, providers
 from labkit.observer import Observer, Silent
 from labkit.platforms import Platform, Release
 from labkit.runs import Outcome
-from labkit.words import did_you_mean
+from labkit.suites import Wish
 
 __all__ = [
     "MachineInfo",
@@ -33,7 +33,6 @@ __all__ = [
     "halt",
     "package",
     "render",
-    "report",
     "reset",
     "ssh",
     "status",
@@ -53,11 +52,15 @@ def up(settings: Settings, observer: Observer) -> MachineInfo:
         return _up(machine, settings, platform, release, observer)
 
 
-def test(settings: Settings, observer: Observer, *, only: Sequence[str] = (), jobs: int | None = None) -> Outcome:
-    """Bring the machine up and run the suite against the runtime on it; the reports are in the outcome's folder."""
+def test(settings: Settings, observer: Observer, *, wish: Wish, judged: bool = True) -> Outcome:
+    """Bring the machine up and run the suite against the runtime on it; the reports are in the outcome's folder.
+
+    judged False leaves out every policy.
+    """
     platform, release = _platform(settings)
     runtime, suite = runtimes.find(settings.runtime), suites.find(settings.suite)
-    suite.check(only)
+    suite.check(wish)
+    entries = judging.policies(settings, judged)
     name = _name(settings, platform, release)
     machine = providers.wanted(name, settings, observer, platform, release, suite.needs)
     with machine.lock():
@@ -66,7 +69,7 @@ def test(settings: Settings, observer: Observer, *, only: Sequence[str] = (), jo
         with machine.connect(Deadline.after(settings.limits.connect)) as remote:
             folder = runs.new_folder(settings.reports, [machine.name, runtime.name, suite.name])
             try:
-                return runs.conduct(
+                outcome = runs.conduct(
                     folder,
                     info,
                     machine.console(),
@@ -74,13 +77,21 @@ def test(settings: Settings, observer: Observer, *, only: Sequence[str] = (), jo
                     runtime,
                     remote,
                     observer,
-                    only=only,
-                    jobs=jobs,
+                    wish=wish,
+                    entries=entries,
                     timeout=settings.limits.suite,
+                    facts={"bootstrap": provision.timings(remote)},
                 )
             except UsageError:  # there was no run
                 shutil.rmtree(folder)
                 raise
+        if suite.spoils(wish):
+            try:
+                observer.step(f"resetting {machine.name}: {suite.name} leaves it in disorder")
+                machine.restore()
+            except LabError as error:  # the results are there
+                observer.warn(f"{error.message}; what {suite.name} has done to it stays")
+    return outcome
 
 
 def reset(settings: Settings, observer: Observer) -> MachineInfo:
@@ -132,17 +143,6 @@ def ssh(settings: Settings, command: Sequence[str] = ()) -> int:
     if program is None:
         raise MachineError("the OpenSSH client is not installed on this host", hint="./lab doctor --yes")
     os.execv(program, argv)
-
-
-def report(settings: Settings, run: str | None = None) -> Outcome:
-    """Read a run's raw output again and write its reports anew; run is a folder or an id, the latest by default."""
-    folder = Path(run) if run and "/" in run else settings.reports / (run or "latest")
-    if not folder.is_dir():
-        known = sorted(path.name for path in settings.reports.glob("*Z-*")) if settings.reports.is_dir() else []
-        near = did_you_mean(run, known) if run else ""
-        raise UsageError(f"there is no run {run or 'yet'} in {settings.reports}{near}", hint="./lab test makes one")
-    folder = folder.resolve()
-    return runs.reread(folder, suites.find(runs.load(folder).suite.name))
 
 
 def render(settings: Settings, out: Path) -> list[Path]:

@@ -36,6 +36,17 @@ def provision(remote: Remote, plan: Plan, observer: Observer, *, timeout: float)
         )
 
 
+def timings(remote: Remote) -> dict[str, float]:
+    """Return how many seconds each step of the machine's bootstrap took, as its script keeps it."""
+    answer = remote.run(["tail", "-n", "200", "/var/lib/labkit/bootstrap.tsv"], timeout=30, keep=1 << 16)
+    rows = [line.split("\t") for line in answer.stdout.splitlines()]
+    return {
+        printable(row[1]): float(row[3])
+        for row in rows
+        if len(row) == 4 and row[2] == "done" and re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,2})?", row[3])
+    }
+
+
 class _Lines:
     """Tells an observer of what the script prints, line by line."""
 

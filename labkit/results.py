@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TypeAlias, TypeGuard, TypeVar
 
@@ -40,10 +40,24 @@ class Verdict(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """One check. seconds is how long it took; diagnostic is evidence, free in form.
+class Expected:
+    """Why a verdict is no surprise: what the policy says of it. source is the file and entry that says so."""
 
-    The keys of diagnostic that reports know: message, reason, failures (objects with what, expected, actual), notes.
+    reason: str
+    link: str
+    source: str
+
+
+WHOLE = "(program)"  # the name of a result about a program as a whole
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One check, or one assertion of a program. seconds is how long it took; diagnostic is evidence, free in form.
+
+    program is "" where the suite is one program. The keys of diagnostic that reports know: message, reason, violation
+    (what an error in an odd place says was violated), failures (objects with what, expected, actual), notes.
+    expected is the policy's word; the verdict never changes for it.
     """
 
     id: str
@@ -53,17 +67,84 @@ class Result:
     verdict: Verdict
     seconds: float
     diagnostic: Object = field(default_factory=dict)
+    program: str = ""
+    expected: Expected | None = None
+
+    @property
+    def whole(self) -> bool:
+        """True for a result about a program as a whole, which no line of its output tells."""
+        return bool(self.program) and self.name == WHOLE
+
+    @property
+    def violation(self) -> str:
+        """What was violated according to something other than an assertion, "" where nothing was."""
+        said = self.diagnostic.get("violation")
+        return said if self.program and isinstance(said, str) else ""
+
+    @property
+    def bad(self) -> bool:
+        """True where something is wrong, expected or not."""
+        return self.verdict.bad or bool(self.violation)
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What is the same in two runs of a suite: program, description and reference, or the id where that is stable.
+
+        Neither number nor order (runtimetest walks Go maps), nor what is made up anew in each run.
+        """
+        if not self.program:
+            return ("", self.id, "")
+        if self.whole:
+            return (self.program, WHOLE, "")
+        return (self.program, _PASSING.sub("…", self.name), _SPEC_VERSION.sub(r"\1", self.reference))
+
+
+_PASSING = re.compile(r"(?<=ocitest)[0-9]+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SPEC_VERSION = re.compile(r"(https://github\.com/opencontainers/[a-z-]+/blob/)[^/]+/")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program of a suite that has several. status is None where it is not known or a signal ended it.
+
+    attempts has the verdict of each time it ran, where that was more than once; verdict is then the worst. left is what
+    it left behind, as text.
+    """
+
+    name: str
+    verdict: Verdict
+    seconds: float
+    status: int | None = None
+    attempts: tuple[Verdict, ...] = ()
+    left: tuple[str, ...] = ()
+
+    @property
+    def flaky(self) -> bool:
+        return len(set(self.attempts)) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyNotes:
+    """What applying a policy showed beside the results that it expects: one line each."""
+
+    expired: tuple[str, ...] = ()
+    unexpected_passes: tuple[str, ...] = ()
+    misspelt: tuple[str, ...] = ()  # entries of a person's own that are about nothing, but nearly about something
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """When and by which labkit; times are aware. reason says why the run is not complete, None where it is."""
+    """When and by which labkit; times are aware. reason says why the run is not complete, None where it is.
+
+    cut is the part of reason that only those could tell who watched the run; the rest follows from its raw output.
+    """
 
     id: str
     started: datetime
     finished: datetime
     labkit: str
     reason: str | None = None
+    cut: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -95,6 +176,8 @@ class Run:
     runtime: Runtime
     suite: Suite
     results: tuple[Result, ...]
+    programs: tuple[Program, ...] = ()
+    policy: PolicyNotes | None = None  # None where none was applied
 
     @property
     def totals(self) -> dict[Verdict, int]:
@@ -103,15 +186,54 @@ class Run:
         return {verdict: count[verdict] for verdict in Verdict}
 
     def by_id(self) -> list[Result]:
-        """The results by group and number, so that two runs compare line by line."""
-        return sorted(self.results, key=lambda result: _id_order(result.id))
+        """The results by group and number, or by program as they came, so that two runs compare line by line."""
+        return sorted(self.results, key=lambda result: (result.program, *_id_order(result)))
+
+    @property
+    def unexpected(self) -> list[Result]:
+        """What is bad and not expected, the most urgent first."""
+        bad = [result for result in self.by_id() if result.bad and result.expected is None]
+        return sorted(bad, key=lambda result: URGENCY[result.verdict])
+
+    @property
+    def assertions(self) -> dict[Verdict, int]:
+        """What the programs printed at column 0, before any policy."""
+        count = Counter(result.verdict for result in self.results if not result.whole)
+        return {verdict: count[verdict] for verdict in (Verdict.PASS, Verdict.FAIL, Verdict.SKIP, Verdict.TODO)}
+
+    def summary(self) -> dict[str, JSON]:
+        """What scripts want to know, as JSON; of a suite with programs also what these printed and came to."""
+        told: dict[str, JSON] = {
+            "run": self.run.id,
+            "complete": self.run.complete,
+            **({} if self.run.complete else {"reason": self.run.reason}),
+            "totals": {verdict.value: count for verdict, count in self.totals.items()},
+            "unexpected": len(self.unexpected),
+        }
+        if self.policy is not None:
+            told["policy"] = {key: list(lines) for key, lines in asdict(self.policy).items()}
+        if self.programs:
+            told["programs"] = len(self.programs)
+            told["assertions"] = {verdict.value: count for verdict, count in self.assertions.items()}
+            told["programs_by_verdict"] = {
+                verdict.value: [program.name for program in self.programs if program.verdict is verdict]
+                for verdict in Verdict
+            }
+            told["flaky"] = [program.name for program in self.programs if program.flaky]
+        return told
+
+
+URGENCY = {verdict: rank for rank, verdict in enumerate(Verdict)}
 
 
 def exit_status(run: Run) -> int:
-    """Return what a command ends with: 0 nothing bad, 1 a check failed, broke or timed out, 4 the run is incomplete."""
+    """Return what a command ends with: 0 all as expected, 1 something bad that is not expected, 4 incomplete.
+
+    A policy entry that has expired is as bad as a failure.
+    """
     if not run.run.complete or not run.results:
         return 4
-    return 1 if any(result.verdict.bad for result in run.results) else 0
+    return 1 if run.unexpected or (run.policy and run.policy.expired) else 0
 
 
 # --- results.json
@@ -128,6 +250,7 @@ def to_json(run: Run) -> str:
             "finished": _timestamp(info.finished),
             "complete": info.complete,
             **({} if info.complete else {"reason": info.reason}),
+            **({"cut": info.cut} if info.cut else {}),
             "labkit": info.labkit,
         },
         "machine": dict(run.machine),
@@ -138,20 +261,42 @@ def to_json(run: Run) -> str:
             **({"spec": run.suite.spec} if run.suite.spec else {}),
         },
         "totals": {verdict.value: count for verdict, count in run.totals.items()},
-        "results": [
-            {
-                "id": result.id,
-                "name": result.name,
-                "level": result.level,
-                "reference": result.reference,
-                "verdict": result.verdict.value,
-                "seconds": result.seconds,
-                "diagnostic": dict(result.diagnostic),
-            }
-            for result in run.by_id()
-        ],
     }
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+    if run.policy is not None:
+        document["policy"] = {key: list(lines) for key, lines in asdict(run.policy).items()}
+    # With an indent json is slow; a suite of programs has thousands of results, each fits a line of its own.
+    line = json.JSONEncoder(allow_nan=False).encode
+    lists = {"programs": [_program_json(program) for program in run.programs]} if run.programs else {}
+    lists["results"] = [_result_json(result) for result in run.by_id()]
+    text = json.dumps(document, indent=2, allow_nan=False).removesuffix("\n}")
+    for key, entries in lists.items():
+        text += f',\n  "{key}": [' + ",".join(f"\n    {line(entry)}" for entry in entries) + "\n  ]"
+    return text + "\n}\n"
+
+
+def _program_json(program: Program) -> Object:
+    return {
+        "name": program.name,
+        "verdict": program.verdict.value,
+        "status": program.status,
+        "seconds": program.seconds,
+        **({"attempts": [verdict.value for verdict in program.attempts]} if program.attempts else {}),
+        **({"left": list(program.left)} if program.left else {}),
+    }
+
+
+def _result_json(result: Result) -> Object:
+    return {
+        "id": result.id,
+        **({"program": result.program} if result.program else {}),
+        "name": result.name,
+        "level": result.level,
+        "reference": result.reference,
+        "verdict": result.verdict.value,
+        "seconds": result.seconds,
+        "diagnostic": result.diagnostic,
+        **({"expected": asdict(result.expected)} if result.expected else {}),
+    }
 
 
 def from_json(text: str | bytes, where: str = "results.json") -> Run:
@@ -176,11 +321,14 @@ def from_json(text: str | bytes, where: str = "results.json") -> Run:
             finished=run.time("finished"),
             labkit=run.text("labkit"),
             reason=None if complete else run.text("reason", "no reason given"),
+            cut=run.text("cut", "") or None,
         ),
         machine=top.get("machine", dict, "an object"),
         runtime=Runtime(runtime.text("name"), runtime.text("path"), runtime.text("version")),
         suite=Suite(suite.text("name"), suite.text("version"), suite.text("spec", "")),
         results=tuple(_result(entry) for entry in top.tables("results")),
+        programs=tuple(_program(entry) for entry in top.tables("programs", ())),
+        policy=_notes(top.table("policy")) if "policy" in top.values else None,
     )
     totals = top.table("totals")
     for verdict, count in read.totals.items():
@@ -189,18 +337,34 @@ def from_json(text: str | bytes, where: str = "results.json") -> Run:
     return read
 
 
+def _notes(entry: _Table) -> PolicyNotes:
+    return PolicyNotes(*map(entry.texts, ("expired", "unexpected_passes", "misspelt")))
+
+
+def _program(entry: _Table) -> Program:
+    status = entry.get("status", object, "a number or null")
+    return Program(
+        name=entry.text("name"),
+        verdict=entry.verdict("verdict", entry.text("verdict")),
+        seconds=entry.seconds("seconds"),
+        status=None if status is None else entry.get("status", int, "a number or null"),
+        attempts=tuple(entry.verdict("attempts", word) for word in entry.texts("attempts", ())),
+        left=entry.texts("left", ()),
+    )
+
+
 def _result(entry: _Table) -> Result:
-    word = entry.text("verdict")
-    if word not in list(Verdict):
-        raise LabError(f"{entry.where}: {entry.path('verdict')} is {word!r}, none of {', '.join(Verdict)}")
+    expected = entry.table("expected") if "expected" in entry.values else None
     return Result(
         id=entry.text("id"),
         name=entry.text("name"),
         level=entry.text("level"),
         reference=entry.text("reference"),
-        verdict=Verdict(word),
+        verdict=entry.verdict("verdict", entry.text("verdict")),
         seconds=entry.seconds("seconds"),
         diagnostic=entry.get("diagnostic", dict, "an object"),
+        program=entry.text("program", ""),
+        expected=Expected(*map(expected.text, ("reason", "link", "source"))) if expected else None,
     )
 
 
@@ -246,10 +410,23 @@ class _Table:
             raise LabError(f"{self.where}: {self.path(key)} must be a number of seconds")
         return float(value)
 
+    def verdict(self, key: str, word: str) -> Verdict:
+        if word not in list(Verdict):
+            raise LabError(f"{self.where}: {self.path(key)} is {word!r}, none of {', '.join(Verdict)}")
+        return Verdict(word)
+
+    def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        if default is not None and key not in self.values:
+            return default
+        listed = self.get(key, list, "a list")
+        return tuple(_is(str, text, self.where, f"{self.path(key)}[{n}]", "a string") for n, text in enumerate(listed))
+
     def table(self, key: str) -> _Table:
         return _Table(self.where, self.path(key), self.get(key, dict, "an object"))
 
-    def tables(self, key: str) -> Iterable[_Table]:
+    def tables(self, key: str, default: tuple[()] | None = None) -> Iterable[_Table]:
+        if default is not None and key not in self.values:
+            return
         for number, entry in enumerate(self.get(key, list, "a list")):
             path = f"{self.path(key)}[{number}]"
             yield _Table(self.where, path, _is(dict, entry, self.where, path, "an object"))
@@ -263,9 +440,11 @@ def _timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _id_order(ident: str) -> tuple[str, int, str]:
-    match = re.fullmatch(r"(.*?)-?([0-9]{1,9})", ident, re.DOTALL)
-    return (match[1], int(match[2]), ident) if match else (ident, 0, ident)
+def _id_order(result: Result) -> tuple[str, int, str]:
+    if result.program:
+        return ("", 0, "")
+    match = re.fullmatch(r"(.*?)-?([0-9]{1,9})", result.id, re.DOTALL)
+    return (match[1], int(match[2]), result.id) if match else (result.id, 0, result.id)
 
 
 # --- from the TAP of the spec suite
@@ -285,17 +464,21 @@ _SAYABLE = {  # which verdicts a test line can carry; the first is meant where t
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a whole TAP output says: results in order, `# key: value` comments before the first result, and why it is
-    not complete (None where it is).
+    """What the raw output of a suite says: results in order, what the suite said of itself and of the machine (kernel,
+    cgroup, runtime-path, runtime-version, spec, ref), and why it is not complete (None where it is).
     """
 
     results: tuple[Result, ...]
     facts: Mapping[str, str]
     reason: str | None
+    programs: tuple[Program, ...] = ()
 
 
 def from_tap(events: Iterable[tap.Event]) -> Reading:
-    """Read the output of the spec suite, or any TAP whose blocks use its keys. Never raises, whatever the events."""
+    """Read the output of the spec suite, or any TAP whose blocks use its keys. Never raises, whatever the events.
+
+    The facts are the `# key: value` comments before the first result.
+    """
     events = list(events)
     points = [event for event in events if isinstance(event, tap.TestPoint)]
     facts: dict[str, str] = {}

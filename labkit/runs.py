@@ -1,6 +1,6 @@
 """One run: a suite against a runtime on a machine, into a folder of its own.
 
-    reports/ID/raw/NAME.tap, NAME.err     what the suite printed, byte for byte, written as it comes
+    reports/ID/raw/                       what the suite printed, byte for byte, written as it comes
     reports/ID/results.json ...           written twice: first saying that the run did not finish
 
 So a run that ends early, in whatever way, leaves what it had and says that it is not complete.
@@ -11,37 +11,42 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import labkit
-from labkit import results, tap
+from labkit import policy, results, suites
 from labkit.errors import ConnectionFailed, LabError, UsageError
 from labkit.files import disk_errors, make_folder
-from labkit.machines import MachineInfo, launch
+from labkit.machines import launch
 from labkit.observer import Observer
+from labkit.policy import Entry
 from labkit.reports import files
-from labkit.results import Reading, Run, RunInfo
+from labkit.results import Object, Reading, Run, RunInfo
 from labkit.runtimes import Runtime
-from labkit.suites import Suite
+from labkit.suites import Suite, Wish
 from labkit.tap import JSON
 from labkit.text import printable
 
 if TYPE_CHECKING:
+    from labkit.machines import MachineInfo
     from labkit.ssh import Remote
 
 _UNFINISHED = "the run did not finish"
 _INTERRUPTED = "the run was interrupted"
 _PLACE = "/var/lib/labkit"  # in the machine
-_RAW_LIMIT = 256 << 20  # bytes of output kept of one run; a suite has some hundred KB
+_CONSOLE_LIMIT = 64 << 20  # bytes
+_RAW_LIMIT = 64 << 20  # bytes of one file of a recording
+_RAW_KINDS = {".tap", ".err", ".tsv", ".json"}
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What `test` and `report` come to; exit_status as the contract has it."""
+    """What `test` and `judge` come to; exit_status as the contract has it."""
 
     run: Run
     folder: Path
@@ -83,15 +88,18 @@ def conduct(
     remote: Remote,
     observer: Observer,
     *,
-    only: Sequence[str],
-    jobs: int | None,
+    wish: Wish,
+    entries: Sequence[Entry] | None,
     timeout: float,
+    facts: Object | None = None,
 ) -> Outcome:
     """Run the suite and write every report; timeout is what it may take in the machine, in seconds.
 
-    A suite that breaks off, for whatever reason, makes an incomplete run, not an error. Raises UsageError where the
-    suite says that it was called wrongly, which a runtime that is not there is, and passes KeyboardInterrupt on
-    after the reports are written.
+    facts are what else is known of the machine.
+
+    entries are the policy, None for the bare truth. A suite that breaks off, for whatever reason, makes an incomplete
+    run, not an error. Raises UsageError where the suite says that it was called wrongly, which a runtime that is not
+    there is, and passes KeyboardInterrupt on after the reports are written.
     """
     told: dict[str, JSON] = {
         "platform": machine.platform,
@@ -99,35 +107,30 @@ def conduct(
         "provider": machine.provider,
         "name": machine.name,
         "accelerator": machine.accelerator,
+        **(facts or {}),
     }
-    run = Run(
-        RunInfo(folder.name, datetime.now(UTC), datetime.now(UTC), labkit.__version__, _UNFINISHED),
-        {**told, "kernel": "", "cgroup": ""},
-        results.Runtime(runtime.name, runtime.command, ""),
-        results.Suite(suite.name, suite.version),
-        (),
-    )
+    run = _new(folder.name, suite, told, results.Runtime(runtime.name, runtime.command, ""), _UNFINISHED)
     files.write(folder / "results.json", results.to_json(run))
     program = f"{_PLACE}/{suite.file_name()}"
     reason: str | None = None
     interrupted: KeyboardInterrupt | None = None
-    heard = _Heard(folder, observer)
     with (
         disk_errors(folder),
         _console(console, folder / "console.log"),
-        _Capped(folder / "raw" / f"{suite.name}.tap") as out,
-        _Capped(folder / "raw" / f"{suite.name}.err") as err,
+        suite.listen(folder / "raw", observer.result, wish.only) as listener,
     ):
 
         def take(data: bytes) -> None:
-            out.write(data)
-            heard.take(data)
+            silent = not listener.heard
+            listener.take(data)
+            if silent and listener.heard:
+                point_latest(folder)
 
         try:
             remote.upload(suite.program(), program, mode=0o755)
-            argv = suite.argv(program, runtime.command, only, jobs)
-            answer = remote.run(argv, timeout=timeout, on_stdout=take, on_stderr=err.write, keep=4096)
-            if answer.status == 2 and not heard.events:
+            argv = suite.argv(program, runtime.command, wish)
+            answer = remote.run(argv, timeout=timeout, on_stdout=take, on_stderr=listener.take_stderr, keep=4096)
+            if answer.status == 2 and not listener.heard:
                 raise UsageError(printable(answer.stderr.strip() or "the suite was called wrongly"))
             if answer.status not in (0, 1):
                 said = printable(answer.stderr.strip()[-500:])
@@ -138,55 +141,57 @@ def conduct(
             reason, interrupted = _INTERRUPTED, error
     if reason and launch.PANIC in (folder / "console.log").read_bytes():
         reason = f"the machine's kernel panicked; {reason}"
-    outcome = _finish(run, folder, suite.read(heard.close()), reason)
+    info = dataclasses.replace(run.run, finished=datetime.now(UTC), cut=reason)
+    outcome = _conclude(_told(dataclasses.replace(run, run=info), suite.read(folder / "raw")), folder, entries)
     if interrupted:
         raise interrupted
     return outcome
 
 
-class _Heard:
-    """What the suite has said so far; each result is told to the observer as it comes."""
-
-    def __init__(self, folder: Path, observer: Observer) -> None:
-        self.events: list[tap.Event] = []
-        self._reader = tap.Reader()
-        self._folder = folder
-        self._observer = observer
-        self._done = 0
-        self._planned: int | None = None
-
-    def take(self, data: bytes) -> None:
-        self._note(self._reader.feed(data))
-
-    def close(self) -> list[tap.Event]:
-        self._note(self._reader.close())
-        return self.events
-
-    def _note(self, new: list[tap.Event]) -> None:
-        if new and not self.events:
-            point_latest(self._folder)
-        self.events += new
-        for event in new:
-            if isinstance(event, tap.Plan):
-                self._planned = event.count
-            elif isinstance(event, tap.TestPoint):
-                self._done += 1
-                self._observer.result(results.result_of(event, self._done), self._done, self._planned)
-
-
-def reread(folder: Path, suite: Suite) -> Outcome:
-    """Read a run's raw output again and write all its reports anew."""
+def rejudge(folder: Path, entries: Sequence[Entry] | None) -> Outcome:
+    """Read the raw output of the run in folder again, judge it under this policy, and write all its reports anew."""
     run = load(folder)
-    raw = folder / "raw" / f"{suite.name}.tap"
-    reason = run.run.reason
-    if not raw.exists():
-        return Outcome(run, folder)
-    reader = tap.Reader()
-    events: list[tap.Event] = []
-    with raw.open("rb") as file:
-        while piece := file.read(1 << 20):
-            events += reader.feed(piece)
-    return _finish(run, folder, suite.read([*events, *reader.close()]), reason, finished=run.run.finished)
+    suite = suites.find(run.suite.name)
+    if suite.holds(folder / "raw"):
+        known = {"ref": run.suite.version} if run.suite.version else {}
+        run = _told(run, suite.read(folder / "raw", known))
+    return _conclude(run, folder, entries)
+
+
+def adopt(reports: Path, source: Path, entries: Sequence[Entry] | None, known: Mapping[str, str]) -> Outcome:
+    """Make a run, in a new folder below reports, of raw output that somebody else put into the folder source."""
+    run = recorded(source, known)
+    folder = new_folder(reports, [re.sub(r"[^A-Za-z0-9._-]+", "-", source.resolve().name).strip("-.")[:60] or "judged"])
+    with disk_errors(folder):
+        for path in source.iterdir():
+            if path.suffix in _RAW_KINDS and path.is_file() and not path.is_symlink():
+                with path.open("rb") as file:
+                    (folder / "raw" / path.name).write_bytes(file.read(_RAW_LIMIT))
+        point_latest(folder)
+    return _conclude(dataclasses.replace(run, run=dataclasses.replace(run.run, id=folder.name)), folder, entries)
+
+
+def recorded(source: Path, known: Mapping[str, str]) -> Run:
+    """What raw output that somebody else put into the folder source shows; UsageError where there is none.
+
+    known are facts that the folder does not tell, "runtime" and "platform" among them.
+    """
+    suite = suites.of_folder(source)
+    if suite is None:
+        raise UsageError(
+            f"{source} holds neither a run nor raw output",
+            hint="a folder with NAME.tap for each program, NAME.err and summary.tsv; or one that ./lab test made",
+        )
+    known = {**_named(source.resolve().name), **known}
+    reading = suite.read(source, known)
+    runtime = results.Runtime(known.get("runtime", "unknown"), "", "")
+    return _told(_new(source.name, suite, {"platform": known.get("platform", "")}, runtime, None), reading)
+
+
+def _named(name: str) -> dict[str, str]:
+    """What the name of a folder tells that is called REF-RUNTIME-VERSION-cgroup-V: v0.9.0-crun-1.8.1-cgroup-v2."""
+    match = re.fullmatch(r"(?P<ref>[\w.]+)-(?P<runtime>\w+)-(?P<version>[\w.+~]+)-cgroup-(?P<cgroup>v[12])", name)
+    return {key.replace("version", "runtime-version"): word for key, word in match.groupdict().items()} if match else {}
 
 
 def load(folder: Path) -> Run:
@@ -198,48 +203,41 @@ def load(folder: Path) -> Run:
         raise UsageError(f"{folder} holds no run: {error.strerror}", hint="./lab test makes one") from error
 
 
-def _finish(
-    run: Run, folder: Path, reading: Reading, reason: str | None, *, finished: datetime | None = None
-) -> Outcome:
+def _new(ident: str, suite: Suite, machine: Mapping[str, JSON], runtime: results.Runtime, cut: str | None) -> Run:
+    """A run of which nothing is known yet."""
+    now = datetime.now(UTC)
+    return Run(
+        RunInfo(ident, now, now, labkit.__version__, cut, cut),
+        {**machine, "kernel": "", "cgroup": ""},
+        runtime,
+        results.Suite(suite.name, suite.version),
+        (),
+    )
+
+
+def _told(run: Run, reading: Reading) -> Run:
+    """The run with what its raw output tells."""
     facts = reading.facts
-    reasons = [why for why in (reason, reading.reason) if why]
-    whole = dataclasses.replace(
+    reasons = [why for why in (run.run.cut, reading.reason) if why]
+    return dataclasses.replace(
         run,
-        run=dataclasses.replace(
-            run.run,
-            finished=finished or datetime.now(UTC),
-            reason="; ".join(reasons) or None,
-        ),
+        run=dataclasses.replace(run.run, reason="; ".join(reasons) or None),
         machine={**run.machine, **{key: facts[key] for key in ("kernel", "cgroup") if key in facts}},
         runtime=results.Runtime(
             run.runtime.name,
             facts.get("runtime-path", run.runtime.path),
             facts.get("runtime-version", run.runtime.version).removeprefix(f"{run.runtime.name} version "),
         ),
-        suite=dataclasses.replace(run.suite, spec=facts.get("spec", run.suite.spec)),
+        suite=results.Suite(run.suite.name, facts.get("ref", run.suite.version), facts.get("spec", run.suite.spec)),
         results=reading.results,
+        programs=reading.programs,
     )
-    files.write_all(whole, folder)
-    return Outcome(whole, folder)
 
 
-class _Capped:
-    """A file that takes no more than a limit, for what a machine that is not trusted sends."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb", buffering=0)
-        self._left = _RAW_LIMIT
-
-    def write(self, data: bytes) -> None:
-        piece = data[: self._left]
-        self._left -= len(piece)
-        self._file.write(piece)
-
-    def __enter__(self) -> _Capped:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+def _conclude(run: Run, folder: Path, entries: Sequence[Entry] | None) -> Outcome:
+    judged = policy.apply(run, entries, datetime.now(UTC).date())
+    files.write_all(judged, folder)
+    return Outcome(judged, folder)
 
 
 @contextlib.contextmanager
@@ -253,5 +251,5 @@ def _console(source: Path | None, target: Path) -> Iterator[None]:
         if source and source.exists():
             with source.open("rb") as file:
                 file.seek(start if source.stat().st_size >= start else 0)
-                data = file.read(_RAW_LIMIT)
+                data = file.read(_CONSOLE_LIMIT)
         target.write_bytes(data)

@@ -15,7 +15,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
@@ -108,6 +108,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _KEY = re.compile(r'("?)([A-Za-z0-9_][A-Za-z0-9_. -]{0,99})\1: +(\S.*)', re.DOTALL)
 
 
+_Point: TypeAlias = "tuple[bool, int | None, str, str, str]"  # a TestPoint without its diagnostic
+_WINDOW = 1 << 16  # bytes that are split into lines at once
+_LONG_BLOCK = 100  # lines: few blocks have more, and to look further for the end of each could take very long
+
+
 class Reader:
     """Turns the bytes of one program's output into events, however the bytes are cut into chunks."""
 
@@ -116,7 +121,7 @@ class Reader:
         self._line = bytearray()  # the line that has not ended yet, as far as the limit allows
         self._line_cut = False
         self._version = 12
-        self._point: TestPoint | None = None  # held back until it is clear whether a block follows
+        self._point: _Point | None = None  # held back until it is clear whether a block follows
         self._block: _OpenBlock | None = None
         self._kept = 0
         self._events = 0
@@ -126,12 +131,20 @@ class Reader:
         """Take the next bytes; return the events that they completed, in order."""
         out: list[Event] = []
         start = 0
-        while not self._full and (end := data.find(b"\n", start)) >= 0:
-            self._add_to_line(data, start, end)
+        while not self._full and start < len(data):
+            # Many lines at once where none can be over a limit, else one by one.
+            end = -1 if self._line or self._line_cut else data.rfind(b"\n", start, start + self._window())
+            if end >= 0:
+                self._kept += end + 1 - start
+                self._lines(data[start:end].decode("utf-8", "replace"), out)
+                start = end + 1
+                continue
+            end = data.find(b"\n", start)
+            self._add_to_line(data, start, end if end >= 0 else len(data))
+            if end < 0:
+                break
             self._end_line(out)
             start = end + 1
-        if not self._full:
-            self._add_to_line(data, start, len(data))
         return out
 
     def close(self) -> list[Event]:
@@ -143,34 +156,72 @@ class Reader:
         self._release_point(out)
         return out
 
+    def _window(self) -> int:
+        return min(_WINDOW, self._limits.line, self._limits.total - self._kept)
+
     def _add_to_line(self, data: bytes, start: int, end: int) -> None:
         room = self._limits.line - len(self._line)
         self._line += data[start : min(end, start + room)]
         self._line_cut = self._line_cut or end - start > room
 
     def _end_line(self, out: list[Event]) -> None:
-        line = self._line.decode("utf-8", "replace").removesuffix("\r")
-        self._kept += len(self._line)
+        line = self._line.decode("utf-8", "replace")
+        self._kept += len(self._line) + 1
         cut = self._line_cut
         self._line.clear()
         self._line_cut = False
         if self._kept > self._limits.total:
             self._stop(out, f"everything after {self._limits.total} bytes")
-            return
+        else:
+            self._take(line.removesuffix("\r"), cut, out)
+
+    def _lines(self, text: str, out: list[Event]) -> None:
+        """Take lines of which none is over a limit."""
+        lines = text.split("\n")
+        plain = "\r" not in text
+        at = 0
+        while at < len(lines) and not self._full:
+            if plain and self._block is not None and not self._block.lines and (end := self._bulk(lines, at)):
+                at = end
+                self._close_block(out, whole=True)
+                continue
+            self._take(lines[at].removesuffix("\r"), False, out)
+            at += 1
+
+    def _bulk(self, lines: list[str], start: int) -> int:
+        """Give the open block, still empty, all its lines and return the place after its end; 0 where that is not as
+        simple as it nearly always is.
+        """
+        assert self._block is not None
+        indent = self._block.indent
+        try:
+            end = lines.index(f"{indent}...", start, start + _LONG_BLOCK)
+        except ValueError:
+            return 0
+        text = "\n".join(["", *lines[start:end]])
+        if text.count(f"\n{indent}") != end - start or "..." in text:
+            return 0
+        text = text.replace(f"\n{indent}", "\n")[1:]
+        if len(text) >= self._limits.block:
+            return 0
+        self._block.lines = [text]
+        return end + 1
+
+    def _take(self, line: str, cut: bool, out: list[Event]) -> None:
         if self._block is not None and self._in_block(line, cut, out):
             return
-        if not line.strip():
+        if not line or line.isspace():
             return
-        if self._point is not None and (opening := _BLOCK.fullmatch(line)):
+        if line[0] in " \t" and (opening := _BLOCK.fullmatch(line)):
+            if self._point is None and cut:
+                self._emit(out, Dropped(f"the rest of a line of more than {self._limits.line} bytes"))
             self._block = _OpenBlock(opening[1])
             return
-        self._release_point(out)
+        if self._point is not None:
+            self._release_point(out)
         if cut:
             self._emit(out, Dropped(f"the rest of a line of more than {self._limits.line} bytes"))
-        if opening := _BLOCK.fullmatch(line):
-            self._block = _OpenBlock(opening[1])
-        else:
-            self._place(line, out)
+        self._place(line, out)
 
     def _in_block(self, line: str, cut: bool, out: list[Event]) -> bool:
         """Give a line to the open block; False when the line stands outside and so ended the block."""
@@ -193,29 +244,27 @@ class Reader:
     def _close_block(self, out: list[Event], *, whole: bool) -> None:
         if self._block is None:
             return
-        lines, over = self._block.lines, self._block.over
+        text, over = "\n".join(self._block.lines), self._block.over
         self._block = None
-        value = _read_block(lines)
-        block = Block(value or {}, "" if value is not None else "\n".join(lines), whole and not over)
-        if value is None:
-            block = replace(block, value=_read_keys(lines))
+        value = _read_block(text)
+        whole = whole and not over
+        block = Block(_read_keys(text), text, whole) if value is None else Block(value, "", whole)
         if over:
             self._emit(out, Dropped(f"the rest of a block with more than {self._limits.block} bytes in it or a line"))
         if self._point is None:
             self._emit(out, block)
         else:
-            self._point = replace(self._point, diagnostic=block)
-            self._release_point(out)
+            self._release_point(out, block)
 
-    def _release_point(self, out: list[Event]) -> None:
+    def _release_point(self, out: list[Event], diagnostic: Block | None = None) -> None:
         if self._point is not None:
             point, self._point = self._point, None
-            self._emit(out, point)
+            self._emit(out, TestPoint(*point, diagnostic))
 
     def _place(self, line: str, out: list[Event]) -> None:
         if match := _POINT.fullmatch(line):
             self._point = self._read_point(match)
-        elif line.startswith("#"):
+        elif line[0] == "#":
             self._emit(out, Comment(line[1:].strip()))
         elif match := _PLAN.fullmatch(line):
             self._emit(out, Plan(int(match[1]), (match[2] or "").strip()))
@@ -227,15 +276,16 @@ class Reader:
         else:
             self._emit(out, Unplaced(line))
 
-    def _read_point(self, match: re.Match[str]) -> TestPoint:
-        text, directive, reason = match[3], "", ""
-        if found := _DIRECTIVE.search(text):
+    def _read_point(self, match: re.Match[str]) -> _Point:
+        no, number, text = match.groups()
+        directive = reason = ""
+        if "#" in text and (found := _DIRECTIVE.search(text)):
             text, directive, reason = text[: found.start()], found[1][:4].upper(), found[2].strip()
         text = text.strip()
         text = text[1:].lstrip() if text == "-" or text.startswith("- ") else text
-        if self._version >= 14:
+        if self._version >= 14 and "\\" in text:
             text = re.sub(r"\\([#\\])", r"\1", text)
-        return TestPoint(match[1] is None, int(match[2]) if match[2] else None, text, directive, reason)
+        return no is None, int(number) if number else None, text, directive, reason
 
     def _emit(self, out: list[Event], event: Event) -> None:
         if self._full:
@@ -249,7 +299,7 @@ class Reader:
     def _stop(self, out: list[Event], what: str) -> None:
         """No more is read: what was held back still comes out, then the reason."""
         if self._point is not None:
-            out.append(self._point)
+            out.append(TestPoint(*self._point))
         out.append(Dropped(what))
         self._full = True
         self._point = self._block = None
@@ -306,18 +356,24 @@ def parse_json(text: str, *, depth: int = 32, commas: int = 50_000) -> JSON:
     """
     if text.count(",") > commas:
         raise ValueError("too many values")
-
-    def number(digits: str) -> JSON:
-        return int(digits) if len(digits) <= 40 else _clean(digits)
-
-    def fraction(digits: str) -> JSON:
-        return value if math.isfinite(value := float(digits)) else _clean(digits)
-
     try:
-        value = json.loads(text, parse_constant=str, parse_int=number, parse_float=fraction)
+        value: JSON = _DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if text.isascii() and "\\u" not in text and text.count("[") + text.count("{") <= depth:
+        return value  # can have no surrogate, and cannot nest deeper
     return _safe(value, depth)
+
+
+def _number(digits: str) -> JSON:
+    return int(digits) if len(digits) <= 40 else digits
+
+
+def _fraction(digits: str) -> JSON:
+    return value if math.isfinite(value := float(digits)) else digits
+
+
+_DECODER = json.JSONDecoder(parse_constant=str, parse_int=_number, parse_float=_fraction)
 
 
 def _safe(value: JSON, depth: int) -> JSON:
@@ -336,22 +392,22 @@ def _clean(text: str) -> str:
     return text if text.isascii() else _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def _read_block(lines: list[str]) -> dict[str, JSON] | None:
-    """Return the mapping that the lines of a block spell, or None where anything in them is not JSON."""
-    if lines and lines[0].lstrip().startswith("{"):
+def _read_block(text: str) -> dict[str, JSON] | None:
+    """Return the mapping that the inside of a block spells, or None where anything in it is not JSON."""
+    if text.partition("\n")[0].lstrip().startswith("{"):
         try:
-            value = parse_json("\n".join(lines))
+            value = parse_json(text)
         except ValueError:
             return None
         return value if isinstance(value, dict) else None
-    value = _read_keys(lines)
-    return value if len(value) == sum(1 for line in lines if line.strip()) else None
+    keys = _read_keys(text)
+    return keys if len(keys) == sum(1 for line in text.split("\n") if line.strip()) else None
 
 
-def _read_keys(lines: list[str]) -> dict[str, JSON]:
+def _read_keys(text: str) -> dict[str, JSON]:
     """Return those lines of a block that read `key: JSON`; the first of two with the same key."""
     found: dict[str, JSON] = {}
-    for line in lines:
+    for line in text.split("\n"):
         if (match := _KEY.fullmatch(line)) and match[2] not in found:
             try:
                 found[match[2]] = parse_json(match[3])

@@ -75,7 +75,7 @@ def _line(model: type[Table], entry: dict[str, Any], source: Callable[[Key], str
             return f"{where}: {f'{dotted(key)} ' if key else ''}{entry['ctx']['error']}"
         case "model_type":
             return f"{where}: {dotted(key)} is {entry['input']!r}, must be a table: [{dotted(key)}]"
-        case "literal_error":
+        case "literal_error" | "enum":
             expected = str(entry["ctx"]["expected"])
             near = did_you_mean(str(entry["input"]), re.findall(r"'([^']+)'", expected))
             return f"{where}: {dotted(key)} is {entry['input']!r}, must be {expected}{near}"

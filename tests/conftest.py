@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests import recorded
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -139,3 +141,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     for made in make_lab(tmp_path_factory.mktemp("lab")):
         made.run("up")
         yield made
+
+
+@pytest.fixture
+def recordings() -> dict[str, Path]:
+    """The recorded runs, by ref."""
+    return recorded.RECORDINGS

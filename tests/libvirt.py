@@ -70,7 +70,7 @@ def namespaces(scratch: Path) -> Iterator[tuple[str, ...]]:
         for child in (way_out, holder):
             if child is not None:
                 child.kill()
-                child.wait()
+                child.communicate()
         time.sleep(0.2)
 
 

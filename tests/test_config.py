@@ -48,6 +48,8 @@ def test_the_nearest_file_upwards_counts_and_its_paths_are_relative_to_it(tmp_pa
     assert settings.home == tmp_path / "state"
     assert settings.platforms == Path("/home/me/mine")
     assert settings.reports == below / "out"
+    assert load(below, 'policy = "mine"').policy == below / "mine"
+    assert load(below, LABKIT_POLICY="~/mine.toml").policy == Path("/home/me/mine.toml")
 
 
 def test_a_named_file_counts_instead(tmp_path: Path) -> None:
@@ -75,7 +77,10 @@ def test_the_data_folder_of_xdg(tmp_path: Path) -> None:
         ("[limits]\nboot = inf", "labkit.toml: limits.boot is inf, must be seconds: above 0, at most 86400"),
         ("[limits]\nboot = nan", "labkit.toml: limits.boot is nan, must be seconds: above 0, at most 86400"),
         ("release = 13", 'labkit.toml: release is 13, must be a release in quotes, such as "13"'),
-        ('provider = "qmeu"', "labkit.toml: provider is 'qmeu', must be 'auto' or 'qemu'; did you mean 'qemu'?"),
+        (
+            'provider = "qmeu"',
+            "labkit.toml: provider is 'qmeu', must be 'auto', 'qemu', 'vagrant' or 'ssh'; did you mean 'qemu'?",
+        ),
         ('mirror = "ftp://x"', "labkit.toml: mirror is 'ftp://x', must be the http(s) address of a mirror"),
         ('machine = "mine"', "labkit.toml: machine is 'mine', must be a table: [machine]"),
         ("home = 3", "labkit.toml: home is 3, must be a path"),

@@ -24,7 +24,8 @@ from labkit.results import Result, Verdict
 
 CHECKOUT = Path(__file__).parent.parent
 TASKS = [
-    *("up", "test", "reset", "halt", "destroy", "ssh", "status", "report", "render", "doctor"),
+    *("up", "test", "reset", "halt", "destroy", "ssh", "status", "report", "judge", "package", "diff", "render"),
+    "doctor",
     *("platforms", "runtimes", "suites", "check"),
 ]
 Done = subprocess.CompletedProcess[str]
@@ -70,6 +71,7 @@ def test_every_task_is_explained_with_an_example(task: str, tmp_path: Path, envi
     done = labkit("--help", task, environ=environ, cwd=tmp_path)
     assert done.returncode == 0
     assert f"./lab {task}" in done.stdout
+    assert labkit(task, "--help", environ=environ, cwd=tmp_path).stdout == done.stdout
 
 
 def test_listing_loads_nothing_heavy(tmp_path: Path, environ: dict[str, str]) -> None:
@@ -91,9 +93,21 @@ def test_listing_loads_nothing_heavy(tmp_path: Path, environ: dict[str, str]) ->
         (["up", "--platform", "fedroa"], "labkit: unknown platform 'fedroa'; did you mean 'fedora'?"),
         (["test", "--runtime", "rnuc"], "labkit: unknown runtime 'rnuc'; did you mean 'runc'?"),
         (["test", "--suite", "spce"], "labkit: unknown suite 'spce'; did you mean 'spec'?"),
+        (["judge"], "labkit: 'judge' did not receive required positional arguments: 'dir'"),
+        (["judge", "--jsn"], "labkit: unknown flag '--jsn'; did you mean '--json'?"),
+        (["judge", "x", "y"], "labkit: unknown task 'y'"),
+        (
+            ["test", "--suite", "validation", "--only", "hostnam"],
+            "labkit: the validation suite has no program 'hostnam'",
+        ),
+        (["test", "--repeat", "0"], "labkit: --repeat is '0', must be a whole number from 1 to 1000"),
+        (["test", "--repeat", "2"], "labkit: the spec suite can neither repeat nor take a limit"),
         (["test", "--jobs", "many"], "labkit: --jobs: jobs is 'many', must be a whole number from 1 to 256"),
         (["up", "--machine", "../x"], "labkit: --machine: machine.name is '../x', must be a name"),
-        (["up", "--provider", "qmeu"], "labkit: --provider: provider is 'qmeu', must be 'auto' or 'qemu'"),
+        (
+            ["up", "--provider", "qmeu"],
+            "labkit: --provider: provider is 'qmeu', must be 'auto', 'qemu', 'vagrant' or 'ssh'",
+        ),
     ],
 )
 def test_wrong_words_end_with_2(words: list[str], message: str, tmp_path: Path, environ: dict[str, str]) -> None:

@@ -15,6 +15,7 @@ PACKAGE = Path(labkit.__file__).parent
 LAYERS = [
     {"front", "__main__", "console", "selfcheck"},
     {"lab"},
+    {"judging"},
     {"runs"},
     {"machines.qemu", "machines.vagrant", "machines.host"},
     {"machines.providers", "boxes"},
@@ -23,9 +24,11 @@ LAYERS = [
     {"machines.launch"},
     {"machines.agent", "machines.accelerator", "machines.identity", "machines.hardware", "machines.kept", "machines"},
     {"vagrant", "provision"},
-    {"suites", "suites.spec", "reports", "runtimes", "bootstrap"},
-    {"ssh", "qmp", "download", "process", "platforms", "render", "results", "observer", "suites.labkit_spec", "grub"},
-    {"files", "seed", "endpoint", "tap", "config", "sources", "tomlfile", "words", "deadline", "resources"},
+    {"suites", "suites.spec", "suites.validation", "suites.runtimetest", "reports", "runtimes", "bootstrap"},
+    {"verdicts", "policy", "comparison"},
+    {"ssh", "qmp", "download", "process", "platforms", "render", "results", "observer"},
+    {"suites.labkit_spec", "suites.labkit_programs", "grub"},
+    {"files", "seed", "endpoint", "tap", "config", "sources", "tomlfile", "words", "deadline", "resources", "pyz"},
     {"errors", "text"},
 ]
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
@@ -53,7 +56,8 @@ def _imports(path: Path) -> set[str]:
     return {name.removeprefix("labkit.") for name in found if name.startswith("labkit.")}
 
 
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "labkit_spec" not in path.parts)
+IN_THE_MACHINE = ("labkit_spec", "labkit_programs")
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if not set(IN_THE_MACHINE) & set(path.parts))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -68,8 +72,11 @@ def test_imports_point_downwards(path: Path) -> None:
         assert RANK[theirs] > RANK[mine] or same_family or RANK[theirs] == RANK[mine], f"{mine} imports {theirs}"
 
 
-def test_what_runs_in_the_machine_imports_nothing_of_labkit() -> None:
-    for path in (PACKAGE / "suites" / "labkit_spec").rglob("*.py"):
+@pytest.mark.parametrize("name", IN_THE_MACHINE)
+def test_what_runs_in_the_machine_imports_nothing_of_labkit(name: str) -> None:
+    paths = list((PACKAGE / "suites" / name).rglob("*.py"))
+    assert paths
+    for path in paths:
         assert not _imports(path), path
 
 

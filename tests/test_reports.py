@@ -19,7 +19,7 @@ from labkit import results, tap
 from labkit.errors import HostError
 from labkit.reports import as_html, as_junit, as_tap, files, terminal
 from labkit.reports.evidence import link
-from labkit.results import Result, Run, RunInfo, Runtime, Suite, Verdict
+from labkit.results import WHOLE, Expected, PolicyNotes, Program, Result, Run, RunInfo, Runtime, Suite, Verdict
 
 HOSTILE = "</pre><script>alert(1)</script>\"'><img src=x onerror=alert(1)>\x1b[31m\x00\u202e\ufffe]]>&amp;{{7*7}}[red]"
 patient = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
@@ -64,7 +64,11 @@ def hostile_run(text: str) -> Run:
     diagnostic: dict[str, Any] = {"message": text, "failures": failures, "notes": [text], text: text}
     bad = Result(text, text, text, text, Verdict.FAIL, 0.0, diagnostic)
     info = replace(a_run().run, id=text, reason=text)
-    return Run(info, {text: text}, Runtime(text, text, text), Suite(text, text, text), (bad,))
+    more = replace(bad, program=text, expected=Expected(text, "", text))
+    found = (bad, more, replace(more, name=WHOLE, expected=None))
+    programs = (Program(text, Verdict.FAIL, 0.0, 1, (Verdict.PASS, Verdict.FAIL), (text,)),)
+    notes = PolicyNotes((text,), (text,), (text,))
+    return Run(info, {text: text}, Runtime(text, text, text), Suite(text, text, text), found, programs, notes)
 
 
 class Page(html.parser.HTMLParser):
@@ -156,7 +160,7 @@ def test_any_text_can_be_reported(text: str) -> None:
     ET.fromstring(as_junit.render(run))
     as_html.render(run).encode()
     assert terminal.summary(run).replace("\n", "").isprintable()
-    assert len([e for e in tap.read(as_tap.render(run).encode()) if isinstance(e, tap.TestPoint)]) == 1
+    assert len([e for e in tap.read(as_tap.render(run).encode()) if isinstance(e, tap.TestPoint)]) == 3
 
 
 def test_the_tap_report_reads_back_as_the_same_results() -> None:
@@ -303,3 +307,71 @@ def test_html_shows_runtime_calls_as_a_terminal_does() -> None:
     assert "$ runc create 'a b'\nexit status 1 after 0.5 s\nno <b>such</b>" in page.text
     assert "kernel: 6.12" in page.text
     assert said["message"] not in page.text, "what the failure says is not said twice"
+
+
+def a_program_run(*found: Result) -> Run:
+    programs = tuple(Program(name, Verdict.FAIL, 1.5, 0) for name in dict.fromkeys(r.program for r in found))
+    return replace(a_run(*found), suite=Suite("validation", "master", "1.3.0"), programs=programs)
+
+
+def an_assertion(name: str, verdict: Verdict = Verdict.PASS, **more: Any) -> Result:
+    return Result(f"create/{name}", name, "MUST", "", verdict, 0.0, more.pop("diagnostic", {}), "create", **more)
+
+
+MARKED = an_assertion("known", Verdict.FAIL, expected=Expected("because", "https://example.org/", "own.toml, entry.0"))
+
+
+def test_an_expected_failure_is_shown_as_one_in_every_report() -> None:
+    run = a_program_run(MARKED, an_assertion("new", Verdict.FAIL), an_assertion("good"))
+    page = Page(as_html.render(run))
+    assert [(d["data-verdict"], "open" in d) for d in page.named("details")] == [
+        ("fail", True), ("fail", False), ("fail", False),
+    ]  # fmt: skip
+    assert "Expected: because" in page.text and "1 of 2 bad ones expected" in page.text
+    assert "not ok 1 - create/known known\n" in as_tap.render(run)
+    assert "  ...\n# expected: because (own.toml, entry.0)\nnot ok 2" in as_tap.render(run)
+    suite = ET.fromstring(as_junit.render(run)).find("testsuite")
+    assert suite is not None
+    assert (suite.get("failures"), suite.get("skipped")) == ("1", "1")
+    skipped = suite.find("testcase[@name='known']/skipped")
+    assert skipped is not None
+    assert (skipped.get("type"), skipped.get("message")) == ("fail", "expected fail: because")
+    text = terminal.summary(run)
+    assert "fail  create  new" in text and "known" not in text
+    assert "bad as expected (--no-policy shows how): create\n" in text
+    assert "1 pass, 2 fail (1 expected)" in text
+
+
+def test_a_violation_that_nothing_asserts_is_bad_in_every_report() -> None:
+    said = {"violation": "Hooks MUST", "message": "found: Hooks MUST"}
+    run = a_program_run(an_assertion(WHOLE, Verdict.NO_ASSERTIONS, diagnostic=said))
+    assert results.exit_status(run) == 1
+    assert ("no-assertions", True) in [
+        (d["data-verdict"], "open" in d) for d in Page(as_html.render(run)).named("details")
+    ]
+    assert ET.fromstring(as_junit.render(run)).find(".//failure") is not None
+    assert "found: Hooks MUST" in terminal.summary(run)
+
+
+def test_html_lists_what_a_program_said_and_counts_what_is_alike() -> None:
+    skips = [an_assertion("no syscalls", Verdict.SKIP) for _ in range(40)]
+    page = Page(as_html.render(a_program_run(an_assertion("good"), *skips)))
+    assert "create: 41 assertions" in page.text
+    assert len(page.named("li")) == 2
+    assert "no syscalls × 40" in page.text  # noqa: RUF001
+
+
+def test_what_is_alike_is_one_row_in_a_terminal() -> None:
+    text = terminal.summary(a_program_run(*[an_assertion("limit", Verdict.FAIL) for _ in range(5)]))
+    assert text.count("limit") == 1
+    assert "limit (5 times)" in text
+
+
+def test_a_flaky_program_is_named() -> None:
+    run = a_program_run(an_assertion("a", Verdict.FAIL))
+    attempts = (Verdict.PASS, Verdict.FAIL, Verdict.PASS)
+    run = replace(run, programs=(replace(run.programs[0], attempts=attempts, left=("/mnt/x",)),))
+    assert "flaky: create (1 fail, 2 pass)" in terminal.summary(run)
+    page = Page(as_html.render(run))
+    assert "flaky: pass, fail, pass" in page.text and "/mnt/x" in page.text
+    assert results.from_json(results.to_json(run)) == run

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 
 from labkit import tap
 from labkit.tap import BailOut, Block, Comment, Dropped, Limits, Plan, TestPoint, Unplaced, Version
+from tests import fuzz_tap
 
 SPEC_OUTPUT = b"""TAP version 14
 1..3
@@ -135,6 +139,29 @@ def test_what_is_no_json_stays_as_text(inside: str) -> None:
     assert tap.read(block) == [TestPoint(True, 1, "a", diagnostic=Block({"id": "A"}, f'id: "A"\n{inside}'))]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"ok 1 - a\n  ---\n  x: 1\n  ... \nok 2 - b\n  ---\n  y: 1\n  ...\n",  # the first end has a space after it
+        b"ok 1 - a\r\n  ---\r\n  x: 1\r\n  ...\r\nok 2 - b\n  ---\n  y: 1\n  ...\n",
+        b"ok 1 - a\n  ---\n  x: 1\n  ...\nok 2 - b\n   ---\n   y: 1\n   ...\n",
+    ],
+)
+def test_a_block_ends_where_it_ends(text: bytes) -> None:
+    blocks = [event.diagnostic for event in tap.read(text) if isinstance(event, TestPoint)]
+    assert blocks == [Block({"x": 1}), Block({"y": 1})]
+
+
+def test_what_follows_the_end_of_a_block_is_not_in_it() -> None:
+    events = tap.read(b"ok 1 - a\n  ---\n  x: 1\n  ... \n  y: 1\n  ...\n")
+    assert events[0] == TestPoint(True, 1, "a", diagnostic=Block({"x": 1}))
+    assert events[1:] == [Unplaced("  y: 1"), Unplaced("  ...")]
+
+
+def test_a_carriage_return_is_no_part_of_a_line_in_a_block() -> None:
+    assert tap.read(b"  ---\n  words\r\n  ...\n") == [Block({}, "words")]
+
+
 def test_a_block_that_does_not_end_does_not_swallow_the_next_result() -> None:
     first, second = tap.read(b'ok 1 - a\n  ---\n  id: "A"\nnot ok 2 - b\n')
     assert first == TestPoint(True, 1, "a", diagnostic=Block({"id": "A"}, whole=False))
@@ -156,6 +183,7 @@ def test_over_a_limit_is_dropped_and_said() -> None:
     assert isinstance(cut[0], Dropped)
     kept = Block({"k": "vvvvvvvvvv"}, 'k: "vvvvvvvvvv"\nk: "vvvvvvvvvv"', whole=False)
     assert cut[1] == TestPoint(True, 1, "a", diagnostic=kept)
+    assert tap.read(b"ok 1 - a\n  ---\n" + b'  k: "vvvvvvvvvv"\n' * 9 + b"  ...\n", Limits(block=40)) == cut
     many = tap.read(b"ok\n" * 20, limits)
     assert many == [TestPoint(True, None, "")] * 6 + [Dropped("everything after 6 events")]
     assert tap.read(b"#\n" + b"    \n" * 1000, limits)[-1] == Dropped("everything after 400 bytes")
@@ -214,6 +242,69 @@ def test_any_bytes_in_any_chunks_give_the_same_events(data: bytes, cuts: list[in
 )
 def test_complete_or_why_not(output: bytes, why: str | None) -> None:
     assert tap.unfinished(tap.read(output)) == why
+
+
+def peak(feed: Callable[[tap.Reader], object]) -> tuple[int, list[tap.Event]]:
+    """The most memory that reading took, in bytes, and the last events."""
+    reader = tap.Reader()
+    tracemalloc.start()
+    try:
+        feed(reader)
+        last = reader.close()
+        return tracemalloc.get_traced_memory()[1], last
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_stream_of_a_gigabyte_takes_little_memory_and_time() -> None:
+    chunk = b"".join(b"ok %d - %s\n  ---\n  k: 1\n  ...\n" % (n, b"words " * 300) for n in range(1000))
+    counted: list[tap.Event] = []
+
+    def feed(reader: tap.Reader) -> None:
+        for _ in range(-(-(1 << 30) // len(chunk))):
+            counted.extend(reader.feed(chunk)[-1:])
+
+    used, _ = peak(feed)
+    assert used < 64 << 20
+    assert counted[-1] == Dropped("everything after 16777216 bytes")
+
+
+def test_a_line_of_ten_megabytes_is_cut() -> None:
+    line = b"ok 1 - " + b"x" * 10_000_000
+    used, last = peak(lambda reader: reader.feed(line))
+    assert used < 8 << 20
+    assert isinstance(last[0], Dropped) and isinstance(last[1], TestPoint)
+    assert len(last[1].description) == (1 << 20) - 7
+
+
+def test_a_million_plans_are_not_all_kept() -> None:
+    plans = b"1..5\n" * 1_000_000
+    kept: list[tap.Event] = []
+    used, _ = peak(lambda reader: kept.extend(reader.feed(plans)))
+    assert used < 64 << 20
+    assert kept[-1] == Dropped("everything after 100000 events")
+    assert "dropped everything after 100000 events" in (tap.unfinished(kept) or "")
+
+
+@pytest.mark.parametrize(
+    "piece", [b"  ---\n  x\nok\n", b"  ---\n", b"\n", b"  ---\n  [[[\n  ...\n", b"  ---\n" + b"  a: 1\n" * 99, b"\r\n"]
+)
+def test_no_shape_of_output_takes_long(piece: bytes) -> None:
+    started = time.process_time()
+    tap.read(piece * ((17 << 20) // len(piece)))
+    assert time.process_time() - started < 20
+
+
+def test_lines_taken_at_once_are_the_same_as_lines_one_by_one(recordings: dict[str, Path]) -> None:
+    for path in (path for folder in recordings.values() for path in folder.glob("*.tap")):
+        reader = tap.Reader()
+        lines = path.read_bytes().splitlines(keepends=True)
+        events = [event for line in lines for event in (*reader.feed(line[:-1]), *reader.feed(line[-1:]))]
+        assert events + reader.close() == tap.read(path.read_bytes())
+
+
+def test_mutations_of_recorded_output() -> None:
+    assert fuzz_tap.rounds(2, seed=1) > 20
 
 
 def test_a_dropped_end_is_not_complete() -> None:

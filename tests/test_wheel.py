@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import recorded
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.host_runtime
@@ -34,3 +35,4 @@ def test_the_wheel_brings_everything_it_needs(tmp_path: Path) -> None:
     program = Path(labkit("suites", "--export", str(tmp_path)).strip())
     listed = subprocess.run([sys.executable, program, "--list"], check=True, capture_output=True, text=True).stdout
     assert len(listed.splitlines()) >= 60
+    assert "58 programs" in labkit("judge", str(recorded.V2)), "with the policies that expect all its failures"

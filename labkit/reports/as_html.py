@@ -4,24 +4,58 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import jinja2
 from markupsafe import Markup
 
 from labkit import resources
-from labkit.reports.evidence import evidence, link, shown
-from labkit.results import Object, Run, Verdict
+from labkit.reports.evidence import evidence, link, policy_lines, shown
+from labkit.results import URGENCY, Object, Result, Run
 from labkit.text import printable, truncate
 
 # A value longer than this is evidence that a person will not read here; results.json has all of it.
 _LONGEST = 8_000
 
-_URGENCY = {verdict: rank for rank, verdict in enumerate(Verdict)}
-
 
 def render(run: Run) -> str:
-    """Return the run as HTML. What is bad comes first; every text from the run is escaped, control characters shown."""
+    """Return the run as HTML: what is bad and not expected first, then the rest, then each program with all it said."""
+    # Of a program's assertions those that something is to be said about get a row; all are listed with the program.
+    told = [result for result in run.by_id() if not result.program or result.bad or result.expected or result.whole]
+    told.sort(key=lambda result: (not result.bad or result.expected is not None, URGENCY[result.verdict]))
+    seen: set[tuple[str, str, str]] = set()
+    rows = []
+    for result in told:
+        # Of those that are alike and unexpected, one is open.
+        rows.append(
+            _row(result, run.suite.spec, is_open=result.bad and not result.expected and result.identity not in seen)
+        )
+        seen.add(result.identity)
+    by_program: dict[str, Counter[tuple[str, str, str]]] = {program.name: Counter() for program in run.programs}
+    for result in run.results:
+        if result.program in by_program and not result.whole:
+            said = str(result.diagnostic.get("reason", ""))
+            by_program[result.program][result.verdict.value, result.name, said if said != result.name else ""] += 1
+    programs = sorted(run.programs, key=lambda program: (URGENCY[program.verdict], program.name))
+    return page(
+        "report.html.j2",
+        run=run,
+        rows=rows,
+        programs=[(program, by_program[program.name]) for program in programs],
+        policy_lines=policy_lines(run),
+        verdicts=[(verdict.value, count) for verdict, count in run.totals.items()],
+        levels=sorted({result.level for result in run.results} - {""}),
+        bad=sum(result.bad for result in run.results),
+        expected=sum(result.bad and result.expected is not None for result in run.results),
+        seconds=(run.run.finished - run.run.started).total_seconds(),
+        machine=_facts(run.machine),
+    )
+
+
+def page(template: str, **values: object) -> str:
+    """Return a template filled in; every text in values is escaped, control characters shown."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(resources.root() / "templates"),
         autoescape=True,
@@ -33,29 +67,20 @@ def render(run: Run) -> str:
     environment.filters["when"] = _when
     environment.filters["duration"] = _duration
     style, script = ((resources.root() / "templates" / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    rows = [
-        {
-            "result": result,
-            "told": (told := evidence(result)),
-            "link": link(result.reference, run.suite.spec),
-            "rest": _facts(told.rest),
-        }
-        for result in sorted(run.by_id(), key=lambda result: _URGENCY[result.verdict])
-    ]
-    return environment.get_template("report.html.j2").render(
-        run=run,
-        rows=rows,
-        verdicts=[(verdict.value, count) for verdict, count in run.totals.items()],
-        levels=sorted({result.level for result in run.results} - {""}),
-        bad=sum(result.verdict.bad for result in run.results),
-        seconds=(run.run.finished - run.run.started).total_seconds(),
-        machine=_facts(run.machine),
-        style=Markup(style),
-        script=Markup(script),
-        # Nothing but these two texts may act: a script that escaping let through would still not run.
-        policy=f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none'; "
-        "form-action 'none'",
+    # Nothing but these two texts may act: a script that escaping let through would still not run.
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none'; "
+        "form-action 'none'"
     )
+    return environment.get_template(template).render(
+        **values, style=Markup(style), script=Markup(script), policy=policy
+    )
+
+
+def _row(result: Result, spec: str, *, is_open: bool) -> dict[str, object]:
+    told = evidence(result)
+    reference = link(result.reference, spec)
+    return {"result": result, "told": told, "link": reference, "rest": _facts(told.rest), "open": is_open}
 
 
 def _visible(value: object) -> object:
@@ -68,7 +93,17 @@ def _digest(text: str) -> str:
 
 
 def _facts(values: Object) -> list[tuple[str, str]]:
-    return [(key, shown(value)) for key, value in values.items() if value not in (None, "")]
+    """Facts by name; a table of numbers is seconds by name, as that of the bootstrap."""
+    return [
+        (
+            key,
+            ", ".join(f"{name} {took} s" for name, took in value.items())
+            if isinstance(value, Mapping)
+            else shown(value),
+        )
+        for key, value in values.items()
+        if value not in (None, "")
+    ]
 
 
 def _when(moment: datetime) -> str:

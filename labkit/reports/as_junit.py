@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
-from labkit.reports.evidence import evidence
+from labkit.reports.evidence import evidence, policy_lines
 from labkit.results import Result, Run, Verdict
 from labkit.text import printable
 
@@ -26,6 +26,12 @@ def render(run: Run) -> str:
     for key, value in facts.items():
         suite.add_property(printable(key), printable(value))
     suite.add_testcases([_case(run, result) for result in run.by_id()])
+    for line in policy_lines(run):
+        suite.add_property("policy", printable(line))
+    for line in run.policy.expired if run.policy else ():
+        case = TestCase("a policy entry has expired", classname=_classname(run), time=0.0)
+        case.result = [Error(printable(line), "expired")]
+        suite.add_testcase(case)
     if run.run.reason is not None:
         case = TestCase("the run is incomplete", classname=_classname(run), time=0.0)
         case.result = [Error(printable(run.run.reason), "incomplete")]
@@ -42,21 +48,33 @@ def _classname(run: Run) -> str:
 
 
 def _case(run: Run, result: Result) -> TestCase:
-    case = TestCase(printable(f"{result.id} {result.name}".rstrip()), classname=_classname(run), time=result.seconds)
+    # Systems that follow a test over time know it by class and name: an id that counts has no place there.
+    name = result.name if result.program else f"{result.id} {result.name}".rstrip()
+    classname = ".".join(filter(None, (_classname(run), printable(result.program))))
+    case = TestCase(printable(name), classname=classname, time=result.seconds)
     told = evidence(result)
-    message = printable(told.message or result.verdict)
+    message = told.message
+    if result.expected is not None:
+        message = f"expected {result.verdict}: {result.expected.reason}"
+    outcome = _outcome(result, printable(message or result.verdict))
+    if outcome is not None:
+        lines = [f"{result.level} {result.reference}", *([told.message] if result.expected else [])]
+        for failure in told.failures:
+            lines += [failure.what, f"  expected: {failure.expected}", f"  actual:   {failure.actual}"]
+        outcome.text = printable("\n".join([*lines, *told.notes]), newlines=True)
+        case.result = [outcome]
+    return case
+
+
+def _outcome(result: Result, message: str) -> Failure | Error | Skipped | None:
+    if result.expected is not None:  # as pytest writes an xfail: the verdict stays, as the type
+        return Skipped(message, result.verdict.value)
     match result.verdict:
         case Verdict.PASS:
-            return case
-        case Verdict.FAIL:
-            outcome: Failure | Error | Skipped = Failure(message, printable(result.level))
+            return None
         case Verdict.ERROR | Verdict.TIMEOUT:
-            outcome = Error(message, result.verdict.value)
-        case Verdict.TODO | Verdict.NO_ASSERTIONS | Verdict.SKIP:
-            outcome = Skipped(message, result.verdict.value)
-    lines = [f"{result.level} {result.reference}"]
-    for failure in told.failures:
-        lines += [failure.what, f"  expected: {failure.expected}", f"  actual:   {failure.actual}"]
-    outcome.text = printable("\n".join([*lines, *told.notes]), newlines=True)
-    case.result = [outcome]
-    return case
+            return Error(message, result.verdict.value)
+        case _ if result.bad:
+            return Failure(message, printable(result.level))
+        case _:
+            return Skipped(message, result.verdict.value)

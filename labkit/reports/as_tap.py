@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
+from labkit.reports.evidence import policy_lines
 from labkit.results import Result, Run, Verdict
 from labkit.text import printable
 
+_json = json.JSONEncoder(allow_nan=False).encode
 _OK = (Verdict.PASS, Verdict.SKIP, Verdict.NO_ASSERTIONS)
 
 
@@ -27,6 +30,9 @@ def render(run: Run) -> str:
     lines += [f"# {key}: {printable(value)}" for key, value in facts.items() if value]
     for number, result in enumerate(run.results, 1):
         lines += _point(number, result)
+        if result.expected is not None:
+            lines.append(f"# expected: {printable(result.expected.reason)} ({printable(result.expected.source)})")
+    lines += [f"# policy: {printable(line)}" for line in policy_lines(run)]
     if run.run.reason is not None:
         lines.append(f"Bail out! incomplete: {printable(run.run.reason)}")
     return "\n".join(lines) + "\n"
@@ -42,23 +48,20 @@ def _point(number: int, result: Result) -> list[str]:
     block = {
         "id": result.id,
         "level": result.level,
+        **({"program": result.program} if result.program else {}),
         "reference": result.reference,
         "verdict": result.verdict.value,
         "seconds": result.seconds,
     }
     said = {key: value for key, value in result.diagnostic.items() if key not in block}
-    return [
-        line,
-        "  ---",
-        *(f"  {_key(key)}: {json.dumps(value, allow_nan=False)}" for key, value in {**block, **said}.items()),
-        "  ...",
-    ]
+    return [line, "  ---", *(f"  {_key(key)}: {_json(value)}" for key, value in {**block, **said}.items()), "  ..."]
 
 
 def _escaped(text: str) -> str:
     return printable(text).replace("\\", "\\\\").replace("#", "\\#")
 
 
+@functools.lru_cache(1000)
 def _key(key: str) -> str:
     """Return a key that is the same to a YAML reader: plain where it is a plain word, else in quotes."""
     return key if key.isascii() and key.replace("-", "").replace("_", "").isalpha() else json.dumps(key)

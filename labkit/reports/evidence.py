@@ -7,7 +7,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from labkit.results import Object, Result
+from labkit.results import Object, Result, Run
 from labkit.tap import JSON
 
 _SPEC = re.compile(r"[a-z][a-z0-9-]*\.md(#[A-Za-z0-9_.-]+)?")
@@ -57,6 +57,18 @@ def evidence(result: Result) -> Evidence:
     if commands:
         del rest["commands"]
     return Evidence(message, tuple(failures), tuple(notes), tuple(commands), rest)
+
+
+def policy_lines(run: Run) -> list[str]:
+    """What is not as the policy says, one line each, the worst first."""
+    notes = run.policy
+    if notes is None:
+        return []
+    return [
+        *(f"EXPIRED: {line}" for line in notes.expired),
+        *(f"unexpected pass: {line}" for line in notes.unexpected_passes),
+        *(f"misspelt? {line}" for line in notes.misspelt),
+    ]
 
 
 def shown(value: JSON) -> str:

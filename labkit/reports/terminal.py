@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labkit.reports.evidence import evidence
-from labkit.results import Result, Run, Verdict
+from labkit.reports.evidence import evidence, policy_lines
+from labkit.results import Program, Result, Run, Verdict
 from labkit.text import one_line, printable
 
 STYLES = {
@@ -28,7 +30,7 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, folder: Path |
     """Return what a person wants to know at the end of a run.
 
     width is in columns; terminal allows colours, without it the text is plain; folder is where the reports are; most is
-    how many bad results are named.
+    how many unexpected bad results are named.
     """
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=terminal, no_color=None if terminal else True)
@@ -38,18 +40,26 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, folder: Path |
     seconds = (run.run.finished - run.run.started).total_seconds()
     console.print(_text(name, "bold"), overflow="fold")
     console.print(_text(f"{where} {cgroup}".strip(), "dim"), overflow="fold")
-    bad = sorted((r for r in run.by_id() if r.verdict.bad), key=lambda r: list(Verdict).index(r.verdict))
+    alike = Counter(result.identity for result in run.unexpected)
+    bad = list({result.identity: result for result in reversed(run.unexpected)}.values())[::-1]
     if bad:
         console.print()
-        console.print(_table(bad[:most], width))
+        console.print(_table([(result, alike[result.identity]) for result in bad[:most]], width))
         if len(bad) > most:
             console.print(f"and {len(bad) - most} more in the report", style="dim")
     console.print()
-    total = Text(f"{len(run.results)} checks in {seconds:.1f} s: ")
-    counted = [(verdict, count) for verdict, count in reversed(run.totals.items()) if count]
-    for position, (verdict, count) in enumerate(counted):
-        total.append(", " if position else "").append(f"{count} {verdict}", STYLES[verdict])
-    console.print(total)
+    if known := dict.fromkeys(result.program or result.id for result in run.by_id() if result.bad and result.expected):
+        console.print(_text(f"bad as expected (--no-policy shows how): {', '.join(known)}", "dim"), overflow="fold")
+    for line in policy_lines(run):
+        console.print(_text(line, "bold red" if line.startswith("EXPIRED") else "yellow"), overflow="fold")
+    if flaky := [f"{p.name} ({_attempts(p)})" for p in run.programs if p.flaky]:
+        console.print(_text(f"flaky: {', '.join(flaky)}", "yellow"), overflow="fold")
+    if run.programs:
+        programs = Counter(program.verdict for program in run.programs)
+        console.print(_totals(f"{len(run.programs)} programs: ", programs, Counter()))
+    expected = Counter(result.verdict for result in run.results if result.expected)
+    what = "results" if run.programs else f"checks in {seconds:.1f} s"
+    console.print(_totals(f"{len(run.results)} {what}: ", run.totals, expected))
     if run.run.reason is not None:
         console.print(_text(f"INCOMPLETE: {run.run.reason}", "bold reverse red"), overflow="fold")
     if folder is not None:
@@ -59,15 +69,32 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, folder: Path |
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
-def _table(results: list[Result], width: int) -> Table:
+def _totals(label: str, count: Mapping[Verdict, int], expected: Mapping[Verdict, int]) -> Text:
+    text = Text(label)
+    counted = [verdict for verdict in reversed(Verdict) if count.get(verdict)]
+    for position, verdict in enumerate(counted):
+        text.append(", " if position else "").append(f"{count[verdict]} {verdict}", STYLES[verdict])
+        if expected.get(verdict):
+            text.append(f" ({expected[verdict]} expected)", "dim")
+    return text
+
+
+def _attempts(program: Program) -> str:
+    count = Counter(program.attempts)
+    return ", ".join(f"{count[verdict]} {verdict}" for verdict in Verdict if count[verdict])
+
+
+def _table(counted: list[tuple[Result, int]], width: int) -> Table:
+    """One row for each result; the number is how many there are like it."""
+    results = [result for result, _ in counted]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    ids = [one_line(result.id, 24) for result in results]
+    ids = [one_line(result.program or result.id, 30) for result in results]
     columns = [max(len(result.verdict) for result in results), max(map(len, ids))]
     columns.append(max(width - sum(columns) - 4, 20))
     for column in columns:
         table.add_column(no_wrap=True, overflow="ellipsis", width=column)
-    for result, ident in zip(results, ids, strict=True):
-        lines = Text(one_line(result.name, columns[-1]))
+    for (result, count), ident in zip(counted, ids, strict=True):
+        lines = Text(one_line(f"{result.name} ({count} times)" if count > 1 else result.name, columns[-1]))
         for line in _why(result):
             lines.append("\n" + one_line(" ".join(line.split()), columns[-1]), "dim")
         table.add_row(_text(result.verdict, STYLES[result.verdict]), _text(ident, "bold"), lines)

@@ -1,0 +1,29 @@
+"""Packages that run in a machine, as one file: Python starts a zip archive that has a __main__.py."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same sources give the same bytes
+
+
+def pyz(package: Path) -> bytes:
+    """The package in that folder, which has a function main in its module main, as an executable archive."""
+    main = f"import sys\n\nfrom {package.name}.main import main\n\nsys.exit(main())\n"
+    out = io.BytesIO(b"#!/usr/bin/env python3\n")
+    out.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(out, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(_entry("__main__.py"), main)
+        for file in sorted(package.rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts:
+                archive.writestr(_entry(f"{package.name}/{file.relative_to(package).as_posix()}"), file.read_bytes())
+    return out.getvalue()
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, _EPOCH)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = 0o644 << 16
+    return entry

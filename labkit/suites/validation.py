@@ -1,0 +1,449 @@
+"""The validation suite: runtime-tools' own programs, run by the package labkit_programs in the machine, judged here.
+
+The folder of raw output, of a run or a recording somebody else made:
+
+    NAME.tap, NAME.err          what a program printed; NAME.2.tap and so on where it ran several times
+    summary.tsv                 one line for each program that ended: program, exit_status, seconds and, where labkit
+                                wrote it, signal, timeout, attempt, left
+    run.json                    what was planned, the facts, and whether the suite finished; only labkit writes it
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, StrictStr
+
+from labkit import tap, tomlfile, verdicts
+from labkit.errors import UsageError
+from labkit.files import write_atomic
+from labkit.pyz import pyz
+from labkit.results import WHOLE, Reading, Result
+from labkit.suites import Capped, Heard, Wish, labkit_programs
+from labkit.tap import JSON
+from labkit.text import truncate
+from labkit.tomlfile import Table
+from labkit.verdicts import End, Judged
+from labkit.words import did_you_mean
+
+_PACKAGE = Path(labkit_programs.__file__).parent
+_DATA = Path(__file__).with_name("validation.toml")
+_SUMMARY, _RUN, _ERRORS = "summary.tsv", "run.json", "labkit-programs.err"  # no program can have a dash in its name
+_COLUMNS = ("program", "exit_status", "seconds", "signal", "timeout", "attempt", "left")
+_NAME = re.compile(r"[a-z0-9_]{1,64}")
+_FILE = re.compile(rf"({_NAME.pattern})(?:\.([2-9]|[1-9][0-9]{{1,3}}))?\.tap")
+_FACT = re.compile(r"[a-z][a-z-]{0,39}")
+
+# A whole recording has 1.1 MB, its longest file 144 KB. In bytes, but for _FILES:
+_LINE, _OUTPUT, _STDERR, _TOTAL = 4 << 20, 8 << 20, 1 << 20, 64 << 20
+_FILES = 4000
+_LIMITS = tap.Limits(line=1 << 20, block=1 << 20, total=4 << 20, events=50_000)
+
+
+class _Ref(Table):
+    spec: StrictStr
+    programs: tuple[StrictStr, ...] = ()
+    like: StrictStr | None = None
+    also: tuple[StrictStr, ...] = ()
+
+
+class _Data(Table):
+    default: StrictStr
+    tree: StrictStr
+    silent: tuple[StrictStr, ...]
+    spoil: tuple[StrictStr, ...]
+    refs: dict[str, _Ref]
+
+    def find(self, name: str) -> _Ref | None:
+        also = (ref for ref in self.refs.values() if any(fnmatchcase(name, pattern) for pattern in ref.also))
+        return self.refs.get(name) or next(also, None)
+
+    def programs(self, ref: _Ref) -> tuple[str, ...]:
+        return self.programs(self.refs[ref.like]) if ref.like else ref.programs
+
+
+class Kept(Table):
+    """run.json. noise is how many lines of the suite were none that it prints, over whether something was too large."""
+
+    programs: tuple[Annotated[StrictStr, Field(pattern=rf"^{_NAME.pattern}$")], ...] = ()
+    only: tuple[StrictStr, ...] = ()
+    facts: dict[str, StrictStr] = Field(default={})
+    finished: bool = False
+    noise: int = 0
+    over: bool = False
+
+
+@functools.cache
+def _data() -> _Data:
+    return tomlfile.check(_Data, tomlfile.read(_DATA), lambda _: str(_DATA))
+
+
+class Validation:
+    name = "validation"
+    title = "the validation programs of opencontainers/runtime-tools"
+    version = ""  # the ref of its tree, which the machine knows
+    needs: tuple[str, ...] = ("runtime-tools",)
+
+    def file_name(self) -> str:
+        return "labkit-programs.pyz"
+
+    def program(self) -> bytes:
+        return pyz(_PACKAGE)
+
+    def argv(self, program: str, runtime: str, wish: Wish) -> list[str]:
+        words = ["python3", program, "--tree", _data().tree, "--runtime", runtime]
+        for flag, value in (("only", ",".join(wish.only)), ("jobs", wish.jobs), ("repeat", wish.repeat)):
+            words += [f"--{flag}", str(value)] if value else []
+        return words + (["--limit", f"{wish.limit:g}"] if wish.limit else [])
+
+    def names(self) -> list[str]:
+        return sorted({name for ref in _data().refs.values() for name in _data().programs(ref)})
+
+    def check(self, wish: Wish) -> None:
+        known = self.names()
+        for name in wish.only:
+            if name not in known:
+                raise UsageError(
+                    f"the {self.name} suite has no program {name!r}{did_you_mean(name, known)}",
+                    hint=f"known: {', '.join(known)}",
+                )
+
+    def spoils(self, wish: Wish) -> bool:
+        return any(name in _data().spoil for name in wish.only or self.names())
+
+    @contextlib.contextmanager
+    def listen(self, raw: Path, heard: Heard, only: Sequence[str] = ()) -> Iterator[_Listener]:
+        with Capped(raw / _ERRORS, _STDERR) as err:
+            listener = _Listener(raw, err, heard, only)
+            try:
+                yield listener
+            finally:
+                listener.keep()
+
+    def holds(self, raw: Path) -> bool:
+        known = (_RUN, _SUMMARY)
+        return any((raw / name).is_file() for name in known) or any(map(_FILE.fullmatch, _names(raw)))
+
+    def read(self, raw: Path, known: Mapping[str, str] | None = None) -> Reading:
+        kept, reasons = _read_run(raw), []
+        ends = _read_summary(raw / _SUMMARY)
+        if ends is None:
+            reasons.append(f"there is no {_SUMMARY}, so how the programs ended is not known")
+        found, strange = _programs(raw, ends or {})
+        room, judged, unread = _TOTAL, [], []
+        for name, attempts in found.items():
+            if room <= 0:
+                unread.append(name)
+                continue
+            several = []
+            for attempt in attempts:
+                end = ends.get((name, attempt)) if ends is not None else End(unknown=True)
+                one, size = _judge(raw, name, attempt, end)
+                several.append(one)
+                room -= size
+            judged.append(verdicts.repeated(several))
+        results = tuple(result for one in judged for result in one.results)
+        facts = {**_deduced(results), **(known or {}), **(kept.facts if kept else {})}
+        if ref := _data().find(facts.get("ref", "")):
+            facts["spec"] = ref.spec  # the suite's, whatever the runtime claims
+        if kept and not kept.finished:
+            reasons.append("the suite did not finish")
+        if kept and kept.noise:
+            reasons.append(f"{kept.noise} lines of the suite were none that it prints")
+        if unread or (kept and kept.over):
+            reasons.append(f"more output than {_TOTAL >> 20} MiB; the rest was not kept or not read")
+        if strange:
+            reasons.append(f"not read, as no program is called so: {_some(map(repr, strange))}")
+        lost = [name for name, attempt in ends or () if attempt not in found.get(name, ())]
+        if missing := list(dict.fromkeys([*lost, *(name for name in self.expected(kept, facts) if name not in found)])):
+            reasons.append(f"missing, {len(missing)} of the programs: {_some(missing)}")
+        if ends is not None and (
+            dangling := [n for n, times in found.items() if any((n, t) not in ends for t in times)]
+        ):
+            reasons.append(f"not ended, {len(dangling)} of the programs: {_some(dangling)}")
+        return Reading(results, facts, "; ".join(reasons) or None, tuple(one.program for one in judged))
+
+    def expected(self, kept: Kept | None, facts: Mapping[str, str]) -> Sequence[str]:
+        """The programs that a complete run has: those asked for, else those of its ref, else what it planned."""
+        if kept and kept.only:
+            return list(dict.fromkeys((*kept.only, *kept.programs)))
+        if ref := _data().find(facts.get("ref", "")):
+            return _data().programs(ref)
+        return kept.programs if kept and kept.programs else _data().programs(_data().refs[_data().default])
+
+
+def _some(words: Iterable[str]) -> str:
+    """At most ten of them, as text."""
+    listed = list(words)
+    return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")
+
+
+def _deduced(results: Sequence[Result]) -> dict[str, str]:
+    """What the output itself tells: its references name a version of runtime-spec, and each ref has one of its own."""
+    for result in results:
+        if match := re.search(r"/runtime-spec/blob/v([0-9.]{1,20})/", result.reference):
+            refs = [name for name, ref in _data().refs.items() if ref.spec == match[1]]
+            return {"spec": match[1], **({"ref": refs[0]} if len(refs) == 1 else {})}
+    return {}
+
+
+def _judge(raw: Path, name: str, attempt: int, end: End | None) -> tuple[Judged, int]:
+    """What one attempt of a program showed, and how many bytes that took to read."""
+    stem = _stem(name, attempt)
+    out, err = _content(raw / f"{stem}.tap", _OUTPUT), _content(raw / f"{stem}.err", _STDERR)
+    events, stderr = tap.read(out, _LIMITS), err.decode("utf-8", "replace")
+    return verdicts.judge(name, events, stderr, end, silent=name in _data().silent), len(out) + len(err)
+
+
+def _stem(name: str, attempt: int) -> str:
+    return name if attempt == 1 else f"{name}.{attempt}"
+
+
+def _content(path: Path, limit: int) -> bytes:
+    """The beginning of a file; nothing where it is none, or a link to somewhere else."""
+    if path.is_symlink() or not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(limit)
+
+
+# --- the folder of raw output
+
+
+def _programs(raw: Path, ends: Mapping[tuple[str, int], End]) -> tuple[dict[str, list[int]], list[str]]:
+    """The programs that have output, with their attempts, in the order in which they ended; and the .tap files that are
+    no program's.
+    """
+    found: dict[str, set[int]] = defaultdict(set)
+    strange = []
+    for file in _names(raw):
+        path = raw / file
+        if (match := _FILE.fullmatch(file)) and path.is_file() and not path.is_symlink():
+            found[match[1]].add(int(match[2] or 1))
+        else:
+            strange.append(file)
+    order = dict.fromkeys([*(name for name, _ in ends), *found])
+    return {name: sorted(found[name]) for name in order if name in found}, strange
+
+
+def _names(raw: Path) -> list[str]:
+    return sorted(path.name for path in raw.glob("*.tap"))
+
+
+def _read_run(raw: Path) -> Kept | None:
+    path = raw / _RUN
+    if not path.exists():
+        return None
+    try:
+        value = tap.parse_json(_content(path, _OUTPUT).decode())
+    except ValueError as error:
+        raise UsageError(f"{path}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: is no JSON object")
+    return tomlfile.check(Kept, value, lambda _: str(path))
+
+
+def _read_summary(path: Path) -> dict[tuple[str, int], End] | None:
+    """How each program and attempt ended; None where there is no such file. UsageError names file and line."""
+    if not path.exists():
+        return None
+    *lines, last = _content(path, _OUTPUT).decode("utf-8", "replace").split("\n")
+    header = (lines or [last])[0].rstrip("\r").split("\t")
+    if not {"program", "exit_status", "seconds"} <= set(header):
+        raise UsageError(
+            f"{path}:1: the columns must be program, exit_status and seconds, with tabs between",
+            hint="such a file has a line for each program: its name, its exit status, how many seconds it took",
+        )
+    ends: dict[tuple[str, int], End] = {}
+    if not path.with_name(_RUN).exists():
+        lines.append(last)  # in a run, what has no line end was cut off while it was written
+    for number, line in enumerate(lines[1:], 2):
+        cells = line.rstrip("\r").split("\t")
+        if cells == [""]:
+            continue
+        try:
+            if len(cells) != len(header):
+                raise ValueError(f"{len(cells)} columns, must be {len(header)}")
+            name, attempt, end = _row(dict(zip(header, cells, strict=True)))
+            if (name, attempt) in ends:
+                raise ValueError(f"a second line for {name}")
+        except ValueError as error:
+            raise UsageError(f"{path}:{number}: {error}") from error
+        ends[name, attempt] = end
+    return ends
+
+
+def _row(cells: Mapping[str, str]) -> tuple[str, int, End]:
+    """One line of summary.tsv. ValueError says what is wrong with it."""
+
+    def number(key: str, most: int) -> int | None:
+        text = cells.get(key, "")
+        if not text:
+            return None
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > most:
+            raise ValueError(f"{key} is {truncate(text, 100)!r}, must be a number up to {most}")
+        return int(text)
+
+    name = cells["program"]
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"program is {truncate(name, 100)!r}, must be a name of a-z, 0-9 and _")
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", cells["seconds"]):
+        raise ValueError(f"seconds is {truncate(cells['seconds'], 100)!r}, must be a number")
+    left = tap.parse_json(cells["left"]) if cells.get("left") else []
+    end = End(
+        status=number("exit_status", 255),
+        signal=number("signal", 128),
+        timeout=bool(number("timeout", 1)),
+        seconds=float(cells["seconds"]),
+        left=tuple(str(text) for text in left) if isinstance(left, list) else (),
+    )
+    return name, number("attempt", 9999) or 1, end
+
+
+# --- what the suite prints: one JSON object a line
+
+
+class _Listener:
+    """Sorts the suite's lines into files. Lines that are none of its are counted; nothing raises but the disk."""
+
+    def __init__(self, raw: Path, err: Capped, heard: Heard, only: Sequence[str]) -> None:
+        self.heard = False
+        self.take_stderr = err.write
+        self._raw = raw
+        self._tell = heard
+        self._line = bytearray()
+        self._skipping = False  # the rest of a line that is too long
+        self._kept = Kept(only=tuple(only))
+        self._attempts: dict[str, int] = {}  # of the programs that have started
+        self._sizes: dict[str, int] = {}  # of the files that are there
+        self._ended: set[str] = set()
+        (raw / _SUMMARY).write_text("\t".join(_COLUMNS) + "\n")
+        self.keep()
+
+    def keep(self) -> None:
+        """Put on disk what is known of the whole run."""
+        write_atomic(self._raw / _RUN, self._kept.model_dump_json(indent=1) + "\n")
+
+    def take(self, data: bytes) -> None:
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            self._add(line)
+            if self._skipping or not self._message(bytes(self._line)):
+                self._note(noise=self._kept.noise + 1)
+            self._line.clear()
+            self._skipping = False
+        self._add(rest)
+
+    def _add(self, data: bytes) -> None:
+        self._skipping = self._skipping or len(self._line) + len(data) > _LINE
+        if self._skipping:
+            self._line.clear()
+        else:
+            self._line += data
+
+    def _note(self, **changed: object) -> None:
+        self._kept = self._kept.model_copy(update=changed)
+
+    def _message(self, line: bytes) -> bool:
+        """Act on one line; False where it is none that the suite prints."""
+        try:
+            said = tap.parse_json(line.decode(), depth=8, commas=20_000)
+        except ValueError:
+            return False
+        if not isinstance(said, dict):
+            return False
+        match said:
+            case {"type": "plan", "programs": list(names), "facts": dict(facts)} if not self._kept.programs:
+                if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names) or len(names) > _FILES:
+                    return False
+                told = {key: truncate(value, 1000) for key, value in facts.items() if isinstance(value, str)}
+                told = {key: value for key, value in told.items() if _FACT.fullmatch(key)}
+                self._note(programs=tuple(dict.fromkeys(map(str, names))), facts=told)
+                self.keep()
+            case {"type": "start", "program": str(name)} if _NAME.fullmatch(name):
+                self._attempts[name] = self._attempts.get(name, 0) + 1
+                self._append(name, "tap", b"")
+            case {"type": "data", "program": str(name), "stream": "out" | "err" as stream, "data": str(text)}:
+                if name not in self._attempts:
+                    return False
+                try:
+                    data = base64.b64decode(text, validate=True)
+                except ValueError:
+                    return False
+                self._append(name, "tap" if stream == "out" else "err", data)
+            case {"type": "end", "program": str(name)} if name in self._attempts:
+                return self._end(name, said)
+            case {"type": "finish"}:
+                self._note(finished=True)
+                self.keep()
+            case _:
+                return False
+        self.heard = True
+        return True
+
+    def _append(self, name: str, kind: str, data: bytes) -> None:
+        """Add to a program's file as much as the limits allow."""
+        file = f"{_stem(name, self._attempts[name])}.{kind}"
+        size = self._sizes.get(file, 0)
+        # A program that prints too much is judged by what it printed first, and its verdict says so.
+        data = data[: (_OUTPUT if kind == "tap" else _STDERR) - size]
+        room = max(_TOTAL - sum(self._sizes.values()), 0)
+        if len(data) > room or (file not in self._sizes and len(self._sizes) >= _FILES):
+            self._note(over=True)
+            data = data[:room]
+        if file in self._sizes or len(self._sizes) < _FILES:
+            with (self._raw / file).open("ab") as out:
+                out.write(data)
+            self._sizes[file] = size + len(data)
+
+    def _end(self, name: str, said: Mapping[str, JSON]) -> bool:
+        """Note that a program ended, and tell its verdict."""
+        attempt = self._attempts[name]
+        left = said.get("left")
+        cells = {
+            "program": name,
+            "exit_status": _cell(said.get("status")),
+            "seconds": _cell(said.get("seconds")),
+            "signal": _cell(said.get("signal")),
+            "timeout": "1" if said.get("timeout") is True else "",
+            "attempt": str(attempt),
+            "left": json.dumps([truncate(str(text), 500) for text in left[:100]] if isinstance(left, list) else []),
+        }
+        try:
+            _, _, end = _row(cells)
+        except ValueError:
+            return False
+        with (self._raw / _SUMMARY).open("a") as file:
+            file.write("\t".join(cells[column] for column in _COLUMNS) + "\n")
+        self._ended.add(name)
+        judged, _ = _judge(self._raw, name, attempt, end)
+        self._tell(_told(judged), len(self._ended), len(self._kept.programs) or None)
+        return True
+
+
+def _cell(value: JSON) -> str:
+    if value is None or isinstance(value, bool):
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _told(judged: Judged) -> Result:
+    """One program as one result, for a person who watches."""
+    program = judged.program
+    bad = next((result for result in judged.results if result.bad), None)
+    text = f"{sum(not result.whole for result in judged.results)} assertions"
+    if bad:
+        text = str(bad.diagnostic.get("message", WHOLE)) if bad.whole else bad.name
+    return Result(program.name, truncate(text, 200), "", "", program.verdict, program.seconds, {}, program.name)
+
+
+SUITE = Validation()

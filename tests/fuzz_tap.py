@@ -1,0 +1,70 @@
+"""A fuzz target for the TAP reader and what is made of its events: nothing raises, and chunks make no difference.
+
+python tests/fuzz_tap.py [CORPUS] [-max_total_time=60]     with atheris (pip install atheris)
+python tests/fuzz_tap.py --random SECONDS                  without it: random mutations of recorded output
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a program, from anywhere
+
+from labkit import tap, verdicts
+from labkit.tap import Limits
+from tests import recorded
+
+SMALL = Limits(line=64, block=128, total=2048, events=40)
+
+
+def one_input(data: bytes) -> None:
+    for limits in (None, SMALL):
+        events = tap.read(data, limits)
+        cut = tap.Reader(limits)
+        bits = [event for at in range(0, len(data), 7) for event in cut.feed(data[at : at + 7])] + cut.close()
+        assert bits == events
+        verdicts.judge("fuzz", events, data.decode("utf-8", "replace"), verdicts.End(data[:1] == b"x"))
+        tap.unfinished(events)
+
+
+def seeds() -> list[bytes]:
+    return [
+        path.read_bytes()[:2000] for folder in recorded.RECORDINGS.values() for path in sorted(folder.glob("*.tap"))
+    ]
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """Lines of a recording shuffled, doubled, dropped, with bytes changed here and there."""
+    lines = data.split(b"\n")
+    for _ in range(chance.randrange(8)):
+        at = chance.randrange(len(lines))
+        lines[at : at + chance.randrange(3)] = chance.choices(lines, k=chance.randrange(4)) or [b""]
+    found = bytearray(b"\n".join(lines))
+    for _ in range(chance.randrange(6)):
+        if found:
+            found[chance.randrange(len(found))] = chance.randrange(256)
+    return bytes(found)
+
+
+def rounds(seconds: float, seed: int, test: Callable[[bytes], None] = one_input) -> int:
+    """Try mutations for some seconds; how many there were."""
+    chance, known, count = random.Random(seed), seeds(), 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        test(mutated(chance.choice(known), chance))
+        count += 1
+    return count
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--random"]:
+        print(f"{rounds(float(sys.argv[2]), seed=time.time_ns())} inputs")
+    else:
+        import atheris
+
+        atheris.Setup(sys.argv, one_input)
+        atheris.Fuzz()

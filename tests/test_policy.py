@@ -1,0 +1,313 @@
+"""Policies: which entry is about what, what it marks, and what is told when it is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from labkit import policy, results, suites
+from labkit.errors import UsageError
+from labkit.results import WHOLE, Program, Result, Run, Runtime, Suite, Verdict
+from labkit.suites import validation
+from tests.test_results import a_result, a_run
+
+TODAY = date(2026, 11, 22)
+ENTRY = 'suite = "spec"\nid = "DEV-002"\nexpected = "fail"\nreason = "known"\n'
+
+Apply = Callable[..., Run]
+
+
+@pytest.fixture
+def apply(tmp_path: Path) -> Apply:
+    """Apply entries, each the text of a TOML table, to a run; nothing that is shipped is about it."""
+
+    def do(run: Run, *entries: str, today: date = TODAY) -> Run:
+        own = tmp_path / "policy.toml"
+        own.write_text("".join(f"[[entry]]\n{entry}\n" for entry in entries))
+        return policy.apply(run, [entry for entry in policy.load(own) if entry.own], today)
+
+    return do
+
+
+def program(name: str, *found: tuple[str, Verdict], **diagnostic: str) -> Run:
+    verdicts = [verdict for _, verdict in found]
+    run = a_run(*(Result(f"{name}/{n}", text, "", "", v, 0, diagnostic, name) for n, (text, v) in enumerate(found)))
+    programs = (Program(name, min(verdicts, key=list(Verdict).index), 1.0, 0),)
+    return replace(run, suite=Suite("validation", "master"), programs=programs)
+
+
+FAILS = a_run(a_result("DEV-002", Verdict.FAIL), a_result("DEV-001"))
+
+
+def test_a_known_failure_is_marked_and_stays_a_failure(apply: Apply) -> None:
+    run = apply(FAILS, ENTRY + 'link = "https://example.org/1"\n')
+    (failed, passed) = run.results
+    assert (failed.verdict, passed.expected) == (Verdict.FAIL, None)
+    assert failed.expected is not None
+    assert (failed.expected.reason, failed.expected.link) == ("known", "https://example.org/1")
+    assert failed.expected.source == "policy.toml, entry.0 (spec DEV-002)"
+    assert results.exit_status(FAILS) == 1
+    assert results.exit_status(run) == 0
+    assert run.totals == FAILS.totals
+
+
+def test_without_a_policy_the_bare_truth_is_shown(apply: Apply) -> None:
+    assert policy.apply(apply(FAILS, ENTRY), None, TODAY) == FAILS
+
+
+def test_another_failure_is_not_expected(apply: Apply) -> None:
+    run = apply(a_run(a_result("DEV-002", Verdict.FAIL), a_result("DEV-001", Verdict.FAIL)), ENTRY)
+    assert [result.id for result in run.unexpected] == ["DEV-001"]
+    assert results.exit_status(run) == 1
+
+
+def test_another_verdict_is_not_expected(apply: Apply) -> None:
+    run = apply(a_run(a_result("DEV-002", Verdict.ERROR)), ENTRY)
+    assert results.exit_status(run) == 1
+    assert run.policy is not None and run.policy.unexpected_passes == ()
+
+
+def test_an_unexpected_pass_is_told_and_is_no_failure(apply: Apply) -> None:
+    run = apply(a_run(a_result("DEV-002")), ENTRY)
+    assert run.policy is not None
+    assert run.policy.unexpected_passes == (
+        "DEV-002: policy.toml, entry.0 (spec DEV-002) expects fail, and nothing came out so: known",
+    )
+    assert results.exit_status(run) == 0
+
+
+def test_a_pass_that_may_be_is_not_told(apply: Apply) -> None:
+    run = apply(a_run(a_result("DEV-002")), ENTRY.replace('"fail"', '["fail", "pass"]'))
+    assert run.policy is not None and run.policy.unexpected_passes == ()
+    assert run.results[0].expected is None
+
+
+def test_an_expired_entry_fails_the_run_and_expects_nothing(apply: Apply) -> None:
+    entry = ENTRY + "expires = 2026-11-22\n"
+    assert results.exit_status(apply(FAILS, entry)) == 0, "the day itself is in"
+    late = apply(FAILS, entry, today=date(2026, 11, 23))
+    assert late.policy is not None
+    assert late.policy.expired == ("policy.toml, entry.0 (spec DEV-002) expired on 2026-11-22: known",)
+    assert late.results[0].expected is None
+    passing = apply(a_run(a_result("DEV-001")), entry, today=date(2026, 11, 23))
+    assert results.exit_status(passing) == 1, "also where nothing failed"
+
+
+def test_an_expired_entry_about_another_runtime_is_let_be(apply: Apply) -> None:
+    entry = ENTRY + 'runtime = "crun"\nexpires = 2020-01-01\n'
+    assert results.exit_status(apply(a_run(a_result("DEV-001")), entry)) == 0
+
+
+def test_of_several_entries_the_first_decides(apply: Apply) -> None:
+    strict = ENTRY.replace('"fail"', '"pass"')
+    assert apply(FAILS, strict, ENTRY).results[0].expected is None
+    assert apply(FAILS, ENTRY, strict).results[0].expected is not None
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ('runtime = "runc"', True),
+        ('runtime = ["youki", "run?"]', True),
+        ('runtime = "crun"', False),
+        ('runtime = "runc"\nversion = ">=1.1, <1.2"', True),
+        ('runtime = "runc"\nversion = "<1.1.15"', False),
+        ('cgroup = "v2"', True),
+        ('cgroup = "v1"', False),
+        ('ref = "0.1*"', True),
+        ('ref = "master"', False),
+        ('platform = "debian"', True),
+        ('platform = "debian-13"', True),
+        ('platform = "debian-12"', False),
+    ],
+)
+def test_conditions(condition: str, holds: bool, apply: Apply) -> None:
+    assert (apply(FAILS, f"{ENTRY}{condition}\n").results[0].expected is not None) is holds
+
+
+def test_what_is_not_known_fulfils_no_condition(apply: Apply) -> None:
+    run = replace(FAILS, runtime=Runtime("runc", "", ""), machine={"platform": ""}, suite=Suite("spec", ""))
+    for condition in ('runtime = "runc"\nversion = ">=0"', 'cgroup = "v2"', 'ref = "?*"', 'platform = "?*"'):
+        assert apply(run, f"{ENTRY}{condition}\n").results[0].expected is None, condition
+
+
+DELETE = """
+suite = "validation"
+program = "delete"
+assertion = "* MUST generate an error"
+expected = "fail"
+reason = "x"
+"""
+
+
+def test_an_assertion_of_a_program(apply: Apply) -> None:
+    run = program("delete", ("x MUST generate an error", Verdict.FAIL), ("y", Verdict.FAIL), ("z", Verdict.PASS))
+    assert [result.expected is not None for result in apply(run, DELETE).results] == [True, False, False]
+    other = program("kill", ("x MUST generate an error", Verdict.FAIL))
+    assert apply(other, DELETE).results[0].expected is None
+
+
+def test_passes_beside_a_failure_are_no_surprise(apply: Apply) -> None:
+    run = apply(program("delete", ("x MUST generate an error", Verdict.FAIL), ("z", Verdict.PASS)), DELETE)
+    assert run.policy is not None and run.policy.unexpected_passes == ()
+
+
+def test_a_violation_needs_an_entry_that_names_it(apply: Apply) -> None:
+    run = program("delete", (WHOLE, Verdict.NO_ASSERTIONS), violation="Hooks MUST be called")
+    entry = 'suite = "validation"\nprogram = "delete"\nexpected = "no-assertions"\nreason = "asserts nothing"\n'
+    assert results.exit_status(apply(run, entry)) == 1
+    assert results.exit_status(apply(run, entry + 'violation = "Hooks MUST*"\n')) == 0
+    assert results.exit_status(apply(run, entry + 'violation = "Other*"\n')) == 1
+
+
+def test_a_program_as_a_whole_that_passes_has_no_result_and_is_told(apply: Apply) -> None:
+    entry = f'suite = "validation"\nprogram = "delete"\nassertion = "{WHOLE}"\nexpected = "error"\nreason = "x"\n'
+    run = apply(program("delete", ("z", Verdict.PASS)), entry)
+    assert run.policy is not None and len(run.policy.unexpected_passes) == 1
+
+
+def test_what_may_pass_and_passes_is_not_told(apply: Apply) -> None:
+    entry = 'suite = "validation"\nprogram = "delete"\nexpected = ["error", "pass"]\nreason = "x"\n'
+    for more in (f'assertion = "{WHOLE}"\n', 'violation = "Hooks MUST*"\n'):
+        run = apply(program("delete", ("z", Verdict.PASS)), entry + more)
+        assert run.policy is not None and run.policy.unexpected_passes == ()
+
+
+def test_shipped_entries_about_nothing_are_let_be() -> None:
+    run = policy.apply(a_run(a_result("RLIM-001")), policy.load(), TODAY)
+    assert run.policy is not None and run.policy.misspelt == ()
+
+
+def test_an_own_entry_about_nothing_gets_a_guess(apply: Apply) -> None:
+    run = apply(FAILS, ENTRY.replace("DEV-002", "DVE-002"))
+    assert run.policy is not None
+    assert run.policy.misspelt == ("policy.toml, entry.0 (spec DVE-002) is about no result; did you mean 'DEV-002'?",)
+
+
+def test_what_was_marked_is_kept_and_read_back(apply: Apply) -> None:
+    run = apply(FAILS, ENTRY, ENTRY + "expires = 2020-01-01\n")
+    assert results.from_json(results.to_json(run)).policy == run.policy
+    assert results.from_json(results.to_json(run)).by_id() == run.by_id()
+
+
+# --- files
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[entry]\n", ":1:8: is not TOML"),
+        ("[[entyr]]\n", ": unknown key entyr; did you mean 'entry'?"),
+        (f"[[entry]]\n{ENTRY}reson = 1\n", ": unknown key entry.0.reson; did you mean 'reason'?"),
+        (f"[[entry]]\n{ENTRY}".replace("reason", "expires"), ": entry.0.reason is missing, must be a sentence"),
+        (f"[[entry]]\n{ENTRY}".replace('"fail"', '"failed"'), ": entry.0.expected.0 is 'failed'"),
+        (f"[[entry]]\n{ENTRY}".replace('"fail"', "[]"), ": entry.0.expected is []"),
+        (f"[[entry]]\n{ENTRY}".replace("spec", "spce"), ": entry.0.suite is 'spce', no suite; did you mean 'spec'?"),
+        (f"[[entry]]\n{ENTRY}".replace("id =", "violation ="), ": entry.0 names neither id nor program"),
+        (f'[[entry]]\n{ENTRY}assertion = "x"\n', ": entry.0 names an assertion without its program"),
+        (f'[[entry]]\n{ENTRY}version = ">1"\n', ": entry.0 names a version without its runtime"),
+        (f'[[entry]]\n{ENTRY}runtime = "runc"\nversion = "1.1"\n', ": entry.0 version is '1.1', must be such as"),
+        (f'[[entry]]\n{ENTRY}cgroup = "v3"\n', ": entry.0.cgroup is 'v3', must be 'v1' or 'v2'"),
+        (f'[[entry]]\n{ENTRY}link = "javascript:x"\n', ": entry.0.link is 'javascript:x', must be an https address"),
+        (f'[[entry]]\n{ENTRY}expires = "soon"\n', ": entry.0.expires is 'soon', must be a date, such as"),
+        (f"[[entry]]\n{ENTRY}runtime = [1]\n", ": entry.0.runtime.0 is 1"),
+    ],
+)
+def test_a_mistake_is_named_with_file_and_key(text: str, message: str, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        policy.load(own, suites=suites.names())
+    assert f"{own}{message}" in str(caught.value)
+
+
+def test_a_folder_of_policies_comes_before_those_shipped(tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_text(f"[[entry]]\n{ENTRY}")
+    (tmp_path / "a.toml").write_text(f"[[entry]]\n{ENTRY}")
+    loaded = policy.load(tmp_path)
+    assert [entry.source[:6] for entry in loaded[:2]] == ["a.toml", "b.toml"]
+    assert [entry.own for entry in loaded[:3]] == [True, True, False]
+
+
+def test_an_empty_folder_and_a_missing_file_are_errors(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.toml"):
+        with pytest.raises(UsageError, match=re.escape(str(path))):
+            policy.load(path)
+
+
+@pytest.mark.parametrize(
+    ("version", "bounds", "inside"),
+    [
+        ("1.1.15+ds1", "=1.1.15", True),
+        ("1.1.15+ds1", ">=1.1, <1.2", True),
+        ("1.2", "=1.2.0", True),
+        ("1.10", ">1.9", True),
+        ("v1.2.0-rc.1", "<1.2", True),
+        ("1.2.0-rc.2", ">1.2.0-rc.1", True),
+        ("1.2.0-rc.1", ">=1.1", True),
+        ("1.2.0~rc1-1", "<1.2.0", True),
+        ("1.21", "<=1.21", True),
+        ("1.21.1", "<=1.21", False),
+        ("", ">=0", False),
+        ("unknown", ">=0", False),
+        ("<script>", ">=0", False),
+    ],
+)
+def test_versions(version: str, bounds: str, inside: bool) -> None:
+    assert policy.within(version, bounds) is inside
+
+
+# --- what is shipped
+
+WRONG = {  # every row of what is known to be wrong or to need something, and the seven that cannot fail
+    *("start", "pidfile", "process_rlimits", "process_capabilities_fail", "prestart", "hooks_stdin", "poststart_fail"),
+    *(
+        "misc_props",
+        "delete",
+        "linux_seccomp",
+        "linux_cgroups_pids",
+        "delete_resources",
+        "delete_only_create_resources",
+    ),
+    *("linux_ns_itype", "killsig", "linux_process_apparmor_profile", "linux_mount_label", "linux_cgroups_hugetlb"),
+    *("linux_cgroups_blkio", "linux_cgroups_network", "linux_cgroups_relative_cpus"),
+    *("hooks", "prestart_fail", "poststart", "poststop", "poststop_fail"),
+}
+
+
+def test_every_program_known_to_be_wrong_has_an_entry() -> None:
+    named = {name for entry in policy.load() for name in entry.said.program or ()}
+    assert named >= WRONG
+    known = set(validation.SUITE.names())
+    assert {name for name in named if "*" not in name} <= known
+    assert "linux_cgroups_*" in named
+
+
+def test_every_shipped_entry_is_about_something(recordings: dict[str, Path]) -> None:
+    known = {r.program: r for folder in recordings.values() for r in validation.SUITE.read(folder).results}
+    ids = set(suites.find("spec").names())
+    for entry in policy.load(suites=suites.names()):
+        if entry.said.suite == "spec":
+            assert set(entry.said.id or ()) <= ids, entry.source
+        else:
+            assert any(map(entry.concerns, known.values())), entry.source
+
+
+DEVIATIONS = {
+    ("runc", "1.1.15+ds1"): ["DEV-002", "MOUNT-004", "RLIM-003", "SECC-002"],
+    ("crun", "1.21"): [
+        *("CONF-005", "DEV-002", "HOOK-002", "HOOK-009", "HOOK-013", "MOUNT-004", "PROC-001", "RLIM-003"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("runtime", "version"), DEVIATIONS)
+def test_the_known_deviations_of_runtimes_are_expected(runtime: str, version: str) -> None:
+    everything = a_run(*(a_result(ident, Verdict.FAIL) for ident in suites.find("spec").names()))
+    run = policy.apply(replace(everything, runtime=Runtime(runtime, "", version)), policy.load(), TODAY)
+    assert [result.id for result in run.by_id() if result.expected] == DEVIATIONS[runtime, version]

@@ -1,0 +1,564 @@
+"""The program that runs the validation programs in a machine: labkit/suites/labkit_programs."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labkit.pyz import pyz
+from labkit.suites import labkit_programs
+from labkit.suites.labkit_programs.cgroups import Watch
+from labkit.suites.labkit_programs.schedule import ALONE, Schedule, Turn, lane
+from tests import replay
+from tests.conftest import until
+
+PACKAGE = Path(labkit_programs.__file__).parent
+SECONDS = {row["program"]: float(row["seconds"]) for row in replay.summary(replay.V1)}
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("program") / "labkit-programs.pyz"
+    path.write_bytes(pyz(PACKAGE))
+    return path
+
+
+@dataclass
+class Ran:
+    """What the driver printed."""
+
+    status: int
+    stderr: str
+    events: list[dict[str, Any]]
+    seconds: float
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.events[0]["facts"]
+        return found
+
+    @property
+    def ends(self) -> dict[str, dict[str, Any]]:
+        return {event["program"]: event for event in self.events if event["type"] == "end"}
+
+    def bytes(self, name: str, stream: str = "out") -> bytes:
+        pieces = [e for e in self.events if e["type"] == "data" and (e["program"], e["stream"]) == (name, stream)]
+        return b"".join(base64.b64decode(event["data"]) for event in pieces)
+
+
+@dataclass
+class Driver:
+    """The driver with its words, in a folder for temporary files of its own."""
+
+    program: Path
+    tmp: Path
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def argv(self, tree: Path, *words: str, runtime: str | None = "/bin/true") -> list[str]:
+        named = ["--runtime", runtime] if runtime else []
+        return [sys.executable, str(self.program), "--tree", str(tree), *named, *words]
+
+    def start(self, tree: Path, *words: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "TMPDIR": str(self.tmp)}
+        process = subprocess.Popen(
+            self.argv(tree, *words),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, tree: Path, *words: str, timeout: float = 120) -> Ran:
+        begun = time.monotonic()
+        process = self.start(tree, *words)
+        out, err = process.communicate(timeout=timeout)
+        events = [json.loads(line) for line in out.splitlines()]
+        return Ran(process.returncode, err.decode(), events, time.monotonic() - begun)
+
+
+@pytest.fixture
+def driver(program: Path, tmp_path: Path) -> Iterator[Driver]:
+    """Whatever a test does, the host is afterwards as it was."""
+    (tmp_path / "tmp").mkdir()
+    before = host_state()
+    made = Driver(program, tmp_path / "tmp")
+    yield made
+    for process in made.started:
+        process.kill()
+        process.communicate()
+    until(lambda: host_state() <= before, 20, f"more is left than {before}")
+
+
+def host_state() -> set[str]:
+    """Mounts, cgroups with a name that tests give, and naps."""
+    mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    cgroups = {folder for folder, _, _ in os.walk(CGROUP_ROOT) if re.search("labkit-test|cgrouptest|testdir", folder)}
+    return mounts | cgroups | set(naps())
+
+
+def naps() -> list[str]:
+    """The processes of programs that sleep."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if line.startswith(replay.NAP):
+                found.append(f"{entry.name} {line}")
+    return found
+
+
+# The schedule
+
+
+def simulated(schedule: Schedule, seconds: dict[str, float]) -> list[tuple[float, float, Turn]]:
+    """Begin, end and turn of each in the order they ended, as if nothing but time passed."""
+    now = 0.0
+    running: list[tuple[float, float, Turn]] = []
+    ended = []
+    while not schedule.finished:
+        while turn := schedule.take():
+            running.append((now, now + seconds.get(turn.program, 1.0), turn))
+        running.sort(key=lambda entry: entry[1])
+        ended.append(running.pop(0))
+        now = ended[-1][1]
+        schedule.done(ended[-1][2])
+    return ended
+
+
+def overlap(a: tuple[float, float, Turn], b: tuple[float, float, Turn]) -> bool:
+    return a[0] < b[1] and b[0] < a[1]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sets(st.sampled_from([*SECONDS, "unknown"]), min_size=1), st.integers(1, 6), st.integers(1, 3))
+def test_everything_runs_once_and_nothing_beside_what_it_must_not(names: set[str], jobs: int, repeat: int) -> None:
+    ran = simulated(Schedule(names, SECONDS, jobs, repeat), SECONDS)
+    assert sorted((turn.program, turn.attempt) for _, _, turn in ran) == sorted(
+        (name, attempt) for name in names for attempt in range(1, repeat + 1)
+    )
+    for number, one in enumerate(ran):
+        beside = [other for other in ran if other is not one and overlap(one, other)]
+        assert sum(other[0] <= one[0] < other[1] for other in beside) < jobs
+        assert not any(lane(other[2].program) == lane(one[2].program) for other in beside)
+        if one[2].program in ALONE:
+            assert not beside
+            assert all(other[2].program in ALONE for other in ran[number:])
+    attempts: dict[str, list[int]] = {}
+    for _, _, turn in ran:
+        attempts.setdefault(turn.program, []).append(turn.attempt)
+    assert all(order == sorted(order) for order in attempts.values())
+
+
+def test_linux_ns_itype_is_the_very_last() -> None:
+    assert simulated(Schedule(SECONDS, SECONDS, 4), SECONDS)[-1][2] == Turn("linux_ns_itype", 1)
+
+
+@pytest.mark.parametrize("recording", [replay.V1, replay.V2], ids=lambda path: path.name)
+def test_the_whole_takes_little_more_than_the_longest_or_its_share(recording: Path) -> None:
+    seconds = {row["program"]: float(row["seconds"]) for row in replay.summary(recording)}
+    known = {row["program"]: float(row["seconds"]) for row in replay_seconds()}
+    end = simulated(Schedule(seconds, known, 4), seconds)[-1][1]
+    alone = sum(seconds[name] for name in ALONE)
+    assert end - alone <= 1.15 * max(max(seconds.values()), sum(seconds.values()) / 4)
+
+
+def replay_seconds() -> list[dict[str, str]]:
+    lines = (PACKAGE / "seconds.tsv").read_text().splitlines()
+    return [dict(zip(lines[0].split("\t"), line.split("\t"), strict=True)) for line in lines[1:]]
+
+
+def test_how_long_they_take_is_known_of_all_recorded_ones() -> None:
+    assert {row["program"] for row in replay_seconds()} == set(SECONDS)
+
+
+# Watching cgroups, on plain folders
+
+
+@pytest.fixture
+def v1(tmp_path: Path) -> Path:
+    for name in ("cpu", "pids"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def test_a_cgroup_is_removed_when_all_who_can_have_made_it_have_ended(v1: Path) -> None:
+    (v1 / "pids/old").mkdir()
+    watch = Watch(v1)
+    watch.look([])
+    watch.look(["a"])  # b starts
+    (v1 / "pids/new/below").mkdir(parents=True)
+    assert watch.ended("a", [], ["b"]) == []
+    assert (v1 / "pids/new/below").is_dir()
+    assert watch.ended("b", [], []) == ["cgroup /new (of this or of a) in pids"]
+    assert [path.name for path in (v1 / "pids").iterdir()] == ["old"]
+
+
+def test_a_cgroup_made_before_another_started_is_not_the_others(v1: Path) -> None:
+    watch = Watch(v1)
+    watch.look([])
+    (v1 / "cpu/new").mkdir()
+    (v1 / "pids/new").mkdir()
+    watch.look(["a"])  # b starts
+    assert watch.ended("a", [], ["b"]) == ["cgroup /new in cpu, pids"]
+
+
+def test_a_cgroup_with_a_containers_name_or_of_the_cgroup_lane_needs_no_waiting(v1: Path) -> None:
+    watch = Watch(v1)
+    (v1 / "pids/the-id").mkdir()
+    assert watch.ended("a", ["the-id"], ["b"]) == ["cgroup /the-id in pids"]
+    (v1 / "pids/cgrouptest").mkdir()
+    assert watch.ended("hostname", [], ["linux_cgroups_cpus"]) == []
+    assert watch.ended("linux_cgroups_cpus", [], ["b"]) == ["cgroup /cgrouptest in pids"]
+
+
+def test_what_an_earlier_run_left_is_gone_before_the_first_program(v1: Path) -> None:
+    (v1 / "pids/testdir/cgrouptest").mkdir(parents=True)
+    Watch(v1)
+    assert list((v1 / "pids").iterdir()) == []
+
+
+def test_a_run_that_breaks_off_leaves_no_cgroup(v1: Path) -> None:
+    watch = Watch(v1)
+    watch.look(["a", "b"])
+    (v1 / "pids/new").mkdir()
+    watch.sweep()
+    assert list((v1 / "pids").iterdir()) == []
+
+
+def test_what_somebody_else_runs_in_is_left_alone_in_every_hierarchy(v1: Path) -> None:
+    watch = Watch(v1)
+    watch.look([])
+    for hierarchy in ("cpu", "pids"):
+        (v1 / hierarchy / "machine/guest/cpu0").mkdir(parents=True)
+    (v1 / "cpu/mine").mkdir()
+    (v1 / "cpu/machine/guest/cgroup.procs").write_text("1\n")
+    assert watch.ended("a", [], []) == ["cgroup /mine in cpu"]
+    (v1 / "pids/machine/guest/cpu1").mkdir()
+    assert watch.ended("b", [], []) == []
+    watch.sweep()
+    assert sorted(path.name for path in (v1 / "pids/machine/guest").iterdir()) == ["cpu0", "cpu1"]
+
+
+def test_what_systemd_makes_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").touch()
+    (tmp_path / "system.slice").mkdir()
+    watch = Watch(tmp_path)
+    (tmp_path / "system.slice/cron.service").mkdir()
+    (tmp_path / "mine").mkdir()
+    assert watch.ended("a", [], []) == ["cgroup /mine"]
+    assert (tmp_path / "system.slice/cron.service").is_dir()
+
+
+# The command line
+
+
+def test_it_imports_only_what_pythons_minimal_package_has() -> None:
+    there = {"__future__", "argparse", "ast", "base64", "collections", "contextlib", "csv", "dataclasses", "json", "os"}
+    there |= {"pathlib", "pkgutil", "re", "select", "signal", "subprocess", "sys", "time", "traceback", "typing"}
+    only_where_os_unshare_is_not = {"ctypes"}
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add((node.module or "").partition(".")[0])
+    assert found <= there | only_where_os_unshare_is_not
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    made = replay.make_tree(tmp_path / "tree")
+    for name in ("hostname", "hooks"):
+        replay.add(made, name, "echo 1..0")
+    return made
+
+
+def test_it_lists_the_programs_of_a_tree_and_the_scenarios(driver: Driver, tree: Path) -> None:
+    listed = subprocess.run(driver.argv(tree, "--list", runtime=None), check=True, capture_output=True, text=True)
+    assert listed.stdout.split() == ["hooks", "hostname"]
+    words = driver.argv(tree, "--list", "--set", "runtimetest", runtime=None)
+    listed = subprocess.run(words, check=True, capture_output=True, text=True)
+    assert listed.stdout.split() == ["bundle_validate", "docker", "image_validate", "podman", "runtimetest"]
+
+
+@pytest.mark.parametrize(
+    ("words", "runtime", "message"),
+    [
+        (["--only", "hostnam"], "/bin/true", "unknown program 'hostnam'; did you mean hostname, hooks?"),
+        (["--only", ","], "/bin/true", "--only names no program"),
+        (["--jobs", "0"], "/bin/true", "'0' is not a number from 1 to 256"),
+        (["--repeat", "x"], "/bin/true", "'x' is not a number from 1 to 1000"),
+        (["--limit", "nan"], "/bin/true", "'nan' is not a number of seconds"),
+        (["--set", "all"], "/bin/true", "invalid choice: 'all'"),
+        ([], None, "say which runtime"),
+        ([], "no-such-runtime", "runtime 'no-such-runtime' not found"),
+        ([], "/etc/passwd", "runtime '/etc/passwd' is not executable"),
+        ([], "/bin", "runtime '/bin' is not executable"),
+    ],
+)
+def test_wrong_words_end_with_2_and_nothing_on_stdout(
+    driver: Driver, tree: Path, words: list[str], runtime: str | None, message: str
+) -> None:
+    done = subprocess.run(driver.argv(tree, *words, runtime=runtime), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr or "must run as root" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("missing", ["runtimetest", "rootfs-amd64.tar.gz", "validation"])
+def test_a_tree_that_is_not_built_is_told(driver: Driver, tree: Path, missing: str) -> None:
+    (tree / missing).rename(tree / "elsewhere")
+    done = subprocess.run(driver.argv(tree, "--list"), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not built, it lacks" in done.stderr
+    assert missing[:6] in done.stderr
+
+
+# For real: namespaces, mounts and cgroups
+
+
+@pytest.mark.host_runtime
+@pytest.mark.parametrize("recording", [replay.V1, replay.V2], ids=lambda path: path.name)
+def test_a_recorded_run_comes_out_byte_for_byte(driver: Driver, tmp_path: Path, recording: Path) -> None:
+    tree = replay.replayed(tmp_path / "tree", recording, scale=0.02)
+    ran = driver.run(tree)
+    assert (ran.status, ran.stderr) == (0, "")
+    rows = replay.summary(recording)
+    names = sorted(row["program"] for row in rows)
+    assert ran.events[0]["type"] == "plan"
+    assert ran.events[0]["programs"] == names
+    assert ran.facts["ref"] == "replayed"
+    assert ran.facts["reset"] is True
+    assert ran.events[-1] == {"type": "finish"}
+    assert sorted(ran.ends) == names
+    for row in rows:
+        name = row["program"]
+        assert ran.bytes(name, "out") == replay.recorded(recording, name, "tap")
+        assert ran.bytes(name, "err") == replay.recorded(recording, name, "err")
+        end = ran.ends[name]
+        assert (end["status"], end["signal"], end["timeout"]) == (int(row["exit_status"]), None, False)
+        assert end["left"] == []
+        assert end["seconds"] >= float(row["seconds"]) * 0.02
+    last = [event["program"] for event in ran.events if event["type"] == "end"][-2:]
+    assert last == list(ALONE)
+
+
+@pytest.mark.host_runtime
+def test_what_comes_is_passed_on_at_once(driver: Driver, tree: Path) -> None:
+    replay.add(tree, "slow", f"echo first; {replay.NAP}")
+    process = driver.start(tree, "--only", "slow")
+    assert process.stdout is not None
+    lines = [json.loads(process.stdout.readline()) for _ in range(3)]
+    assert [line["type"] for line in lines] == ["plan", "start", "data"]
+    assert base64.b64decode(lines[2]["data"]) == b"first\n"
+
+
+@pytest.mark.host_runtime
+def test_each_runs_as_in_a_shell_at_the_trees_root(driver: Driver, tree: Path) -> None:
+    same = "umask; ulimit -n; grep Sig[BI] /proc/self/status; ls /proc/self/fd | wc -l"
+    replay.add(tree, "looks", f'pwd; echo "$0" "$RUNTIME"; test -d "$TMPDIR" && echo "$TMPDIR"; {same}')
+    ran = driver.run(tree, "--only", "looks")
+    where, name, folder, *more = ran.bytes("looks").decode().splitlines()
+    assert (where, name) == (str(tree), "validation/looks/looks.t /bin/true")
+    assert Path(folder).parent.parent == driver.tmp
+    shell = ["env", "--default-signal=HUP,INT,TERM", "sh", "-c", same]  # nohup and CI may have it ignore some
+    assert more == subprocess.run(shell, capture_output=True, text=True).stdout.splitlines()
+
+
+@pytest.mark.host_runtime
+def test_each_attempt_is_told(driver: Driver, tree: Path) -> None:
+    ran = driver.run(tree, "--repeat", "3", "--only", "hooks,hostname")
+    ends = [(event["program"], event["attempt"]) for event in ran.events if event["type"] == "end"]
+    assert sorted(ends) == [(name, attempt) for name in ("hooks", "hostname") for attempt in (1, 2, 3)]
+    assert ran.bytes("hooks") == b"1..0\n" * 3
+
+
+def hostile(driver: Driver, tree: Path, *names: str, limit: str = "2") -> Ran:
+    """The well-behaved ones beside them are not disturbed."""
+    for name in names:
+        replay.add(tree, name, replay.HOSTILE[name])
+    ran = driver.run(tree, "--limit", limit, "--jobs", "2")
+    assert (ran.status, ran.stderr) == (0, "")
+    assert sorted(ran.ends) == sorted([*names, "hooks", "hostname"])
+    for name in ("hooks", "hostname"):
+        assert (ran.ends[name]["status"], ran.bytes(name)) == (0, b"1..0\n")
+    assert list(driver.tmp.iterdir()) == []
+    return ran
+
+
+def how(ran: Ran, name: str) -> tuple[int | None, int | None, bool]:
+    end = ran.ends[name]
+    return end["status"], end["signal"], end["timeout"]
+
+
+@pytest.mark.host_runtime
+@pytest.mark.parametrize("name", ["hangs", "ignores_sigterm"])
+def test_what_does_not_end_is_killed_at_its_limit(driver: Driver, tree: Path, name: str) -> None:
+    ran = hostile(driver, tree, name)
+    assert how(ran, name) == (None, signal.SIGKILL, True)
+    assert ran.facts["limit"] <= ran.ends[name]["seconds"] < ran.facts["limit"] + 2
+    assert ran.seconds < 15
+
+
+@pytest.mark.host_runtime
+@pytest.mark.parametrize(
+    ("name", "status", "out"),
+    [("forks_twice", 3, b"out\n"), ("keeps_the_pipe", 0, b"daemon\n"), ("leaves_its_session", 0, b"")],
+)
+def test_a_daemon_holds_nothing_up_and_is_named(driver: Driver, tree: Path, name: str, status: int, out: bytes) -> None:
+    ran = hostile(driver, tree, name, limit="30")
+    assert how(ran, name) == (status, None, False)
+    assert ran.bytes(name) == out
+    assert ran.ends[name]["left"] == [f"process {replay.NAP}"]
+    assert ran.seconds < 15
+
+
+@pytest.mark.host_runtime
+def test_killing_everyone_kills_nobody_else(driver: Driver, tree: Path) -> None:
+    ran = hostile(driver, tree, "kills_its_parent", "kills_all", "kills_itself")
+    assert how(ran, "kills_its_parent") == (5, None, False)
+    assert ran.bytes("kills_its_parent") == b"still here\n"
+    assert how(ran, "kills_all") == (0, None, False)
+    assert how(ran, "kills_itself") == (None, signal.SIGKILL, False)
+    assert ran.bytes("kills_itself") == b"dying\n"
+
+
+@pytest.mark.host_runtime
+def test_a_flood_is_cut_and_counted(driver: Driver, tree: Path) -> None:
+    ran = hostile(driver, tree, "floods", limit="30")
+    assert how(ran, "floods") == (0, None, False)
+    kept = 8 << 20
+    assert (len(ran.bytes("floods")), len(ran.bytes("floods", "err"))) == (kept, kept)
+    assert ran.ends["floods"]["dropped"] == {"out": 100_000_000 - kept, "err": 9_000_000 - kept}
+    assert max(len(event.get("data", "")) for event in ran.events) <= 4 * (1 << 16) // 3 + 4
+
+
+@pytest.mark.host_runtime
+def test_any_bytes_any_streams(driver: Driver, tree: Path) -> None:
+    ran = hostile(driver, tree, "rubbish", "closes_its_streams", "reads_stdin", "silent")
+    assert ran.bytes("rubbish") == b"a\0\377\376\n\r\033[2J not utf-8: \303\050"
+    assert ran.bytes("rubbish", "err") == b"\200"
+    assert (how(ran, "closes_its_streams"), ran.bytes("closes_its_streams")) == ((4, None, False), b"before\n")
+    assert ran.bytes("reads_stdin") == b"end\n"
+    assert (how(ran, "silent"), ran.bytes("silent")) == ((0, None, False), b"")
+
+
+@pytest.mark.host_runtime
+def test_mounts_and_files_go_with_the_program(driver: Driver, tree: Path) -> None:
+    ran = hostile(driver, tree, "leaks_mounts", "leaves_files")
+    here, there = ran.ends["leaks_mounts"]["left"]
+    assert here.startswith(f"mount {driver.tmp}")
+    assert there == "mount /mnt"
+    assert ran.ends["leaves_files"]["left"] == []
+
+
+@pytest.mark.host_runtime
+def test_cgroups_are_named_and_removed(driver: Driver, tree: Path) -> None:
+    replay.add(tree, "leaks_a_cgroup", replay.HOSTILE["leaks_a_cgroup"])
+    replay.add(tree, "linux_cgroups_new", f"mkdir {hierarchy()}/cgrouptest; sleep 0.5")
+    ran = driver.run(tree, "--jobs", "1")  # so there is no doubt whose they are
+    where = "" if hierarchy() == CGROUP_ROOT else f" in {hierarchy().name}"
+    assert how(ran, "leaks_a_cgroup") == (1, None, False)
+    assert ran.ends["leaks_a_cgroup"]["left"] == [f"process {replay.NAP}", f"cgroup /labkit-test{where}"]
+    assert ran.ends["linux_cgroups_new"]["left"] == [f"cgroup /cgrouptest{where}"]
+
+
+def hierarchy() -> Path:
+    """Where a process may be put into a new cgroup: cgroup v2's root, or one of v1."""
+    return CGROUP_ROOT if (CGROUP_ROOT / "cgroup.controllers").exists() else CGROUP_ROOT / "pids"
+
+
+@pytest.mark.host_runtime
+def test_the_records_of_a_runtime_are_hidden_and_named(driver: Driver, tree: Path, tmp_path: Path) -> None:
+    runtime = tmp_path / "labkit-records"
+    runtime.write_text("#!/bin/sh\n")
+    runtime.chmod(0o755)
+    replay.add(tree, "leaves", "mkdir /run/labkit-records/the-id; ls /run/labkit-records")
+    replay.add(tree, "looks", "sleep 0.5; ls /run/labkit-records")
+    words = driver.argv(tree, "--only", "leaves,looks", runtime=str(runtime))
+    done = subprocess.run(words, check=True, capture_output=True)
+    assert not Path("/run/labkit-records").exists()
+    ran = Ran(0, "", [json.loads(line) for line in done.stdout.splitlines()], 0)
+    assert ran.bytes("leaves") == b"the-id\n"
+    assert ran.bytes("looks") == b""
+    assert ran.ends["leaves"]["left"] == ["container the-id"]
+
+
+@pytest.mark.host_runtime
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_it_cleanly(driver: Driver, tree: Path, number: signal.Signals) -> None:
+    process = running(driver, tree)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=15)
+    assert (process.returncode, err) == (128 + number, b"")
+    assert list(driver.tmp.iterdir()) == []
+
+
+@pytest.mark.host_runtime
+def test_a_signal_ends_it_while_nobody_reads(driver: Driver, tree: Path) -> None:
+    replay.add(tree, "floods", replay.HOSTILE["floods"])
+    process = driver.start(tree, "--only", "floods")
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(1)  # the pipe is full now
+    process.terminate()
+    assert process.wait(timeout=15) == 128 + signal.SIGTERM
+
+
+@pytest.mark.host_runtime
+def test_it_ends_when_the_reader_is_gone(driver: Driver, tree: Path) -> None:
+    process = running(driver, tree)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=15) == 128 + signal.SIGPIPE
+    assert list(driver.tmp.iterdir()) == []
+
+
+@pytest.mark.host_runtime
+def test_nothing_outlives_a_killed_driver(driver: Driver, tree: Path) -> None:
+    process = running(driver, tree)
+    os.killpg(process.pid, signal.SIGKILL)
+    until(lambda: not naps() and not list(driver.tmp.iterdir()), 15)
+    for folder in [*hierarchy().glob("labkit-test-*"), Path("/run/true")]:  # what nobody is left to remove
+        folder.rmdir()
+
+
+def running(driver: Driver, tree: Path) -> subprocess.Popen[bytes]:
+    """A driver with two programs that sleep, one of them in a daemon, beside a cgroup it made."""
+    replay.add(tree, "hangs", replay.HOSTILE["hangs"])
+    replay.add(tree, "daemon", f"mkdir {hierarchy()}/labkit-test-$$; setsid {replay.NAP} & echo here; wait")
+    process = driver.start(tree, "--only", "hangs,daemon")
+    until(lambda: len(naps()) == 2, 15, "two naps")
+    return process
+
+
+@pytest.mark.host_runtime
+@pytest.mark.skipif("LABKIT_RUNTIME_TOOLS" not in os.environ, reason="LABKIT_RUNTIME_TOOLS names no built tree")
+def test_the_real_tree_runs_to_its_end(driver: Driver) -> None:
+    ran = driver.run(Path(os.environ["LABKIT_RUNTIME_TOOLS"]), "--runtime", "runc", timeout=600)
+    assert ran.status == 0
+    assert set(ran.ends) == set(SECONDS)
+    assert not any(end["timeout"] for end in ran.ends.values())
+    assert b"ok 1 - " in ran.bytes("default")
