@@ -36,7 +36,7 @@ def up(call: Call) -> None:
     call.answer(info.to_json(), _machines([info]))
 
 
-@lab_task(f"{_MACHINE} runtime suite only jobs repeat limit no_policy yes verbose json")
+@lab_task(f"{_MACHINE} runtime suite only failed jobs repeat limit no_policy yes verbose json")
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.
 
@@ -47,11 +47,13 @@ def test(call: Call) -> None:
         ./lab test --runtime crun
         ./lab test --runtime /usr/local/bin/runc --only STATE-001,KILL-002
         ./lab test --platform debian --release 12 --json
+        ./lab test --suite validation --failed
     """
     from labkit import lab
 
     with call.console() as console:
-        outcome = lab.test(call.settings, console, wish=call.wish(), judged=not call.words["no_policy"])
+        wish, failed = call.wish(), bool(call.words["failed"])
+        outcome = lab.test(call.settings, console, wish=wish, failed=failed, judged=not call.words["no_policy"])
     _told(call, outcome)
 
 

@@ -46,6 +46,7 @@ _FLAGS: dict[str, tuple[object, str]] = {  # name: default, help
     "only": ([], "run only this check or program: ID or ID,ID; may be repeated"),
     "jobs": (None, "how many checks at a time; else what the machine can do"),
     "run": (None, "the id of a run in the reports folder; else the latest"),
+    "failed": (False, "run only what failed in the newest run of this suite and runtime"),
     "repeat": (None, "how often each program runs; tells which are flaky"),
     "limit": (None, "seconds that each program may take"),
     "no_policy": (False, "the bare truth: mark nothing as expected"),

@@ -52,13 +52,15 @@ def up(settings: Settings, observer: Observer) -> MachineInfo:
         return _up(machine, settings, platform, release, observer)
 
 
-def test(settings: Settings, observer: Observer, *, wish: Wish, judged: bool = True) -> Outcome:
+def test(settings: Settings, observer: Observer, *, wish: Wish, failed: bool = False, judged: bool = True) -> Outcome:
     """Bring the machine up and run the suite against the runtime on it; the reports are in the outcome's folder.
 
-    judged False leaves out every policy.
+    failed takes, instead of what the wish names, what failed last time. judged False leaves out every policy.
     """
     platform, release = _platform(settings)
     runtime, suite = runtimes.find(settings.runtime), suites.find(settings.suite)
+    if failed:
+        wish = dataclasses.replace(wish, only=runs.failed_before(settings.reports, suite.name, runtime.name))
     suite.check(wish)
     entries = judging.policies(settings, judged)
     name = _name(settings, platform, release)

@@ -148,6 +148,26 @@ def conduct(
     return outcome
 
 
+def failed_before(reports: Path, suite: str, runtime: str) -> tuple[str, ...]:
+    """What failed in the newest run of that suite and runtime: checks, or programs where the suite has those.
+
+    UsageError where there is no such run, or nothing failed in it.
+    """
+    for folder in sorted(reports.glob("*Z-*"), reverse=True):
+        try:
+            run = load(folder)
+        except LabError:  # somebody else's folder, or a run that was killed at once
+            continue
+        if (run.suite.name, run.runtime.name) != (suite, runtime):
+            continue
+        names = [program.name for program in run.programs if program.verdict.bad]
+        names += [result.program or result.id for result in run.results if result.verdict.bad]
+        if not names:
+            raise UsageError(f"nothing failed in {folder}, the newest run of {suite} on {runtime}")
+        return tuple(dict.fromkeys(names))
+    raise UsageError(f"there is no run of {suite} on {runtime} in {reports} yet", hint="./lab test without --failed")
+
+
 def rejudge(folder: Path, entries: Sequence[Entry] | None) -> Outcome:
     """Read the raw output of the run in folder again, judge it under this policy, and write all its reports anew."""
     run = load(folder)

@@ -369,3 +369,16 @@ def test_the_recording_replayed_as_the_suite_would_print_it(recordings: dict[str
     there = SUITE.read(recordings["master"])
     assert [(p.name, p.verdict) for p in outcome.run.programs] == [(p.name, p.verdict) for p in there.programs]
     shutil.rmtree(outcome.folder)
+
+
+def test_what_failed_last_time_is_known_by_name(recordings: dict[str, Path], tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+    with pytest.raises(UsageError, match="there is no run of validation on crun"):
+        runs.failed_before(reports, "validation", "crun")
+    outcome = runs.adopt(reports, recordings["v0.9.0"], None, {})
+    (reports / "20990101T000000Z-rubbish").mkdir()
+    failed = runs.failed_before(reports, "validation", "crun")
+    assert set(failed) == {program.name for program in outcome.run.programs if program.verdict.bad}
+    assert len(failed) == 24
+    with pytest.raises(UsageError, match="there is no run of validation on runc"):
+        runs.failed_before(reports, "validation", "runc")
