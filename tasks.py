@@ -14,7 +14,7 @@ from labkit.console import table
 from labkit.front import Call, after_dashes, lab_task
 
 if TYPE_CHECKING:
-    from labkit.lab import MachineInfo
+    from labkit.machines import MachineInfo
     from labkit.runs import Outcome
 
 _MACHINE = "platform release provider machine host"
@@ -49,11 +49,11 @@ def test(call: Call) -> None:
         ./lab test --platform debian --release 12 --json
         ./lab test --suite validation --failed
     """
-    from labkit import lab
+    from labkit import testing
 
     with call.console() as console:
         wish, failed = call.wish(), bool(call.words["failed"])
-        outcome = lab.test(call.settings, console, wish=wish, failed=failed, judged=not call.words["no_policy"])
+        outcome = testing.run(call.settings, console, wish=wish, failed=failed, judged=not call.words["no_policy"])
     _told(call, outcome)
 
 
@@ -176,9 +176,9 @@ def render(call: Call) -> None:
 
     Example: ./lab render --platform fedora --out /tmp/fedora
     """
-    from labkit import lab
+    from labkit import exports
 
-    for path in lab.render(call.settings, Path(call.words["out"])):
+    for path in exports.render(call.settings, Path(call.words["out"])):
         print(path)
 
 
@@ -188,10 +188,10 @@ def package(call: Call) -> None:
 
     Example: ./lab package --platform debian --out /tmp/debian
     """
-    from labkit import lab
+    from labkit import exports
 
     with call.console() as console:
-        box = lab.package(call.settings, console, Path(call.words["out"]))
+        box = exports.package(call.settings, console, Path(call.words["out"]))
     print(box)
 
 

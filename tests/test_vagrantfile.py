@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from labkit import config, lab, platforms, render
+from labkit import config, exports, platforms, render
 from labkit.platforms import VagrantProvider
 from labkit.render import DirectBoot, VagrantBox, VagrantValues
 
@@ -125,7 +125,7 @@ def test_vagrant_takes_the_file_of_every_platform_with_every_provider(tmp_path: 
             cwd=tmp_path,
             environ={"HOME": str(tmp_path)},
         )
-        lab.render(settings, folder)
+        exports.render(settings, folder)
         vagrant(folder, "validate")
         url = "https://example.org/x.box"
         boxes = [VagrantBox(provider, "mine", url, "sha256", SUM) for provider in VagrantProvider]
