@@ -162,7 +162,9 @@ def plan(
     chosen = _chosen(known, kind, (*wished, *needs), built)
     names = {step.name for step in chosen}
     least = _newest(data.sources[tool].go_for(resolved[tool].version) for tool in built & names)
-    if settings.go.way is Way.AUTO and not (release.go and _number(release.go) >= _number(least)):
+    if settings.go.way is not Way.AUTO:
+        least = ""  # what is given is taken; the code itself says what it needs
+    elif not (release.go and _number(release.go) >= _number(least)):
         upstream = parse(data.sources["go"].upstream)
         resolved["go"] = _resolve("go", data.sources["go"], upstream, known["go"], packages, settings, None)
     variables = _variables(platform, release, kind, settings)

@@ -138,6 +138,7 @@ def test_the_distributions_go_is_taken_where_it_is_new_enough(
     assert ("\nGO_URL='https://go.dev/dl/go1." in script) == (go == "download")
     given = plan(settings(tmp_path, runc=runc, go="package"), release=release).script
     assert "\nGO_FROM=package\n" in given
+    assert "\nGO_LEAST=''\n" in given
 
 
 def test_a_step_runs_anew_where_it_or_what_it_needs_has_changed(tmp_path: Path) -> None:

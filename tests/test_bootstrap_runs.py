@@ -1,0 +1,333 @@
+"""The whole bootstrap, for real, in a Debian 13 without systemd running: packages from Debian's archive, Go from a copy
+of this host's, runc and the OCI tools from small repositories, an archive and a web server here.
+
+One uninterrupted run, one in which every step is killed once, and the faults that a source can have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import http.server
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from labkit import bootstrap, config, platforms
+from labkit.bootstrap import Kind, Plan
+from tests import chroot
+from tests.chroot import Chroot, Run
+from tests.test_bootstrap import git
+
+pytestmark = pytest.mark.host_runtime
+
+MAIN = 'package main\nimport ("fmt"; "os")\nfunc main() { fmt.Println("%s", len(os.Args)) }\n'
+REPOSITORIES = {
+    # As in runc 1.5: a build tag that needs a library which few have.
+    "runc": {
+        "go.mod": "module github.com/opencontainers/runc\ngo 1.18\n",
+        "Makefile": (
+            "BUILDTAGS := seccomp libpathrs\nrunc:\n\ttest '$(RUNC_BUILDTAGS)' = -libpathrs\n\tgo build -o runc .\n"
+        ),
+        "main.go": MAIN % "runc version 1.1.99",
+    },
+    "runtime-tools": {
+        "go.mod": "module github.com/opencontainers/runtime-tools\ngo 1.18\n",
+        "Makefile": (
+            "tool:\n\tgo build -o oci-runtime-tool ./cmd/tool\n"
+            "runtimetest:\n\tgo build -o runtimetest ./cmd/runtimetest\n"
+            "validation-executables: validation/a/a.t validation/b/b.t\n%.t: %.go\n\tgo build -o $@ $<\n"
+        ),
+        "cmd/tool/main.go": MAIN % "oci-runtime-tool",
+        "cmd/runtimetest/main.go": MAIN % "runtimetest",
+        "validation/a/a.go": MAIN % "1..0",
+        "validation/b/b.go": MAIN % "1..0",
+    },
+    # Older than modules, and with a package of its own that is found by its full name only.
+    "image-tools": {
+        "Makefile": "tool:\n\tgo build -o oci-image-tool ./cmd/oci-image-tool\n",
+        "cmd/oci-image-tool/main.go": (
+            'package main\nimport ("fmt"; "github.com/opencontainers/image-tools/version")\n'
+            "func main() { fmt.Println(version.Version) }\n"
+        ),
+        "version/version.go": 'package version\nconst Version = "1.0.0"\n',
+    },
+}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the settings name: local sources, and an address for those that come over the web."""
+
+    folder: Path
+    url: str
+    crun: str  # sha256
+
+    def settings(self, **more: object) -> config.Settings:
+        values: dict[str, object] = {
+            "go": f"{self.folder}/go.tar.gz",
+            "runc": f"{self.folder}/runc#v1.1.99",
+            "crun": f"{self.url}/crun",
+            "crun_sha256": self.crun,
+            "runtime_tools": f"{self.url}/runtime-tools/.git#main",
+            "image_tools": f"{self.folder}/image-tools.tar.xz",
+            **more,
+        }
+        return config.load(values, cwd=self.folder, environ={"HOME": str(self.folder)})
+
+    def plan(self, **more: object) -> Plan:
+        platform = platforms.load("debian", platforms.folders())
+        return bootstrap.prepare(platform, platform.release("13"), Kind.VAGRANT, self.settings(**more))
+
+
+@dataclass(frozen=True)
+class Box:
+    """A chroot with a script in it; its answer to running that is a Run."""
+
+    system: Chroot
+
+    def bootstrap(self, plan: Plan, until: Callable[[], bool] | None = None) -> Run:
+        folder = self.system.root / "root"
+        (folder / "sources").mkdir(exist_ok=True)
+        for upload in plan.uploads:
+            shutil.copyfile(upload.local, folder / "sources" / Path(upload.remote).name)
+        (folder / "bootstrap.sh").write_text(plan.script)
+        # Pauses between attempts are for networks, not for tests.
+        return self.system.run(["sh", "/root/bootstrap.sh"], {"_LABKIT_PAUSES": "", "SUDO_USER": "games"}, until)
+
+    def sh(self, script: str) -> list[str]:
+        done = self.system.run(["sh", "-lc", script])
+        assert done.status == 0, done
+        return done.lines
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sources]:
+    folder = tmp_path_factory.mktemp("sources")
+    for name, files in REPOSITORIES.items():
+        for file, text in files.items():
+            path = folder / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        git(folder / name, "init", "-q")
+        git(folder / name, "add", ".")
+        git(folder / name, "commit", "-qm", name)
+    git(folder / "runc", "tag", "v1.1.99")
+    git(folder / "runtime-tools", "update-server-info")
+    archive = ["-cJf", folder / "image-tools.tar.xz", "--exclude=.git", "image-tools"]
+    subprocess.run(["tar", "-C", folder, *archive], check=True)
+    pack_go(folder / "go.tar.gz")
+    (folder / "crun").write_text("#!/bin/sh\necho crun version 1.99\n")
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        sha256 = hashlib.sha256((folder / "crun").read_bytes()).hexdigest()
+        yield Sources(folder, f"http://127.0.0.1:{server.server_port}", sha256)
+        server.shutdown()
+
+
+def pack_go(target: Path) -> None:
+    """The Go of this host as the official archive has it, with as much of its library as programs here use."""
+
+    def go(*words: str) -> list[str]:
+        return subprocess.run(["go", *words], check=True, capture_output=True, text=True, cwd="/").stdout.split()
+
+    [root] = go("env", "GOROOT")
+    used = go("list", "-deps", "fmt", "os")
+    packed = target.parent / "go"
+    for name in ("VERSION", "bin", "pkg/include", "pkg/tool", *(f"src/{name}" for name in used)):
+        source = Path(root) / name
+        (packed / name).parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            nested = shutil.ignore_patterns("testdata", "*_test.go")
+            shutil.copytree(source, packed / name, ignore=nested, dirs_exist_ok=True)
+        elif source.exists():
+            shutil.copyfile(source, packed / name)
+    subprocess.run(["tar", "-C", packed.parent, "-I", "gzip -1", "-cf", target, "go"], check=True)
+    shutil.rmtree(packed)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return chroot.build(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def boxes(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Box]]:
+    """Two systems, with one folder of downloaded packages."""
+    folder = tmp_path_factory.mktemp("boxes")
+    (folder / "archives" / "partial").mkdir(parents=True)
+    mounts = {folder / "archives": "/var/cache/apt/archives"}
+    yield [Box(Chroot(chroot.unpack(base, folder / name), mounts)) for name in ("plain", "cut")]
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def plain(boxes: list[Box], sources: Sources) -> Box:
+    """The system after an uninterrupted run."""
+    done = boxes[0].bootstrap(sources.plan())
+    assert done.status == 0, done.errors
+    assert set(done.outcomes().values()) == {"done"}
+    assert done.lines[-1] == "labkit: bootstrap complete"
+    return boxes[0]
+
+
+def timings(box: Box) -> dict[str, float]:
+    rows = (box.system.root / "var/lib/labkit/bootstrap.tsv").read_text().splitlines()
+    found = [row.split("\t") for row in rows]
+    assert all(len(row) == 4 and row[0].isdigit() for row in found)
+    return {name: float(seconds) for _, name, outcome, seconds in found if outcome == "done"}
+
+
+def test_the_machine_has_what_was_asked_for(plain: Box) -> None:
+    assert plain.sh("runc --version; crun --version; oci-runtime-tool; oci-image-tool; which runc; which crun") == [
+        "runc version 1.1.99 2", "crun version 1.99", "oci-runtime-tool 1", "1.0.0",
+        "/usr/local/sbin/runc", "/usr/local/bin/crun",
+    ]  # fmt: skip
+    assert plain.sh("go version")[0].startswith("go version go1.")
+    ran = plain.sh("cd /opt/labkit/src/runtime-tools && ./runtimetest && validation/a/a.t")
+    assert ran == ["runtimetest 1", "1..0 1"]
+    plain.sh("docker --version; dockerd --version; podman --version; containerd --version; umoci --version; chronyd -v")
+    plain.sh('test "$GOPATH" = /opt/labkit/gopath && case :$PATH: in *:/opt/labkit/gopath/bin:*) ;; *) exit 1 ;; esac')
+    assert plain.sh("find /opt/labkit/src /opt/labkit/gopath ! -user games") == []
+    assert plain.sh("ls -A /opt/labkit/src") == ["image-tools", "runc", "runtime-tools"]
+    plain.sh("! test -e /var/cache/labkit && ! test -e /usr/sbin/policy-rc.d")
+
+
+def test_each_step_has_a_log_and_its_time(plain: Box, sources: Sources) -> None:
+    steps = sources.plan().steps
+    assert list(timings(plain)) == list(steps)
+    logs = sorted(path.name for path in (plain.system.root / "var/log/labkit").iterdir())
+    assert [re.sub(r"^\d+-(.*)\.log$", r"\1", name) for name in logs] == list(steps)
+
+
+def test_a_second_run_does_nothing(plain: Box, sources: Sources) -> None:
+    before = plain.system.manifest()
+    done = plain.bootstrap(sources.plan())
+    assert done.status == 0
+    assert set(done.outcomes().values()) == {"already done"}
+    assert plain.system.manifest() == before
+
+
+def test_a_run_that_is_killed_in_every_step_ends_in_the_same_state(
+    plain: Box, boxes: list[Box], sources: Sources
+) -> None:
+    plan, cut = sources.plan(), boxes[1]
+    for step in plan.steps:
+        [log] = (plain.system.root / "var/log/labkit").glob(f"*-{step}.log")
+        work = [line for line in log.read_text().splitlines() if re.match("Unpacking|Setting up|go build", line)]
+        script, moment = plan.script, work[(len(work) - 1) // 2] if work else "all is done but the mark"
+        if not work:
+            head, begin, rest = script.partition(f"if begin {log.name.partition('-')[0]} ")
+            script = head + begin + rest.replace('\n) >"$log"', f'\necho "{moment}"; sleep 60\n) >"$log"', 1)
+        log = cut.system.root / "var/log/labkit" / log.name
+        log.unlink(missing_ok=True)
+        done = cut.bootstrap(
+            Plan(script, plan.uploads, plan.steps),
+            until=lambda log=log, moment=moment: log.exists() and moment in log.read_text(errors="replace"),
+        )
+        assert done.status is None, done.errors
+        outcomes = done.outcomes()
+        assert outcomes.pop(step) == "", f"{step} was not interrupted"
+        earlier = plan.steps[: plan.steps.index(step)]
+        assert list(outcomes) == list(earlier)
+        # The one that was killed the last time has run now, and nothing before it again, unless it left packages in
+        # halves, which updates notices.
+        assert {name for name in earlier[:-1] if outcomes[name] != "already done"} <= {"updates"}
+    done = cut.bootstrap(plan)
+    assert done.status == 0, done.errors
+    assert done.outcomes() == {name: "already done" for name in plan.steps[:-1]} | {plan.steps[-1]: "done"}
+    one, other = plain.system.manifest(), cut.system.manifest()
+    assert {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)} == set()
+
+
+def test_two_at_once_wait_for_each_other(plain: Box, sources: Sources) -> None:
+    """The second finds all done, and not half a step."""
+    plan = sources.plan()
+    script = plan.script.replace("\ncd /\n", "\ncd /\nsleep 3\n", 1)
+    (plain.system.root / "root" / "bootstrap.sh").write_text(script)
+    both = "sh /root/bootstrap.sh >/tmp/one 2>&1 & sleep 1; timeout 20 sh /root/bootstrap.sh; wait"
+    done = plain.system.run(["sh", "-c", both], {"SUDO_USER": "games"})
+    assert done.lines[0] == "labkit: waiting for another bootstrap of this machine"
+    assert done.lines[-1] == "labkit: bootstrap complete"
+
+
+@pytest.mark.parametrize(
+    ("changed", "step", "message"),
+    [
+        (
+            {"runtime_tools": "{url}/runtime-tools/.git#v9"},
+            "runtime-tools",
+            "labkit: {url}/runtime-tools/.git has no ref v9",
+        ),
+        (
+            {"runtime_tools": "{url}/runtime-tools/.git#" + "ab" * 20},
+            "runtime-tools",
+            "labkit: {url}/runtime-tools/.git has no ref " + "ab" * 20,
+        ),
+        ({"runtime_tools": "http://127.0.0.1:9/x.git"}, "runtime-tools", "labkit: cannot fetch http://127.0.0.1:9/x.git"),
+        (
+            {"go": "{url}/go.tar.gz", "go_sha256": "0" * 64},
+            "go",
+            "labkit: {url}/go.tar.gz has the wrong sha256: {go}, expected " + "0" * 64,
+        ),
+        ({"go": "http://127.0.0.1:9/go.tar.gz", "go_sha256": "0" * 64}, "go", "labkit: cannot download http://127.0.0.1:9/"),
+        ({"go": "{folder}/image-tools.tar.xz"}, "go", "has no bin/go"),
+        ({"image_tools": "{folder}/runc"}, "image-tools", "No rule to make target 'tool'"),
+    ],
+)  # fmt: skip
+def test_a_source_that_fails_is_told_and_the_rest_goes_on_once_it_is_right(
+    plain: Box, sources: Sources, changed: dict[str, str], step: str, message: str
+) -> None:
+    sha256 = hashlib.sha256((sources.folder / "go.tar.gz").read_bytes()).hexdigest()
+    known = {"url": sources.url, "folder": str(sources.folder), "go": sha256}
+    wrong = {key: value.format_map(known) for key, value in changed.items()}
+    done = plain.bootstrap(sources.plan(**wrong))
+    assert done.status not in (0, None)
+    assert message.format_map(known) in done.errors
+    last = done.errors.splitlines()[-1]
+    told = rf"labkit: step {step} failed with status {done.status}, see /var/log/labkit/\d+-{step}\.log"
+    assert re.fullmatch(told, last)
+    assert list(done.outcomes())[-1] == step
+
+
+def test_back_to_the_distributions_own(plain: Box, sources: Sources) -> None:
+    """The last one: what labkit has put in /usr/local gives way, what it has not stays."""
+    mine = plain.system.root / "usr/local/bin/mine"
+    mine.touch(0o755)
+    names = ("runc", "crun", "image_tools")
+    done = plain.bootstrap(
+        sources.plan(**dict.fromkeys(names, "package"), tools=[name.replace("_", "-") for name in names])
+    )
+    assert done.status == 0, done.errors
+    found = plain.sh("for name in runc crun oci-image-tool mine; do command -v $name; done")
+    assert found == ["/usr/sbin/runc", "/usr/bin/crun", "/usr/bin/oci-image-tool", "/usr/local/bin/mine"]
+
+
+def test_uploads_are_not_taken_from_where_anybody_can_write(plain: Box, sources: Sources) -> None:
+    plan = sources.plan(tools=["image-tools"])
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(plain.system.root / "root/sources")
+    for mode, missing in ((0o755, False), (0o777, True)):
+        (plain.system.root / "var/lib/labkit/steps/image-tools").unlink(missing_ok=True)
+        folder = plain.system.root / "srv/lab"
+        (folder / "sources").mkdir(parents=True, exist_ok=True)
+        folder.chmod(mode)
+        for upload in plan.uploads:
+            shutil.copyfile(upload.local, folder / "sources" / Path(upload.remote).name)
+        (folder / "bootstrap.sh").write_text(plan.script)
+        done = plain.system.run(["sh", "/srv/lab/bootstrap.sh"], {"_LABKIT_PAUSES": ""})
+        assert ("is missing: put it into /var/lib/labkit/sources" in done.errors) == missing, done.errors
+        assert (done.status == 0) != missing
