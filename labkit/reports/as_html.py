@@ -50,7 +50,7 @@ def render(run: Run) -> str:
         bad=sum(result.bad for result in run.results),
         expected=sum(result.bad and result.expected is not None for result in run.results),
         seconds=(run.run.finished - run.run.started).total_seconds(),
-        machine=_facts(run.machine),
+        machine=_machine(run.machine),
     )
 
 
@@ -93,17 +93,15 @@ def _digest(text: str) -> str:
 
 
 def _facts(values: Object) -> list[tuple[str, str]]:
-    """Facts by name; a table of numbers is seconds by name, as that of the bootstrap."""
-    return [
-        (
-            key,
-            ", ".join(f"{name} {took} s" for name, took in value.items())
-            if isinstance(value, Mapping)
-            else shown(value),
-        )
-        for key, value in values.items()
-        if value not in (None, "")
-    ]
+    return [(key, shown(value)) for key, value in values.items() if value not in (None, "")]
+
+
+def _machine(values: Object) -> list[tuple[str, str]]:
+    """What is known of the machine; of its bootstrap, the steps that took time."""
+    took = values.get("bootstrap")
+    steps = took.items() if isinstance(took, Mapping) else ()
+    told = ", ".join(f"{name} {seconds} s" for name, seconds in steps if isinstance(seconds, float) and seconds >= 0.1)
+    return _facts({**values, "bootstrap": told})
 
 
 def _when(moment: datetime) -> str:
