@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests import chroot
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -138,3 +140,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     for made in make_lab(tmp_path_factory.mktemp("lab")):
         made.run("up")
         yield made
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Debian 13 as a tar archive."""
+    return chroot.build(tmp_path_factory.mktemp("base"))
