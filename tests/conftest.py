@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests import recorded
+from tests import chroot, recorded
 
 ROOT = Path(__file__).parent.parent
 
@@ -147,3 +147,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def recordings() -> dict[str, Path]:
     """The recorded runs, by ref."""
     return recorded.RECORDINGS
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Debian 13 as a tar archive."""
+    return chroot.build(tmp_path_factory.mktemp("base"))

@@ -23,7 +23,7 @@ import pytest
 from labkit import bootstrap, config, platforms
 from labkit.bootstrap import Kind, Plan
 from tests import chroot
-from tests.chroot import Chroot, Run
+from tests.chroot import Chroot, Quiet, Run
 from tests.test_bootstrap import git
 
 pytestmark = pytest.mark.host_runtime
@@ -108,11 +108,6 @@ class Box:
         return done.lines
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sources]:
     folder = tmp_path_factory.mktemp("sources")
@@ -130,7 +125,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sources]:
     subprocess.run(["tar", "-C", folder, *archive], check=True)
     pack_go(folder / "go.tar.gz")
     (folder / "crun").write_text("#!/bin/sh\necho crun version 1.99\n")
-    handler = functools.partial(_Quiet, directory=str(folder))
+    handler = functools.partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever).start()
         sha256 = hashlib.sha256((folder / "crun").read_bytes()).hexdigest()
@@ -157,11 +152,6 @@ def pack_go(target: Path) -> None:
             shutil.copyfile(source, packed / name)
     subprocess.run(["tar", "-C", packed.parent, "-I", "gzip -1", "-cf", target, "go"], check=True)
     shutil.rmtree(packed)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return chroot.build(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
