@@ -7,6 +7,7 @@ import enum
 import os
 import platform
 import pwd
+import re
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ from labkit.tomlfile import Table
 
 _DATA = Path(__file__).with_name("doctor.toml")
 _VERSION_BOUND = 20.0  # seconds; Vagrant starts a Ruby with all its plugins
+_VAGRANT_LEAST = (2, 2)
 _DISK_LEAST = 2048  # MiB to build one image
 _DISK_WISHED = 8192  # MiB for a few images with their live states, and reports
 
@@ -222,17 +224,25 @@ def _version(path: Path, words: Sequence[str]) -> str:
     return next(iter((done.stdout or done.stderr).strip().splitlines()), str(path))
 
 
-def vagrant_providers() -> list[VagrantProvider]:
-    """What the Vagrant of this host can make machines with, in the order of preference; none where it is not there."""
+def vagrant_providers() -> tuple[list[VagrantProvider], str]:
+    """What the Vagrant of this host can make machines with, best first; where that is nothing, the text says why."""
     if process.which("vagrant") is None:
-        return []
+        return [], "Vagrant is not installed"
     needs = _data().vagrant
-    possible = [name for name in VagrantProvider if name in needs and _runs(needs[name].probe)]
-    plugins: list[str] = []
-    if any(needs[name].plugin for name in possible):
-        # Ruby takes a second or two for this.
-        plugins = process.run(["vagrant", "plugin", "list"], timeout=_VERSION_BOUND, check=False).stdout.split()
-    return [name for name in possible if needs[name].plugin in (None, *plugins)]
+    try:
+        # Ruby takes a second or so for each of these.
+        said = process.run(["vagrant", "--version"], timeout=_VERSION_BOUND, check=False).stdout.strip()
+        version = re.search(r"Vagrant (\d+)\.(\d+)", said)
+        if version is None or (int(version[1]), int(version[2])) < _VAGRANT_LEAST:
+            return [], f"Vagrant 2.2 or newer is needed, and this one says {said[:80]!r}"
+        possible = [name for name in VagrantProvider if name in needs and _runs(needs[name].probe)]
+        plugins: list[str] = []
+        if any(needs[name].plugin for name in possible):
+            plugins = process.run(["vagrant", "plugin", "list"], timeout=_VERSION_BOUND, check=False).stdout.split()
+    except LabError as error:
+        return [], error.message
+    usable = [name for name in possible if needs[name].plugin in (None, *plugins)]
+    return usable, "" if usable else f"Vagrant works here with none of {', '.join(needs)}"
 
 
 def _runs(argv: Sequence[str]) -> bool:
@@ -243,15 +253,9 @@ def _runs(argv: Sequence[str]) -> bool:
 
 
 def _vagrant() -> Check:
-    name, needed_for = "vagrant providers", "machines made by Vagrant"
-    if process.which("vagrant") is None:
-        return Check(name, State.MISSING, "Vagrant is not installed", needed_for)
-    try:
-        usable = vagrant_providers()
-    except LabError as error:
-        return Check(name, State.WARNING, error.message, needed_for)
-    found = ", ".join(usable) or f"none of {', '.join(_data().vagrant)} works"
-    return Check(name, State.OK if usable else State.MISSING, found, needed_for)
+    usable, why = vagrant_providers()
+    found = ", ".join(usable) or why
+    return Check("vagrant providers", State.OK if usable else State.MISSING, found, "machines made by Vagrant")
 
 
 def _keyring(data: _Keyring, suite: str, host: Host) -> Check:

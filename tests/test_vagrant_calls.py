@@ -149,8 +149,8 @@ def release(*boxes: str) -> Release:
     ("probe", "plugins", "boxes", "chosen", "why"),
     [
         ("exit 0", "vagrant-libvirt (0.11.2)", ["libvirt"], "Vagrant", "Vagrant works here with libvirt"),
-        ("exit 0", "", ["libvirt"], "Qemu", "Vagrant does not work here"),
-        ("exit 1", "vagrant-libvirt (0.11.2)", ["libvirt"], "Qemu", "Vagrant does not work here"),
+        ("exit 0", "", ["libvirt"], "Qemu", "Vagrant works here with none of libvirt"),
+        ("exit 1", "vagrant-libvirt (0.11.2)", ["libvirt"], "Qemu", "Vagrant works here with none of libvirt"),
         ("exit 0", "vagrant-libvirt (0.11.2)", ["virtualbox"], "Qemu", "Vagrant works here with libvirt only"),
         ("exit 0", "vagrant-libvirt (0.11.2)", [], "Qemu", "no Vagrant box is published for this release"),
     ],
@@ -158,7 +158,7 @@ def release(*boxes: str) -> Release:
 def test_auto_says_what_it_takes_and_why(
     vagrant: Path, tmp_path: Path, probe: str, plugins: str, boxes: list[str], chosen: str, why: str
 ) -> None:
-    says(vagrant, f"echo '{plugins}'")
+    says(vagrant, f"case $1 in --version) echo Vagrant 2.3.4 ;; *) echo '{plugins}' ;; esac")
     says(vagrant.with_name("virsh"), probe)
     settings = config.load({}, cwd=tmp_path, environ={"LABKIT_HOME": str(tmp_path / "home")})
     heard = Heard()
@@ -166,3 +166,17 @@ def test_auto_says_what_it_takes_and_why(
     machine = providers.wanted("new", settings, heard, platform, release(*boxes))  # type: ignore[arg-type]
     assert type(machine).__name__ == f"{chosen}Machine"
     assert [step for step in heard.steps if why in step]
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("echo Vagrant 1.9.8", "Vagrant 2.2 or newer is needed, and this one says 'Vagrant 1.9.8'"),
+        ("echo 'ruby: not found' >&2; exit 127", "Vagrant 2.2 or newer is needed"),
+    ],
+)
+def test_a_vagrant_that_is_of_no_use(vagrant: Path, tmp_path: Path, script: str, why: str) -> None:
+    says(vagrant, script)
+    settings = config.load({}, cwd=tmp_path, environ={"LABKIT_HOME": str(tmp_path / "home")})
+    with pytest.raises(HostError, match=why):
+        providers.vagrant_provider(settings, release("libvirt"))

@@ -40,9 +40,9 @@ def vagrant_provider(settings: Settings, release: Release) -> VagrantProvider:
     """What Vagrant is to make the machine with: the settings' choice, else one that works here, best one with a box."""
     if settings.vagrant.provider != "auto":
         return VagrantProvider(settings.vagrant.provider)
-    usable = doctor.vagrant_providers()
+    usable, why = doctor.vagrant_providers()
     if not usable:
-        raise HostError("Vagrant has no provider that works on this host", hint="./lab doctor says what it lacks")
+        raise HostError(why, hint="./lab doctor says what this host lacks")
     return next((found for found in usable if found in release.boxes), usable[0])
 
 
@@ -51,11 +51,11 @@ def _best(settings: Settings, release: Release) -> tuple[str, str]:
         return "ssh", f"the settings name the host {settings.ssh.host}"
     if not (release.boxes or settings.box):
         return "qemu", "no Vagrant box is published for this release"
-    usable = doctor.vagrant_providers()
+    usable, why = doctor.vagrant_providers()
     fit = [found for found in usable if settings.box or found in release.boxes]
     if fit:
         return "vagrant", f"Vagrant works here with {fit[0]}"
-    return "qemu", f"Vagrant works here with {', '.join(usable)} only" if usable else "Vagrant does not work here"
+    return "qemu", why or f"Vagrant works here with {', '.join(usable)} only"
 
 
 def _machine(provider: str, name: str, settings: Settings, observer: Observer, needs: Sequence[str]) -> Machine:
