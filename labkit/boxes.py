@@ -37,6 +37,8 @@ def listed(platform: Platform, release: Release, settings: Settings) -> list[Vag
     """
     name = f"labkit/{platform.name}-{release.name}"
     if settings.box:
+        if "://" in settings.box and not settings.box_sha256:
+            raise UsageError(f"box = {settings.box}: its digest must be known", hint="set box_sha256 in labkit.toml")
         return [VagrantBox(None, name, settings.box, settings.box_sha256 and "sha256", settings.box_sha256)]
     found = []
     for provider, box in release.boxes.items():

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from labkit import config, exports, platforms, render
+from labkit.errors import UsageError
 from labkit.platforms import VagrantProvider
 from labkit.render import DirectBoot, VagrantBox, VagrantValues
 
@@ -113,6 +114,12 @@ def test_a_box_of_this_host_is_found_beside_the_file(tmp_path: Path) -> None:
     recorded = said(folder, VagrantValues("m", "m", [VagrantBox(None, "x", "x.box")], 1, 512, "s.sh", emulated=False))
     assert value(recorded, "machine.vm.box_url") == f"file://{tmp_path}/100%25%20mine/x.box"
     assert not [name for name, *_ in recorded if name in ("libvirt.driver", "machine.vm.box_download_checksum")]
+
+
+def test_a_box_from_the_web_has_a_digest(tmp_path: Path) -> None:
+    wanted = config.load({"box": "https://example.org/x.box"}, cwd=tmp_path, environ={"HOME": str(tmp_path)})
+    with pytest.raises(UsageError, match="its digest must be known"):
+        exports.render(wanted, tmp_path / "out")
 
 
 @pytest.mark.host_runtime
