@@ -70,7 +70,9 @@ def namespaces(scratch: Path) -> Iterator[tuple[str, ...]]:
         for child in (way_out, holder):
             if child is not None:
                 child.kill()
-                child.communicate()
+                child.wait()
+        if holder.stdout is not None:
+            holder.stdout.close()
         time.sleep(0.2)
 
 
