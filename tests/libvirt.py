@@ -13,6 +13,7 @@ from pathlib import Path
 # Every folder that libvirt writes to is the scratch's.
 _DAEMONS = r"""
 set -eu
+export PATH="$PATH:/usr/sbin:/sbin"
 ip link set lo up
 sysctl -q -w net.ipv4.ip_forward=1
 for folder in /run /var/lib/libvirt /var/log/libvirt /var/cache/libvirt; do
