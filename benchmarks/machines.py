@@ -13,15 +13,14 @@ from pathlib import Path
 
 from common import Lab, lab, timed, told
 
-from labkit import config, platforms
+from labkit import config, images, platforms
+from labkit.building import mmdebstrap, recipe
 from labkit.deadline import Deadline
 from labkit.endpoint import Endpoint
-from labkit.images import Images, mmdebstrap, recipe
 from labkit.machines import accelerator, hardware, identity
 from labkit.machines.agent import Agent
 from labkit.machines.hardware import MONITOR, Boot, Hardware
 from labkit.machines.launch import overlay
-from labkit.observer import Silent
 from labkit.qmp import Monitor
 from labkit.ssh import Remote
 
@@ -48,7 +47,7 @@ def hardware_of(settings: config.Settings) -> Hardware:
 def bare_argv(hw: Hardware, boot: Boot, disk: Path) -> list[str]:
     """The same hardware, with the memory in the process as a plain QEMU has it, and running at once."""
     name = str(uuid.uuid4())
-    argv = hardware.argv(hw, boot, disk, port=0, uuid=name, restore=False)
+    argv = hardware.argv(hw, boot, disk, port=0, uuid=name)
     argv.remove("-S")
     return argv
 
@@ -59,7 +58,7 @@ class Floor:
     def __init__(self, made: Lab, folder: Path) -> None:
         settings = settings_of(made)
         platform = platforms.load(settings.platform, platforms.folders())
-        image = Images(settings, Silent()).get(recipe(platform, platform.release(None), settings).key)
+        image = images.find(settings.home, recipe(platform, platform.release(None), settings).key)
         assert image is not None
         self.hw = hardware_of(settings)
         self.folder, self.boot, self.disk = folder, image.boot, folder / "disk.qcow2"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import io
 import re
@@ -72,7 +73,10 @@ def main() -> None:
         spec.loader.exec_module(module)
         tasks = Collection.from_module(module)
         front = Front(version=__version__, namespace=tasks, name="labkit", binary="lab", binary_names=["lab", "labkit"])
-        front.run(_help_first(sys.argv))
+        try:
+            front.run(_help_first(sys.argv))
+        finally:
+            gc.freeze()  # the interpreter's last collection has nothing to find here, and takes 0.08 s for it
 
 
 def _help_first(argv: list[str]) -> list[str]:

@@ -11,10 +11,11 @@ import shutil
 from pathlib import Path
 
 from labkit import download, process
+from labkit.building import Builder, recipe
 from labkit.config import Settings
 from labkit.errors import ImageError, UsageError
 from labkit.files import locked, make_folder, require_space, write_atomic
-from labkit.images import Image, Images, recipe
+from labkit.images import Image
 from labkit.machines import hardware
 from labkit.machines.accelerator import choose
 from labkit.observer import Observer
@@ -76,7 +77,7 @@ def ensure(platform: Platform, release: Release, settings: Settings, observer: O
         if not target.exists():
             machine = settings.machine
             on = hardware.here(choose(machine.accelerator, settings.home), machine.cpus, machine.memory)
-            image = Images(settings, observer).ensure(wanted, on)
+            image = Builder(settings, observer).ensure(wanted, on)
             observer.step(f"packing {wanted.title} as a box")
             _package(image, target, wanted.disk_mib)
     return target

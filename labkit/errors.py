@@ -6,6 +6,7 @@ LabError
 │   ├── HostError            a tool, disk space or permission is missing on this host
 │   ├── ImageError           an image could not be built, downloaded or verified
 │   ├── MachineError         a machine did not start, died, or is not what its record says
+│   │   └── MonitorGone      QEMU ended while its monitor was asked; why, it says in its log
 │   └── ConnectionFailed     SSH: refused, cut, timed out, or a host key that is not the pinned one
 └── IncompleteError       4  a run ended early; what it had is saved
 """
@@ -47,6 +48,10 @@ class ImageError(InfrastructureError):
 
 
 class MachineError(InfrastructureError):
+    pass
+
+
+class MonitorGone(MachineError):
     pass
 
 

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from labkit import doctor, platforms, process
+from labkit import late, platforms, process
 from labkit.config import Settings
 from labkit.endpoint import shell_argv
 from labkit.errors import MachineError, UsageError
@@ -90,7 +90,7 @@ def bring_up(
     if state in (State.ABSENT, State.INTERRUPTED, State.LOST):
         if info.provider == "qemu":
             tools = BUILD_TOOLS if release.build and settings.image != "cloud" else ()
-            doctor.ensure(settings, (*QEMU_TOOLS, *tools), observer)
+            late.module("doctor").ensure(settings, (*QEMU_TOOLS, *tools), observer)
         if state is State.INTERRUPTED:
             observer.step(f"clearing what an interrupted command left of {machine.name}")
         elif state is State.LOST:

@@ -137,8 +137,13 @@ def end_group(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
         os.killpg(pid, how)
 
 
-def spawn(argv: Sequence[str | Path], *, cwd: Path, log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a program that outlives labkit, in its own session, its output appended to log."""
+Child = subprocess.Popen[bytes]
+
+
+def spawn(
+    argv: Sequence[str | Path], *, cwd: Path, log: Path, env: Mapping[str, str], files: Sequence[int] = ()
+) -> Child:
+    """Start a program that outlives labkit, in its own session, its output appended to log; it inherits files."""
     words = [str(word) for word in argv]
     program = which(words[0])
     if program is None:
@@ -152,6 +157,7 @@ def spawn(argv: Sequence[str | Path], *, cwd: Path, log: Path, env: Mapping[str,
             stdout=output,
             stderr=output,
             start_new_session=True,
+            pass_fds=files,
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from pathlib import Path
 from types import TracebackType
@@ -12,11 +11,8 @@ from typing import Any
 from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
 
 from labkit.deadline import Deadline
-from labkit.errors import MachineError
-
-
-class MonitorGone(MachineError):
-    """QEMU closed its monitor, as it does when it ends; why, it says in its log."""
+from labkit.errors import MachineError, MonitorGone
+from labkit.files import through
 
 
 class Monitor:
@@ -71,16 +67,3 @@ class Monitor:
             pass
         finally:
             self._runner.close()
-
-
-class through:
-    """A short path to a folder: a unix socket's path may have 107 bytes, a lab's folder has more soon."""
-
-    def __init__(self, folder: Path) -> None:
-        self._fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-
-    def __enter__(self) -> str:
-        return f"/proc/self/fd/{self._fd}"
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)

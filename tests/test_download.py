@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit import download, images
+from labkit import building, download
 from labkit.download import Digest, fetch, listed_digest
 from labkit.errors import HostError, ImageError
 from tests.conftest import ROOT
@@ -324,7 +324,7 @@ def _disk(path: Path, *words: str | Path) -> Path:
 def test_an_image_that_refers_to_other_files_is_refused(tmp_path: Path, option: str) -> None:
     base = _disk(tmp_path / "base", "-f", "qcow2", "-u", "-o", option.format(tmp_path), "1M")
     with pytest.raises(ImageError, match="refers to other files"):
-        images._plain_disk(base, tmp_path / "disk.qcow2", 8)
+        building._plain_disk(base, tmp_path / "disk.qcow2", 8)
     assert not (tmp_path / "disk.qcow2").exists()
 
 
@@ -334,7 +334,7 @@ def test_what_is_no_disk_image_is_refused(tmp_path: Path) -> None:
     for content in (vmdk.read_bytes(), b"", b"\xfd7zXZ\0" * 200, b"QFI\xfb" + struct.pack(">I", 3)):
         vmdk.write_bytes(content)
         with pytest.raises(ImageError, match=r"is neither a qcow2 image nor a raw disk|cannot be read"):
-            images._plain_disk(vmdk, tmp_path / "disk.qcow2", 8)
+            building._plain_disk(vmdk, tmp_path / "disk.qcow2", 8)
 
 
 @pytest.mark.parametrize("form", ["qcow2", "raw"])
@@ -344,7 +344,7 @@ def test_a_disk_image_becomes_a_disk_of_the_wished_size(tmp_path: Path, form: st
         with base.open("r+b") as file:
             file.seek(510)
             file.write(b"\x55\xaa")
-    images._plain_disk(base, tmp_path / "disk.qcow2", 8)
+    building._plain_disk(base, tmp_path / "disk.qcow2", 8)
     header = (tmp_path / "disk.qcow2").read_bytes()[:32]
     assert header[:4] == b"QFI\xfb"
     assert int.from_bytes(header[24:32]) == 8 << 20

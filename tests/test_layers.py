@@ -21,15 +21,37 @@ LAYERS = [
     {"machines.qemu", "machines.vagrant", "machines.host"},
     {"machines.providers", "boxes"},
     {"doctor"},
-    {"images"},
+    {"building"},
     {"machines.launch"},
-    {"machines.agent", "machines.accelerator", "machines.identity", "machines.hardware", "machines.kept", "machines"},
+    {"images"},
+    {
+        "machines.agent",
+        "machines.accelerator",
+        "machines.identity",
+        "machines.hardware",
+        "machines.kept",
+        "machines.keys",
+        "machines",
+    },
     {"vagrant", "provision"},
     {"suites", "suites.spec", "suites.validation", "suites.runtimetest", "reports", "runtimes", "bootstrap"},
     {"verdicts", "policy", "comparison"},
     {"ssh", "qmp", "download", "process", "platforms", "render", "results", "observer"},
     {"suites.labkit_spec", "suites.labkit_programs", "grub"},
-    {"files", "seed", "endpoint", "tap", "config", "sources", "tomlfile", "words", "deadline", "resources", "pyz"},
+    {
+        "files",
+        "seed",
+        "endpoint",
+        "tap",
+        "config",
+        "sources",
+        "tomlfile",
+        "words",
+        "deadline",
+        "resources",
+        "pyz",
+        "late",
+    },
     {"errors", "text"},
 ]
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
@@ -54,6 +76,10 @@ def _imports(path: Path) -> set[str]:
                 found.add(dotted if is_module or is_package else node.module)
         elif isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "late.module":
+            (name,) = node.args
+            if isinstance(name, ast.Constant):
+                found.add(f"labkit.{name.value}")
     return {name.removeprefix("labkit.") for name in found if name.startswith("labkit.")}
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from labkit.deadline import Deadline
 from labkit.errors import MachineError
+from labkit.files import through
 from labkit.machines.hardware import AGENT
-from labkit.qmp import through
 
 
 class Agent:

@@ -12,6 +12,7 @@ from labkit import process
 MONITOR = "qmp.sock"
 AGENT = "agent.sock"
 CONSOLE = "console.log"
+LOG = "qemu.log"
 AGENT_PORT = "org.labkit.0"
 
 
@@ -30,7 +31,7 @@ class Hardware:
         # The argv belongs to the key: a device added in a later labkit makes old states unusable.
         shape = (
             astuple(self),
-            argv(self, Boot(), Path("disk"), port=0, uuid="", restore=True),
+            argv(self, Boot(), Path("disk"), port=0, uuid=""),
         )
         return hashlib.sha256(repr(shape).encode()).hexdigest()[:16]
 
@@ -61,7 +62,6 @@ def argv(
     *,
     port: int,
     uuid: str,
-    restore: bool,
 ) -> list[str]:
     """The command line; QEMU is to be started in the machine's folder, where its sockets and logs go.
 
@@ -95,8 +95,6 @@ def argv(
         words += ["-kernel", str(boot.kernel), "-initrd", str(boot.initrd), "-append", line]
     if boot.seed:
         words += ["-drive", f"file={_comma(boot.seed)},if=virtio,format=raw,readonly=on"]
-    if restore:
-        words += ["-incoming", "defer"]
     return words
 
 

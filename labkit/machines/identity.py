@@ -10,9 +10,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
+from labkit import late
 from labkit.files import locked, make_folder, write_atomic
 
 
@@ -30,12 +28,7 @@ class Identity:
 
 
 def new_key() -> KeyPair:
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    )
-    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    return KeyPair(private.decode(), public.decode())
+    return KeyPair(*late.module("machines.keys").ed25519())
 
 
 def new(hostname: str) -> Identity:

@@ -7,15 +7,18 @@ import shlex
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from labkit import process
+from labkit import late, process
 from labkit.deadline import Deadline
 from labkit.errors import MachineError
 from labkit.machines.agent import Agent
-from labkit.machines.hardware import AGENT, CONSOLE, MONITOR
+from labkit.machines.hardware import AGENT, CONSOLE, LOG, MONITOR
 from labkit.observer import Observer
-from labkit.qmp import Monitor
 from labkit.text import printable
+
+if TYPE_CHECKING:
+    from labkit.qmp import Monitor
 
 PANIC = b"Kernel panic - not syncing"
 
@@ -29,21 +32,34 @@ class GuestPanicked(MachineError):
 
 
 def launch(folder: Path, words: list[str]) -> Monitor:
-    """Start QEMU in folder and connect to its monitor. Raises PortTaken, or MachineError with QEMU's own words."""
-    for name in (AGENT, MONITOR, CONSOLE):
+    """Start QEMU in folder and connect to its monitor. Raises as connect() does."""
+    return connect(folder, start(folder, words))
+
+
+def start(folder: Path, words: list[str], state: Path | None = None) -> process.Child:
+    """Start QEMU in folder; it loads the state of a guest, if one is given, before it answers on its monitor."""
+    for name in (AGENT, MONITOR, CONSOLE, LOG):
         (folder / name).unlink(missing_ok=True)
-    log = folder / "qemu.log"
-    log.unlink(missing_ok=True)
-    child = process.spawn(words, cwd=folder, log=log, env={process.OWNER: str(folder)})
+    owner = {process.OWNER: str(folder)}
+    if state is None:
+        return process.spawn(words, cwd=folder, log=folder / LOG, env=owner)
+    with state.open("rb") as file:  # read from the file itself: a pipe takes twice as long
+        incoming = ["-incoming", f"fd:{file.fileno()}"]
+        return process.spawn([*words, *incoming], cwd=folder, log=folder / LOG, env=owner, files=[file.fileno()])
+
+
+def connect(folder: Path, child: process.Child) -> Monitor:
+    """The monitor of the QEMU that start() began. Raises PortTaken, or MachineError with QEMU's own words."""
     deadline = Deadline.after(60)
     while True:
         deadline.poll(lambda: (folder / MONITOR).exists() or child.poll() is not None, every=0.005)
         if child.poll() is None and not deadline.passed:
             with contextlib.suppress(MachineError):
-                return Monitor(folder, MONITOR, Deadline.after(0.5))
+                monitor: Monitor = late.module("qmp").Monitor(folder, MONITOR, Deadline.after(0.5))
+                return monitor
         if child.poll() is not None or deadline.passed:
             process.end_owned(folder)
-            said = printable(log.read_text(errors="replace").strip(), newlines=True)
+            said = printable((folder / LOG).read_text(errors="replace").strip(), newlines=True)
             if "host forwarding rule" in said:
                 raise PortTaken(said)
             raise MachineError("QEMU did not start", hint=said or None)
@@ -146,10 +162,9 @@ def migrate(monitor: Monitor, target: Path, deadline: Deadline) -> None:
     _wait_migration(monitor, deadline, f"save {target}")
 
 
-def incoming(monitor: Monitor, source: Path, deadline: Deadline) -> None:
-    """Load the state at source into a QEMU that waits for one."""
-    monitor.execute("migrate-incoming", uri=f"exec:cat {shlex.quote(str(source))}")
-    _wait_migration(monitor, deadline, f"restore {source}")
+def loaded(monitor: Monitor, deadline: Deadline) -> None:
+    """Wait until the state that start() was given is in memory."""
+    _wait_migration(monitor, deadline, "restore the machine's state")
 
 
 def _wait_migration(monitor: Monitor, deadline: Deadline, what: str) -> None:

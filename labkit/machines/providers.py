@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 
-from labkit import doctor
+from labkit import late
 from labkit.config import Settings
 from labkit.errors import HostError
 from labkit.machines import Machine
@@ -13,7 +12,6 @@ from labkit.machines.kept import provider_of
 from labkit.observer import Observer
 from labkit.platforms import Platform, Release, VagrantProvider
 
-# Loaded when it is needed: that of Vagrant and SSH takes as long as a quarter of a restore.
 _CLASSES = {"qemu": "qemu:QemuMachine", "vagrant": "vagrant:VagrantMachine", "ssh": "host:HostMachine"}
 
 
@@ -40,10 +38,11 @@ def vagrant_provider(settings: Settings, release: Release) -> VagrantProvider:
     """What Vagrant is to make the machine with: the settings' choice, else one that works here, best one with a box."""
     if settings.vagrant.provider != "auto":
         return VagrantProvider(settings.vagrant.provider)
-    usable, why = doctor.vagrant_providers()
+    usable, why = late.module("doctor").vagrant_providers()
     if not usable:
         raise HostError(why, hint="./lab doctor says what this host lacks")
-    return next((found for found in usable if found in release.boxes), usable[0])
+    best: VagrantProvider = next((found for found in usable if found in release.boxes), usable[0])
+    return best
 
 
 def _best(settings: Settings, release: Release) -> tuple[str, str]:
@@ -51,7 +50,7 @@ def _best(settings: Settings, release: Release) -> tuple[str, str]:
         return "ssh", f"the settings name the host {settings.ssh.host}"
     if not (release.boxes or settings.box):
         return "qemu", "no Vagrant box is published for this release"
-    usable, why = doctor.vagrant_providers()
+    usable, why = late.module("doctor").vagrant_providers()
     fit = [found for found in usable if settings.box or found in release.boxes]
     if fit:
         return "vagrant", f"Vagrant works here with {fit[0]}"
@@ -60,7 +59,5 @@ def _best(settings: Settings, release: Release) -> tuple[str, str]:
 
 def _machine(provider: str, name: str, settings: Settings, observer: Observer, needs: Sequence[str]) -> Machine:
     module, _, kind = _CLASSES[provider].partition(":")
-    made: Machine = getattr(importlib.import_module(f"labkit.machines.{module}"), kind)(
-        name, settings, observer, tuple(needs)
-    )
+    made: Machine = getattr(late.module(f"machines.{module}"), kind)(name, settings, observer, tuple(needs))
     return made

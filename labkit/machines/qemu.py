@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib
 import secrets
 import shutil
 import socket
@@ -19,20 +18,19 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
-from labkit import process
+from labkit import images, late, process
 from labkit.config import Settings
 from labkit.deadline import Deadline
 from labkit.endpoint import Endpoint
-from labkit.errors import MachineError
+from labkit.errors import MachineError, MonitorGone
 from labkit.files import disk_errors, locked, make_folder, require_space, write_atomic
-from labkit.images import Image, Images, recipe
+from labkit.images import Image
 from labkit.machines import MachineInfo, State, identity
 from labkit.machines.accelerator import choose
 from labkit.machines.agent import Agent
-from labkit.machines.hardware import AGENT, CONSOLE, MONITOR, Boot, Hardware, argv, here
+from labkit.machines.hardware import AGENT, CONSOLE, LOG, MONITOR, Boot, Hardware, argv, here
 from labkit.machines.identity import Identity, KeyPair
 from labkit.machines.kept import Kept, read_record
 from labkit.machines.launch import (
@@ -41,19 +39,21 @@ from labkit.machines.launch import (
     answered,
     ask,
     boot_and_run,
+    connect,
     console_end,
     ended,
-    incoming,
     launch,
+    loaded,
     migrate,
     overlay,
+    start,
 )
 from labkit.observer import Observer
 from labkit.platforms import Platform, Release
-from labkit.qmp import Monitor, MonitorGone
 from labkit.text import printable
 
 if TYPE_CHECKING:
+    from labkit.qmp import Monitor
     from labkit.ssh import Remote
 
 _ADDRESS = "127.0.0.1"
@@ -110,7 +110,6 @@ class QemuMachine(Kept):
     def __init__(self, name: str, settings: Settings, observer: Observer, needs: tuple[str, ...] = ()) -> None:
         """needs: the tools that a suite or runtime asks for, see labkit.bootstrap."""
         super().__init__(name, settings, observer)
-        self._images = Images(settings, observer)
         self._needs = needs
 
     # -- what there is ------------------------------------------------------------------------------------------
@@ -161,12 +160,12 @@ class QemuMachine(Kept):
         return Endpoint(_ADDRESS, record.port, "root", key, self.folder / "known_hosts")
 
     def connect(self, deadline: Deadline) -> Remote:
-        remote: Remote = _ssh().Remote(self.endpoint(), deadline)
+        remote: Remote = late.module("ssh").Remote(self.endpoint(), deadline)
         return remote
 
     def _login(self, record: Record, deadline: Deadline) -> None:
         """See a command run over SSH."""
-        with _ssh().Remote(self._endpoint(record), deadline) as remote:
+        with late.module("ssh").Remote(self._endpoint(record), deadline) as remote:
             remote.run(["true"], timeout=max(1.0, deadline.left))
 
     # -- what can be done ---------------------------------------------------------------------------------------
@@ -177,7 +176,9 @@ class QemuMachine(Kept):
         wanted = self._settings.machine
         accelerator = choose(wanted.accelerator, self._settings.home)
         hardware = here(accelerator, wanted.cpus, wanted.memory)
-        image = self._images.ensure(recipe(platform, release, self._settings, self._needs), hardware)
+        building = late.module("building")
+        recipe = building.recipe(platform, release, self._settings, self._needs)
+        image = building.Builder(self._settings, self._observer).ensure(recipe, hardware)
         live = self._live(image, hardware)
         require_space(self._settings.home, _SPACE_MACHINE)
         make_folder(self.folder)
@@ -222,15 +223,15 @@ class QemuMachine(Kept):
         deadline = Deadline.after(self._settings.limits.boot)
         self._end(keep_state=True)
         asleep = state.exists()
-        with self._qemu(hardware, image.boot, disk, record.port, restore=asleep) as monitor:
+        with self._qemu(hardware, image.boot, disk, record.port, state if asleep else None) as monitor:
             if asleep:
-                incoming(monitor, state, deadline)
+                loaded(monitor, deadline)
                 state.unlink()  # the disk goes on from here: this memory would fit it never again
             self._go(monitor, record, deadline, known=asleep)
 
     def _wake(self) -> None:
         """Let a guest go on that stands still because a `halt` was broken off."""
-        with Monitor(self.folder, MONITOR, Deadline.after(10)) as monitor:
+        with late.module("qmp").Monitor(self.folder, MONITOR, Deadline.after(10)) as monitor:
             if monitor.execute("query-status")["status"] in ("paused", "postmigrate"):
                 (self.folder / _STATE).unlink(missing_ok=True)
                 monitor.execute("cont")
@@ -239,7 +240,7 @@ class QemuMachine(Kept):
         """Write the machine's whole state to disk and end its process; `start` goes on from there."""
         part = self.folder / f"{_STATE}.part"
         with (
-            Monitor(self.folder, MONITOR, Deadline.after(10)) as monitor,
+            late.module("qmp").Monitor(self.folder, MONITOR, Deadline.after(10)) as monitor,
             Agent(self.folder) as agent,
             disk_errors(self.folder),
         ):
@@ -258,10 +259,10 @@ class QemuMachine(Kept):
         record = self.record()
         if record is None or not record.ready:
             raise MachineError(f"machine {self.name} does not exist", hint="./lab up")
-        image = self._images.get(record.image)
+        image = images.find(self._settings.home, record.image)
         if image is None:
             raise MachineError(
-                f"the image {record.image} of machine {self.name} is not in {self._images.folder} any more",
+                f"the image {record.image} of machine {self.name} is gone from {images.folder(self._settings.home)}",
                 hint="./lab destroy the machine and ./lab up again",
             )
         return record, image, here(record.accelerator, record.cpus, record.memory_mib)
@@ -279,8 +280,8 @@ class QemuMachine(Kept):
         (self.folder / _STATE).unlink(missing_ok=True)
         overlay(live / "disk.qcow2", disk)
         deadline = Deadline.after(self._settings.limits.boot)
-        with self._qemu(hardware, image.boot, disk, record.port, restore=True) as monitor:
-            incoming(monitor, live / _STATE, deadline)
+        with self._qemu(hardware, image.boot, disk, record.port, live / _STATE) as monitor:
+            loaded(monitor, deadline)
             self._go(monitor, record, deadline, known=False)
 
     def _go(self, monitor: Monitor, record: Record, deadline: Deadline, *, known: bool) -> None:
@@ -290,7 +291,6 @@ class QemuMachine(Kept):
             port = monitor.forwarded_port()
             now, entropy = time.time(), secrets.token_hex(64)
             agent.send(identity.wake_script(now=now, entropy=entropy) if known else self._introduction(record))
-            _ssh()  # while the guest is at it
             answered(agent, self.folder, deadline, "take its identity")
         write_atomic(
             self.folder / "known_hosts", identity.known_hosts_line(_ADDRESS, port, record.identity), mode=0o600
@@ -306,16 +306,17 @@ class QemuMachine(Kept):
         boot: Boot,
         disk: Path,
         port: int,
-        *,
-        restore: bool,
+        state: Path | None,
     ) -> Iterator[Monitor]:
         """A QEMU started in the machine's folder, and its monitor; ended again if the block does not succeed."""
         wanted = self._settings.machine.ssh_port
         ports = [wanted] if wanted else ([port, 0] if port and _free(port) else [0])
         for attempt in ports:
-            words = argv(hardware, boot, disk, port=attempt, uuid=str(uuid.uuid4()), restore=restore)
+            words = argv(hardware, boot, disk, port=attempt, uuid=str(uuid.uuid4()))
             try:
-                monitor = launch(self.folder, words)
+                child = start(self.folder, words, state)
+                late.module("ssh")  # while QEMU is at it
+                monitor = connect(self.folder, child)
                 break
             except PortTaken:
                 if attempt == ports[-1]:
@@ -327,7 +328,7 @@ class QemuMachine(Kept):
             with monitor:
                 yield monitor
         except MonitorGone as error:
-            said = (self.folder / "qemu.log").read_text(errors="replace").strip()
+            said = (self.folder / LOG).read_text(errors="replace").strip()
             raise MachineError(
                 error.message, hint=printable(said, newlines=True) or console_end(self.folder)
             ) from error
@@ -369,11 +370,6 @@ class QemuMachine(Kept):
         return final
 
 
-def _ssh() -> ModuleType:
-    """labkit.ssh, loaded when it is first needed: that takes as long as a quarter of a restore."""
-    return importlib.import_module("labkit.ssh")
-
-
 def make_live(folder: Path, image: Image, hardware: Hardware, deadline: Deadline, observer: Observer) -> None:
     """Boot image in folder and leave disk.qcow2 and state there; what stood in folder goes."""
     process.end_owned(folder)
@@ -387,7 +383,6 @@ def make_live(folder: Path, image: Image, hardware: Hardware, deadline: Deadline
         disk,
         port=0,
         uuid=str(uuid.uuid4()),
-        restore=False,
     )
     # The guest's agent waits for the next line while its port is open, and looks only now and then once it is closed:
     # a state is saved with the port open, so that the restored agent listens at once.
