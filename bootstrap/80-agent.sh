@@ -1,7 +1,7 @@
 # purpose: let labkit give a restored machine its own identity over a virtio port, before SSH is used
 # inputs: none
 # check: test -x /usr/local/bin/labkit-agent
-# on: build cloud
+# on: build cloud cloud-box
 #
 # One line in: a base64 shell script, run as root. One line out: its exit status. Only the process that started
 # the machine can reach the port. busybox, where it is there, runs most commands without starting a program,

@@ -1,7 +1,7 @@
 # purpose: nothing that wakes up by itself during a run: no package timers, no disk maintenance
 # inputs: none
 # check: systemctl is-enabled apt-daily.timer | grep -q masked
-# on: build cloud box
+# on: build cloud box cloud-box
 # A reload for each would take seconds under emulation; the machine boots anew after this anyway.
 systemctl --no-reload mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
   e2scrub_reap.service fstrim.timer man-db.timer motd-news.timer unattended-upgrades.service dnf-makecache.timer \

@@ -51,6 +51,7 @@ class Kind(enum.StrEnum):
     BUILD = "build"  # the chroot of an image that labkit makes from packages
     CLOUD = "cloud"  # a cloud image at its first boot, to become an image of labkit's
     BOX = "box"  # the chroot of a Vagrant box that labkit makes from packages
+    CLOUD_BOX = "cloud-box"  # a cloud image at its first boot, to become a Vagrant box
     VAGRANT = "vagrant"  # a Vagrant box
     HOST = "host"  # any other machine: reached by SSH, or by hand
 
@@ -315,7 +316,7 @@ def _variables(platform: Platform, release: Release, kind: Kind, settings: Setti
         "LAB_FAMILY": platform.family,
         "LAB_MIRROR": "\n".join(mirror),
         # Empty: whoever called sudo, which only the machine knows.
-        "LAB_USER": "vagrant" if kind is Kind.BOX else user.user if user else "",
+        "LAB_USER": "vagrant" if kind in (Kind.BOX, Kind.CLOUD_BOX) else user.user if user else "",
     }
 
 

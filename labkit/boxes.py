@@ -79,11 +79,11 @@ def ensure(platform: Platform, release: Release, settings: Settings, observer: O
             on = hardware.here(choose(machine.accelerator, settings.home), machine.cpus, machine.memory)
             image = Builder(settings, observer).ensure(wanted, on)
             observer.step(f"packing {wanted.title} as a box")
-            _package(image, target, wanted.disk_mib)
+            _package(image, target)
     return target
 
 
-def _package(image: Image, target: Path, disk_mib: int) -> None:
+def _package(image: Image, target: Path) -> None:
     folder = target.parent / f"{target.name}.making"
     shutil.rmtree(folder, ignore_errors=True)  # a killed labkit's
     make_folder(folder)
@@ -92,7 +92,9 @@ def _package(image: Image, target: Path, disk_mib: int) -> None:
         process.run(
             ["qemu-img", "convert", "-O", "qcow2", image.folder / "disk.qcow2", folder / "box.img"], timeout=600
         )
-        about = {"provider": "libvirt", "format": "qcow2", "virtual_size": -(-disk_mib // 1024)}
+        told = process.run(["qemu-img", "info", "--output=json", folder / "box.img"], timeout=60).stdout
+        size = -(-json.loads(told)["virtual-size"] // (1 << 30))
+        about = {"provider": "libvirt", "format": "qcow2", "virtual_size": size}
         write_atomic(folder / "metadata.json", json.dumps(about))
         write_atomic(folder / "Vagrantfile", _VAGRANTFILE)
         # Vagrant unpacks it at each `box add`; more than the fastest compression costs more than it saves.

@@ -36,6 +36,17 @@ if TYPE_CHECKING:
     from labkit.download import Digest
 
 _FORMAT = 1  # to be raised when build() makes another image of the same recipe
+# The end of a cloud image's first boot. Made earlier, the file would keep the rest of cloud-init's own units from
+# starting in it. A box forgets who it was: each machine made of it is a new one.
+_WAIT = "cloud-init status --wait >/dev/null\n"
+_SETTLED = "touch /etc/cloud/cloud-init.disabled\n"
+_FORGET = """set -e
+cloud-init clean --logs
+systemctl --no-reload disable labkit-agent.service
+rm -rf /etc/systemd/system/labkit-agent.service /usr/local/bin/labkit-agent /usr/local/lib/labkit
+rm -f /etc/ssh/ssh_host_* /var/log/labkit-bootstrap.log
+: >/etc/machine-id
+"""
 _SPACE_BUILD = 2048  # MiB, with the root file system once as tar, once unpacked and twice as a disk
 
 
@@ -46,8 +57,9 @@ class Recipe:
     platform: str
     release: str
     title: str
-    source: str  # build or cloud
+    source: Kind
     bootstrap: str
+    steps: tuple[str, ...]
     disk_mib: int
     suite: str | None = None
     packages: tuple[str, ...] = ()
@@ -73,10 +85,10 @@ def recipe(
     Raises UsageError where the wished source does not exist.
     """
     wished = settings.image if settings.image != "auto" else ("build" if release.build else "cloud")
-    source = "box" if box else wished
+    source = {"build": Kind.BOX, "cloud": Kind.CLOUD_BOX}[wished] if box else Kind(wished)
     common = (platform.name, release.name, f"{platform.title} {release.name}", source)
-    plan = bootstrap.prepare(platform, release, Kind(source), settings, needs)
-    if source in ("build", "box"):
+    plan = bootstrap.prepare(platform, release, source, settings, needs)
+    if source in (Kind.BUILD, Kind.BOX):
         if release.build is None:
             raise UsageError(
                 f"{common[2]} cannot be built from packages here", hint="use its cloud image: image = cloud"
@@ -85,6 +97,7 @@ def recipe(
         return Recipe(
             *common,
             plan.script,
+            plan.steps,
             settings.machine.disk,
             suite=made.suite,
             packages=tuple(made.packages),
@@ -95,7 +108,9 @@ def recipe(
     if cloud is None:
         raise UsageError(f"{common[2]} has no cloud image in its platform.toml", hint="use image = build")
     digest = late.module("download").expected(cloud)
-    return Recipe(*common, plan.script, settings.machine.disk, url=cloud.url, digest=digest, uploads=plan.uploads)
+    return Recipe(
+        *common, plan.script, plan.steps, settings.machine.disk, url=cloud.url, digest=digest, uploads=plan.uploads
+    )
 
 
 class Builder:
@@ -218,9 +233,8 @@ class Builder:
         def boot() -> None:
             _plain_disk(base, disk, wanted.disk_mib)
             with ended(making), launch(making, words) as monitor, Agent(making) as agent:
-                # Made earlier, this file would keep the rest of cloud-init's own units from starting in this boot.
-                script = "cloud-init status --wait >/dev/null; touch /etc/cloud/cloud-init.disabled && sync"
-                boot_and_run(agent, making, monitor, script, deadline, self._observer)
+                script = _FORGET if wanted.source is Kind.CLOUD_BOX else _SETTLED
+                boot_and_run(agent, making, monitor, f"{_WAIT}{script}sync\n", deadline, self._observer)
                 monitor.execute("system_powerdown")
                 if not deadline.poll(lambda: not process.owned(making), every=0.05):
                     raise ImageError(f"{wanted.title} does not shut down after its first boot")

@@ -53,7 +53,7 @@ def render(settings: Settings, out: Path) -> list[Path]:
 def package(settings: Settings, observer: Observer, out: Path) -> Path:
     """Make a Vagrant box for libvirt of the release's golden image, bootstrap and all; its path in the folder out."""
     platform, release = lab.chosen(settings)
-    doctor.ensure(settings, (*lab.QEMU_TOOLS, *lab.BUILD_TOOLS), observer)
+    doctor.ensure(settings, lab.image_tools(settings, release), observer)
     made = boxes.ensure(platform, release, settings, observer)
     target = make_folder(out) / f"{platform.name}-{release.name}.box"
     with disk_errors(out):

@@ -20,6 +20,7 @@ class Image:
     release: str
     title: str
     boot: Boot
+    steps: tuple[str, ...]  # of the bootstrap
 
 
 def folder(home: Path) -> Path:
@@ -35,4 +36,4 @@ def find(home: Path, key: str) -> Image | None:
     except (OSError, ValueError):
         return None
     boot = Boot(at / "kernel", at / "initrd") if (at / "kernel").exists() else Boot()
-    return Image(key, at, made["platform"], made["release"], made["title"], boot)
+    return Image(key, at, made["platform"], made["release"], made["title"], boot, tuple(made.get("steps", ())))

@@ -18,8 +18,8 @@ from labkit.machines import Machine, MachineInfo, State, providers
 from labkit.observer import Observer, Silent
 from labkit.platforms import Platform, Release
 
-QEMU_TOOLS = ("qemu-system-x86_64", "qemu-img")
-BUILD_TOOLS = ("mmdebstrap", "mkfs.ext4")
+_QEMU_TOOLS = ("qemu-system-x86_64", "qemu-img")
+_BUILD_TOOLS = ("mmdebstrap", "mkfs.ext4")
 
 
 def up(settings: Settings, observer: Observer) -> MachineInfo:
@@ -89,8 +89,7 @@ def bring_up(
     state = info.state
     if state in (State.ABSENT, State.INTERRUPTED, State.LOST):
         if info.provider == "qemu":
-            tools = BUILD_TOOLS if release.build and settings.image != "cloud" else ()
-            late.module("doctor").ensure(settings, (*QEMU_TOOLS, *tools), observer)
+            late.module("doctor").ensure(settings, image_tools(settings, release), observer)
         if state is State.INTERRUPTED:
             observer.step(f"clearing what an interrupted command left of {machine.name}")
         elif state is State.LOST:
@@ -109,6 +108,11 @@ def bring_up(
 
 def _timed(machine: Machine, started: float) -> MachineInfo:
     return dataclasses.replace(machine.status(), seconds=round(time.monotonic() - started, 3))
+
+
+def image_tools(settings: Settings, release: Release) -> tuple[str, ...]:
+    """The host's programs that the golden image of the release takes."""
+    return (*_QEMU_TOOLS, *(_BUILD_TOOLS if release.build and settings.image != "cloud" else ()))
 
 
 def chosen(settings: Settings) -> tuple[Platform, Release]:

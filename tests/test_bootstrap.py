@@ -98,6 +98,9 @@ def test_an_image_has_nothing_that_is_not_asked_for(tmp_path: Path) -> None:
     always = ("packages", "agent", "sshd", "quiet", "own-image", "labels")
     assert plan(settings(tmp_path), Kind.BUILD).steps == always
     assert plan(settings(tmp_path), Kind.CLOUD).steps == tuple(name for name in always if name != "own-image")
+    assert plan(settings(tmp_path), Kind.BOX).steps == ("packages", "quiet", "own-image", "box", "loader")
+    boxed = ("packages", "agent", "quiet", "box", "cloud-init", "labels")
+    assert plan(settings(tmp_path), Kind.CLOUD_BOX).steps == boxed
     assert plan(settings(tmp_path, tools=["jq"])).steps == ("packages", "jq", *always[1:])
     assert plan(settings(tmp_path, runc="package")).steps == ("packages", "runc", *always[1:])
 

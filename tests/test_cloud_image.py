@@ -8,13 +8,22 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
+import json
 import shutil
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from labkit import process
+from labkit.deadline import Deadline
+from labkit.endpoint import Endpoint
+from labkit.machines import hardware
+from labkit.machines.hardware import Boot
+from labkit.machines.launch import ended, launch
+from labkit.ssh import Remote
 from tests import cloud_image
 from tests.conftest import Lab, make_lab
 
@@ -91,6 +100,32 @@ def test_a_second_machine_is_a_restore(lab: Lab) -> None:
     lab.run("destroy", "--machine", "second")
     assert lab.json("destroy", "--platform", "good") == ["good-13"]
     assert lab.processes() == []
+
+
+def test_it_becomes_a_box_whose_machines_are_new(lab: Lab, tmp_path: Path) -> None:
+    """Booted as Vagrant's providers boot it: without a seed, on other hardware, with the key that everybody has."""
+    lab.run("package", "--platform", "good", "--out", str(tmp_path), timeout=2 * LIMIT)
+    process.run(["tar", "-C", tmp_path, "-xf", tmp_path / "good-13.box"], timeout=300)
+    about = json.loads((tmp_path / "metadata.json").read_text())
+    assert (about["provider"], about["format"]) == ("libvirt", "qcow2")
+    [key] = Path("/usr/share").glob("rubygems-integration/all/gems/vagrant-*/keys/vagrant")
+    mine = tmp_path / "key"
+    mine.write_bytes(key.read_bytes())
+    mine.chmod(0o600)
+    words = hardware.argv(hardware.here("tcg", 2, 1024), Boot(), tmp_path / "box.img", port=0, uuid=str(uuid.uuid4()))
+    patience = Deadline.after(LIMIT)
+    with ended(tmp_path), launch(tmp_path, words) as monitor:
+        monitor.execute("cont")
+        port, known = monitor.forwarded_port(), tmp_path / "known_hosts"
+        scan = ["ssh-keyscan", "-T", "20", "-t", "ed25519", "-p", str(port), "127.0.0.1"]
+        assert patience.poll(lambda: known.write_text(process.run(scan, timeout=60, check=False).stdout) > 0, every=1)
+        with Remote(Endpoint("127.0.0.1", port, "vagrant", mine, known), patience) as machine:
+            machine.run(["cloud-init", "status", "--wait"], timeout=LIMIT)
+            script = "id -un; test -s /etc/machine-id; echo $?; command -v runc; ls /usr/local/bin /var/lib/labkit"
+            said = machine.run(["sh", "-c", script], timeout=60).stdout.split()
+    assert said[:3] == ["root", "0", "/usr/sbin/runc"]
+    assert "labkit-agent" not in said
+    assert "bootstrap.tsv" in said
 
 
 def test_a_bootstrap_that_fails_is_told_at_once_and_leaves_no_image(lab: Lab) -> None:

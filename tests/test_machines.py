@@ -138,6 +138,13 @@ def test_a_runtime_that_cannot_run_is_wrong_usage(lab: Lab, runtime: str, said: 
     assert sorted((lab.cwd / "reports").iterdir()) == before
 
 
+def test_a_machine_that_lacks_the_tools_of_a_suite_says_which(lab: Lab) -> None:
+    lab.run("up")
+    done = lab.run("test", "--suite", "validation", status=2)
+    assert "machine debian-13 lacks runtime-tools; ./lab destroy it" in done.stderr
+    assert "tree" in done.stderr
+
+
 def test_reset_forgets_and_keeps_the_identity(lab: Lab) -> None:
     before = lab.guest("cat /etc/ssh/ssh_host_ed25519_key.pub; cat /etc/machine-id; hostname")
     port = lab.json("status")[0]["port"]

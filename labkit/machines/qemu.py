@@ -199,6 +199,9 @@ class QemuMachine(Kept):
             return f"is {record.platform} {record.release}"
         if (record.cpus, record.memory_mib) != (wanted.cpus, wanted.memory):
             return f"has {record.cpus} CPUs and {record.memory_mib} MiB of memory"
+        image = images.find(self._settings.home, record.image)
+        if image and (missing := [need for need in self._needs if need not in image.steps]):
+            return f"lacks {', '.join(missing)}"
         return None
 
     def update(self, platform: Platform, release: Release) -> None:

@@ -1,7 +1,7 @@
-# purpose: what Vagrant wants of a box: its user, its public key, names from DHCP, host keys made at the first boot, GRUB
+# purpose: what Vagrant wants of a box: its user, its public key, host keys made at the first boot
 # inputs: none
-# check: test -s /home/vagrant/.ssh/authorized_keys && test -s /boot/core.img
-# on: box
+# check: test -s /home/vagrant/.ssh/authorized_keys
+# on: box cloud-box
 #
 # The key is Vagrant's well-known one (keys/vagrant.pub of its source); `vagrant up` replaces it by a new one.
 id -u vagrant >/dev/null 2>&1 || useradd --create-home --shell /bin/bash vagrant
@@ -21,13 +21,3 @@ mkdir -p /etc/systemd/system/ssh.service.d /etc/ssh/sshd_config.d
 printf '[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n' \
   >/etc/systemd/system/ssh.service.d/labkit.conf
 printf 'UseDNS no\nPasswordAuthentication no\n' >/etc/ssh/sshd_config.d/00-labkit.conf
-
-install_packages systemd-resolved grub-common grub-pc-bin
-cat >/boot/grub.cfg <<'CONF'
-set root=(hd0,msdos1)
-linux /vmlinuz root=/dev/vda1 rw console=tty0 console=ttyS0 net.ifnames=0 quiet
-initrd /initrd.img
-boot
-CONF
-grub-mkimage -O i386-pc -o /boot/core.img -c /boot/grub.cfg -p /boot/grub biosdisk part_msdos ext2 linux
-cp /usr/lib/grub/i386-pc/boot.img /boot/

@@ -1,0 +1,7 @@
+# purpose: cloud-init takes each machine made of a box for a new one, with nobody to ask: it gives it network and host keys
+# inputs: none
+# check: test -s /etc/cloud/cloud.cfg.d/99-labkit.cfg
+# on: cloud-box
+#
+# https://docs.cloud-init.io/en/latest/reference/datasources/fallback.html
+echo 'datasource_list: [None]' >/etc/cloud/cloud.cfg.d/99-labkit.cfg
