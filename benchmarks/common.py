@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,13 @@ class Lab:
             raise SystemExit(f"labkit {' '.join(words)}: {done.returncode}\n{done.stderr}")
         return done
 
+    def peak_mib(self, *words: str) -> float:
+        """The largest memory that the command, or one of the programs it waited for, had at a time."""
+        env = {**os.environ, "LABKIT_HOME": str(self.home)}
+        argv = [*self.within, sys.executable, "-m", "labkit", *words]
+        child = subprocess.Popen(argv, cwd=self.cwd, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return os.wait4(child.pid, 0)[2].ru_maxrss / 1024
+
 
 @contextlib.contextmanager
 def lab(within: tuple[str, ...] = ()) -> Iterator[Lab]:
@@ -48,11 +54,6 @@ def timed(work: Callable[[], object]) -> float:
     started = time.monotonic()
     work()
     return time.monotonic() - started
-
-
-def peak_memory_mib() -> float:
-    """Of the largest child that has ended so far."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
 def told(name: str, floors: list[float], ours: list[float], reach: str) -> None:

@@ -1,0 +1,93 @@
+"""The validation suite in a real machine, its programs replaced by shell scripts: recorded ones, and hostile ones."""
+
+from __future__ import annotations
+
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from labkit.deadline import Deadline
+from labkit.endpoint import Endpoint
+from labkit.ssh import Remote
+from tests import replay
+from tests.conftest import Lab
+
+pytestmark = pytest.mark.machine
+
+SCALE = 0.05  # of the recorded seconds
+PLACE = "/opt/labkit/src/runtime-tools"
+SPOIL = "linux_ns_itype"  # a run of it ends with a reset
+
+Build = Callable[[Path], Path]
+
+
+def put(lab: Lab, tree: Path) -> None:
+    """Bring a tree to where the bootstrap builds the real one."""
+    archive = tree.parent / f"{tree.name}.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(tree, ".")
+    [info] = [found for found in lab.json("status") if found["name"] == "debian-13"]
+    known = lab.home / "machines" / "debian-13" / "known_hosts"
+    endpoint = Endpoint(info["address"], info["port"], info["user"], lab.home / "keys" / "id_ed25519", known)
+    with Remote(endpoint, Deadline.after(60)) as remote:
+        remote.upload(archive, "/root/tree.tar")
+    lab.guest(f"rm -rf {PLACE}; mkdir -p {PLACE} && tar -C {PLACE} -xf /root/tree.tar")
+
+
+def identities(results: dict[str, object]) -> Counter[tuple[str, ...]]:
+    entries = results["results"]
+    assert isinstance(entries, list)
+    return Counter((one["program"], one["description"], one["reference"], one["verdict"]) for one in entries)
+
+
+def test_a_recorded_run_gets_the_verdicts_of_the_recording(lab: Lab, tmp_path: Path) -> None:
+    lab.run("up")
+    put(lab, replay.replayed(tmp_path / "tree", replay.V1, SCALE))
+    done = lab.run("test", "--suite", "validation", "--runtime", "runc", "--no-policy", status=1, timeout=900)
+    assert "machine debian-13 lacks runtime-tools" in done.stderr
+    assert "resetting debian-13: validation leaves it in disorder" in done.stderr
+    ran = lab.results()
+    assert ran["run"]["complete"] is True
+    assert ran["machine"]["cgroup"] == "v2"
+    counts = lab.json("judge", str(replay.V1), "--no-policy", status=1)
+    assert lab.json("judge", ran["run"]["id"], "--no-policy", status=1) == counts
+    assert identities(ran) == identities(lab.results())
+    assert lab.guest(f"test -e {PLACE} || echo gone") == "gone\n"
+
+
+def test_hostile_programs_leave_the_machine_as_it_was(lab: Lab, tmp_path: Path) -> None:
+    names = sorted({row["program"] for row in replay.summary(replay.V1)} - {SPOIL})
+    hostile = dict(zip(names, replay.HOSTILE, strict=False))
+    tree = replay.make_tree(tmp_path / "tree")
+    for name, what in hostile.items():
+        replay.add(tree, name, replay.HOSTILE[what])
+    lab.run("up")
+    put(lab, tree)
+    look = (
+        "cut -d' ' -f5 /proc/self/mountinfo | sort; ls -d /sys/fs/cgroup/*/ /sys/fs/cgroup/labkit*; ls -A /tmp;"
+        f" pgrep -f '^{replay.NAP}'; true"
+    )
+    before = lab.guest(look)
+    words = ["--suite", "validation", "--only", ",".join(hostile), "--limit", "6"]
+    lab.run("test", *words, status=1, timeout=300)
+    assert lab.guest(look) == before
+    ended = lab.json("judge", "latest", status=1)["programs_by_verdict"]
+    assert {hostile[name]: verdict for verdict, found in ended.items() for name in found} == {}
+
+
+def test_a_program_that_cuts_the_connection_leaves_what_was_there(lab: Lab, tmp_path: Path) -> None:
+    tree = replay.make_tree(tmp_path / "tree")
+    replay.add(tree, "hostname", "echo TAP version 13; echo 1..1; echo ok 1")
+    replay.add(tree, "pidfile", f"sleep 5; ip link set eth0 down; {replay.NAP}")
+    lab.run("up")
+    put(lab, tree)
+    try:
+        done = lab.run("test", "--suite", "validation", "--only", "hostname,pidfile", status=4, timeout=300)
+    finally:
+        lab.run("reset")
+    assert "has not answered" in done.stderr
+    [one] = [entry for entry in lab.results()["results"] if entry["program"] == "hostname"]
+    assert one["verdict"] == "pass"
