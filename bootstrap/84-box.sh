@@ -4,6 +4,7 @@
 # on: box cloud-box
 #
 # The key is Vagrant's well-known one (keys/vagrant.pub of its source); `vagrant up` replaces it by a new one.
+have sudo || install_packages sudo
 id -u vagrant >/dev/null 2>&1 || useradd --create-home --shell /bin/bash vagrant
 usermod -p '*' vagrant
 install -d -m 700 -o vagrant -g vagrant /home/vagrant/.ssh

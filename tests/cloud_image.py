@@ -12,7 +12,7 @@ from labkit import grub, process
 
 _PACKAGES = (
     "linux-image-cloud-amd64", "systemd-sysv", "udev", "dbus", "openssh-server", "cloud-init", "grub-common",
-    "grub-pc-bin", "runc", "crun", "iproute2", "kmod",
+    "grub-pc-bin", "runc", "crun", "iproute2", "kmod", "sudo",
 )  # fmt: skip
 _MIB = 1200
 

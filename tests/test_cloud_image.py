@@ -22,7 +22,7 @@ from labkit.deadline import Deadline
 from labkit.endpoint import Endpoint
 from labkit.machines import hardware
 from labkit.machines.hardware import Boot
-from labkit.machines.launch import ended, launch
+from labkit.machines.launch import connect, ended, start
 from labkit.ssh import Remote
 from tests import cloud_image
 from tests.conftest import Lab, make_lab
@@ -114,7 +114,8 @@ def test_it_becomes_a_box_whose_machines_are_new(lab: Lab, tmp_path: Path) -> No
     mine.chmod(0o600)
     words = hardware.argv(hardware.here("tcg", 2, 1024), Boot(), tmp_path / "box.img", port=0, uuid=str(uuid.uuid4()))
     patience = Deadline.after(LIMIT)
-    with ended(tmp_path), launch(tmp_path, words) as monitor:
+    child = start(tmp_path, words)
+    with ended(tmp_path), connect(tmp_path, child) as monitor:
         monitor.execute("cont")
         port, known = monitor.forwarded_port(), tmp_path / "known_hosts"
         scan = ["ssh-keyscan", "-T", "20", "-t", "ed25519", "-p", str(port), "127.0.0.1"]
@@ -123,6 +124,7 @@ def test_it_becomes_a_box_whose_machines_are_new(lab: Lab, tmp_path: Path) -> No
             machine.run(["cloud-init", "status", "--wait"], timeout=LIMIT)
             script = "id -un; test -s /etc/machine-id; echo $?; command -v runc; ls /usr/local/bin /var/lib/labkit"
             said = machine.run(["sh", "-c", script], timeout=60).stdout.split()
+    child.wait(60)
     assert said[:3] == ["root", "0", "/usr/sbin/runc"]
     assert "labkit-agent" not in said
     assert "bootstrap.tsv" in said
