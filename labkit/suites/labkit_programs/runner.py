@@ -133,7 +133,10 @@ class Runner:
                 while turn:
                     self._start(turn)
                     turn = self._schedule.take()
-                self._turn()
+                # What is written to stdout takes note of signals too, that of a child's end among them: nothing may wait
+                # for one before a whole pass has found nobody ended.
+                if not self._reap():
+                    self._turn()
         finally:
             self._end_all()
 
@@ -165,12 +168,18 @@ class Runner:
                     raise Interrupted(signal.SIGPIPE)
             elif not self._read(jobs[fd], fd):
                 self._poll.unregister(fd)
+
+    def _reap(self) -> bool:
+        """Tell of the jobs that have ended, and end those that are overdue; whether one had ended."""
+        found = False
         for job in list(self._jobs.values()):
             if os.waitpid(job.box.guard, os.WNOHANG)[0]:
                 self._ended(job)
+                found = True
             elif time.monotonic() >= job.deadline and not job.overdue:
                 job.overdue = True
                 os.close(job.box.lifeline)
+        return found
 
     def _read(self, job: _Job, fd: int) -> bool:
         """Pass on one piece; False at the stream's end or when nothing is there."""
