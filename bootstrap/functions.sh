@@ -78,10 +78,15 @@ packages() {
   fi
 }
 
-# Lists of packages are read once in a run, and anew after a failure. What a killed run left half installed is finished.
+# Lists of packages are read once in a run, and anew after a failure. What a killed run left half installed is finished;
+# what it had not unpacked yet may be needed for that.
 refresh_packages() {
   if test "$LAB_FAMILY" = debian && ! test -e "$state/fresh"; then
-    dpkg --force-confdef --force-confold --configure -a && packages update && : >"$state/fresh"
+    if dpkg --force-confdef --force-confold --configure -a; then
+      packages update
+    else
+      packages update && packages --fix-broken install
+    fi && : >"$state/fresh"
   fi
 }
 

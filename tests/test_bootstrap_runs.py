@@ -243,6 +243,16 @@ def test_a_run_that_is_killed_in_every_step_ends_in_the_same_state(
     assert {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)} == set()
 
 
+def test_a_package_whose_dependencies_were_not_unpacked_yet_is_finished(
+    base: Path, sources: Sources, tmp_path: Path
+) -> None:
+    half = Box(Chroot(chroot.unpack(base, tmp_path / "half")))
+    half.sh("cd /root && apt-get -q update && apt-get -q download pkg-config && dpkg --unpack pkg-config_*.deb")
+    done = half.bootstrap(sources.plan(tools=["jq"]))
+    assert done.status == 0, done.errors
+    assert half.sh("dpkg --audit; pkg-config --version && jq -n 1")[-1] == "1"
+
+
 def test_two_at_once_wait_for_each_other(plain: Box, sources: Sources) -> None:
     """The second finds all done, and not half a step."""
     plan = sources.plan()

@@ -133,8 +133,8 @@ class Runner:
                 while turn:
                     self._start(turn)
                     turn = self._schedule.take()
-                # What is written to stdout takes note of signals too, that of a child's end among them: nothing may wait
-                # for one before a whole pass has found nobody ended.
+                # Writing to stdout takes note of signals too, that of an end among them: no waiting for one before
+                # a whole pass has found nobody ended.
                 if not self._reap():
                     self._turn()
         finally:
