@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import fcntl
 import json
 import os
 import re
@@ -393,6 +394,25 @@ def test_each_attempt_is_told(driver: Driver, tree: Path) -> None:
     ends = [(event["program"], event["attempt"]) for event in ran.events if event["type"] == "end"]
     assert sorted(ends) == [(name, attempt) for name in ("hooks", "hostname") for attempt in (1, 2, 3)]
     assert ran.bytes("hooks") == b"1..0\n" * 3
+
+
+@pytest.mark.host_runtime
+def test_an_end_is_not_missed_while_the_reader_holds_another_up(driver: Driver, tree: Path) -> None:
+    first, second = sorted({"hooks", "hostname"}, key=lambda name: -SECONDS[name])
+    for name, script in ((first, "exec >&- 2>&-; sleep 1.5"), (second, "sleep 0.3; echo x; sleep 0.3")):
+        (tree / "validation" / name / f"{name}.t").write_text(f"#!/bin/sh\n{script}\n")
+    process = driver.start(tree, "--jobs", "2")
+    assert process.stdout is not None
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)  # what is not read yet leaves no room for more
+    out = b""
+    while out.count(b'"start"') < 2:
+        out += os.read(process.stdout.fileno(), 4096)
+    time.sleep(2.5)  # x is there, then second's end waits for room, and meanwhile first ends
+    out += process.communicate(timeout=20)[0]
+    assert [event["program"] for event in map(json.loads, out.splitlines()) if event["type"] == "end"] == [
+        second,
+        first,
+    ]
 
 
 def hostile(driver: Driver, tree: Path, *names: str, limit: str = "2") -> Ran:
