@@ -13,7 +13,12 @@ from filelock import FileLock, Timeout
 
 from labkit.errors import HostError, InfrastructureError
 
-_ELSEWHERE = "choose other folders with `home` and `reports` in labkit.toml, or LABKIT_HOME and LABKIT_REPORTS"
+_ELSEWHERE = "choose other folders with `home` and `reports` in labkit.toml, LABKIT_HOME and LABKIT_REPORTS, or --out"
+
+_REFUSALS = {
+    errno.EACCES, errno.EEXIST, errno.EFBIG, errno.EIO, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
+    errno.EPERM, errno.EROFS,
+}  # fmt: skip
 
 
 def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
@@ -44,7 +49,7 @@ def disk_errors(where: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(where) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EFBIG):
+        if error.errno in _REFUSALS:
             raise HostError(
                 f"cannot write in {where}: {error.strerror}",
                 hint=_ELSEWHERE,

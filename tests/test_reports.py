@@ -278,10 +278,11 @@ def test_a_write_that_dies_half_way_leaves_the_earlier_file(tmp_path: Path) -> N
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("results.json", "earlier")]
 
 
-def test_a_folder_that_cannot_be_is_a_host_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["file/run-1", "/proc/run-1", "r" * 300])
+def test_a_folder_that_cannot_be_is_a_host_error(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError, match="cannot write in"):
-        files.write_all(a_run(FAILED), tmp_path / "file" / "run-1")
+        files.write_all(a_run(FAILED), tmp_path / place)
 
 
 def test_long_evidence_is_cut_in_html_and_kept_in_json() -> None:
