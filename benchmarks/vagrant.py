@@ -1,4 +1,4 @@
-"""The vagrant provider against bare Vagrant: `vagrant.py up|reset|again [--runs N]`. See README.md."""
+"""The vagrant provider against bare Vagrant: `vagrant.py up reset again [--runs N]`, one or several. See README.md."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Bare:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("up", "reset", "again"))
+    parser.add_argument("what", nargs="+", choices=("up", "reset", "again"))
     parser.add_argument("--runs", type=int, default=5)
     words = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="labkit-bench-") as scratch:
@@ -50,7 +50,8 @@ def main() -> None:
         with namespaces(Path(scratch) / "libvirt") as within, lab(within) as made:
             (made.cwd / "labkit.toml").write_text(CONFIG)
             made.run("up")
-            {"up": up, "reset": reset, "again": again}[words.what](made, words.runs)
+            for what in words.what:
+                {"up": up, "reset": reset, "again": again}[what](made, words.runs)
 
 
 def up(made: Lab, runs: int) -> None:
