@@ -21,7 +21,7 @@ from tests.chroot import Chroot, build, unpack
 
 TOOLS = ["toolchain", "libseccomp", "go", "runc", "runtime-tools", "image-tools"]
 BY_HAND = """set -e
-export DEBIAN_FRONTEND=noninteractive
+export DEBIAN_FRONTEND=noninteractive HOME=/root
 apt-get -q update
 apt-get -q -y --no-install-recommends install {packages}
 tar -C /opt -xf /sources/go
