@@ -40,7 +40,11 @@ make tool
 make -j "$(nproc)" runtimetest validation-executables
 cp oci-runtime-tool /usr/local/bin/
 get image-tools {image_tools}
-make tool
+# older than modules
+mkdir -p $GOPATH/src/github.com/opencontainers
+ln -s /opt/image-tools $GOPATH/src/github.com/opencontainers/image-tools
+cd $GOPATH/src/github.com/opencontainers/image-tools
+GO111MODULE=off GOFLAGS= make tool
 cp oci-image-tool /usr/local/bin/
 """
 
