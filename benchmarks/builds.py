@@ -33,7 +33,7 @@ get() {{
 }}
 git config --global safe.directory '*'
 get runc {runc}
-make {tags} runc
+make RUNC_BUILDTAGS=-libpathrs runc
 cp runc /usr/local/sbin/
 get runtime-tools {runtime_tools}
 make tool
@@ -78,7 +78,7 @@ def by_hand(words: argparse.Namespace, root: Path, folder: Path) -> Callable[[],
         mounts[Path(path)] = f"/sources/{name.replace('_', '-')}"
     (root / "sources").mkdir()
     shutil.copyfile(words.go, root / "sources/go")
-    script = BY_HAND.format(packages=" ".join(packages), tags="RUNC_BUILDTAGS=-libpathrs", **refs)
+    script = BY_HAND.format(packages=" ".join(packages), **refs)
     (root / "root/hand.sh").write_text(script)
     return lambda: checked(Chroot(root, mounts), "/root/hand.sh")
 

@@ -23,19 +23,21 @@ class Lab:
     within: tuple[str, ...] = ()  # what a command begins with, to run in other namespaces
 
     def run(self, *words: str, ok: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "LABKIT_HOME": str(self.home)}
-        argv = [*self.within, sys.executable, "-m", "labkit", *words]
-        done = subprocess.run(argv, cwd=self.cwd, env=env, text=True, capture_output=True)
-        if done.returncode not in ok:
-            raise SystemExit(f"labkit {' '.join(words)}: {done.returncode}\n{done.stderr}")
-        return done
+        child = self._start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, err = child.communicate()
+        if child.returncode not in ok:
+            raise SystemExit(f"labkit {' '.join(words)}: {child.returncode}\n{err}")
+        return subprocess.CompletedProcess(child.args, child.returncode, out, err)
 
     def peak_mib(self, *words: str) -> float:
         """The largest memory that the command, or one of the programs it waited for, had at a time."""
+        child = self._start(*words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return os.wait4(child.pid, 0)[2].ru_maxrss / 1024
+
+    def _start(self, *words: str, stdout: int, stderr: int) -> subprocess.Popen[str]:
         env = {**os.environ, "LABKIT_HOME": str(self.home)}
         argv = [*self.within, sys.executable, "-m", "labkit", *words]
-        child = subprocess.Popen(argv, cwd=self.cwd, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        return os.wait4(child.pid, 0)[2].ru_maxrss / 1024
+        return subprocess.Popen(argv, cwd=self.cwd, env=env, text=True, stdout=stdout, stderr=stderr)
 
 
 @contextlib.contextmanager

@@ -25,16 +25,12 @@ from labkit.machines.hardware import Boot
 from labkit.machines.launch import connect, ended, start
 from labkit.ssh import Remote
 from tests import cloud_image
+from tests.chroot import Quiet
 from tests.conftest import Lab, make_lab
 
 pytestmark = pytest.mark.machine
 
 LIMIT = 900  # seconds for a boot; a quiet machine needs a tenth of it
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +40,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     image = cloud_image.build(folder / "web")
     with image.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    handler = functools.partial(_Quiet, directory=str(image.parent))
+    handler = functools.partial(Quiet, directory=str(image.parent))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         for name, package in (("good", "busybox-static"), ("broken", "no-such-package")):
             platform = folder / "platforms" / name / "platform.toml"

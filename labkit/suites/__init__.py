@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from labkit import late
 from labkit.errors import UsageError
 from labkit.results import Reading, Result
 from labkit.words import unknown
@@ -88,7 +88,7 @@ def find(name: str) -> Suite:
     if name not in names():
         message, hint = unknown("suite", name, names())
         raise UsageError(message, hint=hint)
-    suite: Suite = importlib.import_module(f"{__name__}.{name}").SUITE
+    suite: Suite = late.module(f"suites.{name}").SUITE
     return suite
 
 
