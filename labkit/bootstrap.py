@@ -205,7 +205,7 @@ def steps(folder: Path | None = None) -> tuple[Step, ...]:
 
 def pack(tool: str, source: Source, folder: Path) -> Packed:
     """Return the local source as one file: a repository as a bundle in folder, a folder as a tar archive there, a file
-    as it is. UsageError where there is no such thing, or no such ref in it.
+    as it is. UsageError where there is no such thing, or no such ref in it, or git cannot read it all.
     """
     path = Path(source.where)
     if not path.exists():
@@ -214,7 +214,10 @@ def pack(tool: str, source: Source, folder: Path) -> Packed:
         commit = _commit(tool, source)
         bundle = folder / f"{tool}-{commit[:16]}.bundle"
         if not bundle.exists():
-            _make(bundle, lambda part: _git(path, "bundle", "create", "--quiet", part, "--all", "HEAD"))
+            try:
+                _make(bundle, lambda part: _git(path, "bundle", "create", "--quiet", part, "--all", "HEAD"))
+            except process.ProgramFailed as error:
+                raise UsageError(f"{tool} = {source}: git cannot bundle {path}", hint=error.hint) from error
         return Packed(bundle, bundle.name, commit, built=True)
     head = b""
     if path.is_file():

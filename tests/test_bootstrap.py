@@ -212,6 +212,15 @@ def test_a_local_repository_becomes_a_bundle_named_by_its_commit(tmp_path: Path,
         pack(tmp_path, f"{repository}#v9")
 
 
+def test_a_repository_that_lacks_something_is_told(tmp_path: Path, repository: Path) -> None:
+    blob = git(repository, "rev-parse", "v1.3.0^{tree}")
+    (repository / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    with pytest.raises(UsageError, match=f"git cannot bundle {repository}") as caught:
+        pack(tmp_path, f"{repository}#v1.3.0")
+    assert blob in str(caught.value.hint)
+    assert list((tmp_path / "sources").iterdir()) == []
+
+
 def test_a_folder_becomes_an_archive_named_by_its_content(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name / "sub").mkdir(parents=True)
