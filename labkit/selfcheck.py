@@ -12,7 +12,7 @@ from labkit.errors import UsageError
 
 _PYTEST = ("pytest", "-q")
 _FAST = (("ruff", "check", "."), ("mypy",), _PYTEST)
-_SLOW = ((*_PYTEST, "-m", "host_runtime"), (*_PYTEST, "-m", "machine"))
+_SLOW = tuple((*_PYTEST, "--durations=20", "-m", mark) for mark in ("host_runtime", "machine"))
 _BOUND = 7200.0  # seconds for one command; image builds and boots under emulation are slow
 
 
