@@ -17,7 +17,7 @@ _SCENARIOS = ("bundle_validate", "docker", "image_validate", "podman", "runtimet
 class Runtimetest(Validation):
     name = "runtimetest"
     title = "runtimetest in a bundle, in Docker and in podman, and the validation of bundle and image"
-    needs = ("runtime-tools", "image-tools", "docker", "podman")
+    needs = ("runtime-tools", "image-tools", "umoci", "docker", "podman")
 
     def argv(self, program: str, runtime: str, wish: Wish) -> list[str]:
         return [*super().argv(program, runtime, wish), "--set", "runtimetest"]
