@@ -23,7 +23,7 @@ class Lab:
     within: tuple[str, ...] = ()  # what a command begins with, to run in other namespaces
 
     def run(self, *words: str, ok: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
-        child = self._start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        child = self.start(*words)
         out, err = child.communicate()
         if child.returncode not in ok:
             raise SystemExit(f"labkit {' '.join(words)}: {child.returncode}\n{err}")
@@ -31,13 +31,13 @@ class Lab:
 
     def peak_mib(self, *words: str) -> float:
         """The largest memory that the command, or one of the programs it waited for, had at a time."""
-        child = self._start(*words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        child = self.start(*words, to=subprocess.DEVNULL)
         return os.wait4(child.pid, 0)[2].ru_maxrss / 1024
 
-    def _start(self, *words: str, stdout: int, stderr: int) -> subprocess.Popen[str]:
+    def start(self, *words: str, to: int = subprocess.PIPE) -> subprocess.Popen[str]:
         env = {**os.environ, "LABKIT_HOME": str(self.home)}
         argv = [*self.within, sys.executable, "-m", "labkit", *words]
-        return subprocess.Popen(argv, cwd=self.cwd, env=env, text=True, stdout=stdout, stderr=stderr)
+        return subprocess.Popen(argv, cwd=self.cwd, env=env, text=True, stdout=to, stderr=to)
 
 
 @contextlib.contextmanager

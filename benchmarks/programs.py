@@ -1,19 +1,24 @@
-"""The validation programs in a shell loop against labkit's driver: `programs.py [--tree DIR]`. See README.md."""
+"""The validation programs in a shell loop against labkit: `programs.py [--tree DIR]` on this host, or
+`programs.py --guest` in a machine. See README.md.
+"""
 
 from __future__ import annotations
 
 import argparse
 import base64
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
-from common import ROOT, timed, told
+from common import ROOT, Lab, lab, timed, told
 
 sys.path[:0] = [str(ROOT)]
 
@@ -23,6 +28,7 @@ from tests import replay  # noqa: E402
 
 # What a person would do without labkit. Apart from the host, because linux_ns_itype removes a bundle with live mounts.
 APART = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"]
+TREE, PROGRAM = "/opt/labkit/src/runtime-tools", "/var/lib/labkit/labkit-programs.pyz"
 LOOP = r"""
 for p in $(ls -d validation/*/*.t | grep -v linux_ns_itype) validation/linux_ns_itype/linux_ns_itype.t; do
   n=$(basename "$p" .t)
@@ -39,7 +45,12 @@ def main() -> None:
     parser.add_argument("--runtime", default="runc")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--jobs", type=int)
+    parser.add_argument("--guest", action="store_true", help="in a machine, with a real tree: see LABKIT_RUNTIME_TOOLS")
     words = parser.parse_args()
+    (in_a_guest if words.guest else here)(words)
+
+
+def here(words: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="labkit-bench-") as folder:
         work = Path(folder)
         tree = words.tree or replay.replayed(work / "tree", replay.V1, scale=0.2)
@@ -60,6 +71,51 @@ def main() -> None:
             for line in differences(of_loop(out), of_driver(events)):
                 print(f"  pair {number + 1} differs: {line}")
         told(f"{len(of_loop(out))} programs, {words.runtime}", floors, ours, "at most 0.55")
+
+
+def in_a_guest(words: argparse.Namespace) -> None:
+    """The loop, the driver started by hand there, and `labkit test` to the moment when the suite is over."""
+    jobs = ["--jobs", str(words.jobs)] if words.jobs else []
+    argv = [f"python3 {PROGRAM} --tree {TREE}", "--runtime", words.runtime, *jobs]
+    loops, drivers, ours = [], [], []
+    with lab() as made, tempfile.TemporaryDirectory(prefix="labkit-bench-") as folder:
+        made.run("up")
+        made.run("test", "--suite", "validation", "--runtime", words.runtime, "--only", "hostname", ok=(0, 1))
+        for number in range(words.runs):
+            out = Path(folder) / f"out-{number}"
+            env = f"export RUNTIME={words.runtime} TMPDIR=/root/out"
+            loops.append(by_hand(made, f"cd {TREE}; {env}; {' '.join(APART)} sh -c '{LOOP}' sh $TMPDIR", out))
+            events = Path(folder) / f"events-{number}"
+            drivers.append(by_hand(made, f"{' '.join(argv)} >/root/out/events", events))
+            ours.append(by_labkit(made, [*jobs, "--runtime", words.runtime]))
+            for line in differences(of_loop(out), of_driver(events / "events")):
+                print(f"  pair {number + 1} differs: {line}", flush=True)
+    told(f"{len(of_loop(out))} programs in the guest, {words.runtime}", loops, drivers, "at most 0.55")
+    told("labkit test against the driver in the guest", drivers, ours, "at most 1.03")
+
+
+def by_hand(made: Lab, script: str, out: Path) -> float:
+    """Seconds of a shell script on the machine's clock; brings its /root/out home and resets the machine."""
+    clock = "read now rest </proc/uptime; echo $now >>/root/clock"
+    made.run("ssh", "--", "sh", "-c", f"rm -rf /root/clock /root/out; mkdir /root/out; {clock}; {script}; {clock}")
+    said = made.run("ssh", "--", "sh", "-c", "cat /root/clock; tar -C /root/out -c . | base64").stdout
+    begin, end, archive = said.split("\n", 2)
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(archive))) as tar:
+        tar.extractall(out, filter="data", members=[one for one in tar if one.isfile() and one.name.count("/") == 1])
+    made.run("reset")
+    return float(end) - float(begin)
+
+
+def by_labkit(made: Lab, words: list[str]) -> float:
+    """Seconds of the whole process but for the reset that such a run ends with."""
+    started = time.monotonic()
+    child = made.start("test", "--suite", "validation", *words)
+    assert child.stderr is not None
+    for line in child.stderr:
+        if "] resetting " in line:
+            seconds = time.monotonic() - started
+    child.communicate()
+    return seconds
 
 
 def of_loop(folder: Path) -> Points:
