@@ -80,17 +80,17 @@ def in_a_guest(words: argparse.Namespace) -> None:
     loops, drivers, ours = [], [], []
     with lab() as made, tempfile.TemporaryDirectory(prefix="labkit-bench-") as folder:
         made.run("up")
-        made.run("test", "--suite", "validation", "--runtime", words.runtime, "--only", "hostname", ok=(0, 1))
         for number in range(words.runs):
             out = Path(folder) / f"out-{number}"
             env = f"export RUNTIME={words.runtime} TMPDIR=/root/out"
             loops.append(by_hand(made, f"cd {TREE}; {env}; {' '.join(APART)} sh -c '{LOOP}' sh $TMPDIR", out))
+            made.run("test", "--suite", "validation", "--runtime", words.runtime, "--only", "hostname")  # brings PROGRAM
             events = Path(folder) / f"events-{number}"
             drivers.append(by_hand(made, f"{' '.join(argv)} >/root/out/events", events))
             ours.append(by_labkit(made, [*jobs, "--runtime", words.runtime]))
             for line in differences(of_loop(out), of_driver(events / "events")):
                 print(f"  pair {number + 1} differs: {line}", flush=True)
-    told(f"{len(of_loop(out))} programs in the guest, {words.runtime}", loops, drivers, "at most 0.55")
+    told(f"the programs in the guest, {words.runtime}", loops, drivers, "at most 0.55")
     told("labkit test against the driver in the guest", drivers, ours, "at most 1.03")
 
 
