@@ -29,6 +29,7 @@ from tests import replay  # noqa: E402
 # What a person would do without labkit. Apart from the host, because linux_ns_itype removes a bundle with live mounts.
 APART = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"]
 TREE, PROGRAM = "/opt/labkit/src/runtime-tools", "/var/lib/labkit/labkit-programs.pyz"
+OUT = "/var/tmp/out"  # a place that a user namespace may look into
 LOOP = r"""
 for p in $(ls -d validation/*/*.t | grep -v linux_ns_itype) validation/linux_ns_itype/linux_ns_itype.t; do
   n=$(basename "$p" .t)
@@ -80,13 +81,14 @@ def in_a_guest(words: argparse.Namespace) -> None:
     loops, drivers, ours = [], [], []
     with lab() as made, tempfile.TemporaryDirectory(prefix="labkit-bench-") as folder:
         made.run("up")
+        bring = ["test", "--suite", "validation", "--runtime", words.runtime, "--only", "hostname"]
         for number in range(words.runs):
             out = Path(folder) / f"out-{number}"
-            env = f"export RUNTIME={words.runtime} TMPDIR=/root/out"
+            env = f"export RUNTIME={words.runtime} TMPDIR={OUT}"
             loops.append(by_hand(made, f"cd {TREE}; {env}; {' '.join(APART)} sh -c '{LOOP}' sh $TMPDIR", out))
-            made.run("test", "--suite", "validation", "--runtime", words.runtime, "--only", "hostname")  # brings PROGRAM
+            made.run(*bring)  # PROGRAM, which the reset has taken away
             events = Path(folder) / f"events-{number}"
-            drivers.append(by_hand(made, f"{' '.join(argv)} >/root/out/events", events))
+            drivers.append(by_hand(made, f"{' '.join(argv)} >{OUT}/events", events))
             ours.append(by_labkit(made, [*jobs, "--runtime", words.runtime]))
             for line in differences(of_loop(out), of_driver(events / "events")):
                 print(f"  pair {number + 1} differs: {line}", flush=True)
@@ -95,10 +97,10 @@ def in_a_guest(words: argparse.Namespace) -> None:
 
 
 def by_hand(made: Lab, script: str, out: Path) -> float:
-    """Seconds of a shell script on the machine's clock; brings its /root/out home and resets the machine."""
+    """Seconds of a shell script on the machine's clock; brings its OUT home and resets the machine."""
     clock = "read now rest </proc/uptime; echo $now >>/root/clock"
-    made.run("ssh", "--", "sh", "-c", f"rm -rf /root/clock /root/out; mkdir /root/out; {clock}; {script}; {clock}")
-    said = made.run("ssh", "--", "sh", "-c", "cat /root/clock; tar -C /root/out -c . | base64").stdout
+    made.run("ssh", "--", "sh", "-c", f"rm -rf /root/clock {OUT}; mkdir {OUT}; {clock}; {script}; {clock}")
+    said = made.run("ssh", "--", "sh", "-c", f"cat /root/clock; tar -C {OUT} -c . | base64").stdout
     begin, end, archive = said.split("\n", 2)
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(archive))) as tar:
         tar.extractall(out, filter="data", members=[one for one in tar if one.isfile() and one.name.count("/") == 1])
