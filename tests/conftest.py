@@ -101,9 +101,9 @@ class Lab:
                     return int(entry.name)
         raise AssertionError(f"no QEMU runs {disk}")
 
-    def processes(self) -> list[int]:
-        """Pids of everything that was started for this home."""
-        mark = f"_LABKIT_OWNER={self.home}".encode()
+    def processes(self, machine: str = "") -> list[int]:
+        """Pids of everything that was started for this home, or for a machine of it."""
+        mark = f"_LABKIT_OWNER={self.home}{f'/machines/{machine}' if machine else ''}".encode()
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():

@@ -6,14 +6,17 @@ The box is labkit's own: the only one that is made of what a test may reach.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Lab, make_lab
+from tests.conftest import Lab, make_lab, until
 from tests.libvirt import namespaces
 
 pytestmark = [
@@ -35,26 +38,37 @@ boot = 1200
 
 @pytest.fixture(scope="module")
 def vagrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab whose provider is Vagrant, with the machines `one` and `two`, brought up at once."""
+    """A lab whose provider is Vagrant, with the machines `one` and `two` up at once, `two` after an accident."""
     folder = tmp_path_factory.mktemp("vagrant")
     for parent in (folder, *folder.parents[:2]):
         parent.chmod(0o755)  # libvirt's QEMU is another user
     with namespaces(folder / "libvirt") as within:
         for lab in make_lab(folder, within):
             (lab.cwd / "labkit.toml").write_text(CONFIG)
-            children = [lab.start("up", "--machine", name) for name in ("one", "two")]
-            for child in children:
+            one, two = (lab.start("up", "--machine", name) for name in ("one", "two"))
+            # Vagrant dies when the machine is there; `up` again makes it anew.
+            ident = lab.home / "machines/two/.vagrant/machines/two/libvirt/id"
+            until(ident.exists, 1200)
+            for pid in lab.processes("two"):
+                os.kill(pid, signal.SIGKILL)
+            done = lab.end(two)
+            assert done.returncode == 3, done.stderr
+            assert f"vagrant up in {lab.home}/machines/two failed" in done.stderr
+            assert {info["name"]: info["state"] for info in lab.json("status")}["two"] == "interrupted"
+            two = lab.start("up", "--machine", "two")
+            for child in (one, two):
                 done = lab.end(child, 1500)
                 assert done.returncode == 0, done.stderr
             yield lab
 
 
-def by_hand(lab: Lab, machine: str, *words: str) -> str:
-    """What the real vagrant prints in a machine's folder."""
-    folder = lab.home / "machines" / machine
+def by_hand(lab: Lab, folder: Path, *words: str) -> str:
+    """What the real vagrant prints in a folder with a Vagrantfile."""
     env = lab.environment(VAGRANT_HOME=str(lab.home / "vagrant"), VAGRANT_CWD=str(folder))
     argv = [*lab.within, "vagrant", *words]
-    return subprocess.run(argv, cwd=folder, env=env, check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_two_machines_at_once_are_two(vagrant: Lab) -> None:
@@ -67,7 +81,7 @@ def test_two_machines_at_once_are_two(vagrant: Lab) -> None:
     # The bootstrap was in the box already, and the key of Vagrant's that everybody has is not in the machine.
     assert vagrant.guest("jq -n 1; hostname", "one") == "1\none\n"
     assert "insecure" not in vagrant.guest("cat ~/.ssh/authorized_keys", "one")
-    assert ",one,state,running" in by_hand(vagrant, "one", "status", "--machine-readable")
+    assert ",one,state,running" in by_hand(vagrant, vagrant.home / "machines/one", "status", "--machine-readable")
 
 
 def test_a_suite_runs_there(vagrant: Lab) -> None:
@@ -101,11 +115,38 @@ def test_only_a_changed_bootstrap_runs_again(vagrant: Lab) -> None:
 
 
 def test_a_machine_destroyed_behind_labkits_back(vagrant: Lab) -> None:
-    by_hand(vagrant, "two", "destroy", "--force")
+    by_hand(vagrant, vagrant.home / "machines/two", "destroy", "--force")
     assert {info["name"]: info["state"] for info in vagrant.json("status")}["two"] == "lost"
     done = vagrant.run("reset", "--machine", "two", status=2)
     assert "machine two is lost" in done.stderr
     assert vagrant.run("destroy", "--machine", "two").stdout == "destroyed two\n"
+
+
+SERVER = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        self.wfile.write(bytes(1000000 if self.path == "/whole.box" else 1000))
+    do_HEAD = do_GET
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", 8011), Handler).serve_forever()
+"""
+
+
+@pytest.mark.parametrize(("name", "message"), [("whole.box", "checksum"), ("cut.box", "download")])
+def test_a_box_that_does_not_come_as_it_should(vagrant: Lab, name: str, message: str) -> None:
+    server = subprocess.Popen([*vagrant.within, sys.executable, "-c", SERVER])
+    try:
+        box = {"LABKIT_BOX": f"http://127.0.0.1:8011/{name}", "LABKIT_BOX_SHA256": 64 * "0"}
+        done = vagrant.run("up", "--machine", "three", status=3, **box)
+    finally:
+        server.kill()
+        server.wait()
+    assert message in done.stderr.lower()
+    assert vagrant.run("destroy", "--machine", "three").stdout == "destroyed three\n"
 
 
 def test_destroy_leaves_nothing(vagrant: Lab) -> None:
@@ -113,6 +154,20 @@ def test_destroy_leaves_nothing(vagrant: Lab) -> None:
     assert vagrant.json("status") == []
     listed = [*vagrant.within, "virsh", "-c", "qemu:///system", "-q", "list", "--all"]
     assert subprocess.run(listed, check=True, capture_output=True, text=True).stdout.strip() == ""
+
+
+def test_a_rendered_folder_comes_up_by_plain_vagrant(vagrant: Lab) -> None:
+    folder = vagrant.cwd / "a lab's folder"
+    wishes = {"LABKIT_TOOLS": "jq,profile", "LABKIT_MACHINE_ACCELERATOR": "tcg"}  # a /dev/kvm may be there and not work
+    vagrant.run("render", "--platform", "debian", "--out", str(folder), **wishes)
+    vagrant.run("package", "--platform", "debian", "--out", str(folder))
+    try:
+        said = by_hand(vagrant, folder, "up", "--no-color")
+        assert "labkit: step jq already done" in said  # it is in the box
+        assert "labkit: step profile done" in said
+        assert by_hand(vagrant, folder, "ssh", "-c", "jq -n 1; ls /etc/profile.d/*labkit*").startswith("1")
+    finally:
+        by_hand(vagrant, folder, "destroy", "--force")
 
 
 def test_a_host_that_is_there_already(lab: Lab, tmp_path: Path) -> None:
