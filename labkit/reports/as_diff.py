@@ -46,8 +46,9 @@ def html(compared: Comparison) -> str:
 
 
 def _title(run: Run) -> str:
-    what = f"{run.run.id}: {run.suite.name} {run.suite.version} on {run.runtime.name} {run.runtime.version}"
-    return printable(what.rstrip()) + ("" if run.run.complete else f" (incomplete: {printable(run.run.reason or '')})")
+    said = f"{run.run.id}: {run.suite.name} {run.suite.version} on {run.runtime.name} {run.runtime.version}"
+    what = " ".join(said.split())  # not every suite and runtime tells its version
+    return printable(what) + ("" if run.run.complete else f" (incomplete: {printable(run.run.reason or '')})")
 
 
 def _line(change: Change) -> str:

@@ -34,7 +34,7 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, folder: Path |
     """
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=terminal, no_color=None if terminal else True)
-    name = f"{run.suite.name} {run.suite.version} on {run.runtime.name} {run.runtime.version}"
+    name = " ".join(f"{run.suite.name} {run.suite.version} on {run.runtime.name} {run.runtime.version}".split())
     where = " ".join(str(run.machine.get(key, "")) for key in ("platform", "release", "provider", "kernel"))
     cgroup = f"cgroup {run.machine['cgroup']}" if run.machine.get("cgroup") else ""
     seconds = (run.run.finished - run.run.started).total_seconds()

@@ -14,7 +14,8 @@ One program has at most one attempt at a time, so data belongs to the attempt th
 both null when a program's sandbox ended before it could tell, and left says so.
 
 facts: kernel, cgroup ("v1", "v2" or "hybrid"), runtime-path, runtime-version, spec (the version the runtime claims),
-ref (of the tree), suite, cores, jobs, limit (seconds for a program), reset (the machine must be reset afterwards).
+ref (of the tree, where it has one), suite, cores, jobs, limit (seconds for a program), reset (the machine must be reset
+afterwards).
 
 Exit status: 0 everything ran, whatever it said; 2 wrong usage, with nothing on stdout; 3 this host cannot hold the
 programs (no namespaces or mounts); 128 + n ended by signal n (13: nobody reads any more).

@@ -104,13 +104,14 @@ def facts(runtime: str, tree: Tree) -> Facts:
         with suppress(ValueError, RecursionError, AttributeError):
             newest = json.loads(_ask([runtime, "features"])).get("ociVersionMax")
     line = re.search(r"^spec:\s*(\S+)", said, re.MULTILINE)
+    known = ref(tree)
     return {
         "kernel": os.uname().release,
         "cgroup": cgroup_version(),
         "runtime-path": runtime,
         "runtime-version": _line(said.partition("\n")[0]) or "unknown",
         "spec": _version(newest) or _version(line and line[1]) or OLDEST_CLAIM,
-        "ref": ref(tree),
+        **({"ref": known} if known else {}),
     }
 
 
@@ -126,11 +127,12 @@ def cgroup_version() -> str:
 
 
 def ref(tree: Tree) -> str:
+    """Of its commit, as git describes it; "" where there is none."""
     with suppress(OSError):
         return _line((tree.path / REF_FILE).read_text(errors="replace"))
     git = find_program("git")
     words = ["-c", "safe.directory=*", "-C", str(tree.path), "describe", "--tags", "--always"]
-    return _line(_ask([git, *words])) or "unknown" if git else "unknown"
+    return _line(_ask([git, *words])) if git else ""
 
 
 def _line(text: str) -> str:
