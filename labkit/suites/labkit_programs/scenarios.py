@@ -113,7 +113,7 @@ def _name_in_docker(docker: str, runtime: str) -> str:
     real = os.path.realpath(runtime)
     same = [name for name, path in known.items() if path and os.path.realpath(find_program(path) or path) == real]
     if not same:
-        raise Skip(f'Docker does not know {runtime}: add it to "runtimes" in /etc/docker/daemon.json')
+        raise Skip(f'Docker does not know {runtime}: add it to "runtimes" in /etc/docker/daemon.json and restart it')
     return str(said["DefaultRuntime"]) if said.get("DefaultRuntime") in same else same[0]
 
 
