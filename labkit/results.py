@@ -180,6 +180,11 @@ class Run:
     policy: PolicyNotes | None = None  # None where none was applied
 
     @property
+    def title(self) -> str:
+        """`spec 1.0.0 on runc 1.1.15`; not every suite and runtime tells its version."""
+        return " ".join(f"{self.suite.name} {self.suite.version} on {self.runtime.name} {self.runtime.version}".split())
+
+    @property
     def totals(self) -> dict[Verdict, int]:
         """How many results have each verdict, every verdict included."""
         count = Counter(result.verdict for result in self.results)

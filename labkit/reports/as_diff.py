@@ -46,8 +46,7 @@ def html(compared: Comparison) -> str:
 
 
 def _title(run: Run) -> str:
-    said = f"{run.run.id}: {run.suite.name} {run.suite.version} on {run.runtime.name} {run.runtime.version}"
-    what = " ".join(said.split())  # not every suite and runtime tells its version
+    what = f"{run.run.id}: {run.title}"
     return printable(what) + ("" if run.run.complete else f" (incomplete: {printable(run.run.reason or '')})")
 
 

@@ -17,7 +17,7 @@ def render(run: Run) -> str:
     """Return the run as TAP; one that is incomplete ends with a bail-out, so that no reader takes it for a success."""
     facts = {
         "run": run.run.id,
-        "suite": f"{run.suite.name} {run.suite.version}",
+        "suite": f"{run.suite.name} {run.suite.version}".strip(),
         "spec": run.suite.spec,
         "runtime": run.runtime.name,
         "runtime-path": run.runtime.path,

@@ -34,11 +34,10 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, folder: Path |
     """
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=terminal, no_color=None if terminal else True)
-    name = " ".join(f"{run.suite.name} {run.suite.version} on {run.runtime.name} {run.runtime.version}".split())
     where = " ".join(str(run.machine.get(key, "")) for key in ("platform", "release", "provider", "kernel"))
     cgroup = f"cgroup {run.machine['cgroup']}" if run.machine.get("cgroup") else ""
     seconds = (run.run.finished - run.run.started).total_seconds()
-    console.print(_text(name, "bold"), overflow="fold")
+    console.print(_text(run.title, "bold"), overflow="fold")
     console.print(_text(f"{where} {cgroup}".strip(), "dim"), overflow="fold")
     alike = Counter(result.identity for result in run.unexpected)
     bad = list({result.identity: result for result in reversed(run.unexpected)}.values())[::-1]
