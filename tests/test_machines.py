@@ -24,6 +24,14 @@ pytestmark = pytest.mark.machine
 QUICK = "QUERY-001,QUERY-002"
 SLOW = "STATE-001,STATE-002,STATE-003,STATE-004,STATE-005,STATE-006,QUERY-002,KILL-003,START-003"
 
+PANIC_ONCE = r"""
+printf '[Unit]\nBefore=labkit-agent.service\n[Service]\nType=oneshot\nExecStart=/root/panic-once\n' \
+  >/etc/systemd/system/panic-once.service
+printf '[Install]\nWantedBy=multi-user.target\n' >>/etc/systemd/system/panic-once.service
+printf '#!/bin/sh\nsystemctl disable panic-once; sync; echo c >/proc/sysrq-trigger\n' >/root/panic-once
+chmod 755 /root/panic-once
+systemctl enable panic-once"""
+
 
 @pytest.fixture(autouse=True)
 def nothing_goes_on(lab: Lab) -> Iterator[None]:
@@ -223,7 +231,7 @@ def test_a_port_that_is_taken(lab: Lab) -> None:
 
 def test_a_guest_that_is_killed_during_the_suite(lab: Lab) -> None:
     lab.run("up", "--machine", "victim")
-    lab.guest("echo kept >/root/marker; sync", "victim")
+    lab.guest(f"echo kept >/root/marker; {PANIC_ONCE}; sync", "victim")
     child = lab.start("test", "--machine", "victim", "--only", SLOW, "--jobs", "1")
     until(lambda: _results_so_far(lab, "victim") >= 1, what="a first result")
     os.kill(lab.qemu("victim"), signal.SIGKILL)
@@ -236,8 +244,8 @@ def test_a_guest_that_is_killed_during_the_suite(lab: Lab) -> None:
     for name in ("report.html", "junit.xml", "results.tap"):
         assert "was cut" in (lab.cwd / "reports/latest" / name).read_text()
     assert {info["name"]: info["state"] for info in lab.json("status")}["victim"] == "crashed"
-    # Its disk is still its own: up boots it again.
-    lab.run("up", "--machine", "victim")
+    # Its disk is still its own: up boots it again, and once more as the kernel does not survive that.
+    assert "panicked while it booted; booting again" in lab.run("up", "--machine", "victim").stderr
     assert lab.guest("cat /root/marker; hostname", "victim") == "kept\nvictim\n"
     lab.run("destroy", "--machine", "victim")
 

@@ -91,7 +91,8 @@ def argv(
     words += ["-chardev", f"socket,id=qmp,path={MONITOR},server=on,wait=off", "-mon", "chardev=qmp,mode=control"]
     words += ["-chardev", f"file,id=console,path={CONSOLE},append=on", "-serial", "chardev:console"]
     if boot.kernel and boot.initrd:
-        line = "root=/dev/vda rw console=ttyS0 net.ifnames=0 audit=0 mitigations=off quiet"
+        # A kernel that goes on after an oops runs suites with who knows which of its locks held.
+        line = "root=/dev/vda rw console=ttyS0 net.ifnames=0 audit=0 mitigations=off oops=panic quiet"
         words += ["-kernel", str(boot.kernel), "-initrd", str(boot.initrd), "-append", line]
     if boot.seed:
         words += ["-drive", f"file={_comma(boot.seed)},if=virtio,format=raw,readonly=on"]

@@ -222,6 +222,10 @@ class QemuMachine(Kept):
             self._wake()
             return
         record, image, hardware = self._existing()
+        again_after_panic(lambda: self._continue(record, image, hardware), self._observer)
+
+    def _continue(self, record: Record, image: Image, hardware: Hardware) -> None:
+        """Start on the machine's own disk, with the state that it was halted in if there is one."""
         state, disk = self.folder / _STATE, self.folder / "disk.qcow2"
         deadline = Deadline.after(self._settings.limits.boot)
         self._end(keep_state=True)
