@@ -5,10 +5,14 @@ fail() {
   exit 1
 }
 
-# retry COMMAND...: mirrors fail now and then, and so does a network that has just come up.
+# retry COMMAND...: mirrors fail now and then, and so does a network that has just come up. Status 9: it is no use.
 retry() {
   for pause in ${_LABKIT_PAUSES-5 15 45}; do
-    "$@" && return
+    tried=0
+    "$@" || tried=$?
+    case $tried in
+      0 | 9) return "$tried" ;;
+    esac
     echo "labkit: failed: $*; trying again in $pause s"
     sleep "$pause"
   done
@@ -79,20 +83,27 @@ packages() {
 }
 
 # Lists of packages are read once in a run, and anew after a failure. What a killed run left half installed is finished;
-# what it had not unpacked yet may be needed for that.
+# what it had not unpacked yet may be needed for that. A list that cannot be read is no failure yet: others may do.
 refresh_packages() {
   if test "$LAB_FAMILY" = debian && ! test -e "$state/fresh"; then
-    if dpkg --force-confdef --force-confold --configure -a; then
-      packages update
+    broken=
+    dpkg --force-confdef --force-confold --configure -a || broken=yes
+    if packages -o APT::Update::Error-Mode=any update; then
+      echo all >"$state/fresh"
     else
-      packages update && packages --fix-broken install
-    fi && : >"$state/fresh"
+      packages update && echo some >"$state/fresh"
+    fi && { test -z "$broken" || packages --fix-broken install; }
   fi
 }
 
+# Status 9: all lists were read, and no such package is in them.
 fetch_packages() {
   if refresh_packages && packages "$@"; then
     return
+  fi
+  if test "$(cat "$state/fresh" 2>/dev/null)" = all &&
+    packages --simulate "$@" 2>&1 | grep '^E: Unable to locate package'; then
+    return 9
   fi
   rm -f "$state/fresh"
   return 1
@@ -191,11 +202,12 @@ uploaded() {
   fi
 }
 
-# checkout REPOSITORY REF FOLDER: the commit that REF names, HEAD if it is empty, in a repository or bundle.
+# checkout REPOSITORY REF FOLDER: the commit that REF names, HEAD if it is empty, in a repository or bundle. Alone, unless
+# $history is set: without its tags it cannot be described.
 checkout() {
   git init -q "$3"
   ref=${2:-HEAD}
-  if ! test -f "$1" && git -C "$3" fetch -q --depth 1 "$1" "$ref" 2>"$3.err"; then
+  if ! test -f "$1" && test -z "${history-}" && git -C "$3" fetch -q --depth 1 "$1" "$ref" 2>"$3.err"; then
     ref=FETCH_HEAD
   elif grep -qs "couldn't find remote ref" "$3.err" && ! expr "$ref" : '[0-9a-f]\{4,40\}$' >/dev/null; then
     fail "$1 has no ref $ref"
@@ -290,6 +302,15 @@ keep() {
   rm -rf "$lab/src/$1"
   mv "$lab/src/$1.part/tree" "$lab/src/$1"
   rm -rf "$lab/src/$1.part"
+}
+
+# The refs of RUNTIME_TOOLS_OLDER that runtimes of this machine need.
+older_refs() {
+  echo "$RUNTIME_TOOLS_OLDER" | while read -r runtime before ref; do
+    have "$runtime" || continue
+    found=$("$runtime" --version | sed -n '1s/.* version //p')
+    test -z "$found" || test "$(printf '%s\n' "$found" "$before" | sort -V | head -n 1)" = "$before" || echo "$ref"
+  done | sort -u
 }
 
 # go_here TREE IMPORT: goes where Go can build a tree. One older than modules must stand in a GOPATH under its name.

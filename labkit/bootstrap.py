@@ -27,7 +27,7 @@ from types import MappingProxyType
 
 from pydantic import Field
 
-from labkit import process, render, resources, tomlfile
+from labkit import process, render, resources, runtimes, tomlfile
 from labkit.config import Settings
 from labkit.errors import UsageError
 from labkit.files import make_folder
@@ -173,6 +173,8 @@ def plan(
     for found in resolved.values():
         variables |= found.variables
     variables["GO_LEAST"] = least
+    if _has_refs("runtime-tools", settings, packed):
+        variables["RUNTIME_TOOLS_OLDER"] = "\n".join(map(" ".join, runtimes.older_refs()))
     fragments: dict[str, render.Fragment] = {}
     for step in chosen:
         if _wants_packages(step, resolved.get(step.name)) and not packages.get(step.name):
@@ -287,6 +289,13 @@ def _resolve(
         raise UsageError(f"{tool} = {source}: {tool} is not built from source here", hint="name the program itself")
     values = {"FROM": way, "URL": url, "REF": ref, "SHA256": sha256 or "", "SUMS": "" if sha256 else sums}
     return _Resolved({f"{_upper(tool)}_{name}": value for name, value in values.items()}, _version(source), built)
+
+
+def _has_refs(tool: str, settings: Settings, packed: Mapping[str, Packed]) -> bool:
+    """Whether another ref of the source can be taken: it is git's, and the settings leave the ref open."""
+    source = settings.sources()[tool]
+    is_git = source.way in (Way.AUTO, Way.GIT) or (tool in packed and packed[tool].local.suffix == ".bundle")
+    return is_git and not source.ref
 
 
 def _version(source: Source) -> str:

@@ -22,6 +22,7 @@ import pytest
 
 from labkit import bootstrap, config, platforms
 from labkit.bootstrap import Kind, Plan
+from labkit.suites.labkit_programs import host
 from tests import chroot
 from tests.chroot import Chroot, Quiet, Run
 from tests.test_bootstrap import git
@@ -120,6 +121,10 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sources]:
         git(folder / name, "add", ".")
         git(folder / name, "commit", "-qm", name)
     git(folder / "runc", "tag", "v1.1.99")
+    git(folder / "runtime-tools", "tag", "-a", "-m", "", "v0.9.0")
+    (folder / "runtime-tools" / "new").touch()
+    git(folder / "runtime-tools", "add", ".")
+    git(folder / "runtime-tools", "commit", "-qm", "after v0.9.0")
     git(folder / "runtime-tools", "update-server-info")
     archive = ["-cJf", folder / "image-tools.tar.xz", "--exclude=.git", "image-tools"]
     subprocess.run(["tar", "-C", folder, *archive], check=True)
@@ -301,6 +306,20 @@ def test_a_source_that_fails_is_told_and_the_rest_goes_on_once_it_is_right(
     told = rf"labkit: step {step} failed with status {done.status}, see /var/log/labkit/\d+-{step}\.log"
     assert re.fullmatch(told, last)
     assert list(done.outcomes())[-1] == step
+
+
+def test_an_older_runtime_has_the_suite_built_at_its_ref_too(plain: Box, sources: Sources) -> None:
+    old = sources.folder / "old"
+    trees = {}
+    for version in ("1.14.2", "1.14.3"):
+        old.write_text(f"#!/bin/sh\necho crun version {version}\n")
+        plain.sh("rm -rf /opt/labkit/src/runtime-tools*")
+        done = plain.bootstrap(sources.plan(crun=str(old), runtime_tools=f"{sources.url}/runtime-tools/.git"))
+        assert done.status == 0, done.errors
+        found = plain.system.root.glob("opt/labkit/src/runtime-tools*")
+        trees[version] = {tree.name: host.ref(host.Tree(tree)).partition("-g")[0] for tree in found}
+    newer = {"runtime-tools": "v0.9.0-1"}
+    assert trees == {"1.14.2": {**newer, "runtime-tools-v0.9.0": "v0.9.0"}, "1.14.3": newer}
 
 
 def test_back_to_the_distributions_own(plain: Box, sources: Sources) -> None:

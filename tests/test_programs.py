@@ -328,6 +328,29 @@ def test_wrong_words_end_with_2_and_nothing_on_stdout(
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        ("crun version 1.8.1\ncommit: x", "old"),
+        ("crun version 1.14.2+ds1-2", "old"),
+        ("crun version 1.14.3", "hooks hostname"),
+        ("crun version 1.14.10", "hooks hostname"),
+        ("crun 1.8.1", "hooks hostname"),
+        ("runc version 1.1.5", "hooks hostname"),
+        ("youki version 0.1", "hooks hostname"),  # that one wants a tree that is not built
+    ],
+)
+def test_an_older_runtime_gets_the_tree_of_its_ref(driver: Driver, tree: Path, said: str, taken: str) -> None:
+    older = replay.make_tree(tree.with_name(f"{tree.name}-v0.9.0"))
+    replay.add(older, "old", "echo 1..0")
+    runtime = tree / "runtime"
+    runtime.write_text(f"#!/bin/sh\necho '{said}'\n")
+    runtime.chmod(0o755)
+    words = ["--older", "youki", "1", "v0.8.0", "--older", "crun", "1.14.3", "v0.9.0", "--list"]
+    argv = driver.argv(tree, *words, runtime=str(runtime))
+    assert subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split() == taken.split()
+
+
 @pytest.mark.parametrize("missing", ["runtimetest", "rootfs-amd64.tar.gz", "validation"])
 def test_a_tree_that_is_not_built_is_told(driver: Driver, tree: Path, missing: str) -> None:
     (tree / missing).rename(tree / "elsewhere")

@@ -398,7 +398,9 @@ def test_only_known_programs_can_be_asked_for() -> None:
 def test_the_command_carries_the_wish() -> None:
     words = SUITE.argv("/x/labkit-programs.pyz", "runc", Wish(("create", "start"), 4, 3, 30))
     assert words[:2] == ["python3", "/x/labkit-programs.pyz"]
-    assert " ".join(words[4:]) == "--runtime runc --only create,start --jobs 4 --repeat 3 --limit 30"
+    assert " ".join(words[4:]) == (
+        "--runtime runc --older crun 1.14.3 v0.9.0 --only create,start --jobs 4 --repeat 3 --limit 30"
+    )
 
 
 def test_a_folder_is_known_by_what_it_holds(recordings: dict[str, Path], tmp_path: Path) -> None:

@@ -17,11 +17,17 @@ from labkit.words import unknown
 _FOLDER = Path(__file__).parent
 
 
+class _Older(Table):
+    before: StrictStr = Field(pattern=r"^[0-9][0-9.]*$", description="a version such as 1.14.3")
+    ref: StrictStr = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="a git ref without a slash")
+
+
 class _File(Table):
     title: StrictStr
     homepage: StrictStr
     binary: StrictStr = Field(pattern=r"^[A-Za-z0-9._+-]+$", description="the name of a program, without a folder")
     packages: dict[str, tuple[StrictStr, ...]] = Field(default={}, description="a table of lists, by platform family")
+    runtime_tools: _Older | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +52,18 @@ def names() -> list[str]:
     return sorted(file.stem for file in _FOLDER.glob("*.toml"))
 
 
+def older_refs() -> tuple[tuple[str, str, str], ...]:
+    """Return (binary, version, ref) for each runtime that before this version needs runtime-tools at this ref instead
+    of the default.
+    """
+    files = ((data.binary, data.runtime_tools) for data in map(_read, names()))
+    return tuple((binary, older.before, older.ref) for binary, older in files if older)
+
+
 def find(name_or_path: str) -> Runtime:
     """Return the runtime with that name, or the program at that absolute path in the guest; else UsageError."""
     if name_or_path in names():
-        file = _FOLDER / f"{name_or_path}.toml"
-        data = tomlfile.check(_File, tomlfile.read(file), lambda _: str(file))
+        data = _read(name_or_path)
         return Runtime(name_or_path, data.binary, data.title, data.homepage, data.packages)
     path = PurePosixPath(name_or_path)
     if "/" not in name_or_path:
@@ -59,3 +72,8 @@ def find(name_or_path: str) -> Runtime:
     if not path.is_absolute() or path.name in ("", "..") or not name_or_path.isprintable():
         raise UsageError(f"runtime {name_or_path!r} is not an absolute path", hint="such as /usr/local/bin/runc")
     return Runtime(path.name, str(path), path.name)
+
+
+def _read(name: str) -> _File:
+    file = _FOLDER / f"{name}.toml"
+    return tomlfile.check(_File, tomlfile.read(file), lambda _: str(file))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import itertools
 import json
 import re
 from collections import defaultdict
@@ -23,7 +24,7 @@ from typing import Annotated
 
 from pydantic import Field, StrictStr
 
-from labkit import tap, tomlfile, verdicts
+from labkit import runtimes, tap, tomlfile, verdicts
 from labkit.errors import UsageError
 from labkit.files import write_atomic
 from labkit.pyz import pyz
@@ -101,6 +102,7 @@ class Validation:
 
     def argv(self, program: str, runtime: str, wish: Wish) -> list[str]:
         words = ["python3", program, "--tree", _data().tree, "--runtime", runtime]
+        words += itertools.chain.from_iterable(("--older", *one) for one in runtimes.older_refs())
         for flag, value in (("only", ",".join(wish.only)), ("jobs", wish.jobs), ("repeat", wish.repeat)):
             words += [f"--{flag}", str(value)] if value else []
         return words + (["--limit", f"{wish.limit:g}"] if wish.limit else [])

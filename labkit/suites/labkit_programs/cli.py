@@ -14,7 +14,19 @@ from typing import NoReturn, Optional
 
 from . import __version__, scenarios
 from .box import Sandbox, program_body, remove_tree
-from .host import CGROUP_ROOT, HostError, Tree, UsageError, facts, find_runtime, find_tree, nearest
+from .host import (
+    CGROUP_ROOT,
+    Facts,
+    HostError,
+    Tree,
+    UsageError,
+    facts,
+    find_runtime,
+    find_tree,
+    fitting,
+    nearest,
+    version,
+)
 from .runner import Interrupted, Output, Runner, Signals
 from .schedule import LAST, Schedule
 
@@ -31,17 +43,19 @@ def run(argv: Sequence[str]) -> int:
     """The exit status; see the package's docstring."""
     try:
         words = _parse(argv)
-        tree = find_tree(words.tree, with_programs=words.set == "validation")
+        runtime = find_runtime(words.runtime) if words.runtime else None
+        said = version(runtime) if runtime else ""
+        tree = find_tree(fitting(words.tree, said, words.older), with_programs=words.set == "validation")
         known = list(scenarios.SCENARIOS) if words.set == "runtimetest" else list(tree.programs)
         programs = _select(known, words.only)
         if words.list:
             print("\n".join(programs))
             return 0
-        if words.runtime is None:
+        if runtime is None:
             raise UsageError("say which runtime: --runtime NAME or PATH")
         if os.geteuid() != 0:
             raise UsageError("must run as root (sudo)")
-        return _run(words, tree, programs)
+        return _run(words, runtime, facts(runtime, said, tree), tree, programs)
     except UsageError as error:
         sys.stderr.write(f"labkit-programs: {error}\n")
         return 2
@@ -55,6 +69,14 @@ def run(argv: Sequence[str]) -> int:
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(prog="labkit-programs", description="Runs the programs of runtime-tools; JSON lines on stdout.")
     parser.add_argument("--tree", required=True, metavar="DIR", help="a built tree of runtime-tools")
+    parser.add_argument(
+        "--older",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("RUNTIME", "VERSION", "REF"),
+        help="take the tree DIR-REF, if it is there, for that runtime in a version before this one",
+    )
     parser.add_argument("--runtime", help="name or path of the runtime under test")
     parser.add_argument("--set", choices=tuple(LIMITS), default="validation", help="(%(default)s)")
     parser.add_argument("--only", metavar="A,B", action="append", help="run these programs only")
@@ -102,11 +124,9 @@ def _select(known: Sequence[str], only: Optional[Sequence[str]]) -> list[str]:
     return sorted(set(wanted))
 
 
-def _run(words: argparse.Namespace, tree: Tree, programs: list[str]) -> int:
+def _run(words: argparse.Namespace, runtime: str, about: Facts, tree: Tree, programs: list[str]) -> int:
     cores = len(os.sched_getaffinity(0))
     jobs = words.jobs or 2 * cores
-    runtime = find_runtime(words.runtime)
-    about = facts(runtime, tree)
     room = Path(os.environ.get("TMPDIR") or "/tmp").absolute() / f"labkit-programs-{os.getpid()}"
     # Programs that share a core wait for each other, which is no fault of theirs.
     sandbox = Sandbox(runtime, (words.limit or LIMITS[words.set]) * max(1.0, jobs / cores))

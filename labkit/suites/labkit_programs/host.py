@@ -96,9 +96,28 @@ def _distance(a: str, b: str) -> int:
     return row[-1]
 
 
-def facts(runtime: str, tree: Tree) -> Facts:
-    """UsageError if the runtime cannot be executed; whatever else comes back, or nothing, this returns."""
-    said = _ask([runtime, "--version"])
+def version(runtime: str) -> str:
+    """What it answers to --version; UsageError if it cannot be executed."""
+    return _ask([runtime, "--version"])
+
+
+def fitting(folder: str, said: str, older: Iterable[Sequence[str]]) -> str:
+    """The folder of the tree for the runtime that said this about its version: FOLDER-REF where one of the triples
+    (runtime, version, ref) in older names it in a version before that one and there is such a folder, else folder.
+    """
+    told = re.match(r"(\S+) version (\d[\d.]*)", said)
+    for name, before, ref in older:
+        if told and told[1] == name and _numbers(told[2]) < _numbers(before) and Path(f"{folder}-{ref}").is_dir():
+            return f"{folder}-{ref}"
+    return folder
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(".") if number]
+
+
+def facts(runtime: str, said: str, tree: Tree) -> Facts:
+    """said: what version() returned. Whatever else comes back, or nothing, this returns."""
     newest: object = None
     if said:  # one that does not even know --version is not asked twice
         with suppress(ValueError, RecursionError, AttributeError):
