@@ -6,14 +6,11 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from common import ROOT, timed, told
-
-sys.path.insert(0, str(ROOT))
+from common import timed, told
 
 from labkit import bootstrap, config, platforms
 from labkit.bootstrap import Kind

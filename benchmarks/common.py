@@ -15,6 +15,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
+sys.path[:0] = [str(ROOT)]
+
+from labkit import runs, suites  # noqa: E402
+from labkit.suites import Wish  # noqa: E402
+
 
 @dataclass
 class Lab:
@@ -50,6 +55,12 @@ def lab(within: tuple[str, ...] = ()) -> Iterator[Lab]:
             yield made
         finally:
             made.run("destroy", "--all")
+
+
+def in_machine(suite: str, runtime: str, wish: Wish) -> list[str]:
+    """The command that `labkit test` runs in the machine."""
+    found = suites.find(suite)
+    return found.argv(f"{runs.PLACE}/{found.file_name()}", runtime, wish)
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -15,12 +15,10 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from common import ROOT, told
+from common import told
 
-sys.path[:0] = [str(ROOT)]
-
-from labkit import tap  # noqa: E402
-from tests.recorded import RECORDINGS  # noqa: E402
+from labkit import tap
+from tests.recorded import RECORDINGS
 
 TIMES = 10  # how often both recordings stand one after the other
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 
-from common import Lab, lab, timed, told
+from common import Lab, Wish, in_machine, lab, timed, told
 
-PROGRAM = "/var/lib/labkit/labkit-spec.pyz"
 FEW = "QUERY-001,QUERY-002,STATE-001"
 
 
@@ -27,11 +27,9 @@ def main() -> None:
 def overhead(made: Lab, runs: int, runtime: str) -> None:
     """Whole process of `labkit test`, less the same suite's time on the guest's own clock."""
     inside, outside = [], []
+    by_hand = in_machine("spec", runtime, Wish(only=tuple(FEW.split(","))))
     for _ in range(runs):
-        script = (
-            f"read a rest </proc/uptime; python3 {PROGRAM} --runtime {runtime} --only {FEW} >/dev/null;"
-            "read b rest </proc/uptime; echo $a $b"
-        )
+        script = f"read a rest </proc/uptime; {shlex.join(by_hand)} >/dev/null;read b rest </proc/uptime; echo $a $b"
         begin, end = map(float, made.run("ssh", "--", "sh", "-c", script).stdout.split())
         inside.append(end - begin)
         outside.append(timed(lambda: made.run("test", "--runtime", runtime, "--only", FEW, ok=(0, 1))))

@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from common import ROOT, Lab, lab, timed, told
+from common import Lab, lab, timed, told
 
-sys.path.insert(0, str(ROOT))
 from tests.libvirt import namespaces  # the same namespaces as the tests'
 
 CONFIG = 'provider = "vagrant"\ntools = ["jq"]\n[machine]\nmemory = "1G"\n[limits]\nboot = 1200\n'

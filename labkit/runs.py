@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _UNFINISHED = "the run did not finish"
 _INTERRUPTED = "the run was interrupted"
-_PLACE = "/var/lib/labkit"  # in the machine
+PLACE = "/var/lib/labkit"  # in the machine, for the suite's program
 _CONSOLE_LIMIT = 64 << 20  # bytes
 _RAW_LIMIT = 64 << 20  # bytes of one file of a recording
 _RAW_KINDS = {".tap", ".err", ".tsv", ".json"}
@@ -111,7 +111,7 @@ def conduct(
     }
     run = _new(folder.name, suite, told, results.Runtime(runtime.name, runtime.command, ""), _UNFINISHED)
     files.write(folder / "results.json", results.to_json(run))
-    program = f"{_PLACE}/{suite.file_name()}"
+    program = f"{PLACE}/{suite.file_name()}"
     reason: str | None = None
     interrupted: KeyboardInterrupt | None = None
     with (

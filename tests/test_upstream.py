@@ -28,16 +28,18 @@ PROGRAMS = {
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab whose machines build runtime-tools from a folder."""
+    """A lab whose machines build runtime-tools from a folder, with such a machine."""
     folder = tmp_path_factory.mktemp("upstream")
+    tools = ["runtime-tools", "image-tools", "umoci", "docker", "podman"]
     for lab in make_lab(folder):
-        (lab.cwd / "labkit.toml").write_text(f'runtime_tools = "{runtime_tools(folder)}"\n')
+        (lab.cwd / "labkit.toml").write_text(f'runtime_tools = "{runtime_tools(folder)}"\ntools = {tools}\n')
+        lab.run("up", timeout=900)
         yield lab
 
 
 @pytest.mark.parametrize("runtime", ["runc", "crun"])
 def test_runtimetest_runs_under_the_runtime_and_both_engines(upstream: Lab, runtime: str) -> None:
-    upstream.run("test", "--suite", "runtimetest", "--runtime", runtime, timeout=900)
+    upstream.run("test", "--suite", "runtimetest", "--runtime", runtime)
     results = upstream.results()
     assert results["run"]["complete"] is True
     assert results["runtime"]["name"] == runtime
