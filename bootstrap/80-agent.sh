@@ -27,8 +27,9 @@ chmod 755 /usr/local/bin/labkit-agent
 cat >/etc/systemd/system/labkit-agent.service <<'UNIT'
 [Unit]
 Description=labkit identity agent
-ConditionPathExists=/dev/virtio-ports/org.labkit.0
-After=ssh.service sshd.service ssh.socket network.target
+# Not a condition: udev may make the port later than everything else is up.
+Requires=dev-virtio\x2dports-org.labkit.0.device
+After=dev-virtio\x2dports-org.labkit.0.device ssh.service sshd.service ssh.socket network.target
 
 [Service]
 ExecStart=/usr/local/bin/labkit-agent
