@@ -1,11 +1,12 @@
 """A fuzz target for the TAP reader and what is made of its events: nothing raises, and chunks make no difference.
 
-python tests/fuzz_tap.py [CORPUS] [-max_total_time=60]     with atheris (pip install atheris)
-python tests/fuzz_tap.py --random SECONDS                  without it: random mutations of recorded output
+python tests/fuzz_tap.py CORPUS -max_total_time=60     guided by coverage (pip install atheris); CORPUS: a folder to use
+python tests/fuzz_tap.py --random SECONDS              without it: random mutations of recorded output
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 import time
@@ -14,11 +15,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a program, from anywhere
 
-from labkit import tap, verdicts
-from labkit.tap import Limits
 from tests import recorded
 
-SMALL = Limits(line=64, block=128, total=2048, events=40)
+GUIDED = __name__ == "__main__" and sys.argv[1:2] != ["--random"]
+if GUIDED:
+    import atheris
+
+    coverage = atheris.instrument_imports(include=["labkit.tap", "labkit.verdicts"])
+else:
+    coverage = contextlib.nullcontext()
+with coverage:
+    from labkit import tap, verdicts
+
+SMALL = tap.Limits(line=64, block=128, total=2048, events=40)
 
 
 def one_input(data: bytes) -> None:
@@ -60,11 +69,12 @@ def rounds(seconds: float, seed: int, test: Callable[[bytes], None] = one_input)
     return count
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--random"]:
-        print(f"{rounds(float(sys.argv[2]), seed=time.time_ns())} inputs")
-    else:
-        import atheris
-
-        atheris.Setup(sys.argv, one_input)
-        atheris.Fuzz()
+if GUIDED:
+    corpus = Path(sys.argv[1])
+    corpus.mkdir(exist_ok=True)
+    for number, seed in enumerate(seeds()):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    atheris.Setup(sys.argv, one_input)
+    atheris.Fuzz()
+elif __name__ == "__main__":
+    print(f"{rounds(float(sys.argv[2]), seed=time.time_ns())} inputs")
