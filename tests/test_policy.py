@@ -305,6 +305,9 @@ DEVIATIONS = {
     ("crun", "1.21"): [
         *("CONF-005", "DEV-002", "HOOK-002", "HOOK-009", "HOOK-013", "MOUNT-004", "PROC-001", "RLIM-003"),
     ],
+    ("crun", "1.8.1"): [
+        *("CONF-005", "DEV-002", "HOOK-002", "HOOK-009", "HOOK-013", "NS-005", "OOM-001", "PROC-001", "RLIM-003"),
+    ],
 }
 
 
