@@ -202,22 +202,36 @@ uploaded() {
   fi
 }
 
+# fetch_git FOLDER REPOSITORY REFSPEC...
+fetch_git() {
+  into=$1
+  shift
+  git -C "$into" fetch -q --update-head-ok "$@" +HEAD:refs/labkit/head
+}
+
+# commit_of FOLDER REF
+commit_of() {
+  git -C "$1" rev-parse -q --verify "$2^{commit}"
+}
+
 # checkout REPOSITORY REF FOLDER: the commit that REF names, HEAD if it is empty, in a repository or bundle. Alone, unless
-# $history is set: without its tags it cannot be described.
+# $history is set: without its tags git cannot describe it.
 checkout() {
   git init -q "$3"
-  ref=${2:-HEAD}
-  if ! test -f "$1" && test -z "${history-}" && git -C "$3" fetch -q --depth 1 "$1" "$ref" 2>"$3.err"; then
+  ref=${2:-refs/labkit/head}
+  if test -n "${history-}" && fetch_git "$3" "$1" '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*' &&
+    commit_of "$3" "$ref"; then
+    : # and not what else a server has, such as every pull request
+  elif ! test -f "$1" && git -C "$3" fetch -q --depth 1 "$1" "${2:-HEAD}" 2>"$3.err"; then
     ref=FETCH_HEAD
   elif grep -qs "couldn't find remote ref" "$3.err" && ! expr "$ref" : '[0-9a-f]\{4,40\}$' >/dev/null; then
-    fail "$1 has no ref $ref"
+    fail "$1 has no ref ${2:-HEAD}"
   else
     # Not every server gives a single commit, and none knows it by a part of its number: take all.
-    retry git -C "$3" fetch -q --update-head-ok "$1" '+refs/*:refs/*' +HEAD:refs/labkit/head || fail "cannot fetch $1"
-    test "$ref" != HEAD || ref=refs/labkit/head
+    retry fetch_git "$3" "$1" '+refs/*:refs/*' || fail "cannot fetch $1"
   fi
   rm -f "$3.err"
-  commit=$(git -C "$3" rev-parse -q --verify "$ref^{commit}") || fail "$1 has no ref $ref"
+  commit=$(commit_of "$3" "$ref") || fail "$1 has no ref ${2:-HEAD}"
   git -C "$3" -c advice.detachedHead=false checkout -q "$commit"
 }
 
