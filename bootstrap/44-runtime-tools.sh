@@ -20,6 +20,7 @@ history=yes # reports name the ref as git describes it
 build_tree runtime-tools "$RUNTIME_TOOLS_REF"
 publish "$taken/tree/oci-runtime-tool" /usr/local/bin/oci-runtime-tool
 keep runtime-tools
+rm -rf "$lab"/src/runtime-tools-*
 for older in $(older_refs); do
   build_tree "runtime-tools-$older" "$older"
   keep "runtime-tools-$older"

@@ -310,16 +310,18 @@ def test_a_source_that_fails_is_told_and_the_rest_goes_on_once_it_is_right(
 
 def test_an_older_runtime_has_the_suite_built_at_its_ref_too(plain: Box, sources: Sources) -> None:
     old = sources.folder / "old"
-    trees = {}
-    for version in ("1.14.2", "1.14.3"):
+
+    def trees(version: str, ref: str) -> dict[str, str]:
         old.write_text(f"#!/bin/sh\necho crun version {version}\n")
-        plain.sh("rm -rf /opt/labkit/src/runtime-tools*")
-        done = plain.bootstrap(sources.plan(crun=str(old), runtime_tools=f"{sources.url}/runtime-tools/.git"))
+        done = plain.bootstrap(sources.plan(crun=str(old), runtime_tools=f"{sources.url}/runtime-tools/.git{ref}"))
         assert done.status == 0, done.errors
         found = plain.system.root.glob("opt/labkit/src/runtime-tools*")
-        trees[version] = {tree.name: host.ref(host.Tree(tree)).partition("-g")[0] for tree in found}
+        return {tree.name: host.ref(host.Tree(tree)).partition("-g")[0] for tree in found}
+
     newer = {"runtime-tools": "v0.9.0-1"}
-    assert trees == {"1.14.2": {**newer, "runtime-tools-v0.9.0": "v0.9.0"}, "1.14.3": newer}
+    assert trees("1.14.3", "") == newer
+    assert trees("1.14.2", "") == {**newer, "runtime-tools-v0.9.0": "v0.9.0"}
+    assert trees("1.14.2", "#main") == newer  # a ref in the settings is meant
 
 
 def test_back_to_the_distributions_own(plain: Box, sources: Sources) -> None:
