@@ -146,6 +146,9 @@ def installed(system: Chroot) -> list[str]:
 
 
 def run(system: Chroot, plan: Plan, until: Callable[[], bool] | None = None) -> chroot.Run:
+    # As at a boot (tmpfiles.d/dnf.conf). Each run has PIDs of its own, and dnf waits for whoever has the lock's.
+    for lock in system.root.glob("var/*/dnf/*_lock.pid"):
+        lock.unlink()
     (system.root / "root/bootstrap.sh").write_text(plan.script)
     # rpm names its temporary files by the second: one that was killed and started again within it fails once.
     return system.run(["sh", "/root/bootstrap.sh"], {"_LABKIT_PAUSES": "1"}, until)
