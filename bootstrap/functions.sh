@@ -83,29 +83,31 @@ packages() {
 }
 
 # Lists of packages are read once in a run, and anew after a failure. What a killed run left half installed is finished;
-# what it had not unpacked yet may be needed for that. A list that cannot be read is no failure yet: others may do.
+# what it had not unpacked yet may be needed for that.
 refresh_packages() {
   if test "$LAB_FAMILY" = debian && ! test -e "$state/fresh"; then
-    broken=
-    dpkg --force-confdef --force-confold --configure -a || broken=yes
-    if packages -o APT::Update::Error-Mode=any update; then
-      echo all >"$state/fresh"
+    if dpkg --force-confdef --force-confold --configure -a; then
+      packages update
     else
-      packages update && echo some >"$state/fresh"
-    fi && { test -z "$broken" || packages --fix-broken install; }
+      packages update && packages --fix-broken install
+    fi && : >"$state/fresh"
   fi
 }
 
-# Status 9: all lists were read, and no such package is in them.
+# are_unknown ARGUMENTS...: whether apt-get's lists lack a package.
+are_unknown() {
+  test "$LAB_FAMILY" = debian && packages --simulate "$@" 2>&1 | grep '^E: Unable to locate package'
+}
+
+# Status 9: no list has such a package, and all of them could be read, which apt-get update's success alone does not say.
 fetch_packages() {
   if refresh_packages && packages "$@"; then
     return
   fi
-  if test "$(cat "$state/fresh" 2>/dev/null)" = all &&
-    packages --simulate "$@" 2>&1 | grep '^E: Unable to locate package'; then
+  rm -f "$state/fresh"
+  if are_unknown "$@" && packages -o APT::Update::Error-Mode=any update && are_unknown "$@"; then
     return 9
   fi
-  rm -f "$state/fresh"
   return 1
 }
 
