@@ -24,13 +24,13 @@ pytestmark = pytest.mark.machine
 QUICK = "QUERY-001,QUERY-002"
 SLOW = "STATE-001,STATE-002,STATE-003,STATE-004,STATE-005,STATE-006,QUERY-002,KILL-003,START-003"
 
-PANIC_ONCE = r"""
-printf '[Unit]\nBefore=labkit-agent.service\n[Service]\nType=oneshot\nExecStart=/root/panic-once\n' \
-  >/etc/systemd/system/panic-once.service
-printf '[Install]\nWantedBy=multi-user.target\n' >>/etc/systemd/system/panic-once.service
-printf '#!/bin/sh\nsystemctl disable panic-once; sync; echo c >/proc/sysrq-trigger\n' >/root/panic-once
-chmod 755 /root/panic-once
-systemctl enable panic-once"""
+PANIC_ONCE = """[Unit]
+Before=labkit-agent.service
+[Service]
+Type=oneshot
+ExecStart=/root/panic-once
+[Install]
+WantedBy=multi-user.target"""
 
 
 @pytest.fixture(autouse=True)
@@ -240,7 +240,9 @@ def test_a_port_that_is_taken(lab: Lab) -> None:
 
 def test_a_guest_that_is_killed_during_the_suite(lab: Lab) -> None:
     lab.run("up", "--machine", "victim")
-    lab.guest(f"echo kept >/root/marker; {PANIC_ONCE}; sync", "victim")
+    put(lab, "/root/panic-once", "#!/bin/sh\nsystemctl disable panic-once; sync; echo c >/proc/sysrq-trigger", "victim")
+    put(lab, "/etc/systemd/system/panic-once.service", PANIC_ONCE, "victim")
+    lab.guest("systemctl enable panic-once; echo kept >/root/marker; sync", "victim")
     child = lab.start("test", "--machine", "victim", "--only", SLOW, "--jobs", "1")
     until(lambda: _results_so_far(lab, "victim") >= 1, what="a first result")
     os.kill(lab.qemu("victim"), signal.SIGKILL)

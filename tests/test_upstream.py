@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from labkit import suites
 from tests.conftest import Lab, make_lab
 from tests.upstream import runtime_tools
 
@@ -30,7 +31,7 @@ PROGRAMS = {
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab whose machines build runtime-tools from a folder, with such a machine."""
     folder = tmp_path_factory.mktemp("upstream")
-    tools = ["runtime-tools", "image-tools", "umoci", "docker", "podman"]
+    tools = list(suites.find("runtimetest").needs)
     for lab in make_lab(folder):
         (lab.cwd / "labkit.toml").write_text(f'runtime_tools = "{runtime_tools(folder)}"\ntools = {tools}\n')
         lab.run("up", timeout=900)
