@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labkit.console import table
-from labkit.front import Call, after_dashes, lab_task
+from labkit.cli.console import table
+from labkit.cli.flags import Call, after_dashes, lab_task
 
 if TYPE_CHECKING:
-    from labkit.machines import MachineInfo
-    from labkit.runs import Outcome
+    from labkit.machines.base import MachineInfo
+    from labkit.usecases.run import Outcome
 
 _MACHINE = "platform release provider machine host"
 
@@ -29,10 +29,10 @@ def up(call: Call) -> None:
         ./lab up --platform fedora --release 43
         ./lab up --machine mine --json
     """
-    from labkit import lab
+    from labkit.usecases import machines
 
     with call.console() as console:
-        info = lab.up(call.settings, console)
+        info = machines.up(call.settings, console)
     call.answer(info.to_json(), _machines([info]))
 
 
@@ -49,11 +49,12 @@ def test(call: Call) -> None:
         ./lab test --platform debian --release 12 --json
         ./lab test --suite validation --failed
     """
-    from labkit import testing
+
+    from labkit.usecases.test import test as run_test
 
     with call.console() as console:
-        wish, failed = call.wish(), bool(call.words["failed"])
-        outcome = testing.run(call.settings, console, wish=wish, failed=failed, judged=not call.words["no_policy"])
+        failed, with_policy = bool(call.words["failed"]), not call.words["no_policy"]
+        outcome = run_test(call.settings, console, call.selection(), failed=failed, with_policy=with_policy)
     _told(call, outcome)
 
 
@@ -63,10 +64,10 @@ def reset(call: Call) -> None:
 
     Example: ./lab reset
     """
-    from labkit import lab
+    from labkit.usecases import machines
 
     with call.console() as console:
-        info = lab.reset(call.settings, console)
+        info = machines.reset(call.settings, console)
     call.answer(info.to_json(), _machines([info]))
 
 
@@ -76,10 +77,10 @@ def halt(call: Call) -> None:
 
     Example: ./lab halt --platform fedora
     """
-    from labkit import lab
+    from labkit.usecases import machines
 
     with call.console() as console:
-        lab.halt(call.settings, console)
+        machines.halt(call.settings, console)
 
 
 @lab_task(f"{_MACHINE} all verbose json")
@@ -90,10 +91,10 @@ def destroy(call: Call) -> None:
         ./lab destroy --machine mine
         ./lab destroy --all
     """
-    from labkit import lab
+    from labkit.usecases import machines
 
     with call.console() as console:
-        names = lab.destroy(call.settings, console, everything=call.words["all"])
+        names = machines.destroy(call.settings, console, everything=call.words["all"])
     call.answer(names, "\n".join(f"destroyed {name}" for name in names) or "nothing to destroy")
 
 
@@ -105,9 +106,9 @@ def ssh(call: Call) -> None:
         ./lab ssh
         ./lab ssh --platform debian -- runc --version
     """
-    from labkit import lab
+    from labkit.usecases import machines
 
-    sys.exit(lab.ssh(call.settings, after_dashes()))
+    machines.ssh(call.settings, after_dashes())
 
 
 @lab_task("json")
@@ -116,10 +117,10 @@ def status(call: Call) -> None:
 
     Example: ./lab status --json
     """
-    from labkit import lab
+    from labkit.usecases import machines
 
-    machines = lab.status(call.settings)
-    call.answer([info.to_json() for info in machines], _machines(machines) if machines else "no machines")
+    found = machines.status(call.settings)
+    call.answer([info.to_json() for info in found], _machines(found) if found else "no machines")
 
 
 @lab_task("run no_policy json")
@@ -130,27 +131,27 @@ def report(call: Call) -> None:
         ./lab report
         ./lab report --run ID
     """
-    from labkit import judging
+    from labkit.usecases.judge import judge as run_judge
 
-    _told(call, judging.judge(call.settings, call.words["run"], judged=not call.words["no_policy"]))
+    _told(call, run_judge(call.settings, call.words["run"], with_policy=not call.words["no_policy"]))
 
 
 @lab_task("no_policy runtime runtime_version cgroup ref platform json", words="dir")
 def judge(call: Call) -> None:
     """Judge saved output under today's policy, without a machine.
 
-    Exit status as of `test`. The reports go into the run's folder; raw output from elsewhere is copied into a new one.
+    Exit status as of `test`. Reports go into the run's directory; raw output from elsewhere is copied into a new one.
 
     Examples:
         ./lab judge reports/latest
         ./lab judge recordings/v0.9.0-crun-1.8.1-cgroup-v2 --json
         ./lab judge elsewhere --runtime crun --runtime-version 1.21 --cgroup v2 --ref master
     """
-    from labkit import judging
+    from labkit.usecases.judge import judge as run_judge
 
     flags = ("runtime", "runtime_version", "cgroup", "ref", "platform")
     known = {flag.replace("_", "-"): call.words[flag] for flag in flags}
-    _told(call, judging.judge(call.settings, call.words["dir"], judged=not call.words["no_policy"], known=known))
+    _told(call, run_judge(call.settings, call.words["dir"], with_policy=not call.words["no_policy"], known=known))
 
 
 @lab_task("html json", words="run_a run_b")
@@ -161,10 +162,10 @@ def diff(call: Call) -> None:
         ./lab diff ID latest
         ./lab diff reports/ID recordings/v0.9.0-crun-1.8.1-cgroup-v2 --html diff.html
     """
-    from labkit import judging
     from labkit.reports import as_diff, files
+    from labkit.usecases.judge import diff as run_diff
 
-    compared = judging.diff(call.settings, call.words["run_a"], call.words["run_b"])
+    compared = run_diff(call.settings, call.words["run_a"], call.words["run_b"])
     if call.words["html"] is not None:
         files.write(Path(call.words["html"]), as_diff.html(compared))
     call.answer(compared.to_json(), as_diff.text(compared).rstrip("\n"))
@@ -176,9 +177,9 @@ def render(call: Call) -> None:
 
     Example: ./lab render --platform fedora --out /tmp/fedora
     """
-    from labkit import exports
+    from labkit.usecases import export
 
-    for path in exports.render(call.settings, Path(call.words["out"])):
+    for path in export.render(call.settings, Path(call.words["out"])):
         print(path)
 
 
@@ -188,10 +189,10 @@ def package(call: Call) -> None:
 
     Example: ./lab package --platform debian --out /tmp/debian
     """
-    from labkit import exports
+    from labkit.usecases import export
 
     with call.console() as console:
-        box = exports.package(call.settings, console, Path(call.words["out"]))
+        box = export.package(call.settings, console, Path(call.words["out"]))
     print(box)
 
 
@@ -205,10 +206,10 @@ def doctor(call: Call) -> None:
         ./lab doctor
         ./lab doctor --yes
     """
-    from labkit import doctor
+    from labkit.usecases.doctor import doctor as run_doctor
 
     with call.console(verbose=True) as console:
-        checks, error = doctor.cure(call.settings, console)
+        checks, error = run_doctor(call.settings, console)
     rows = [(check.state.value, check.name, check.found, check.needed_for) for check in checks]
     text = table([("STATE", "WHAT", "FOUND", "NEEDED FOR"), *rows])
     call.answer([check.to_json() for check in checks], text)
@@ -222,10 +223,10 @@ def platforms(call: Call) -> None:
 
     Example: ./lab platforms --json
     """
-    from labkit import platforms
+    from labkit.core import platforms
 
-    folders = platforms.folders(call.settings.platforms)
-    found = [platforms.load(name, folders) for name in platforms.names(folders)]
+    directories = platforms.directories(call.settings.platforms)
+    found = [platforms.load(name, directories) for name in platforms.names(directories)]
     rows = [(p.name, r.name, r.codename or "", ", ".join(r.images)) for p in found for r in p.by_default()]
     call.answer(
         [p.model_dump(exclude_none=True) for p in found], table([("PLATFORM", "RELEASE", "NAME", "FROM"), *rows])
@@ -238,7 +239,7 @@ def runtimes(call: Call) -> None:
 
     Example: ./lab runtimes
     """
-    from labkit import runtimes
+    from labkit.subjects import runtimes
 
     found = [runtimes.find(name) for name in runtimes.names()]
     rows = [(runtime.name, runtime.command, runtime.homepage) for runtime in found]
@@ -253,13 +254,13 @@ def suites(call: Call) -> None:
         ./lab suites
         ./lab suites --export /tmp
     """
-    from labkit import suites
+    from labkit.suites import registry
 
     if call.words["export"] is not None:
-        path = suites.export(Path(call.words["export"]))
+        path = registry.export(Path(call.words["export"]))
         call.answer({"path": str(path)}, str(path))
     else:
-        names = suites.names()
+        names = registry.names()
         call.answer(names, "\n".join(names))
 
 
@@ -271,7 +272,7 @@ def check(call: Call) -> None:
         ./lab check
         ./lab check --fast
     """
-    from labkit import selfcheck
+    from labkit.cli import selfcheck
 
     sys.exit(selfcheck.run(Path(__file__).parent, fast=call.words["fast"]))
 
@@ -291,13 +292,13 @@ def _machines(machines: list[MachineInfo]) -> str:
 
 
 def _told(call: Call, outcome: Outcome) -> None:
-    value = {"folder": str(outcome.folder), "exit_status": outcome.exit_status, **outcome.run.summary()}
+    value = {"folder": str(outcome.directory), "exit_status": outcome.exit_status, **outcome.run.summary()}
 
     def text() -> str:
         from labkit.reports.terminal import summary
 
         width = shutil.get_terminal_size().columns
-        return summary(outcome.run, width=width, terminal=sys.stdout.isatty(), folder=outcome.folder).rstrip("\n")
+        return summary(outcome.run, width=width, terminal=sys.stdout.isatty(), directory=outcome.directory).rstrip("\n")
 
     call.answer(value, text)
     sys.exit(outcome.exit_status)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from common import timed, told
 
-from labkit import bootstrap, config, platforms
-from labkit.bootstrap import Kind
+from labkit.core import config, platforms
+from labkit.provision import bootstrap
+from labkit.provision.bootstrap import Target
 from tests.chroot import Chroot, build, unpack
 
 TOOLS = ["toolchain", "libseccomp", "go", "runc", "runtime-tools", "image-tools"]
@@ -52,21 +53,22 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--runs", type=int, default=1)
     words = parser.parse_args()
-    floors, ours = [], []
+    floors: list[float] = []
+    ours: list[float] = []
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        base = build(folder)
+        directory = Path(scratch)
+        base = build(directory)
         for number in range(words.runs):
             for name, run, times in (("hand", by_hand, floors), ("labkit", by_labkit, ours)):
-                root = unpack(base, folder / f"{name}-{number}")
-                work = run(words, root, folder)
+                root = unpack(base, directory / f"{name}-{number}")
+                work = run(words, root, directory)
                 times.append(timed(work))
                 shutil.rmtree(root)
     told("everything from source", floors, ours, "at most 1.15")
 
 
-def by_hand(words: argparse.Namespace, root: Path, folder: Path) -> Callable[[], None]:
-    platform = platforms.load("debian", platforms.folders())
+def by_hand(words: argparse.Namespace, root: Path, directory: Path) -> Callable[[], None]:
+    platform = platforms.load("debian", platforms.directories())
     packages = [name for tool in ("toolchain", "libseccomp", "download") for name in platform.packages[tool]]
     mounts: dict[Path, str] = {}
     refs: dict[str, str] = {}
@@ -80,12 +82,11 @@ def by_hand(words: argparse.Namespace, root: Path, folder: Path) -> Callable[[],
     return lambda: checked(Chroot(root, mounts), "/root/hand.sh")
 
 
-def by_labkit(words: argparse.Namespace, root: Path, folder: Path) -> Callable[[], None]:
+def by_labkit(words: argparse.Namespace, root: Path, directory: Path) -> Callable[[], None]:
     """Without the packing of the sources, which is done once for each commit."""
     values = {name: getattr(words, name) for name in ("go", "runc", "runtime_tools", "image_tools")}
-    settings = config.load({**values, "tools": TOOLS}, cwd=folder, environ={"LABKIT_HOME": str(folder / "home")})
-    platform = platforms.load("debian", platforms.folders())
-    plan = bootstrap.prepare(platform, platform.release("13"), Kind.VAGRANT, settings)
+    settings = config.load({**values, "tools": TOOLS}, cwd=directory, environ={"LABKIT_HOME": str(directory / "home")})
+    plan = bootstrap.prepare(settings.distro(), Target.VAGRANT, settings)
     (root / "root/sources").mkdir()
     for upload in plan.uploads:
         shutil.copyfile(upload.local, root / "root/sources" / Path(upload.remote).name)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a lab in a temporary folder, commands timed as whole processes, medians of pairs."""
+"""What the benchmarks share: a lab in a temporary directory, commands timed as whole processes, medians of pairs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ ROOT = Path(__file__).parent.parent
 
 sys.path[:0] = [str(ROOT)]
 
-from labkit import runs, suites  # noqa: E402
-from labkit.suites import Wish  # noqa: E402
+from labkit.core.cell import Selection  # noqa: E402
+from labkit.suites import registry  # noqa: E402
+from labkit.usecases.run import PROGRAMS  # noqa: E402
 
 
 @dataclass
@@ -47,8 +48,8 @@ class Lab:
 
 @contextlib.contextmanager
 def lab(within: tuple[str, ...] = ()) -> Iterator[Lab]:
-    with tempfile.TemporaryDirectory(prefix="labkit-bench-") as folder:
-        made = Lab(Path(folder) / "home", Path(folder) / "work", within)
+    with tempfile.TemporaryDirectory(prefix="labkit-bench-") as directory:
+        made = Lab(Path(directory) / "home", Path(directory) / "work", within)
         made.home.mkdir()
         made.cwd.mkdir()
         try:
@@ -57,10 +58,10 @@ def lab(within: tuple[str, ...] = ()) -> Iterator[Lab]:
             made.run("destroy", "--all")
 
 
-def in_machine(suite: str, runtime: str, wish: Wish) -> list[str]:
+def in_machine(suite: str, runtime: str, selection: Selection) -> list[str]:
     """The command that `labkit test` runs in the machine."""
-    found = suites.find(suite)
-    return found.argv(f"{runs.PLACE}/{found.file_name()}", runtime, wish)
+    found = registry.find(suite)
+    return found.argv(f"{PROGRAMS}/{found.file_name()}", runtime, selection)
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import os
 import resource
@@ -17,7 +18,7 @@ from collections.abc import Callable
 
 from common import told
 
-from labkit import tap
+from labkit.results import tap
 from tests.recorded import RECORDINGS
 
 TIMES = 10  # how often both recordings stand one after the other
@@ -38,7 +39,7 @@ def reading(runs: int) -> None:
     from tap.line import Result
     from tap.parser import Parser
 
-    data = b"".join(path.read_bytes() for folder in RECORDINGS.values() for path in folder.glob("*.tap")) * TIMES
+    data = b"".join(path.read_bytes() for directory in RECORDINGS.values() for path in directory.glob("*.tap")) * TIMES
     text = data.decode()
     limits = tap.Limits(total=1 << 40, events=1 << 40)
     counted: dict[str, tuple[int, int]] = {}
@@ -56,7 +57,7 @@ def reading(runs: int) -> None:
     for blocks in (False, True):
         floors, own = [], []
         for _ in range(runs):
-            floors.append(cpu(lambda blocks=blocks: theirs(blocks)))
+            floors.append(cpu(functools.partial(theirs, blocks)))
             own.append(cpu(ours))
         what = "its blocks parsed" if blocks else "its blocks left as they are"
         told(f"reading {len(data) / 1e6:.1f} MB of TAP, tap.py with {what}", floors, own, "at most 1.2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import subprocess
 import tempfile
 import time
@@ -13,16 +14,18 @@ from pathlib import Path
 
 from common import Lab, lab, timed, told
 
-from labkit import config, images, platforms
-from labkit.building import mmdebstrap, recipe
-from labkit.deadline import Deadline
-from labkit.endpoint import Endpoint
-from labkit.machines import accelerator, hardware, identity
-from labkit.machines.agent import Agent
-from labkit.machines.hardware import MONITOR, Boot, Hardware
-from labkit.machines.launch import overlay
-from labkit.qmp import Monitor
-from labkit.ssh import Remote
+from labkit.core import config
+from labkit.core.deadline import Deadline
+from labkit.core.endpoint import Endpoint
+from labkit.images import golden
+from labkit.images.build import mmdebstrap, recipe
+from labkit.io.ssh import SshRemote
+from labkit.machines import identity
+from labkit.qemu import accelerator, hardware
+from labkit.qemu.agent import Agent
+from labkit.qemu.hardware import MONITOR, Boot, Hardware
+from labkit.qemu.launch import overlay
+from labkit.qemu.monitor import Monitor
 
 ME = identity.new("floor")
 
@@ -55,18 +58,17 @@ def bare_argv(hw: Hardware, boot: Boot, disk: Path) -> list[str]:
 class Floor:
     """A bare QEMU with an internal snapshot of the booted system, driven by hand."""
 
-    def __init__(self, made: Lab, folder: Path) -> None:
+    def __init__(self, made: Lab, directory: Path) -> None:
         settings = settings_of(made)
-        platform = platforms.load(settings.platform, platforms.folders())
-        image = images.find(settings.home, recipe(platform, platform.release(None), settings).key)
+        image = golden.find(settings.home, recipe(settings.distro(), settings).key)
         assert image is not None
         self.hw = hardware_of(settings)
-        self.folder, self.boot, self.disk = folder, image.boot, folder / "disk.qcow2"
+        self.directory, self.boot, self.disk = directory, image.boot, directory / "disk.qcow2"
         self.key, public = identity.client_key(settings.home)
-        overlay(image.folder / "disk.qcow2", self.disk)
+        overlay(image.directory / "disk.qcow2", self.disk)
         with self.running() as monitor:
             script = identity.script(ME, public, now=time.time(), entropy="")
-            with Agent(folder) as agent:
+            with Agent(directory) as agent:
                 agent.run(script, Deadline.after(300), "boot")
             self.login(monitor)
             time.sleep(2)
@@ -75,11 +77,11 @@ class Floor:
     @contextlib.contextmanager
     def running(self, *more: str) -> Iterator[Monitor]:
         for name in ("agent.sock", MONITOR):
-            (self.folder / name).unlink(missing_ok=True)
+            (self.directory / name).unlink(missing_ok=True)
         argv = [*bare_argv(self.hw, self.boot, self.disk), *more]
-        child = subprocess.Popen(argv, cwd=self.folder)
+        child = subprocess.Popen(argv, cwd=self.directory)
         try:
-            with Monitor(self.folder, MONITOR, Deadline.after(30)) as monitor:
+            with Monitor(self.directory, MONITOR, Deadline.after(30)) as monitor:
                 yield monitor
         finally:
             child.kill()
@@ -88,9 +90,9 @@ class Floor:
     def login(self, monitor: Monitor) -> None:
         """Until a command has run over SSH."""
         port = monitor.forwarded_port()
-        known = self.folder / "known_hosts"
+        known = self.directory / "known_hosts"
         known.write_text(identity.known_hosts_line("127.0.0.1", port, ME))
-        with Remote(Endpoint("127.0.0.1", port, "root", self.key, known), Deadline.after(300)) as remote:
+        with SshRemote(Endpoint("127.0.0.1", port, "root", self.key, known), Deadline.after(300)) as remote:
             remote.run(["true"], timeout=60)
 
     def loadvm(self) -> float:
@@ -102,9 +104,9 @@ class Floor:
 
 def warm(runs: int) -> None:
     floors, ours = [], []
-    with lab() as made, tempfile.TemporaryDirectory() as folder:
+    with lab() as made, tempfile.TemporaryDirectory() as directory:
         made.run("up")
-        floor = Floor(made, Path(folder))
+        floor = Floor(made, Path(directory))
         for _ in range(runs):
             made.run("destroy")
             floors.append(floor.loadvm())
@@ -114,9 +116,9 @@ def warm(runs: int) -> None:
 
 def reset(runs: int) -> None:
     floors, ours = [], []
-    with lab() as made, tempfile.TemporaryDirectory() as folder:
+    with lab() as made, tempfile.TemporaryDirectory() as directory:
         made.run("up")
-        floor = Floor(made, Path(folder))
+        floor = Floor(made, Path(directory))
         with floor.running("-loadvm", "live") as monitor:
             floor.login(monitor)
 
@@ -133,38 +135,37 @@ def reset(runs: int) -> None:
 def cold(runs: int) -> None:
     floors, ours = [], []
     for _ in range(runs):
-        with lab() as made, tempfile.TemporaryDirectory() as folder:
-            floors.append(timed(lambda made=made, folder=folder: bare_cold(made, Path(folder))))
+        with lab() as made, tempfile.TemporaryDirectory() as directory:
+            floors.append(timed(functools.partial(bare_cold, made, Path(directory))))
         with lab() as made:
-            ours.append(timed(lambda made=made: made.run("up")))
+            ours.append(timed(functools.partial(made.run, "up")))
     told("cold up to an SSH command", floors, ours, "at most 1.3")
 
 
-def bare_cold(made: Lab, folder: Path) -> None:
+def bare_cold(made: Lab, directory: Path) -> None:
     """The same image by hand, and a plain boot of it."""
     settings = settings_of(made)
-    platform = platforms.load(settings.platform, platforms.folders())
-    wanted = recipe(platform, platform.release(None), settings)
-    script = folder / "bootstrap"
+    wanted = recipe(settings.distro(), settings)
+    script = directory / "bootstrap"
     script.write_text(wanted.bootstrap)
-    tree = folder / "rootfs"
+    tree = directory / "rootfs"
     tree.mkdir()
-    shell = f"""set -e; cd {folder}
+    shell = f"""set -e; cd {directory}
 tar -C rootfs -xf rootfs.tar --exclude='./dev/*'; rm rootfs.tar
 truncate -s {wanted.disk_mib}M raw; mkfs.ext4 -q -F -d rootfs raw; qemu-img convert -O qcow2 raw disk.qcow2; rm raw"""
-    subprocess.run(mmdebstrap(wanted, script, folder / "rootfs.tar"), check=True, capture_output=True)
+    subprocess.run(mmdebstrap(wanted, script, directory / "rootfs.tar"), check=True, capture_output=True)
     subprocess.run(["sh", "-c", shell], check=True)
     kernel, initrd = (sorted((tree / "boot").glob(name))[-1] for name in ("vmlinuz-*", "initrd.img-*"))
     hw = hardware_of(settings)
     key, public = identity.client_key(settings.home)
-    child = subprocess.Popen(bare_argv(hw, Boot(kernel, initrd), folder / "disk.qcow2"), cwd=folder)
+    child = subprocess.Popen(bare_argv(hw, Boot(kernel, initrd), directory / "disk.qcow2"), cwd=directory)
     try:
-        with Monitor(folder, MONITOR, Deadline.after(30)) as monitor, Agent(folder) as agent:
+        with Monitor(directory, MONITOR, Deadline.after(30)) as monitor, Agent(directory) as agent:
             agent.run(identity.script(ME, public, now=time.time(), entropy=""), Deadline.after(300), "boot")
             port = monitor.forwarded_port()
-            (folder / "known_hosts").write_text(identity.known_hosts_line("127.0.0.1", port, ME))
-            endpoint = Endpoint("127.0.0.1", port, "root", key, folder / "known_hosts")
-            with Remote(endpoint, Deadline.after(300)) as remote:
+            (directory / "known_hosts").write_text(identity.known_hosts_line("127.0.0.1", port, ME))
+            endpoint = Endpoint("127.0.0.1", port, "root", key, directory / "known_hosts")
+            with SshRemote(endpoint, Deadline.after(300)) as remote:
                 remote.run(["true"], timeout=60)
     finally:
         child.kill()

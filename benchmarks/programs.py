@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import functools
 import io
 import json
 import os
@@ -21,8 +22,8 @@ from pathlib import Path
 
 from common import Lab, in_machine, lab, timed, told
 
-from labkit.pyz import pyz
-from labkit.suites import Wish, labkit_programs
+from labkit.core.cell import Selection
+from labkit.guest.pyz import pyz
 from tests import replay
 
 # What a person would do without labkit. Apart from the host, because linux_ns_itype removes a bundle with live mounts.
@@ -59,11 +60,11 @@ def main() -> None:
 
 
 def here(words: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory(prefix="labkit-bench-") as folder:
-        work = Path(folder)
+    with tempfile.TemporaryDirectory(prefix="labkit-bench-") as directory:
+        work = Path(directory)
         tree = words.tree or replay.replayed(work / "tree", replay.V1, scale=0.2)
         program = work / "labkit-programs.pyz"
-        program.write_bytes(pyz(Path(labkit_programs.__file__).parent))
+        program.write_bytes(pyz("programs"))
         argv = [sys.executable, str(program), "--tree", str(tree), "--runtime", words.runtime]
         argv += ["--jobs", str(words.jobs)] if words.jobs else []
         floors, ours = [], []
@@ -72,10 +73,10 @@ def here(words: argparse.Namespace) -> None:
             out.mkdir()
             loop = [*APART, "sh", "-c", LOOP, "sh", str(out)]
             env = {**os.environ, "RUNTIME": words.runtime, "TMPDIR": str(out)}
-            floors.append(timed(lambda loop=loop, env=env: subprocess.run(loop, cwd=tree, env=env, check=True)))
+            floors.append(timed(functools.partial(subprocess.run, loop, cwd=tree, env=env, check=True)))
             events = work / f"events-{number}"
             with events.open("wb") as file:
-                ours.append(timed(lambda file=file: subprocess.run(argv, stdout=file, check=True)))
+                ours.append(timed(functools.partial(subprocess.run, argv, stdout=file, check=True)))
             for line in differences(of_loop(out), of_driver(events)):
                 print(f"  pair {number + 1} differs: {line}")
         told(f"{len(of_loop(out))} programs, {words.runtime}", floors, ours, "at most 0.55")
@@ -83,15 +84,15 @@ def here(words: argparse.Namespace) -> None:
 
 def in_a_guest(words: argparse.Namespace) -> None:
     """The loop, the driver started by hand there, and `labkit test` beside the time that its driver took in there."""
-    argv = in_machine("validation", words.runtime, Wish(jobs=words.jobs))
+    argv = in_machine("validation", words.runtime, Selection(jobs=words.jobs))
     tree = argv[argv.index("--tree") + 1]
     jobs = ["--jobs", str(words.jobs)] if words.jobs else []
     loops, drivers, inside, outside = [], [], [], []
-    with lab() as made, tempfile.TemporaryDirectory(prefix="labkit-bench-") as folder:
+    with lab() as made, tempfile.TemporaryDirectory(prefix="labkit-bench-") as directory:
         made.run("up")
         test = ["test", "--suite", "validation", "--runtime", words.runtime]
         for number in range(words.runs):
-            out, events = Path(folder) / f"out-{number}", Path(folder) / f"events-{number}"
+            out, events = Path(directory) / f"out-{number}", Path(directory) / f"events-{number}"
             env = f"export RUNTIME={words.runtime} TMPDIR={OUT}"
             loops.append(by_hand(made, f"cd {tree}; {env}; {' '.join(APART)} sh -c '{LOOP}' sh $TMPDIR", out))
             made.run(*test, "--only", "hostname")  # brings the driver, which the reset has taken away
@@ -133,9 +134,9 @@ def by_labkit(made: Lab, words: list[str]) -> tuple[float, float]:
     return end - begin, seconds
 
 
-def of_loop(folder: Path) -> Points:
-    rows = [line.split() for line in (folder / "status").read_text().splitlines()]
-    return {name: (int(status), points((folder / f"{name}.tap").read_bytes())) for name, status in rows}
+def of_loop(directory: Path) -> Points:
+    rows = [line.split() for line in (directory / "status").read_text().splitlines()]
+    return {name: (int(status), points((directory / f"{name}.tap").read_bytes())) for name, status in rows}
 
 
 def of_driver(events: Path) -> Points:

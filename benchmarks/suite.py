@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import shlex
 import statistics
 
-from common import Lab, Wish, in_machine, lab, timed, told
+from common import Lab, in_machine, lab, timed, told
+
+from labkit.core.cell import Selection
 
 FEW = "QUERY-001,QUERY-002,STATE-001"
 
@@ -27,7 +30,7 @@ def main() -> None:
 def overhead(made: Lab, runs: int, runtime: str) -> None:
     """Whole process of `labkit test`, less the same suite's time on the guest's own clock."""
     inside, outside = [], []
-    by_hand = in_machine("spec", runtime, Wish(only=tuple(FEW.split(","))))
+    by_hand = in_machine("spec", runtime, Selection(only=tuple(FEW.split(","))))
     for _ in range(runs):
         script = f"read a rest </proc/uptime; {shlex.join(by_hand)} >/dev/null;read b rest </proc/uptime; echo $a $b"
         begin, end = map(float, made.run("ssh", "--", "sh", "-c", script).stdout.split())
@@ -43,12 +46,13 @@ def overhead(made: Lab, runs: int, runtime: str) -> None:
 
 def parallel(made: Lab, runs: int, runtime: str) -> None:
     """The whole suite as it comes against one check at a time; seconds from the results' own clock in the guest."""
-    one, many = [], []
+    one: list[float] = []
+    many: list[float] = []
     for _ in range(runs):
         seen = []
         for jobs, times in (("1", one), ("", many)):
             words = ["test", "--runtime", runtime, *(["--jobs", jobs] if jobs else [])]
-            times.append(timed(lambda words=words: made.run(*words, ok=(0, 1))))
+            times.append(timed(functools.partial(made.run, *words, ok=(0, 1))))
             results = json.loads((made.cwd / "reports/latest/results.json").read_text())["results"]
             seen.append({entry["id"]: entry["verdict"] for entry in results})
         if seen[0] != seen[1]:

@@ -14,10 +14,11 @@ from invoke.collection import Collection
 from invoke.exceptions import ParseError
 from invoke.program import Program
 
-from labkit import __version__, resources
-from labkit.console import guard
-from labkit.errors import UsageError
-from labkit.words import did_you_mean
+from labkit import __version__
+from labkit.cli.console import guard
+from labkit.core import resources
+from labkit.core.errors import UsageError
+from labkit.core.suggest import did_you_mean
 
 
 class Front(Program):

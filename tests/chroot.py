@@ -1,5 +1,5 @@
-"""A system in a folder, in which a bootstrap script runs for real: apart from the host's processes and mounts, on its
-network. Killed, it is as if its power had gone: nothing in it goes on.
+"""A system in a directory, in which a bootstrap script runs for real: apart from the host's processes and mounts, on
+its network. Killed, it is as if its power had gone: nothing in it goes on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labkit import process
+from labkit.io import process
 
 _ENTER = r"""
 set -eu
@@ -58,7 +58,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Chroot:
-    """root holds a system. mounts are folders of the host and where they are to be seen in it."""
+    """root holds a system. mounts are directories of the host and where they are to be seen in it."""
 
     root: Path
     mounts: dict[Path, str] = field(default_factory=dict)
@@ -68,8 +68,8 @@ class Chroot:
     ) -> Run:
         """Run a command and wait, or only until something is true: then all of it is killed."""
         binds = "".join(
-            f'mkdir -p "$1"{where} && mount --bind {shlex.quote(str(folder))} "$1"{where}\n'
-            for folder, where in self.mounts.items()
+            f'mkdir -p "$1"{where} && mount --bind {shlex.quote(str(directory))} "$1"{where}\n'
+            for directory, where in self.mounts.items()
         )
         given = [f"{name}={value}" for name, value in (env or {}).items()]
         apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation=private"]
@@ -95,7 +95,7 @@ class Chroot:
         return Run(out.splitlines(), errors, child.returncode if child.returncode >= 0 else None)
 
     def manifest(self) -> dict[str, tuple[object, ...]]:
-        """Path to what is there: kind and mode, owner, content. Of git's folders only the commit counts."""
+        """Path to what is there: kind and mode, owner, content. Of git's directories only the commit counts."""
         found: dict[str, tuple[object, ...]] = {}
         for path in sorted(self.root.rglob("*")):
             name = str(path.relative_to(self.root))
@@ -114,15 +114,20 @@ class Chroot:
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder and says nothing."""
+    """Serves a directory and says nothing."""
 
     def log_message(self, *_: object) -> None:
         pass
 
 
-def build(folder: Path) -> Path:
-    """Make a small Debian 13 as folder/base.tar; its path. Most of a minute is the packages' download."""
-    tar = folder / "base.tar"
+def says(log: Path, text: str) -> bool:
+    """Whether a log that may not be there yet has the text."""
+    return log.exists() and text in log.read_text(errors="replace")
+
+
+def build(directory: Path) -> Path:
+    """Make a small Debian 13 as directory/base.tar; its path. Most of a minute is the packages' download."""
+    tar = directory / "base.tar"
     argv = ["unshare", "--mount", "--propagation=private", "mmdebstrap", "--variant=minbase", "--format=tar"]
     argv += ["--aptopt=Acquire::Languages none", "--aptopt=Acquire::Retries 3"]
     argv += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info")]
@@ -130,7 +135,7 @@ def build(folder: Path) -> Path:
     return tar
 
 
-def unpack(tar: Path, folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    process.run(["tar", "-C", folder, "-xf", tar, "--exclude=./dev/*"], timeout=300)
-    return folder
+def unpack(tar: Path, directory: Path) -> Path:
+    directory.mkdir(parents=True)
+    process.run(["tar", "-C", directory, "-xf", tar, "--exclude=./dev/*"], timeout=300)
+    return directory

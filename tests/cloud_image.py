@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from labkit import grub, process
+from labkit.images import grub
+from labkit.io import process
 
 _PACKAGES = (
     "linux-image-cloud-amd64", "systemd-sysv", "udev", "dbus", "openssh-server", "cloud-init", "grub-common",
@@ -17,7 +18,7 @@ _PACKAGES = (
 _MIB = 1200
 
 # cloud-init runs as it does everywhere, with one data source to look for and without the modules that take long
-# and do nothing here. lab's own packages are there but busybox-static, whose archive is a folder: what the bootstrap
+# and do nothing here. lab's own packages are there but busybox-static, whose archive is a directory: what the bootstrap
 # installs comes through apt-get, and from no network.
 _SETUP = r"""
 set -eu
@@ -65,23 +66,23 @@ rm -rf tree rootfs.tar
 """
 
 
-def build(folder: Path) -> Path:
-    """Make the image in folder; its path. Takes a minute or two, most of it mmdebstrap's."""
-    folder.mkdir()
-    setup = folder / "setup"
+def build(directory: Path) -> Path:
+    """Make the image in directory; its path. Takes a minute or two, most of it mmdebstrap's."""
+    directory.mkdir()
+    setup = directory / "setup"
     setup.write_text(_SETUP)
     words: list[str | Path] = ["mmdebstrap", "--variant=minbase", "--mode=auto", "--format=tar"]
     words += [f"--include={','.join(_PACKAGES)}", "--aptopt=Acquire::Languages none", "--aptopt=Acquire::Retries 3"]
     words += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")]
     words += [f"--customize-hook=copy-in {setup} /", '--customize-hook=chroot "$1" /bin/sh /setup']
-    process.run([*words, "trixie", folder / "rootfs.tar"], timeout=900)
-    disk = folder / "disk.raw"
+    process.run([*words, "trixie", directory / "rootfs.tar"], timeout=900)
+    disk = directory / "disk.raw"
     with disk.open("wb") as file:
         file.truncate(_MIB << 20)
     root: list[str | Path] = [] if os.geteuid() == 0 else ["unshare", "--map-auto", "--map-root-user"]
-    process.run([*root, "sh", "-c", f"start={grub.START} mib={_MIB}\n{_DISK}"], timeout=300, cwd=folder)
-    grub.install(disk, (folder / "boot.img").read_bytes(), (folder / "core.img").read_bytes())
-    image = folder / "cloud.qcow2"
+    process.run([*root, "sh", "-c", f"start={grub.START} mib={_MIB}\n{_DISK}"], timeout=300, cwd=directory)
+    grub.install(disk, (directory / "boot.img").read_bytes(), (directory / "core.img").read_bytes())
+    image = directory / "cloud.qcow2"
     process.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, image], timeout=300)
     disk.unlink()
     return image

@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass
 class Lab:
-    """A home folder, a current folder, and `labkit` as a person types it."""
+    """A home directory, a current directory, and `labkit` as a person types it."""
 
     home: Path
     cwd: Path
@@ -30,16 +31,16 @@ class Lab:
     within: tuple[str, ...] = ()  # what a command begins with, to run in other namespaces
     children: list[subprocess.Popen[str]] = field(default_factory=list)
 
-    def environment(self, **more: str) -> dict[str, str]:
+    def environment(self, more: Mapping[str, str]) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("LABKIT_", "_LABKIT_"))}
         return {**kept, "LABKIT_HOME": str(self.home), "PYTHONPATH": str(ROOT), **self.env, **more}
 
-    def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, env: Mapping[str, str] = MappingProxyType({})) -> subprocess.Popen[str]:
         argv = [*self.within, sys.executable, "-m", "labkit", *words]
         child = subprocess.Popen(
             argv,
             cwd=self.cwd,
-            env=self.environment(**env),
+            env=self.environment(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -49,10 +50,14 @@ class Lab:
         return child
 
     def run(
-        self, *words: str, status: int | None = 0, timeout: float = 600, **env: str
+        self,
+        *words: str,
+        status: int | None = 0,
+        timeout: float = 600,
+        env: Mapping[str, str] = MappingProxyType({}),
     ) -> subprocess.CompletedProcess[str]:
         """Run `labkit words`; status is what it must end with, None for anything."""
-        done = self.end(self.start(*words, **env), timeout)
+        done = self.end(self.start(*words, env=env), timeout)
         out, err = done.stdout, done.stderr
         assert "Traceback" not in err, err
         assert status is None or done.returncode == status, f"{words}: {done.returncode}\n{out}\n{err}"
@@ -75,8 +80,8 @@ class Lab:
                 self.kill(child)
         self.children.clear()
 
-    def json(self, *words: str, status: int = 0, **env: str) -> Any:
-        return json.loads(self.run(*words, "--json", status=status, **env).stdout)
+    def json(self, *words: str, status: int = 0, env: Mapping[str, str] = MappingProxyType({})) -> Any:
+        return json.loads(self.run(*words, "--json", status=status, env=env).stdout)
 
     def guest(self, script: str, machine: str | None = None, status: int = 0) -> str:
         """What a shell script prints on the machine."""
@@ -123,9 +128,9 @@ def until(condition: Callable[[], object], seconds: float = 120, what: str = "")
         time.sleep(0.05)
 
 
-def make_lab(folder: Path, within: tuple[str, ...] = ()) -> Iterator[Lab]:
-    """A lab below folder, which leaves no process behind."""
-    lab = Lab(folder / "home", folder / "work", within=within)
+def make_lab(directory: Path, within: tuple[str, ...] = ()) -> Iterator[Lab]:
+    """A lab below directory, which leaves no process behind."""
+    lab = Lab(directory / "home", directory / "work", within=within)
     lab.home.mkdir()
     lab.cwd.mkdir()
     yield lab

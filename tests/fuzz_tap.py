@@ -1,6 +1,6 @@
 """A fuzz target for the TAP reader and what is made of its events: nothing raises, and chunks make no difference.
 
-python tests/fuzz_tap.py CORPUS -max_total_time=60     guided by coverage (pip install atheris); CORPUS: a folder to use
+python tests/fuzz_tap.py CORPUS -max_total_time=60     guided by coverage (pip install atheris); CORPUS: any directory
 python tests/fuzz_tap.py --random SECONDS              without it: random mutations of recorded output
 """
 
@@ -25,7 +25,7 @@ if GUIDED:
 else:
     coverage = contextlib.nullcontext()
 with coverage:
-    from labkit import tap, verdicts
+    from labkit.results import tap, verdicts
 
 SMALL = tap.Limits(line=64, block=128, total=2048, events=40)
 
@@ -42,7 +42,9 @@ def one_input(data: bytes) -> None:
 
 def seeds() -> list[bytes]:
     return [
-        path.read_bytes()[:2000] for folder in recorded.RECORDINGS.values() for path in sorted(folder.glob("*.tap"))
+        path.read_bytes()[:2000]
+        for directory in recorded.RECORDINGS.values()
+        for path in sorted(directory.glob("*.tap"))
     ]
 
 

@@ -10,14 +10,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-# Every folder that libvirt writes to is the scratch's.
+# Every directory that libvirt writes to is the scratch's.
 _DAEMONS = r"""
 set -eu
 export PATH="$PATH:/usr/sbin:/sbin"
 ip link set lo up
 sysctl -q -w net.ipv4.ip_forward=1
-for folder in /run /var/lib/libvirt /var/log/libvirt /var/cache/libvirt; do
-  mkdir -p "$folder"
+for directory in /run /var/lib/libvirt /var/log/libvirt /var/cache/libvirt; do
+  mkdir -p "$directory"
 done
 mkdir "$scratch/run" "$scratch/lib" "$scratch/lib/images" "$scratch/log" "$scratch/cache"
 mkdir "$scratch/run/lock"
@@ -41,7 +41,7 @@ exec sleep infinity
 
 @contextlib.contextmanager
 def namespaces(scratch: Path) -> Iterator[tuple[str, ...]]:
-    """What a command begins with to run beside a libvirtd that sees only itself; scratch is a folder for its files.
+    """What a command begins with to run beside a libvirtd that sees only itself; scratch is a directory for its files.
 
     It reaches out through slirp4netns, which this host's own addresses are closed to.
     """

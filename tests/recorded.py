@@ -6,13 +6,13 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-_folder = tempfile.TemporaryDirectory(prefix="labkit-recordings-")  # removed with this process
+_directory = tempfile.TemporaryDirectory(prefix="labkit-recordings-")  # removed with this process
 
 for _archive in sorted((Path(__file__).parent / "recordings").glob("*.tar.xz")):
     with tarfile.open(_archive) as _recording:
         # As the filter argument, which Python 3.11 has since 3.11.4 only.
-        _recording.extraction_filter = getattr(tarfile, "data_filter", None)  # type: ignore[assignment]
-        _recording.extractall(_folder.name)
+        _recording.extraction_filter = getattr(tarfile, "data_filter", None)
+        _recording.extractall(_directory.name)
 
-RECORDINGS = {path.name.partition("-")[0]: path for path in Path(_folder.name).iterdir()}  # by ref
+RECORDINGS = {path.name.partition("-")[0]: path for path in Path(_directory.name).iterdir()}  # by ref
 V1, V2 = RECORDINGS["master"], RECORDINGS["v0.9.0"]  # of cgroups

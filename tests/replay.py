@@ -37,15 +37,15 @@ HOSTILE = {
 }
 
 
-def make_tree(folder: Path) -> Path:
+def make_tree(directory: Path) -> Path:
     """An empty tree."""
-    (folder / "validation").mkdir(parents=True)
-    (folder / ".labkit-ref").write_text("replayed\n")
-    (folder / "runtimetest").write_text("#!/bin/sh\necho 1..0\n")
-    (folder / "runtimetest").chmod(0o755)
-    with tarfile.open(folder / "rootfs-amd64.tar.gz", "w:gz") as archive:
+    (directory / "validation").mkdir(parents=True)
+    (directory / ".labkit-ref").write_text("replayed\n")
+    (directory / "runtimetest").write_text("#!/bin/sh\necho 1..0\n")
+    (directory / "runtimetest").chmod(0o755)
+    with tarfile.open(directory / "rootfs-amd64.tar.gz", "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("etc/hostname"), io.BytesIO())
-    return folder
+    return directory
 
 
 def add(tree: Path, name: str, script: str) -> None:
@@ -55,9 +55,9 @@ def add(tree: Path, name: str, script: str) -> None:
     (home / f"{name}.t").chmod(0o755)
 
 
-def replayed(folder: Path, recording: Path, scale: float) -> Path:
+def replayed(directory: Path, recording: Path, scale: float) -> Path:
     """A tree whose programs print what the recorded ones did and end as they did, after their time multiplied."""
-    tree = make_tree(folder)
+    tree = make_tree(directory)
     for row in summary(recording):
         name = row["program"]
         pause = float(row["seconds"]) * scale

@@ -16,14 +16,16 @@ from typing import Any
 
 import pytest
 
-from labkit import bootstrap, config, platforms, render
-from labkit.bootstrap import Kind, Packed, Plan
-from labkit.config import Settings
-from labkit.errors import UsageError
+from labkit.core import config, platforms
+from labkit.core.config import Settings
+from labkit.core.errors import UsageError
+from labkit.core.platforms import Distro
+from labkit.provision import bootstrap, render
+from labkit.provision.bootstrap import BootstrapPlan, Packed, Target
 
 STEPS = bootstrap.steps()
 TOOLS = [step.name for step in STEPS if step.needs is not None]
-FOLDERS = platforms.folders()
+FOLDERS = platforms.directories()
 PLATFORMS = [platforms.load(name, FOLDERS) for name in platforms.names(FOLDERS)]
 RELEASES = [(platform.name, release) for platform in PLATFORMS for release in platform.releases]
 SUM = "0" * 64
@@ -45,10 +47,10 @@ def settings(tmp_path: Path, **values: object) -> Settings:
 
 
 def plan(
-    wanted: Settings, kind: Kind = Kind.BUILD, name: str = "debian", release: str | None = None, **more: Any
-) -> Plan:
+    wanted: Settings, target: Target = Target.BUILD, name: str = "debian", release: str | None = None, **more: Any
+) -> BootstrapPlan:
     platform = platforms.load(name, FOLDERS)
-    return bootstrap.plan(platform, platform.release(release), kind, wanted, **more)
+    return bootstrap.plan(Distro(platform, platform.release(release)), target, wanted, **more)
 
 
 def shellcheck(script: str) -> str:
@@ -81,14 +83,14 @@ def test_a_step_without_a_proper_head_is_a_bug(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "release"), RELEASES)
 def test_every_script_is_clean(tmp_path: Path, name: str, release: str) -> None:
-    for kind in Kind:
-        for ways in WAYS if kind is Kind.HOST else WAYS[:1]:
+    for kind in Target:
+        for ways in WAYS if kind is Target.HOST else WAYS[:1]:
             assert shellcheck(plan(settings(tmp_path, **ways), kind, name, release).script) == "", (kind, ways)
 
 
 @pytest.mark.parametrize("name", platforms.names(FOLDERS))
 def test_every_platform_has_what_every_tool_needs(tmp_path: Path, name: str) -> None:
-    chosen = plan(settings(tmp_path, tools=TOOLS), Kind.HOST, name).steps
+    chosen = plan(settings(tmp_path, tools=TOOLS), Target.HOST, name).steps
     assert set(TOOLS) <= set(chosen)
     needed = " ".join(platforms.load(name, FOLDERS).packages["lab"])
     assert all(word in needed for word in ("busybox", "runc", "crun", "python3"))
@@ -96,21 +98,21 @@ def test_every_platform_has_what_every_tool_needs(tmp_path: Path, name: str) -> 
 
 def test_an_image_has_nothing_that_is_not_asked_for(tmp_path: Path) -> None:
     always = ("packages", "agent", "sshd", "quiet", "own-image", "labels")
-    assert plan(settings(tmp_path), Kind.BUILD).steps == always
-    assert plan(settings(tmp_path), Kind.CLOUD).steps == tuple(name for name in always if name != "own-image")
-    assert plan(settings(tmp_path), Kind.BOX).steps == ("packages", "quiet", "own-image", "box", "loader")
+    assert plan(settings(tmp_path), Target.BUILD).steps == always
+    assert plan(settings(tmp_path), Target.CLOUD).steps == tuple(name for name in always if name != "own-image")
+    assert plan(settings(tmp_path), Target.BOX).steps == ("packages", "quiet", "own-image", "box", "loader")
     boxed = ("packages", "agent", "quiet", "box", "cloud-init", "labels")
-    assert plan(settings(tmp_path), Kind.CLOUD_BOX).steps == boxed
+    assert plan(settings(tmp_path), Target.CLOUD_BOX).steps == boxed
     assert plan(settings(tmp_path, tools=["jq"])).steps == ("packages", "jq", *always[1:])
     assert plan(settings(tmp_path, runc="package")).steps == ("packages", "runc", *always[1:])
 
 
-@pytest.mark.parametrize("kind", [Kind.VAGRANT, Kind.HOST])
-def test_what_is_not_labkits_own_keeps_its_sshd_and_timers(tmp_path: Path, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [Target.VAGRANT, Target.HOST])
+def test_what_is_not_labkits_own_keeps_its_sshd_and_timers(tmp_path: Path, kind: Target) -> None:
     found = plan(settings(tmp_path), kind)
     assert not {"agent", "sshd", "quiet", "own-image", "labels"} & set(found.steps)
     assert not re.search(r"sshd_config|authorized_keys|systemctl.* mask|machine-id", found.script)
-    assert ("updates" in found.steps) == (kind is Kind.VAGRANT)
+    assert ("updates" in found.steps) == (kind is Target.VAGRANT)
 
 
 def test_what_is_built_brings_what_it_is_built_with(tmp_path: Path) -> None:
@@ -146,7 +148,7 @@ def test_the_distributions_go_is_taken_where_it_is_new_enough(
 
 def test_a_step_runs_anew_where_it_or_what_it_needs_has_changed(tmp_path: Path) -> None:
     def keys(**values: object) -> dict[str, str]:
-        script = plan(settings(tmp_path, **values), Kind.HOST).script
+        script = plan(settings(tmp_path, **values), Target.HOST).script
         return dict(re.findall(r"^if begin \d+ (\S+) (\w+);", script, re.MULTILINE))
 
     before = keys(runc="https://example.org/runc.git#v1.3.0")
@@ -177,22 +179,22 @@ def test_what_cannot_be_had_is_told(tmp_path: Path, values: dict[str, object], m
     assert caught.value.hint
 
 
-def git(folder: Path, *words: str) -> str:
+def git(directory: Path, *words: str) -> str:
     named = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "init.defaultBranch=main"]
     argv = ["git", *named, *words]
-    return subprocess.run(argv, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(argv, cwd=directory, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    folder = tmp_path / "it's a #repository"
-    folder.mkdir()
-    git(folder, "init", "-q")
-    (folder / "Makefile").write_text("all:\n")
-    git(folder, "add", ".")
-    git(folder, "commit", "-qm", "one")
-    git(folder, "tag", "v1.3.0")
-    return folder
+    directory = tmp_path / "it's a #repository"
+    directory.mkdir()
+    git(directory, "init", "-q")
+    (directory / "Makefile").write_text("all:\n")
+    git(directory, "add", ".")
+    git(directory, "commit", "-qm", "one")
+    git(directory, "tag", "v1.3.0")
+    return directory
 
 
 def pack(tmp_path: Path, text: str) -> Packed:
@@ -221,7 +223,7 @@ def test_a_repository_that_lacks_something_is_told(tmp_path: Path, repository: P
     assert list((tmp_path / "sources").iterdir()) == []
 
 
-def test_a_folder_becomes_an_archive_named_by_its_content(tmp_path: Path) -> None:
+def test_a_directory_becomes_an_archive_named_by_its_content(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name / "sub").mkdir(parents=True)
         (tmp_path / name / "sub" / "file").write_text("x")
@@ -240,8 +242,8 @@ def test_a_program_is_not_built_and_its_path_does_not_matter(tmp_path: Path) -> 
     for name in ("one", "two"):
         path = tmp_path / name
         path.write_bytes(b"\x7fELF...")
-        platform = platforms.load("debian", FOLDERS)
-        made = bootstrap.prepare(platform, platform.release(None), Kind.BUILD, settings(tmp_path, runc=str(path)))
+        wanted = settings(tmp_path, runc=str(path))
+        made = bootstrap.prepare(wanted.distro(), Target.BUILD, wanted)
         [upload] = made.uploads
         assert upload.local == path
         assert re.fullmatch(r"/var/lib/labkit/sources/runc-[0-9a-f]{16}", upload.remote)
@@ -260,7 +262,7 @@ def test_no_value_breaks_out_of_the_script(tmp_path: Path) -> None:
     platform = platforms.load("debian", FOLDERS).model_copy(update=hostile)
     runc = f"https://example.org/{sneaky}.git"
     wanted = settings(tmp_path, proxy=f"http://example.org/{sneaky}", mirror=f"http://example.org/{sneaky}", runc=runc)
-    script = bootstrap.plan(platform, platform.release(None), Kind.HOST, wanted).script
+    script = bootstrap.plan(Distro(platform, platform.release(None)), Target.HOST, wanted).script
     assert shellcheck(script) == ""
     head = script.partition("# What the steps share")[0]
     names = ("LAB_MIRROR", "http_proxy", "RUNC_URL")
@@ -271,7 +273,7 @@ def test_no_value_breaks_out_of_the_script(tmp_path: Path) -> None:
 
 
 def test_user_data_carries_the_script(tmp_path: Path) -> None:
-    script = plan(settings(tmp_path), Kind.VAGRANT).script
+    script = plan(settings(tmp_path), Target.VAGRANT).script
     for agent, sources in itertools.product((True, False), repeat=2):
         text = render.user_data(script, agent=agent, sources=sources)
         [packed] = re.findall(r"content: (\S+)", text)

@@ -17,14 +17,16 @@ from pathlib import Path
 
 import pytest
 
-from labkit import bootstrap, config, platforms
-from labkit.bootstrap import Kind, Plan
+from labkit.core import config, platforms
+from labkit.core.platforms import Distro
+from labkit.provision import bootstrap
+from labkit.provision.bootstrap import BootstrapPlan, Target
 from tests import chroot
-from tests.chroot import Chroot, Quiet
+from tests.chroot import Chroot, Quiet, says
 
 pytestmark = pytest.mark.host_runtime
 
-FEDORA = platforms.load("fedora", platforms.folders())
+FEDORA = platforms.load("fedora", platforms.directories())
 RELEASE = FEDORA.release("44")
 TOOLS = (
     "updates", "time", "toolchain", "jq", "libseccomp", "go", "runc", "crun", "umoci", "docker", "podman", "containerd",
@@ -61,19 +63,19 @@ AutoReqProv: no
 
 @dataclass(frozen=True)
 class Mirror:
-    folder: Path
+    directory: Path
     url: str
     key: str
 
-    def plan(self, **values: object) -> Plan:
+    def plan(self, **values: object) -> BootstrapPlan:
         given = {"platform": "fedora", "mirror": self.url, "tools": list(TOOLS), **values}
-        settings = config.load(given, cwd=self.folder, environ={"HOME": str(self.folder)})
-        return bootstrap.prepare(FEDORA, RELEASE, Kind.VAGRANT, settings)
+        settings = config.load(given, cwd=self.directory, environ={"HOME": str(self.directory)})
+        return bootstrap.prepare(Distro(FEDORA, RELEASE), Target.VAGRANT, settings)
 
     def publish(self, part: str, version: str, names: list[str], *, signed: bool = True) -> None:
         """Put packages of these names into releases/44/Everything/x86_64/os or updates/44/Everything/x86_64."""
-        target = self.folder / part
-        top = self.folder / "rpmbuild"
+        target = self.directory / part
+        top = self.directory / "rpmbuild"
         install, packages = [], []
         for name in names:
             install.append(f"echo {version} >%{{buildroot}}/usr/share/labkit-test/{name}")
@@ -84,12 +86,12 @@ class Mirror:
             package = "pkgconf-pkg-config" if name == "pkg-config" else name
             program = f"/usr/bin/{program}" if program else ""
             packages.append(PACKAGE.format(package=package, name=name, program=program))
-        spec = self.folder / "small.spec"
+        spec = self.directory / "small.spec"
         spec.write_text(SPEC.format(version=version, install="\n".join(install), packages="\n".join(packages)))
         call("rpmbuild", "-bb", "--define", f"_topdir {top}", spec)
         built = sorted(top.glob("RPMS/noarch/*.rpm"))
         if signed:
-            macros = ("_gpg_name labkit", f"_gpg_path {self.folder}/gnupg", "__gpg /usr/bin/gpg")
+            macros = ("_gpg_name labkit", f"_gpg_path {self.directory}/gnupg", "__gpg /usr/bin/gpg")
             call("rpmsign", *(f"--define={macro}" for macro in macros), "--addsign", *built)
         target.mkdir(parents=True, exist_ok=True)
         for rpm in built:
@@ -108,44 +110,44 @@ OS, UPDATES = "releases/44/Everything/x86_64/os", "updates/44/Everything/x86_64"
 
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
-    folder = tmp_path_factory.mktemp("mirror")
-    (folder / "gnupg").mkdir(mode=0o700)
-    gpg = ["gpg", "--homedir", str(folder / "gnupg"), "--batch", "--quiet"]
+    directory = tmp_path_factory.mktemp("mirror")
+    (directory / "gnupg").mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", str(directory / "gnupg"), "--batch", "--quiet"]
     call(*gpg, "--passphrase", "", "--quick-gen-key", "labkit", "rsa3072", "sign", "never")
     key = call(*gpg, "--armor", "--export", "labkit")
     wanted = {name for need, names in FEDORA.packages.items() if need not in ("sandboxes", "manuals") for name in names}
-    handler = functools.partial(Quiet, directory=str(folder))
+    handler = functools.partial(Quiet, directory=str(directory))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        made = Mirror(folder, f"http://127.0.0.1:{server.server_port}", key)
+        made = Mirror(directory, f"http://127.0.0.1:{server.server_port}", key)
         made.publish(OS, "1", sorted(wanted))
         made.publish(UPDATES, "2", ["crun", "jq"])
         threading.Thread(target=server.serve_forever).start()
         yield made
         server.shutdown()
-    subprocess.run(["gpgconf", "--homedir", str(folder / "gnupg"), "--kill", "all"], check=True)
+    subprocess.run(["gpgconf", "--homedir", str(directory / "gnupg"), "--kill", "all"], check=True)
 
 
 @pytest.fixture(scope="module")
 def systems(base: Path, mirror: Mirror, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Chroot]]:
-    folder = tmp_path_factory.mktemp("systems")
-    first = Chroot(chroot.unpack(base, folder / "plain"))
+    directory = tmp_path_factory.mktemp("systems")
+    first = Chroot(chroot.unpack(base, directory / "plain"))
     done = first.run(["sh", "-c", "apt-get -q update && apt-get -q -y --no-install-recommends install dnf rpm"])
     assert done.status == 0, done.errors
     keys = first.root / "etc/pki/rpm-gpg"
     keys.mkdir(parents=True)
     (keys / "RPM-GPG-KEY-fedora-44-x86_64").write_text(mirror.key)
-    shutil.copytree(first.root, folder / "cut", symlinks=True, ignore=shutil.ignore_patterns("dev", "proc", "sys"))
+    shutil.copytree(first.root, directory / "cut", symlinks=True, ignore=shutil.ignore_patterns("dev", "proc", "sys"))
     for name in ("dev", "proc", "sys"):
-        (folder / "cut" / name).mkdir()
-    yield [first, Chroot(folder / "cut")]
-    shutil.rmtree(folder)
+        (directory / "cut" / name).mkdir()
+    yield [first, Chroot(directory / "cut")]
+    shutil.rmtree(directory)
 
 
 def installed(system: Chroot) -> list[str]:
     return sorted(system.run(["rpm", "-qa"]).lines)
 
 
-def run(system: Chroot, plan: Plan, until: Callable[[], bool] | None = None) -> chroot.Run:
+def run(system: Chroot, plan: BootstrapPlan, until: Callable[[], bool] | None = None) -> chroot.Run:
     # As at a boot (tmpfiles.d/dnf.conf). Each run has PIDs of its own, and dnf waits for whoever has the lock's.
     for lock in system.root.glob("var/*/dnf/*_lock.pid"):
         lock.unlink()
@@ -175,9 +177,7 @@ def test_killed_in_every_step_it_ends_with_the_same_packages(systems: list[Chroo
             continue
         moment, log = work[(len(work) - 1) // 2], cut.root / "var/log/labkit" / log.name
         log.unlink(missing_ok=True)
-        done = run(
-            cut, plan, until=lambda log=log, moment=moment: log.exists() and moment in log.read_text(errors="replace")
-        )
+        done = run(cut, plan, until=functools.partial(says, log, moment))
         assert done.status is None, done.errors
         assert list(done.outcomes())[-1] == step
         killed += 1

@@ -20,11 +20,12 @@ from pathlib import Path
 
 import pytest
 
-from labkit import bootstrap, config, platforms
-from labkit.bootstrap import Kind, Plan
-from labkit.suites.labkit_programs import host
+from labkit.core import config
+from labkit.guest.programs import host
+from labkit.provision import bootstrap
+from labkit.provision.bootstrap import BootstrapPlan, Target
 from tests import chroot
-from tests.chroot import Chroot, Quiet, Run
+from tests.chroot import Chroot, Quiet, Run, says
 from tests.test_bootstrap import git
 
 pytestmark = pytest.mark.host_runtime
@@ -67,25 +68,25 @@ REPOSITORIES = {
 class Sources:
     """What the settings name: local sources, and an address for those that come over the web."""
 
-    folder: Path
+    directory: Path
     url: str
     crun: str  # sha256
 
     def settings(self, **more: object) -> config.Settings:
         values: dict[str, object] = {
-            "go": f"{self.folder}/go.tar.gz",
-            "runc": f"{self.folder}/runc#v1.1.99",
+            "go": f"{self.directory}/go.tar.gz",
+            "runc": f"{self.directory}/runc#v1.1.99",
             "crun": f"{self.url}/crun",
             "crun_sha256": self.crun,
             "runtime_tools": f"{self.url}/runtime-tools/.git#main",
-            "image_tools": f"{self.folder}/image-tools.tar.xz",
+            "image_tools": f"{self.directory}/image-tools.tar.xz",
             **more,
         }
-        return config.load(values, cwd=self.folder, environ={"HOME": str(self.folder)})
+        return config.load(values, cwd=self.directory, environ={"HOME": str(self.directory)})
 
-    def plan(self, **more: object) -> Plan:
-        platform = platforms.load("debian", platforms.folders())
-        return bootstrap.prepare(platform, platform.release("13"), Kind.VAGRANT, self.settings(**more))
+    def plan(self, **more: object) -> BootstrapPlan:
+        settings = self.settings(**more)
+        return bootstrap.prepare(settings.distro(), Target.VAGRANT, settings)
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,12 @@ class Box:
 
     system: Chroot
 
-    def bootstrap(self, plan: Plan, until: Callable[[], bool] | None = None) -> Run:
-        folder = self.system.root / "root"
-        (folder / "sources").mkdir(exist_ok=True)
+    def bootstrap(self, plan: BootstrapPlan, until: Callable[[], bool] | None = None) -> Run:
+        directory = self.system.root / "root"
+        (directory / "sources").mkdir(exist_ok=True)
         for upload in plan.uploads:
-            shutil.copyfile(upload.local, folder / "sources" / Path(upload.remote).name)
-        (folder / "bootstrap.sh").write_text(plan.script)
+            shutil.copyfile(upload.local, directory / "sources" / Path(upload.remote).name)
+        (directory / "bootstrap.sh").write_text(plan.script)
         # Pauses between attempts are for networks, not for tests.
         return self.system.run(["sh", "/root/bootstrap.sh"], {"_LABKIT_PAUSES": "", "SUDO_USER": "games"}, until)
 
@@ -111,30 +112,30 @@ class Box:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sources]:
-    folder = tmp_path_factory.mktemp("sources")
+    directory = tmp_path_factory.mktemp("sources")
     for name, files in REPOSITORIES.items():
         for file, text in files.items():
-            path = folder / name / file
+            path = directory / name / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        git(folder / name, "init", "-q")
-        git(folder / name, "add", ".")
-        git(folder / name, "commit", "-qm", name)
-    git(folder / "runc", "tag", "v1.1.99")
-    git(folder / "runtime-tools", "tag", "-a", "-m", "", "v0.9.0")
-    (folder / "runtime-tools" / "new").touch()
-    git(folder / "runtime-tools", "add", ".")
-    git(folder / "runtime-tools", "commit", "-qm", "after v0.9.0")
-    git(folder / "runtime-tools", "update-server-info")
-    archive = ["-cJf", folder / "image-tools.tar.xz", "--exclude=.git", "image-tools"]
-    subprocess.run(["tar", "-C", folder, *archive], check=True)
-    pack_go(folder / "go.tar.gz")
-    (folder / "crun").write_text("#!/bin/sh\necho crun version 1.99\n")
-    handler = functools.partial(Quiet, directory=str(folder))
+        git(directory / name, "init", "-q")
+        git(directory / name, "add", ".")
+        git(directory / name, "commit", "-qm", name)
+    git(directory / "runc", "tag", "v1.1.99")
+    git(directory / "runtime-tools", "tag", "-a", "-m", "", "v0.9.0")
+    (directory / "runtime-tools" / "new").touch()
+    git(directory / "runtime-tools", "add", ".")
+    git(directory / "runtime-tools", "commit", "-qm", "after v0.9.0")
+    git(directory / "runtime-tools", "update-server-info")
+    archive: list[str | Path] = ["-cJf", directory / "image-tools.tar.xz", "--exclude=.git", "image-tools"]
+    subprocess.run(["tar", "-C", directory, *archive], check=True)
+    pack_go(directory / "go.tar.gz")
+    (directory / "crun").write_text("#!/bin/sh\necho crun version 1.99\n")
+    handler = functools.partial(Quiet, directory=str(directory))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever).start()
-        sha256 = hashlib.sha256((folder / "crun").read_bytes()).hexdigest()
-        yield Sources(folder, f"http://127.0.0.1:{server.server_port}", sha256)
+        sha256 = hashlib.sha256((directory / "crun").read_bytes()).hexdigest()
+        yield Sources(directory, f"http://127.0.0.1:{server.server_port}", sha256)
         server.shutdown()
 
 
@@ -161,12 +162,12 @@ def pack_go(target: Path) -> None:
 
 @pytest.fixture(scope="module")
 def boxes(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Box]]:
-    """Two systems, with one folder of downloaded packages."""
-    folder = tmp_path_factory.mktemp("boxes")
-    (folder / "archives" / "partial").mkdir(parents=True)
-    mounts = {folder / "archives": "/var/cache/apt/archives"}
-    yield [Box(Chroot(chroot.unpack(base, folder / name), mounts)) for name in ("plain", "cut")]
-    shutil.rmtree(folder)
+    """Two systems, with one directory of downloaded packages."""
+    directory = tmp_path_factory.mktemp("boxes")
+    (directory / "archives" / "partial").mkdir(parents=True)
+    mounts = {directory / "archives": "/var/cache/apt/archives"}
+    yield [Box(Chroot(chroot.unpack(base, directory / name), mounts)) for name in ("plain", "cut")]
+    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")
@@ -230,8 +231,8 @@ def test_a_run_that_is_killed_in_every_step_ends_in_the_same_state(
         log = cut.system.root / "var/log/labkit" / log.name
         log.unlink(missing_ok=True)
         done = cut.bootstrap(
-            Plan(script, plan.uploads, plan.steps),
-            until=lambda log=log, moment=moment: log.exists() and moment in log.read_text(errors="replace"),
+            BootstrapPlan(script, plan.uploads, plan.steps),
+            until=functools.partial(says, log, moment),
         )
         assert done.status is None, done.errors
         outcomes = done.outcomes()
@@ -289,15 +290,15 @@ def test_two_at_once_wait_for_each_other(plain: Box, sources: Sources) -> None:
             "labkit: {url}/go.tar.gz has the wrong sha256: {go}, expected " + "0" * 64,
         ),
         ({"go": "http://127.0.0.1:9/go.tar.gz", "go_sha256": "0" * 64}, "go", "labkit: cannot download http://127.0.0.1:9/"),
-        ({"go": "{folder}/image-tools.tar.xz"}, "go", "has no bin/go"),
-        ({"image_tools": "{folder}/runc"}, "image-tools", "No rule to make target 'tool'"),
+        ({"go": "{directory}/image-tools.tar.xz"}, "go", "has no bin/go"),
+        ({"image_tools": "{directory}/runc"}, "image-tools", "No rule to make target 'tool'"),
     ],
 )  # fmt: skip
 def test_a_source_that_fails_is_told_and_the_rest_goes_on_once_it_is_right(
     plain: Box, sources: Sources, changed: dict[str, str], step: str, message: str
 ) -> None:
-    sha256 = hashlib.sha256((sources.folder / "go.tar.gz").read_bytes()).hexdigest()
-    known = {"url": sources.url, "folder": str(sources.folder), "go": sha256}
+    sha256 = hashlib.sha256((sources.directory / "go.tar.gz").read_bytes()).hexdigest()
+    known = {"url": sources.url, "folder": str(sources.directory), "go": sha256}
     wrong = {key: value.format_map(known) for key, value in changed.items()}
     done = plain.bootstrap(sources.plan(**wrong))
     assert done.status not in (0, None)
@@ -309,7 +310,7 @@ def test_a_source_that_fails_is_told_and_the_rest_goes_on_once_it_is_right(
 
 
 def test_an_older_runtime_has_the_suite_built_at_its_ref_too(plain: Box, sources: Sources) -> None:
-    old = sources.folder / "old"
+    old = sources.directory / "old"
 
     def trees(version: str, ref: str) -> dict[str, str]:
         old.write_text(f"#!/bin/sh\necho crun version {version}\n")
@@ -343,12 +344,12 @@ def test_uploads_are_not_taken_from_where_anybody_can_write(plain: Box, sources:
         shutil.rmtree(plain.system.root / "root/sources")
     for mode, missing in ((0o755, False), (0o777, True)):
         (plain.system.root / "var/lib/labkit/steps/image-tools").unlink(missing_ok=True)
-        folder = plain.system.root / "srv/lab"
-        (folder / "sources").mkdir(parents=True, exist_ok=True)
-        folder.chmod(mode)
+        directory = plain.system.root / "srv/lab"
+        (directory / "sources").mkdir(parents=True, exist_ok=True)
+        directory.chmod(mode)
         for upload in plan.uploads:
-            shutil.copyfile(upload.local, folder / "sources" / Path(upload.remote).name)
-        (folder / "bootstrap.sh").write_text(plan.script)
+            shutil.copyfile(upload.local, directory / "sources" / Path(upload.remote).name)
+        (directory / "bootstrap.sh").write_text(plan.script)
         done = plain.system.run(["sh", "/srv/lab/bootstrap.sh"], {"_LABKIT_PAUSES": ""})
         assert ("is missing: put it into /var/lib/labkit/sources" in done.errors) == missing, done.errors
         assert (done.status == 0) != missing

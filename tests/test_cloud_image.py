@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from labkit import process
-from labkit.deadline import Deadline
-from labkit.endpoint import Endpoint
-from labkit.machines import hardware
-from labkit.machines.hardware import Boot
-from labkit.machines.launch import connect, ended, start
-from labkit.ssh import Remote
+from labkit.core.deadline import Deadline
+from labkit.core.endpoint import Endpoint
+from labkit.io import process
+from labkit.io.ssh import SshRemote
+from labkit.qemu import hardware
+from labkit.qemu.hardware import Boot
+from labkit.qemu.launch import connect, ended, start
 from tests import cloud_image
 from tests.chroot import Quiet
 from tests.conftest import Lab, make_lab
@@ -35,15 +35,15 @@ LIMIT = 900  # seconds for a boot; a quiet machine needs a tenth of it
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder of platforms whose image is being served: good, and broken, which wants a package that is nowhere."""
-    folder = tmp_path_factory.mktemp("published")
-    image = cloud_image.build(folder / "web")
+    """A directory of platforms whose image is being served: good, and broken, which wants a package that is nowhere."""
+    directory = tmp_path_factory.mktemp("published")
+    image = cloud_image.build(directory / "web")
     with image.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     handler = functools.partial(Quiet, directory=str(image.parent))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         for name, package in (("good", "busybox-static"), ("broken", "no-such-package")):
-            platform = folder / "platforms" / name / "platform.toml"
+            platform = directory / "platforms" / name / "platform.toml"
             platform.parent.mkdir(parents=True)
             platform.write_text(
                 f'title = "Published"\nfamily = "debian"\ndefault = "13"\n'
@@ -53,7 +53,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             )
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield folder / "platforms"
+        yield directory / "platforms"
         server.shutdown()
         thread.join()
 
@@ -116,7 +116,7 @@ def test_it_becomes_a_box_whose_machines_are_new(lab: Lab, tmp_path: Path) -> No
         port, known = monitor.forwarded_port(), tmp_path / "known_hosts"
         scan = ["ssh-keyscan", "-T", "20", "-t", "ed25519", "-p", str(port), "127.0.0.1"]
         assert patience.poll(lambda: known.write_text(process.run(scan, timeout=60, check=False).stdout) > 0, every=1)
-        with Remote(Endpoint("127.0.0.1", port, "vagrant", mine, known), patience) as machine:
+        with SshRemote(Endpoint("127.0.0.1", port, "vagrant", mine, known), patience) as machine:
             machine.run(["cloud-init", "status", "--wait"], timeout=LIMIT)
             script = "id -un; test -s /etc/machine-id; echo $?; command -v runc; ls /usr/local/bin /var/lib/labkit"
             said = machine.run(["sh", "-c", script], timeout=60).stdout.split()

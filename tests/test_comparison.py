@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit import comparison, policy, runs, tap, verdicts
-from labkit.comparison import compare
 from labkit.reports import as_diff
-from labkit.results import WHOLE, Expected, Result, Run, Verdict
-from labkit.verdicts import End
+from labkit.results import comparison, policy, tap, verdicts
+from labkit.results.comparison import compare
+from labkit.results.model import WHOLE, Expected, Result, Run, Verdict
+from labkit.results.verdicts import End
+from labkit.usecases.judge import recorded
 from tests.test_policy import TODAY
 from tests.test_reports import HOSTILE, Page
 from tests.test_results import a_result, a_run
@@ -97,7 +98,7 @@ def test_an_expected_failure_says_so() -> None:
 
 def test_a_recording_against_itself_and_the_other(recordings: dict[str, Path]) -> None:
     master, release = (
-        policy.apply(runs.recorded(folder, {}), policy.load(), TODAY) for _, folder in sorted(recordings.items())
+        policy.apply(recorded(directory, {}), policy.load(), TODAY) for _, directory in sorted(recordings.items())
     )
     mixed = replace(master, results=tuple(random.Random(1).sample(master.results, len(master.results))))
     assert not any(compare(master, mixed).groups.values())

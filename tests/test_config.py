@@ -6,28 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from labkit import config
-from labkit.config import Settings
-from labkit.errors import UsageError
+from labkit.core import config
+from labkit.core.config import Settings
+from labkit.core.errors import UsageError
 
 
-def load(folder: Path, toml: str | None = None, flags: dict[str, object] | None = None, **environ: str) -> Settings:
+def load(directory: Path, toml: str | None = None, flags: dict[str, object] | None = None, **environ: str) -> Settings:
     if toml is not None:
-        (folder / "labkit.toml").write_text(toml)
-    return config.load(flags, cwd=folder, environ={"HOME": "/home/me", **environ})
+        (directory / "labkit.toml").write_text(toml)
+    return config.load(flags, cwd=directory, environ={"HOME": "/home/me", **environ})
 
 
-def complaint(folder: Path, toml: str | None = None, flags: dict[str, object] | None = None, **environ: str) -> str:
+def complaint(directory: Path, toml: str | None = None, flags: dict[str, object] | None = None, **environ: str) -> str:
     with pytest.raises(UsageError) as caught:
-        load(folder, toml, flags, **environ)
-    return caught.value.message.replace(f"{folder}/", "")
+        load(directory, toml, flags, **environ)
+    return caught.value.message.replace(f"{directory}/", "")
 
 
 def test_defaults(tmp_path: Path) -> None:
     settings = load(tmp_path)
     assert (settings.platform, settings.release, settings.runtime, settings.suite) == ("debian", None, "runc", "spec")
     assert (settings.machine.memory, settings.machine.disk) == (2048, 8192)
-    assert settings.home == Path("/home/me/.local/share/labkit")
+    assert settings.home.path == Path("/home/me/.local/share/labkit")
     assert settings.reports == tmp_path / "reports"
 
 
@@ -45,7 +45,7 @@ def test_the_nearest_file_upwards_counts_and_its_paths_are_relative_to_it(tmp_pa
     below = tmp_path / "a" / "b"
     below.mkdir(parents=True)
     settings = load(below, LABKIT_REPORTS="out")
-    assert settings.home == tmp_path / "state"
+    assert settings.home.path == tmp_path / "state"
     assert settings.platforms == Path("/home/me/mine")
     assert settings.reports == below / "out"
     assert load(below, 'policy = "mine"').policy == below / "mine"
@@ -59,9 +59,9 @@ def test_a_named_file_counts_instead(tmp_path: Path) -> None:
     assert complaint(tmp_path, LABKIT_CONFIG="none.toml") == "LABKIT_CONFIG names none.toml, which does not exist"
 
 
-def test_the_data_folder_of_xdg(tmp_path: Path) -> None:
-    assert load(tmp_path, XDG_DATA_HOME="/data").home == Path("/data/labkit")
-    assert load(tmp_path, XDG_DATA_HOME="data").home == Path("/home/me/.local/share/labkit")
+def test_the_data_directory_of_xdg(tmp_path: Path) -> None:
+    assert load(tmp_path, XDG_DATA_HOME="/data").home.path == Path("/data/labkit")
+    assert load(tmp_path, XDG_DATA_HOME="data").home.path == Path("/home/me/.local/share/labkit")
 
 
 @pytest.mark.parametrize(

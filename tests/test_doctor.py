@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from labkit import config, doctor
-from labkit.config import Settings
-from labkit.doctor import Check, State
-from labkit.errors import HostError, LabError
-from labkit.observer import Silent
+from labkit.core import config
+from labkit.core.config import Settings
+from labkit.core.errors import HostError, LabError
+from labkit.core.observer import Silent
+from labkit.host.facts import Fact, FactState, examine, lacking, package_manager, read_data
+from labkit.host.install import ensure
 
 INSTALLER = """\
 #!/bin/sh
@@ -27,7 +28,7 @@ echo "the installer speaks"
 """
 
 
-class Listener(Silent):
+class Details(Silent):
     def __init__(self) -> None:
         self.details: list[str] = []
 
@@ -37,10 +38,10 @@ class Listener(Silent):
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder that everyone may use; pytest's own is closed to others."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o777)
-        yield Path(folder)
+    """A directory that everyone may use; pytest's own is closed to others."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o777)
+        yield Path(directory)
 
 
 @pytest.fixture
@@ -48,22 +49,22 @@ def settings(place: Path) -> Settings:
     return settings_in(place)
 
 
-def settings_in(folder: Path, **environ: str) -> Settings:
-    return config.load(cwd=folder, environ={"HOME": str(folder), **environ})
+def settings_in(directory: Path, **environ: str) -> Settings:
+    return config.load(cwd=directory, environ={"HOME": str(directory), **environ})
 
 
 @pytest.fixture
 def empty_path(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A PATH with env, a recording package manager of every kind, and nothing else (sbin folders always count)."""
-    folder = place / "bin"
-    folder.mkdir()
-    folder.chmod(0o777)
-    (folder / "env").symlink_to(shutil.which("env") or "/usr/bin/env")
+    """A PATH with env, a recording package manager of every kind, and nothing else (sbin directories always count)."""
+    directory = place / "bin"
+    directory.mkdir()
+    directory.chmod(0o777)
+    (directory / "env").symlink_to(shutil.which("env") or "/usr/bin/env")
     for name in ("apt-get", "dnf", "pacman", "zypper"):
-        (folder / name).write_text(INSTALLER.replace("{log}", f"{place}/log").replace("{bin}", str(folder)))
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
-    return folder
+        (directory / name).write_text(INSTALLER.replace("{log}", f"{place}/log").replace("{bin}", str(directory)))
+        (directory / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory))
+    return directory
 
 
 @pytest.fixture
@@ -79,49 +80,49 @@ def nobody() -> Iterator[None]:
         os.setresuid(0, 0, 0)
 
 
-def by_name(checks: list[Check]) -> dict[str, Check]:
+def by_name(checks: list[Fact]) -> dict[str, Fact]:
     return {check.name: check for check in checks}
 
 
 def test_an_empty_path_lacks_what_qemu_needs_but_not_vagrant(settings: Settings, empty_path: Path) -> None:
-    checks = doctor.examine(settings)
-    lacking = {check.name for check in doctor.lacking(checks)}
-    assert {"qemu-system-x86_64", "qemu-img", "mmdebstrap", "ssh"} <= lacking
-    assert "vagrant" not in lacking
-    assert by_name(checks)["vagrant"].state is State.MISSING
-    assert by_name(checks)["kvm"].state is State.WARNING
+    checks = examine(settings)
+    missing = {check.name for check in lacking(checks)}
+    assert {"qemu-system-x86_64", "qemu-img", "mmdebstrap", "ssh"} <= missing
+    assert "vagrant" not in missing
+    assert by_name(checks)["vagrant"].state is FactState.MISSING
+    assert by_name(checks)["kvm"].state is FactState.WARNING
 
 
 def test_a_cloud_image_needs_no_mmdebstrap(place: Path, empty_path: Path) -> None:
-    checks = doctor.examine(settings_in(place, LABKIT_IMAGE="cloud"))
-    assert "qemu-img" in {check.name for check in doctor.lacking(checks)}
-    assert "mmdebstrap" not in {check.name for check in doctor.lacking(checks)}
+    checks = examine(settings_in(place, LABKIT_IMAGE="cloud"))
+    assert "qemu-img" in {check.name for check in lacking(checks)}
+    assert "mmdebstrap" not in {check.name for check in lacking(checks)}
     assert "debian keyring" not in by_name(checks)
 
 
 def test_a_program_is_found_with_its_version(place: Path, settings: Settings, empty_path: Path) -> None:
     (empty_path / "qemu-img").write_text("#!/bin/sh\necho qemu-img version 99\n")
     (empty_path / "qemu-img").chmod(0o755)
-    check = by_name(doctor.examine(settings))["qemu-img"]
-    assert (check.state, check.found) == (State.OK, "qemu-img version 99")
+    check = by_name(examine(settings))["qemu-img"]
+    assert (check.state, check.found) == (FactState.OK, "qemu-img version 99")
 
 
 def test_memory_and_disk_are_measured_against_what_is_asked(place: Path) -> None:
-    checks = by_name(doctor.examine(settings_in(place, LABKIT_MACHINE_MEMORY="1024G")))
-    assert checks["memory"].state is State.WARNING
+    checks = by_name(examine(settings_in(place, LABKIT_MACHINE_MEMORY="1024G")))
+    assert checks["memory"].state is FactState.WARNING
     assert "a machine has 1048576" in checks["memory"].found
-    assert str(shutil.disk_usage(place).free >> 30) in checks["disk"].found or checks["disk"].state is State.OK
+    assert str(shutil.disk_usage(place).free >> 30) in checks["disk"].found or checks["disk"].state is FactState.OK
 
 
 def test_a_home_that_cannot_be_made(place: Path) -> None:
     (place / "file").write_text("")
-    checks = by_name(doctor.examine(settings_in(place, LABKIT_HOME="file/home")))
-    assert checks["disk"].state is State.MISSING
+    checks = by_name(examine(settings_in(place, LABKIT_HOME="file/home")))
+    assert checks["disk"].state is FactState.MISSING
     assert checks["disk"].required
 
 
 def test_every_required_program_has_a_package_for_each_manager_or_another_way() -> None:
-    data = doctor._data()
+    data = read_data()
     for name, program in data.programs.items():
         if program.purpose != "option":
             assert set(program.packages) == set(data.managers) or program.instead, name
@@ -131,29 +132,29 @@ def test_every_required_program_has_a_package_for_each_manager_or_another_way() 
 def test_root_installs_what_is_lacking_and_hears_the_installer(
     place: Path, settings: Settings, empty_path: Path
 ) -> None:
-    listener = Listener()
-    doctor.ensure(settings, ["qemu-img"], listener)
-    manager = doctor._host(doctor._data())
+    listener = Details()
+    ensure(settings, ["qemu-img"], listener)
+    manager = package_manager(read_data())
     log = (place / "log").read_text().splitlines()
     assert log[-1].startswith(f"{manager.name} ")
     assert "qemu" in log[-1]
     assert set(listener.details) == {"the installer speaks"}
     (place / "log").unlink()
-    doctor.ensure(settings, ["qemu-img"], listener)
+    ensure(settings, ["qemu-img"], listener)
     assert not (place / "log").exists(), "what is there is not installed again"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="installs as root")
 def test_an_installation_that_brings_nothing_is_an_error(settings: Settings, empty_path: Path) -> None:
     with pytest.raises(HostError, match="ssh-keygen is still missing after its packages were installed"):
-        doctor.ensure(settings, ["ssh-keygen"], Silent())
+        ensure(settings, ["ssh-keygen"], Silent())
 
 
 def test_without_leave_the_command_is_told_and_nothing_is_installed(
     place: Path, settings: Settings, empty_path: Path, nobody: None
 ) -> None:
     with pytest.raises(HostError, match=r"this host lacks qemu-img \(needed for disks of machines\)") as caught:
-        doctor.ensure(settings, ["qemu-img"], Silent())
+        ensure(settings, ["qemu-img"], Silent())
     assert caught.value.hint is not None
     assert caught.value.hint.startswith("run: sudo ")
     assert caught.value.hint.endswith("or let labkit do it: ./lab doctor --yes")
@@ -163,7 +164,7 @@ def test_without_leave_the_command_is_told_and_nothing_is_installed(
 def test_with_leave_it_goes_through_sudo(place: Path, empty_path: Path, nobody: None) -> None:
     (empty_path / "sudo").write_text(f'#!/bin/sh\necho "sudo $1" >>"{place}/log"\nshift\nexec "$@"\n')
     (empty_path / "sudo").chmod(0o755)
-    doctor.ensure(settings_in(place, LABKIT_YES="1"), ["qemu-img"], Silent())
+    ensure(settings_in(place, LABKIT_YES="1"), ["qemu-img"], Silent())
     log = (place / "log").read_text().splitlines()
     assert log[-2] == "sudo -n"
     assert " install " in log[-1] or " -S " in log[-1]
@@ -173,5 +174,5 @@ def test_a_sudo_that_wants_a_password_is_told(place: Path, empty_path: Path, nob
     (empty_path / "sudo").write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")
     (empty_path / "sudo").chmod(0o755)
     with pytest.raises(LabError, match="sudo failed with status 1") as caught:
-        doctor.ensure(settings_in(place, LABKIT_YES="1"), ["qemu-img"], Silent())
+        ensure(settings_in(place, LABKIT_YES="1"), ["qemu-img"], Silent())
     assert caught.value.hint == "sudo: a password is required"

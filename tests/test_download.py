@@ -19,9 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from labkit import building, download
-from labkit.download import Digest, fetch, listed_digest
-from labkit.errors import HostError, ImageError
+from labkit.core.errors import HostError, ImageError
+from labkit.images import build as building
+from labkit.io import download
+from labkit.io.download import Digest, fetch, listed_digest
 from tests.conftest import ROOT
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
@@ -130,12 +131,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "_PAUSE", 0.01)
 
 
-def get(server: Server, folder: Path, digest: Digest = DIGEST, name: str = "disk.img", timeout: float = 30) -> Path:
+def get(server: Server, directory: Path, digest: Digest = DIGEST, name: str = "disk.img", timeout: float = 30) -> Path:
     seen: list[tuple[str, int, int | None]] = []
     path = fetch(
         f"{server.url}/{name}",
         digest,
-        folder,
+        directory,
         timeout=timeout,
         progress=lambda *step: seen.append(step),
         waiting=lambda _: None,
@@ -145,8 +146,8 @@ def get(server: Server, folder: Path, digest: Digest = DIGEST, name: str = "disk
     return path
 
 
-def left(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.suffix not in (".lock", ".holder"))
+def left(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir() if path.suffix not in (".lock", ".holder"))
 
 
 @pytest.mark.parametrize("digest", [DIGEST, Digest("sha512", SHA512)], ids=lambda digest: digest.algorithm)
@@ -224,7 +225,7 @@ def test_a_server_that_drips_forever_is_left_at_the_deadline(server: Server, tmp
 def test_two_processes_at_once_download_once(server: Server, tmp_path: Path) -> None:
     server.pause = 0.05
     script = (
-        "import sys; from pathlib import Path; from labkit.download import Digest, fetch\n"
+        "import sys; from pathlib import Path; from labkit.io.download import Digest, fetch\n"
         "fetch(sys.argv[1], Digest('sha256', sys.argv[2]), Path(sys.argv[3]), timeout=30,"
         " progress=lambda *_: None, waiting=print)"
     )

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.console import Console, table
-from labkit.results import Result, Verdict
+from labkit.cli.console import Console, table
+from labkit.results.model import Result, Verdict
 
 CHECKOUT = Path(__file__).parent.parent
 TASKS = [
@@ -39,12 +39,12 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Path:
-    """What ./lab looks at before it has an environment, in a folder with a space in its name."""
-    folder = tmp_path / "a checkout"
-    folder.mkdir()
+    """What ./lab looks at before it has an environment, in a directory with a space in its name."""
+    directory = tmp_path / "a checkout"
+    directory.mkdir()
     for name in ("lab", "pyproject.toml", "constraints.txt"):
-        shutil.copy(CHECKOUT / name, folder)
-    return folder
+        shutil.copy(CHECKOUT / name, directory)
+    return directory
 
 
 def labkit(*words: str, environ: dict[str, str], cwd: Path) -> Done:
@@ -78,8 +78,8 @@ def test_listing_loads_nothing_heavy(tmp_path: Path, environ: dict[str, str]) ->
     argv = [sys.executable, "-I", "-X", "importtime", "-m", "labkit", "--list"]
     done = subprocess.run(argv, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "labkit.front" in loaded
-    assert not loaded & {"pydantic", "paramiko", "fabric", "rich", "jinja2", "labkit.lab", "labkit.config"}
+    assert "labkit.cli.flags" in loaded
+    assert not loaded & {"pydantic", "paramiko", "fabric", "rich", "jinja2", "labkit.usecases", "labkit.core.config"}
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_doctor_ends_with_3_where_machines_cannot_be_made(tmp_path: Path, enviro
     assert done.stderr.startswith("labkit: this host lacks disk")
 
 
-def test_what_lies_in_the_current_folder_is_not_imported(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_what_lies_in_the_current_directory_is_not_imported(tmp_path: Path, environ: dict[str, str]) -> None:
     for name in ("invoke", "tasks", "labkit", "pydantic"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the current folder')")
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the current directory')")
     done = labkit("runtimes", environ={**environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -157,7 +157,7 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path, environ: dict[st
 def test_signals_end_a_task_with_their_status_after_it_has_cleaned_up(signum: int, status: int) -> None:
     code = """
 import time
-from labkit.console import guard
+from labkit.cli.console import guard
 with guard():
     try:
         print("ready", flush=True)
@@ -191,14 +191,14 @@ def test_completion_works_for_a_path_too(tmp_path: Path, environ: dict[str, str]
 # --- ./lab
 
 
-def fake_path(folder: Path, python: str) -> str:
+def fake_path(directory: Path, python: str) -> str:
     """A PATH with the ordinary tools, and a python3 of which the shell script `python` is all there is."""
-    folder.mkdir()
+    directory.mkdir()
     for name in ("sh", "cat", "cksum", "dirname", "readlink", "mkdir", "grep", "rm"):
-        (folder / name).symlink_to(shutil.which(name) or f"/usr/bin/{name}")
-    (folder / "python3").write_text(f"#!/bin/sh\n{python}\n")
-    (folder / "python3").chmod(0o755)
-    return str(folder)
+        (directory / name).symlink_to(shutil.which(name) or f"/usr/bin/{name}")
+    (directory / "python3").write_text(f"#!/bin/sh\n{python}\n")
+    (directory / "python3").chmod(0o755)
+    return str(directory)
 
 
 @pytest.mark.parametrize(
@@ -281,15 +281,15 @@ def test_a_log_has_whole_lines_without_escapes() -> None:
     with Console(stream) as console:
         console.step("building")
         console.detail("a tool speaks")
-        console.progress("download", 5, 10)
-        console.progress("download", 10, 10)
+        console.progress("download", 5, 10, "bytes")
+        console.progress("download", 10, 10, "bytes")
         console.result(result(Verdict.PASS), 1, 2)
         console.result(result(Verdict.FAIL, name="evil \x1b[2J\r name"), 2, 2)
         console.warn("beware\nof this")
     text = stream.getvalue()
     assert "a tool speaks" not in text
     assert "\x1b" not in text and "\r" not in text
-    assert "download: 100 % of 10\n" in text
+    assert "download: 100 % of 10 bytes\n" in text
     assert "fail     STATE-001 evil \\x1b[2J\\r name\n" in text
     assert "2 of 2 checks, 1 failed" in text
     assert "warning: beware\\nof this\n" in text
@@ -318,15 +318,15 @@ def test_a_terminal_has_one_live_line_that_is_gone_at_the_end(monkeypatch: pytes
     monkeypatch.setenv("TERM", "xterm")
     with terminal() as (leader, stream):
         with Console(stream) as console:
-            console.progress("a label much longer than the terminal is wide", 1, 1)
+            console.progress("a label much longer than the terminal is wide", 1, 1, "s")
             console.step("next")
-            console.progress("label", 2, 2)
+            console.progress("label", 2, 2, "s")
         shown = ""
         while select.select([leader], [], [], 0.2)[0]:  # a terminal hands over piece by piece
             shown += os.read(leader, 4096).decode()
     assert shown.startswith("\r\x1b[Ka label much longer than the")
     assert len(shown.split("\r")[1].removeprefix("\x1b[K")) < 30
-    assert shown.endswith("label: 100 % of 2\r\x1b[K")
+    assert shown.endswith("label: 100 % of 2 s\r\x1b[K")
 
 
 def test_a_table_is_aligned_and_inert() -> None:

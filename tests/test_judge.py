@@ -6,19 +6,21 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from labkit import policy, runs, runtimes
-from labkit.errors import ConnectionFailed, UsageError
-from labkit.machines import MachineInfo, State
-from labkit.observer import Silent
-from labkit.suites import Wish
+from labkit.core import config
+from labkit.core.cell import Cell, Selection
+from labkit.core.errors import ConnectionFailed, UsageError
+from labkit.machines.fake import FakeMachine, Reply
+from labkit.results import policy
+from labkit.store import runs
+from labkit.suites.base import SilentRun
 from labkit.suites.validation import SUITE, Validation
+from labkit.usecases.judge import judge
+from labkit.usecases.run import Outcome, run_cell
 from tests import replay
 from tests.test_front_door import Done, labkit
 from tests.test_reports import Page
@@ -30,7 +32,7 @@ Run = Callable[..., Done]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run a command in a folder of its own; status is what it must end with."""
+    """Run a command in a directory of its own; status is what it must end with."""
     work = tmp_path / "work"
     work.mkdir()
 
@@ -44,8 +46,8 @@ def run(tmp_path: Path) -> Run:
 
 
 def reports(tmp_path: Path) -> list[Path]:
-    folder = tmp_path / "work" / "reports"
-    return sorted(path for path in folder.iterdir() if not path.is_symlink()) if folder.exists() else []
+    directory = tmp_path / "work" / "reports"
+    return sorted(path for path in directory.iterdir() if not path.is_symlink()) if directory.exists() else []
 
 
 # --- judge
@@ -66,42 +68,42 @@ def test_a_recording(
     assert (said["programs"], said["assertions"], said["complete"]) == (58, counts, True)
     assert sum(map(len, said["programs_by_verdict"].values())) == 58
     assert len(said["programs_by_verdict"]["no-assertions"]) == 7
-    (folder,) = reports(tmp_path)
-    assert Path(said["folder"]) == folder
-    assert {path.name for path in folder.iterdir()} == {*REPORTS, "raw"}
-    assert (folder.parent / "latest").resolve() == folder
-    assert {path.name for path in (folder / "raw").iterdir()} == set(before)
+    (directory,) = reports(tmp_path)
+    assert Path(said["folder"]) == directory
+    assert {path.name for path in directory.iterdir()} == {*REPORTS, "raw"}
+    assert (directory.parent / "latest").resolve() == directory
+    assert {path.name for path in (directory / "raw").iterdir()} == set(before)
     assert {path.name: path.stat().st_mtime_ns for path in recordings[name].iterdir()} == before
-    page = Page((folder / "report.html").read_text())
+    page = Page((directory / "report.html").read_text())
     assert "it knows cgroup v1 only" in page.text or name == "master"
 
 
 def test_a_run_is_judged_again_in_its_place(run: Run, recordings: dict[str, Path], tmp_path: Path) -> None:
     run("judge", recordings["v0.9.0"])
-    (folder,) = reports(tmp_path)
-    first = (folder / "results.json").read_text()
+    (directory,) = reports(tmp_path)
+    first = (directory / "results.json").read_text()
     for words in (
-        ["judge", folder],
-        ["judge", folder / "raw"],
-        ["judge", folder.name],
+        ["judge", directory],
+        ["judge", directory / "raw"],
+        ["judge", directory.name],
         ["judge", "latest"],
         ["report"],
     ):
-        (folder / "results.tap").unlink()
+        (directory / "results.tap").unlink()
         run(*words)
-        assert (folder / "results.json").read_text() == first, words
-        assert (folder / "results.tap").exists()
-    assert reports(tmp_path) == [folder]
+        assert (directory / "results.json").read_text() == first, words
+        assert (directory / "results.tap").exists()
+    assert reports(tmp_path) == [directory]
 
 
 def test_no_policy_is_the_bare_truth(run: Run, recordings: dict[str, Path], tmp_path: Path) -> None:
     run("judge", recordings["v0.9.0"], "--no-policy", status=1)
-    (folder,) = reports(tmp_path)
-    document = json.loads((folder / "results.json").read_text())
+    (directory,) = reports(tmp_path)
+    document = json.loads((directory / "results.json").read_text())
     assert "policy" not in document
     assert not any("expected" in result for result in document["results"])
-    run("judge", folder)
-    marked = json.loads((folder / "results.json").read_text())
+    run("judge", directory)
+    marked = json.loads((directory / "results.json").read_text())
     assert [result.pop("expected", None) for result in marked["results"]].count(None) < len(marked["results"])
     assert marked["results"] == document["results"], "a policy adds, and changes nothing"
 
@@ -109,23 +111,23 @@ def test_no_policy_is_the_bare_truth(run: Run, recordings: dict[str, Path], tmp_
 def test_every_report_carries_what_is_expected(run: Run, recordings: dict[str, Path], tmp_path: Path) -> None:
     text = run("judge", recordings["v0.9.0"]).stdout
     assert "40 fail (40\nexpected)" in text or "40 fail (40 expected)" in text
-    (folder,) = reports(tmp_path)
+    (directory,) = reports(tmp_path)
     reason = "it kills a process that has already exited"
-    assert f"# expected: {reason} (validation.toml, entry." in (folder / "results.tap").read_text()
-    assert f'message="expected fail: {reason}"' in (folder / "junit.xml").read_text()
-    assert f"Expected: {reason}" in Page((folder / "report.html").read_text()).text
+    assert f"# expected: {reason} (validation.toml, entry." in (directory / "results.tap").read_text()
+    assert f'message="expected fail: {reason}"' in (directory / "junit.xml").read_text()
+    assert f"Expected: {reason}" in Page((directory / "report.html").read_text()).text
     result = next(
-        r for r in json.loads((folder / "results.json").read_text())["results"] if r.get("program") == "pidfile"
+        r for r in json.loads((directory / "results.json").read_text())["results"] if r.get("program") == "pidfile"
     )
     assert (result["verdict"], result["expected"]["reason"]) == ("fail", reason)
 
 
-def test_what_a_folder_does_not_say_can_be_said(run: Run, recordings: dict[str, Path], tmp_path: Path) -> None:
-    folder = copy(recordings["v0.9.0"], tmp_path / "elsewhere")
-    said = json.loads(run("judge", folder, "--json", status=1).stdout)
+def test_what_a_directory_does_not_say_can_be_said(run: Run, recordings: dict[str, Path], tmp_path: Path) -> None:
+    directory = copy(recordings["v0.9.0"], tmp_path / "elsewhere")
+    said = json.loads(run("judge", directory, "--json", status=1).stdout)
     assert said["unexpected"] > 30, "that it was cgroup v2 is not known"
     words = ("--runtime", "crun", "--runtime-version", "1.8.1", "--cgroup", "v2", "--platform", "debian")
-    assert json.loads(run("judge", folder, "--json", *words).stdout)["unexpected"] == 0
+    assert json.loads(run("judge", directory, "--json", *words).stdout)["unexpected"] == 0
     document = json.loads((reports(tmp_path)[-1] / "results.json").read_text())
     assert document["runtime"] == {"name": "crun", "path": "", "version": "1.8.1"}
     assert (document["machine"]["cgroup"], document["machine"]["platform"]) == ("v2", "debian")
@@ -133,20 +135,20 @@ def test_what_a_folder_does_not_say_can_be_said(run: Run, recordings: dict[str, 
 
 
 def test_a_program_that_is_missing_makes_it_incomplete(run: Run, recordings: dict[str, Path], tmp_path: Path) -> None:
-    folder = copy(recordings["v0.9.0"], tmp_path / recordings["v0.9.0"].name)
-    (folder / "state.tap").unlink()
-    summary = (folder / "summary.tsv").read_text().splitlines(keepends=True)
-    (folder / "summary.tsv").write_text("".join(row for row in summary if not row.startswith("state\t")))
-    text = run("judge", folder, status=4).stdout
+    directory = copy(recordings["v0.9.0"], tmp_path / recordings["v0.9.0"].name)
+    (directory / "state.tap").unlink()
+    summary = (directory / "summary.tsv").read_text().splitlines(keepends=True)
+    (directory / "summary.tsv").write_text("".join(row for row in summary if not row.startswith("state\t")))
+    text = run("judge", directory, status=4).stdout
     assert "INCOMPLETE: missing, 1 of the programs: state" in text
 
 
 def test_raw_output_of_the_spec_suite(run: Run, tmp_path: Path) -> None:
-    folder = tmp_path / "spec"
-    folder.mkdir()
-    (folder / "spec.tap").write_text("1..1\n# runtime-version: runc version 1.1.15\nnot ok 1 - DEV-002 x\n")
-    run("judge", folder, "--runtime", "runc")
-    run("judge", folder, "--runtime", "crun", status=1)
+    directory = tmp_path / "spec"
+    directory.mkdir()
+    (directory / "spec.tap").write_text("1..1\n# runtime-version: runc version 1.1.15\nnot ok 1 - DEV-002 x\n")
+    run("judge", directory, "--runtime", "runc")
+    run("judge", directory, "--runtime", "crun", status=1)
 
 
 @pytest.mark.parametrize(
@@ -177,14 +179,14 @@ def test_what_is_no_run_is_named_and_leaves_nothing(
 
 
 def test_hostile_output_reaches_no_report_unescaped(run: Run, tmp_path: Path) -> None:
-    folder = tmp_path / "hostile"
-    folder.mkdir()
+    directory = tmp_path / "hostile"
+    directory.mkdir()
     text = "\x1b[2J<script>alert(1)</script>\u202e\x00"
     error = json.dumps({"error": f"{text} MUST\nRefer to: javascript:{text}"})
-    (folder / "create.tap").write_text(f"  ---\n  {error}\n  ...\n{text}\nnot ok 1 - {text}\n# {text}\n1..1\n")
-    (folder / "create.err").write_text(text)
-    (folder / "summary.tsv").write_text("program\texit_status\tseconds\ncreate\t1\t1\n")
-    done = run("judge", folder, status=4)
+    (directory / "create.tap").write_text(f"  ---\n  {error}\n  ...\n{text}\nnot ok 1 - {text}\n# {text}\n1..1\n")
+    (directory / "create.err").write_text(text)
+    (directory / "summary.tsv").write_text("program\texit_status\tseconds\ncreate\t1\t1\n")
+    done = run("judge", directory, status=4)
     (made,) = reports(tmp_path)
     for shown in (done.stdout, *((made / name).read_text() for name in REPORTS)):
         assert not any(char in shown for char in "\x1b\u202e\x00")
@@ -206,9 +208,9 @@ def test_an_expired_entry_fails_loudly(run: Run, recordings: dict[str, Path], tm
     assert "EXPIRED: mine.toml, entry.0 (validation create) expired on 2020-01-01: soon mended" in " ".join(
         text.split()
     )
-    (folder,) = reports(tmp_path)
-    assert "mine.toml, entry.0" in (folder / "junit.xml").read_text()
-    assert "EXPIRED: mine.toml" in Page((folder / "report.html").read_text()).text
+    (directory,) = reports(tmp_path)
+    assert "mine.toml, entry.0" in (directory / "junit.xml").read_text()
+    assert "EXPIRED: mine.toml" in Page((directory / "report.html").read_text()).text
 
 
 def test_an_unexpected_pass_is_told(run: Run, recordings: dict[str, Path], tmp_path: Path) -> None:
@@ -255,47 +257,26 @@ def test_diff_with_what_is_no_run(run: Run, recordings: dict[str, Path], tmp_pat
 # --- a run, conducted
 
 
-class Here:
-    """A machine that is this host: what is uploaded is written below a folder, what is run is run."""
+def suite_prints(output: bytes, status: int = 0, *, error: BaseException | None = None) -> FakeMachine:
+    """A machine in which the suite's program prints what it is told to."""
 
-    def __init__(self, folder: Path, *, dies: bool = False) -> None:
-        self._folder = folder
-        self._dies = dies
+    def respond(argv: Sequence[str]) -> Reply:
+        is_suite = any(word.endswith(".pyz") for word in argv)
+        return Reply(status, output, b"said\n", error) if is_suite else Reply()
 
-    def upload(self, data: bytes, path: str, *, mode: int) -> None:
-        target = self._folder / Path(path).name
-        target.write_bytes(data)
-        target.chmod(mode)
-
-    def run(self, argv: list[str], *, timeout: float, on_stdout: Any, on_stderr: Any, keep: int) -> Any:
-        words = [str(self._folder / Path(word).name) if word.endswith(".pyz") else word for word in argv]
-        done = subprocess.run([sys.executable, *words[1:]], capture_output=True, timeout=timeout)
-        on_stdout(done.stdout)
-        on_stderr(done.stderr)
-        if self._dies:
-            raise ConnectionFailed("the connection was cut")
-        return SimpleNamespace(status=done.returncode, stderr=done.stderr.decode()[-keep:])
+    return FakeMachine("m", respond)
 
 
-class Scripted(Validation):
-    """The validation suite with a program that prints what it is told to."""
-
-    def __init__(self, output: bytes, status: int = 0) -> None:
-        self._program = f"import sys; sys.stdout.buffer.write({output!r}); print('said', file=sys.stderr)\n"
-        self._program += f"sys.exit({status})\n"
-
-    def program(self) -> bytes:
-        return self._program.encode()
+def conduct(tmp_path: Path, machine: FakeMachine, *, only: tuple[str, ...] = ()) -> Outcome:
+    """Run the validation suite on the machine."""
+    settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
+    cell = Cell("debian", "13", "auto", "m", "runc", "validation", Selection(only))
+    return run_cell(cell, settings, SilentRun(), policy.load(), lambda *_: machine)
 
 
-def conduct(tmp_path: Path, suite: Scripted, *, only: tuple[str, ...] = (), dies: bool = False) -> runs.Outcome:
-    machine = MachineInfo("m", "debian", "13", "qemu", State.RUNNING)
-    folder = runs.new_folder(tmp_path / "reports", ["m"])
-    remote: Any = Here(tmp_path, dies=dies)
-    entries = policy.load()
-    runtime = runtimes.find("runc")
-    wish = Wish(only)
-    return runs.conduct(folder, machine, None, suite, runtime, remote, Silent(), wish=wish, entries=entries, timeout=60)
+def judge_again(tmp_path: Path, outcome: Outcome, *, with_policy: bool = True) -> Outcome:
+    settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
+    return judge(settings, str(outcome.directory), with_policy=with_policy)
 
 
 OUTPUT = plan("create", "pidfile", **{"runtime-path": "/usr/sbin/runc", "runtime-version": "runc version 1.1.15"}) + (
@@ -304,24 +285,28 @@ OUTPUT = plan("create", "pidfile", **{"runtime-path": "/usr/sbin/runc", "runtime
 
 
 def test_a_run_and_judging_it_again_are_the_same(tmp_path: Path) -> None:
-    outcome = conduct(tmp_path, Scripted(OUTPUT + line("finish")), only=("create", "pidfile"))
+    outcome = conduct(tmp_path, suite_prints(OUTPUT + line("finish")), only=("create", "pidfile"))
     assert (outcome.exit_status, outcome.run.run.reason) == (0, None)
     assert (outcome.run.runtime.version, outcome.run.suite.version) == ("1.1.15", "master")
     assert outcome.run.machine["cgroup"] == "v2"
-    assert (tmp_path / "reports" / "latest").resolve() == outcome.folder
-    assert (outcome.folder / "raw" / "labkit-programs.err").read_text() == "said\n"
+    assert (tmp_path / "reports" / "latest").resolve() == outcome.directory
+    assert (outcome.directory / "raw" / "labkit-programs.err").read_text() == "said\n"
     told = REPORTS - {"report.html"}  # which has fractions of seconds that results.json does not keep
-    first = {name: (outcome.folder / name).read_bytes() for name in told}
-    again = runs.rejudge(outcome.folder, policy.load())
+    first = {name: (outcome.directory / name).read_bytes() for name in told}
+    again = judge_again(tmp_path, outcome)
     assert again.run.by_id() == outcome.run.by_id()
-    assert {name: (outcome.folder / name).read_bytes() for name in told} == first
+    assert {name: (outcome.directory / name).read_bytes() for name in told} == first
 
 
 def test_a_cut_connection_is_remembered_by_later_judgements(tmp_path: Path) -> None:
-    outcome = conduct(tmp_path, Scripted(OUTPUT + line("finish")), only=("create", "pidfile"), dies=True)
+    outcome = conduct(
+        tmp_path,
+        suite_prints(OUTPUT + line("finish"), error=ConnectionFailed("the connection was cut")),
+        only=("create", "pidfile"),
+    )
     assert (outcome.exit_status, outcome.run.run.reason) == (4, "the connection was cut")
     for _ in range(2):
-        assert runs.rejudge(outcome.folder, None).run.run.reason == "the connection was cut"
+        assert judge_again(tmp_path, outcome, with_policy=False).run.run.reason == "the connection was cut"
 
 
 @pytest.mark.host_runtime
@@ -333,10 +318,12 @@ def test_a_recording_replayed_through_the_real_driver(ref: str, recordings: dict
     program, raw = tmp_path / suite.file_name(), tmp_path / "raw"
     program.write_bytes(suite.program())
     raw.mkdir()
-    argv = [str(tree) if word.startswith("/opt") else word for word in suite.argv(str(program), "/bin/true", Wish())]
-    with suite.listen(raw, lambda *_: None) as listener:
+    argv = [
+        str(tree) if word.startswith("/opt") else word for word in suite.argv(str(program), "/bin/true", Selection())
+    ]
+    with suite.recorder(raw, lambda *_: None) as recorder:
         done = subprocess.run([sys.executable, *argv[1:]], capture_output=True, timeout=300)
-        listener.take(done.stdout)
+        recorder.take(done.stdout)
     assert (done.returncode, done.stderr) == (0, b"")
     mine, theirs = suite.read(raw), suite.read(recordings[ref])
     assert mine.reason is None
@@ -348,15 +335,15 @@ def test_a_recording_replayed_through_the_real_driver(ref: str, recordings: dict
 
 
 def test_a_suite_that_breaks_off_is_incomplete(tmp_path: Path) -> None:
-    outcome = conduct(tmp_path, Scripted(OUTPUT, 3), only=("create", "pidfile"))
-    reason = "the suite ended with status 3: said; the suite did not finish"
+    outcome = conduct(tmp_path, suite_prints(OUTPUT, 3), only=("create", "pidfile"))
+    reason = "the suite exited with status 3: said; the suite did not finish"
     assert (outcome.exit_status, outcome.run.run.reason) == (4, reason)
-    assert runs.rejudge(outcome.folder, None).run.run.reason == reason
+    assert judge_again(tmp_path, outcome, with_policy=False).run.run.reason == reason
 
 
 def test_a_suite_that_was_called_wrongly_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="said"):
-        conduct(tmp_path, Scripted(b"", 2))
+        conduct(tmp_path, suite_prints(b"", 2))
 
 
 def test_the_recording_replayed_as_the_suite_would_print_it(recordings: dict[str, Path], tmp_path: Path) -> None:
@@ -364,18 +351,20 @@ def test_the_recording_replayed_as_the_suite_would_print_it(recordings: dict[str
     output = plan(*(row[0] for row in rows), cgroup="v1") + b"".join(
         one(name, (recordings["master"] / f"{name}.tap").read_bytes(), int(status)) for name, status, _ in rows
     )
-    outcome = conduct(tmp_path, Scripted(output + line("finish")))
+    outcome = conduct(tmp_path, suite_prints(output + line("finish")))
     assert outcome.run.run.reason is None
     there = SUITE.read(recordings["master"])
     assert [(p.name, p.verdict) for p in outcome.run.programs] == [(p.name, p.verdict) for p in there.programs]
-    shutil.rmtree(outcome.folder)
+    shutil.rmtree(outcome.directory)
 
 
 def test_what_failed_last_time_is_known_by_name(recordings: dict[str, Path], tmp_path: Path) -> None:
     reports = tmp_path / "reports"
     with pytest.raises(UsageError, match="there is no run of validation on crun"):
         runs.failed_before(reports, "validation", "crun")
-    outcome = runs.adopt(reports, recordings["v0.9.0"], None, {})
+    outcome = judge(
+        config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)}), str(recordings["v0.9.0"]), with_policy=False
+    )
     (reports / "20990101T000000Z-rubbish").mkdir()
     failed = runs.failed_before(reports, "validation", "crun")
     assert set(failed) == {program.name for program in outcome.run.programs if program.verdict.bad}

@@ -46,11 +46,11 @@ def put(lab: Lab, path: str, script: str, machine: str | None = None) -> None:
 
 def test_two_commands_from_nothing_to_a_report(lab: Lab) -> None:
     done = lab.run("test", "--runtime", "runc", "--only", QUICK)
-    folder = lab.cwd / "reports" / "latest"
-    assert {path.name for path in folder.iterdir()} == {
+    directory = lab.cwd / "reports" / "latest"
+    assert {path.name for path in directory.iterdir()} == {
         "results.json", "results.tap", "junit.xml", "report.html", "console.log", "raw",
     }  # fmt: skip
-    assert {path.name for path in (folder / "raw").iterdir()} == {"spec.tap", "spec.err"}
+    assert {path.name for path in (directory / "raw").iterdir()} == {"spec.tap", "spec.err"}
     result = lab.results()
     assert result["schema"] == 1
     assert result["run"]["complete"] is True
@@ -63,8 +63,8 @@ def test_two_commands_from_nothing_to_a_report(lab: Lab) -> None:
     assert re.match(r"1\.", result["runtime"]["version"])
     assert [entry["id"] for entry in result["results"]] == ["QUERY-001", "QUERY-002"]
     assert result["totals"]["pass"] == 2
-    assert str(folder.resolve() / "report.html") in done.stdout
-    assert (folder / "raw" / "spec.tap").read_text().startswith("TAP version 14\n1..2\n")
+    assert str(directory.resolve() / "report.html") in done.stdout
+    assert (directory / "raw" / "spec.tap").read_text().startswith("TAP version 14\n1..2\n")
 
 
 KNOWN = {  # what these versions really do not keep, each looked up in the spec's text; everything else must hold
@@ -137,9 +137,9 @@ def test_hostile_output_is_bounded_and_shown_harmlessly(lab: Lab) -> None:
     result = lab.results()
     assert [entry["id"] for entry in result["results"]] == ["STATE-001"]
     assert result["results"][0]["verdict"] == "fail"
-    folder = (lab.cwd / "reports/latest").resolve()
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 2_000_000
-    for path in (folder / "report.html", folder / "junit.xml", folder / "results.tap"):
+    directory = (lab.cwd / "reports/latest").resolve()
+    assert sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) < 2_000_000
+    for path in (directory / "report.html", directory / "junit.xml", directory / "results.tap"):
         assert "\x1b" not in path.read_text()
 
 
@@ -231,10 +231,10 @@ def test_a_port_that_is_taken(lab: Lab) -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = str(holder.getsockname()[1])
-        done = lab.run("up", "--machine", "ported", status=3, LABKIT_MACHINE_SSH_PORT=port)
+        done = lab.run("up", "--machine", "ported", status=3, env={"LABKIT_MACHINE_SSH_PORT": port})
         assert f"port {port} on 127.0.0.1 is taken" in done.stderr
         assert "ssh_port" in done.stderr
-    assert lab.json("up", "--machine", "ported", LABKIT_MACHINE_SSH_PORT=port)["port"] == int(port)
+    assert lab.json("up", "--machine", "ported", env={"LABKIT_MACHINE_SSH_PORT": port})["port"] == int(port)
     lab.run("destroy", "--machine", "ported")
 
 
@@ -342,13 +342,13 @@ def test_sigkill_while_the_image_is_built_and_booted(own: Lab) -> None:
 
 
 def test_an_image_that_cannot_be_built(own: Lab) -> None:
-    folder = own.cwd / "platforms" / "broken"
-    folder.mkdir(parents=True)
-    (folder / "platform.toml").write_text(
+    directory = own.cwd / "platforms" / "broken"
+    directory.mkdir(parents=True)
+    (directory / "platform.toml").write_text(
         'title = "Broken"\nfamily = "debian"\ndefault = "1"\n[releases.1.build]\ntool = "mmdebstrap"\n'
         'suite = "trixie"\nuser = "root"\npackages = ["no-such-package-anywhere"]\n'
     )
-    done = own.run("up", "--platform", "broken", status=3, LABKIT_PLATFORMS="platforms")
+    done = own.run("up", "--platform", "broken", status=3, env={"LABKIT_PLATFORMS": "platforms"})
     assert "Broken 1 could not be built" in done.stderr
     assert "no-such-package-anywhere" in done.stderr
     assert list(own.home.glob("images/*")) == []
@@ -360,7 +360,7 @@ def test_no_space_for_an_image(own: Lab) -> None:
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64M", "none", small], check=True)
     try:
-        done = own.run("up", status=3, LABKIT_HOME=str(small))
+        done = own.run("up", status=3, env={"LABKIT_HOME": str(small)})
         assert "MiB free; this needs" in done.stderr
         assert str(small) in done.stderr
     finally:

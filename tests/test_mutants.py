@@ -12,22 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from labkit import process, suites, tap
-from labkit.results import Result, Verdict, from_tap
-from labkit.suites.labkit_spec import registry
+from labkit.guest.spec import registry
+from labkit.io import process
+from labkit.results import tap
+from labkit.results.model import Result, Verdict
+from labkit.suites.spec import from_tap
 from tests.mutants.engine import BROKEN, Mutant, refuse, run
 from tests.mutants.table import MUTANTS
 
-SUITES = Path(suites.__file__).parent
+CHECKOUT = Path(__file__).parent.parent
 PROGRAM = Path(__file__).parent / "mutants"
 CASES = [(name, ident) for name, mutant in MUTANTS.items() for ident in mutant.ids]
 BAD = (Verdict.FAIL, Verdict.ERROR, Verdict.TIMEOUT)
 Found = Callable[[str, str], Result]
 
 
-def launcher(folder: Path, name: str, runtime: Path) -> Path:
+def launcher(directory: Path, name: str, runtime: Path) -> Path:
     """A program that is the runtime as the mutant has it; the calls it does not change do not wait for a Python."""
-    path = folder / name
+    path = directory / name
     words = [sys.executable, "-S", "-E", str(PROGRAM), name, str(runtime)]
     on = MUTANTS[name].on
     others = f'[ "$1" = {on} ] || exec {shlex.quote(str(runtime))} "$@"\n' if on else ""
@@ -39,13 +41,13 @@ def launcher(folder: Path, name: str, runtime: Path) -> Path:
 @pytest.fixture(scope="session")
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
     """The result of a check on a mutant. Those that the selected tests need run beside each other."""
-    folder = tmp_path_factory.mktemp("mutants")
+    directory = tmp_path_factory.mktemp("mutants")
     runc = process.which("runc")
     assert runc, "these tests need runc"
 
     def judge(name: str, idents: Sequence[str]) -> dict[str, Result]:
-        words = ["--runtime", str(launcher(folder, name, runc)), "--only", ",".join(idents)]
-        done = process.run([sys.executable, "-m", "labkit_spec", *words], cwd=SUITES, timeout=300, check=False)
+        words = ["--runtime", str(launcher(directory, name, runc)), "--only", ",".join(idents)]
+        done = process.run([sys.executable, "-m", "labkit.guest.spec", *words], cwd=CHECKOUT, timeout=300, check=False)
         results = {result.id: result for result in from_tap(tap.read(done.stdout.encode())).results}
         assert set(results) == set(idents), f"{name}: {done.stdout[-1000:]} {done.stderr[-1000:]}"
         return results

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from labkit import platforms
-from labkit.errors import UsageError
+from labkit.core import platforms
+from labkit.core.errors import UsageError
 
-SHIPPED = platforms.folders()
+SHIPPED = platforms.directories()
 
 GOOD = """\
 title = "Mine"
@@ -22,17 +22,17 @@ user = "me"
 """.format(sha256="0" * 64)
 
 
-def write(folder: Path, text: str, name: str = "mine") -> Path:
-    (folder / name).mkdir()
-    (folder / name / "platform.toml").write_text(text)
-    return folder
+def write(directory: Path, text: str, name: str = "mine") -> Path:
+    (directory / name).mkdir()
+    (directory / name / "platform.toml").write_text(text)
+    return directory
 
 
-def complaint(folder: Path, text: str) -> str:
-    write(folder, text)
+def complaint(directory: Path, text: str) -> str:
+    write(directory, text)
     with pytest.raises(UsageError) as caught:
-        platforms.load("mine", [folder])
-    return caught.value.message.replace(f"{folder}/mine/", "")
+        platforms.load("mine", [directory])
+    return caught.value.message.replace(f"{directory}/mine/", "")
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_debian_is_built_from_packages_without_a_cloud_image() -> None:
 
 
 def test_adding_a_platform_is_adding_a_file(tmp_path: Path) -> None:
-    folders = platforms.folders(write(tmp_path, GOOD))
-    assert platforms.names(folders) == ["debian", "fedora", "mine", "ubuntu"]
-    assert platforms.load("mine", folders).release("1").images == ["cloud_image"]
+    directories = platforms.directories(write(tmp_path, GOOD))
+    assert platforms.names(directories) == ["debian", "fedora", "mine", "ubuntu"]
+    assert platforms.load("mine", directories).release("1").images == ["cloud_image"]
 
 
 def test_a_platform_of_ones_own_comes_before_the_shipped_one(tmp_path: Path) -> None:
-    assert platforms.load("debian", platforms.folders(write(tmp_path, GOOD, "debian"))).title == "Mine"
+    assert platforms.load("debian", platforms.directories(write(tmp_path, GOOD, "debian"))).title == "Mine"
 
 
 def test_an_unknown_platform_or_release_is_told_with_the_known_ones() -> None:
@@ -78,9 +78,9 @@ def test_a_name_is_not_a_path(name: str) -> None:
         platforms.load(name, SHIPPED)
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="none does not exist"):
-        platforms.folders(tmp_path / "none")
+        platforms.directories(tmp_path / "none")
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit import policy, results, suites
-from labkit.errors import UsageError
-from labkit.results import WHOLE, Program, Result, Run, Runtime, Suite, Verdict
-from labkit.suites import validation
+from labkit.core.errors import UsageError
+from labkit.results import policy
+from labkit.results.json import from_json, to_json
+from labkit.results.model import WHOLE, Program, Result, Run, RuntimeInfo, SuiteInfo, Verdict, exit_status
+from labkit.suites import registry, validation
 from tests.test_results import a_result, a_run
 
 TODAY = date(2026, 11, 22)
@@ -38,7 +39,7 @@ def program(name: str, *found: tuple[str, Verdict], **diagnostic: str) -> Run:
     verdicts = [verdict for _, verdict in found]
     run = a_run(*(Result(f"{name}/{n}", text, "", "", v, 0, diagnostic, name) for n, (text, v) in enumerate(found)))
     programs = (Program(name, min(verdicts, key=list(Verdict).index), 1.0, 0),)
-    return replace(run, suite=Suite("validation", "master"), programs=programs)
+    return replace(run, suite=SuiteInfo("validation", "master"), programs=programs)
 
 
 FAILS = a_run(a_result("DEV-002", Verdict.FAIL), a_result("DEV-001"))
@@ -51,8 +52,8 @@ def test_a_known_failure_is_marked_and_stays_a_failure(apply: Apply) -> None:
     assert failed.expected is not None
     assert (failed.expected.reason, failed.expected.link) == ("known", "https://example.org/1")
     assert failed.expected.source == "policy.toml, entry.0 (spec DEV-002)"
-    assert results.exit_status(FAILS) == 1
-    assert results.exit_status(run) == 0
+    assert exit_status(FAILS) == 1
+    assert exit_status(run) == 0
     assert run.totals == FAILS.totals
 
 
@@ -63,12 +64,12 @@ def test_without_a_policy_the_bare_truth_is_shown(apply: Apply) -> None:
 def test_another_failure_is_not_expected(apply: Apply) -> None:
     run = apply(a_run(a_result("DEV-002", Verdict.FAIL), a_result("DEV-001", Verdict.FAIL)), ENTRY)
     assert [result.id for result in run.unexpected] == ["DEV-001"]
-    assert results.exit_status(run) == 1
+    assert exit_status(run) == 1
 
 
 def test_another_verdict_is_not_expected(apply: Apply) -> None:
     run = apply(a_run(a_result("DEV-002", Verdict.ERROR)), ENTRY)
-    assert results.exit_status(run) == 1
+    assert exit_status(run) == 1
     assert run.policy is not None and run.policy.unexpected_passes == ()
 
 
@@ -78,7 +79,7 @@ def test_an_unexpected_pass_is_told_and_is_no_failure(apply: Apply) -> None:
     assert run.policy.unexpected_passes == (
         "DEV-002: policy.toml, entry.0 (spec DEV-002) expects fail, and nothing came out so: known",
     )
-    assert results.exit_status(run) == 0
+    assert exit_status(run) == 0
 
 
 def test_a_pass_that_may_be_is_not_told(apply: Apply) -> None:
@@ -89,18 +90,18 @@ def test_a_pass_that_may_be_is_not_told(apply: Apply) -> None:
 
 def test_an_expired_entry_fails_the_run_and_expects_nothing(apply: Apply) -> None:
     entry = ENTRY + "expires = 2026-11-22\n"
-    assert results.exit_status(apply(FAILS, entry)) == 0, "the day itself is in"
+    assert exit_status(apply(FAILS, entry)) == 0, "the day itself is in"
     late = apply(FAILS, entry, today=date(2026, 11, 23))
     assert late.policy is not None
     assert late.policy.expired == ("policy.toml, entry.0 (spec DEV-002) expired on 2026-11-22: known",)
     assert late.results[0].expected is None
     passing = apply(a_run(a_result("DEV-001")), entry, today=date(2026, 11, 23))
-    assert results.exit_status(passing) == 1, "also where nothing failed"
+    assert exit_status(passing) == 1, "also where nothing failed"
 
 
 def test_an_expired_entry_about_another_runtime_is_let_be(apply: Apply) -> None:
     entry = ENTRY + 'runtime = "crun"\nexpires = 2020-01-01\n'
-    assert results.exit_status(apply(a_run(a_result("DEV-001")), entry)) == 0
+    assert exit_status(apply(a_run(a_result("DEV-001")), entry)) == 0
 
 
 def test_of_several_entries_the_first_decides(apply: Apply) -> None:
@@ -131,7 +132,7 @@ def test_conditions(condition: str, holds: bool, apply: Apply) -> None:
 
 
 def test_what_is_not_known_fulfils_no_condition(apply: Apply) -> None:
-    run = replace(FAILS, runtime=Runtime("runc", "", ""), machine={"platform": ""}, suite=Suite("spec", ""))
+    run = replace(FAILS, runtime=RuntimeInfo("runc", "", ""), machine={"platform": ""}, suite=SuiteInfo("spec", ""))
     for condition in ('runtime = "runc"\nversion = ">=0"', 'cgroup = "v2"', 'ref = "?*"', 'platform = "?*"'):
         assert apply(run, f"{ENTRY}{condition}\n").results[0].expected is None, condition
 
@@ -160,9 +161,9 @@ def test_passes_beside_a_failure_are_no_surprise(apply: Apply) -> None:
 def test_a_violation_needs_an_entry_that_names_it(apply: Apply) -> None:
     run = program("delete", (WHOLE, Verdict.NO_ASSERTIONS), violation="Hooks MUST be called")
     entry = 'suite = "validation"\nprogram = "delete"\nexpected = "no-assertions"\nreason = "asserts nothing"\n'
-    assert results.exit_status(apply(run, entry)) == 1
-    assert results.exit_status(apply(run, entry + 'violation = "Hooks MUST*"\n')) == 0
-    assert results.exit_status(apply(run, entry + 'violation = "Other*"\n')) == 1
+    assert exit_status(apply(run, entry)) == 1
+    assert exit_status(apply(run, entry + 'violation = "Hooks MUST*"\n')) == 0
+    assert exit_status(apply(run, entry + 'violation = "Other*"\n')) == 1
 
 
 def test_a_program_as_a_whole_that_passes_has_no_result_and_is_told(apply: Apply) -> None:
@@ -191,8 +192,8 @@ def test_an_own_entry_about_nothing_gets_a_guess(apply: Apply) -> None:
 
 def test_what_was_marked_is_kept_and_read_back(apply: Apply) -> None:
     run = apply(FAILS, ENTRY, ENTRY + "expires = 2020-01-01\n")
-    assert results.from_json(results.to_json(run)).policy == run.policy
-    assert results.from_json(results.to_json(run)).by_id() == run.by_id()
+    assert from_json(to_json(run)).policy == run.policy
+    assert from_json(to_json(run)).by_id() == run.by_id()
 
 
 # --- files
@@ -222,11 +223,11 @@ def test_a_mistake_is_named_with_file_and_key(text: str, message: str, tmp_path:
     own = tmp_path / "own.toml"
     own.write_text(text)
     with pytest.raises(UsageError) as caught:
-        policy.load(own, suites=suites.names())
+        policy.load(own, suites=registry.names())
     assert f"{own}{message}" in str(caught.value)
 
 
-def test_a_folder_of_policies_comes_before_those_shipped(tmp_path: Path) -> None:
+def test_a_directory_of_policies_comes_before_those_shipped(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_text(f"[[entry]]\n{ENTRY}")
     (tmp_path / "a.toml").write_text(f"[[entry]]\n{ENTRY}")
     loaded = policy.load(tmp_path)
@@ -234,7 +235,7 @@ def test_a_folder_of_policies_comes_before_those_shipped(tmp_path: Path) -> None
     assert [entry.own for entry in loaded[:3]] == [True, True, False]
 
 
-def test_an_empty_folder_and_a_missing_file_are_errors(tmp_path: Path) -> None:
+def test_an_empty_directory_and_a_missing_file_are_errors(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.toml"):
         with pytest.raises(UsageError, match=re.escape(str(path))):
             policy.load(path)
@@ -289,13 +290,13 @@ def test_every_program_known_to_be_wrong_has_an_entry() -> None:
 
 
 def test_every_shipped_entry_is_about_something(recordings: dict[str, Path]) -> None:
-    known = {r.program: r for folder in recordings.values() for r in validation.SUITE.read(folder).results}
-    ids = set(suites.find("spec").names())
-    for entry in policy.load(suites=suites.names()):
+    known = {r.program: r for directory in recordings.values() for r in validation.SUITE.read(directory).results}
+    ids = set(registry.find("spec").names())
+    for entry in policy.load(suites=registry.names()):
         if entry.said.suite == "spec":
             assert set(entry.said.id or ()) <= ids, entry.source
         elif entry.said.suite == "runtimetest":
-            assert set(entry.said.program or ()) <= set(suites.find("runtimetest").names()), entry.source
+            assert set(entry.said.program or ()) <= set(registry.find("runtimetest").names()), entry.source
         else:
             assert any(map(entry.concerns, known.values())), entry.source
 
@@ -313,6 +314,6 @@ DEVIATIONS = {
 
 @pytest.mark.parametrize(("runtime", "version"), DEVIATIONS)
 def test_the_known_deviations_of_runtimes_are_expected(runtime: str, version: str) -> None:
-    everything = a_run(*(a_result(ident, Verdict.FAIL) for ident in suites.find("spec").names()))
-    run = policy.apply(replace(everything, runtime=Runtime(runtime, "", version)), policy.load(), TODAY)
+    everything = a_run(*(a_result(ident, Verdict.FAIL) for ident in registry.find("spec").names()))
+    run = policy.apply(replace(everything, runtime=RuntimeInfo(runtime, "", version)), policy.load(), TODAY)
     assert [result.id for result in run.by_id() if result.expected] == DEVIATIONS[runtime, version]

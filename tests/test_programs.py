@@ -1,4 +1,4 @@
-"""The program that runs the validation programs in a machine: labkit/suites/labkit_programs."""
+"""The program that runs the validation programs in a machine: labkit/guest/programs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.pyz import pyz
-from labkit.suites import labkit_programs
-from labkit.suites.labkit_programs.cgroups import Watch
-from labkit.suites.labkit_programs.schedule import ALONE, Schedule, Turn, lane
+import labkit.guest
+from labkit.guest.programs.cgroups import Watch
+from labkit.guest.programs.schedule import ALONE, Schedule, Turn, lane
+from labkit.guest.pyz import pyz
 from tests import replay
 from tests.conftest import until
 
-PACKAGE = Path(labkit_programs.__file__).parent
+PACKAGE = Path(labkit.guest.__file__).parent / "programs"
 SECONDS = {row["program"]: float(row["seconds"]) for row in replay.summary(replay.V1)}
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
@@ -36,7 +36,7 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("program") / "labkit-programs.pyz"
-    path.write_bytes(pyz(PACKAGE))
+    path.write_bytes(pyz("programs"))
     return path
 
 
@@ -65,7 +65,7 @@ class Ran:
 
 @dataclass
 class Driver:
-    """The driver with its words, in a folder for temporary files of its own."""
+    """The driver with its words, in a directory for temporary files of its own."""
 
     program: Path
     tmp: Path
@@ -111,7 +111,9 @@ def driver(program: Path, tmp_path: Path) -> Iterator[Driver]:
 def host_state() -> set[str]:
     """Mounts, cgroups with a name that tests give, and naps."""
     mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-    cgroups = {folder for folder, _, _ in os.walk(CGROUP_ROOT) if re.search("labkit-test|cgrouptest|testdir", folder)}
+    cgroups = {
+        directory for directory, _, _ in os.walk(CGROUP_ROOT) if re.search("labkit-test|cgrouptest|testdir", directory)
+    }
     return mounts | cgroups | set(naps())
 
 
@@ -193,7 +195,7 @@ def test_how_long_they_take_is_known_of_all_recorded_ones() -> None:
     assert {row["program"] for row in replay_seconds()} == set(SECONDS)
 
 
-# Watching cgroups, on plain folders
+# Watching cgroups, on plain directories
 
 
 @pytest.fixture
@@ -404,9 +406,9 @@ def test_each_runs_as_in_a_shell_at_the_trees_root(driver: Driver, tree: Path) -
     same = "umask; ulimit -n; grep Sig[BI] /proc/self/status; ls /proc/self/fd | wc -l"
     replay.add(tree, "looks", f'pwd; echo "$0" "$RUNTIME"; test -d "$TMPDIR" && echo "$TMPDIR"; {same}')
     ran = driver.run(tree, "--only", "looks")
-    where, name, folder, *more = ran.bytes("looks").decode().splitlines()
+    where, name, directory, *more = ran.bytes("looks").decode().splitlines()
     assert (where, name) == (str(tree), "validation/looks/looks.t /bin/true")
-    assert Path(folder).parent.parent == driver.tmp
+    assert Path(directory).parent.parent == driver.tmp
     shell = ["env", "--default-signal=HUP,INT,TERM", "sh", "-c", same]  # nohup and CI may have it ignore some
     assert more == subprocess.run(shell, capture_output=True, text=True).stdout.splitlines()
 
@@ -584,8 +586,8 @@ def test_nothing_outlives_a_killed_driver(driver: Driver, tree: Path) -> None:
     process = running(driver, tree)
     os.killpg(process.pid, signal.SIGKILL)
     until(lambda: not naps() and not list(driver.tmp.iterdir()), 15)
-    for folder in [*hierarchy().glob("labkit-test-*"), Path("/run/true")]:  # what nobody is left to remove
-        folder.rmdir()
+    for directory in [*hierarchy().glob("labkit-test-*"), Path("/run/true")]:  # what nobody is left to remove
+        directory.rmdir()
 
 
 def running(driver: Driver, tree: Path) -> subprocess.Popen[bytes]:

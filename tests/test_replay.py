@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from labkit.deadline import Deadline
-from labkit.endpoint import Endpoint
-from labkit.ssh import Remote
+from labkit.core.deadline import Deadline
+from labkit.core.endpoint import Endpoint
+from labkit.io.ssh import SshRemote
 from tests import replay
 from tests.conftest import Lab
 
@@ -38,7 +38,7 @@ def put(lab: Lab, tree: Path) -> None:
     [info] = [found for found in lab.json("status") if found["name"] == "debian-13"]
     known = lab.home / "machines" / "debian-13" / "known_hosts"
     endpoint = Endpoint(info["address"], info["port"], info["user"], lab.home / "keys" / "id_ed25519", known)
-    with Remote(endpoint, Deadline.after(60)) as remote:
+    with SshRemote(endpoint, Deadline.after(60)) as remote:
         remote.upload(archive, "/root/tree.tar")
     lab.guest(f"rm -rf {PLACE}; mkdir -p {PLACE} && tar -C {PLACE} -xf /root/tree.tar")
 

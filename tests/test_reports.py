@@ -15,11 +15,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labkit import results, tap
-from labkit.errors import HostError
+from labkit.core.errors import HostError
 from labkit.reports import as_html, as_junit, as_tap, files, terminal
 from labkit.reports.evidence import link
-from labkit.results import WHOLE, Expected, PolicyNotes, Program, Result, Run, RunInfo, Runtime, Suite, Verdict
+from labkit.results import tap
+from labkit.results.json import from_json, to_json
+from labkit.results.model import (
+    WHOLE,
+    Expected,
+    PolicyNotes,
+    Program,
+    Result,
+    Run,
+    RunInfo,
+    RuntimeInfo,
+    SuiteInfo,
+    Verdict,
+    exit_status,
+)
+from labkit.suites.spec import from_tap
 
 HOSTILE = "</pre><script>alert(1)</script>\"'><img src=x onerror=alert(1)>\x1b[31m\x00\u202e\ufffe]]>&amp;{{7*7}}[red]"
 patient = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
@@ -53,8 +67,8 @@ def a_run(*found: Result, reason: str | None = None) -> Run:
     return Run(
         RunInfo("run-1", started, finished, "0.1.0", reason),
         {"platform": "debian", "release": "13", "provider": "qemu", "kernel": "6.12.57", "cgroup": "v2", "cpus": 2},
-        Runtime("runc", "/usr/sbin/runc", "1.1.15"),
-        Suite("spec", "0.1.0", "1.0.2"),
+        RuntimeInfo("runc", "/usr/sbin/runc", "1.1.15"),
+        SuiteInfo("spec", "0.1.0", "1.0.2"),
         found,
     )
 
@@ -68,7 +82,7 @@ def hostile_run(text: str) -> Run:
     found = (bad, more, replace(more, name=WHOLE, expected=None))
     programs = (Program(text, Verdict.FAIL, 0.0, 1, (Verdict.PASS, Verdict.FAIL), (text,)),)
     notes = PolicyNotes((text,), (text,), (text,))
-    return Run(info, {text: text}, Runtime(text, text, text), Suite(text, text, text), found, programs, notes)
+    return Run(info, {text: text}, RuntimeInfo(text, text, text), SuiteInfo(text, text, text), found, programs, notes)
 
 
 class Page(html.parser.HTMLParser):
@@ -166,7 +180,7 @@ def test_any_text_can_be_reported(text: str) -> None:
 def test_the_tap_report_reads_back_as_the_same_results() -> None:
     tricky = replace(FAILED, name="looks like # TODO a directive \\")
     run = a_run(*EVERY_VERDICT, tricky)
-    reading = results.from_tap(tap.read(as_tap.render(run).encode()))
+    reading = from_tap(tap.read(as_tap.render(run).encode()))
     assert reading.reason is None
     assert reading.facts["runtime-path"] == "/usr/sbin/runc"
     silent = replace(EVERY_VERDICT[4], diagnostic={"reason": "no assertions"})
@@ -210,7 +224,7 @@ def test_references_link_to_their_anchor_or_nowhere(reference: str, spec: str, a
 
 
 def test_summary_is_plain_text_with_the_failures_and_the_place(tmp_path: Path) -> None:
-    assert terminal.summary(a_run(*EVERY_VERDICT), width=80, folder=Path("reports/latest")).splitlines() == [
+    assert terminal.summary(a_run(*EVERY_VERDICT), width=80, directory=Path("reports/latest")).splitlines() == [
         "spec 0.1.0 on runc 1.1.15",
         "debian 13 qemu 6.12.57 cgroup v2",
         "",
@@ -249,7 +263,7 @@ def test_write_all_writes_every_report(tmp_path: Path) -> None:
     written = files.write_all(run, tmp_path / "reports" / "run-1")
     assert {path.name for path in written} == {"results.json", "results.tap", "junit.xml", "report.html"}
     assert {path.name for path in (tmp_path / "reports" / "run-1").iterdir()} == {path.name for path in written}
-    assert results.from_json(written[0].read_bytes()).by_id() == run.by_id()
+    assert from_json(written[0].read_bytes()).by_id() == run.by_id()
 
 
 def test_a_report_is_replaced_in_one_step(tmp_path: Path) -> None:
@@ -266,7 +280,7 @@ def test_a_write_that_dies_half_way_leaves_the_earlier_file(tmp_path: Path) -> N
     # A file size limit stands for a full disk: the kernel refuses what goes beyond it.
     program = (
         "import resource, signal, sys, pathlib\n"
-        "from labkit.errors import HostError\n"
+        "from labkit.core.errors import HostError\n"
         "from labkit.reports import files\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
@@ -279,7 +293,7 @@ def test_a_write_that_dies_half_way_leaves_the_earlier_file(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("place", ["file/run-1", "/proc/run-1", "r" * 300])
-def test_a_folder_that_cannot_be_is_a_host_error(tmp_path: Path, place: str) -> None:
+def test_a_directory_that_cannot_be_is_a_host_error(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError, match="cannot write in"):
         files.write_all(a_run(FAILED), tmp_path / place)
@@ -288,7 +302,7 @@ def test_a_folder_that_cannot_be_is_a_host_error(tmp_path: Path, place: str) -> 
 def test_long_evidence_is_cut_in_html_and_kept_in_json() -> None:
     run = a_run(a_result("A-001", Verdict.FAIL, message="x" * 1_000_000))
     assert len(as_html.render(run)) < 100_000
-    assert len(json.loads(results.to_json(run))["results"][0]["diagnostic"]["message"]) == 1_000_000
+    assert len(json.loads(to_json(run))["results"][0]["diagnostic"]["message"]) == 1_000_000
 
 
 def test_results_can_be_read_without_the_heavy_libraries() -> None:
@@ -312,7 +326,7 @@ def test_html_shows_runtime_calls_as_a_terminal_does() -> None:
 
 def a_program_run(*found: Result) -> Run:
     programs = tuple(Program(name, Verdict.FAIL, 1.5, 0) for name in dict.fromkeys(r.program for r in found))
-    return replace(a_run(*found), suite=Suite("validation", "master", "1.3.0"), programs=programs)
+    return replace(a_run(*found), suite=SuiteInfo("validation", "master", "1.3.0"), programs=programs)
 
 
 def an_assertion(name: str, verdict: Verdict = Verdict.PASS, **more: Any) -> Result:
@@ -346,7 +360,7 @@ def test_an_expected_failure_is_shown_as_one_in_every_report() -> None:
 def test_a_violation_that_nothing_asserts_is_bad_in_every_report() -> None:
     said = {"violation": "Hooks MUST", "message": "found: Hooks MUST"}
     run = a_program_run(an_assertion(WHOLE, Verdict.NO_ASSERTIONS, diagnostic=said))
-    assert results.exit_status(run) == 1
+    assert exit_status(run) == 1
     assert ("no-assertions", True) in [
         (d["data-verdict"], "open" in d) for d in Page(as_html.render(run)).named("details")
     ]
@@ -375,4 +389,4 @@ def test_a_flaky_program_is_named() -> None:
     assert "flaky: create (1 fail, 2 pass)" in terminal.summary(run)
     page = Page(as_html.render(run))
     assert "flaky: pass, fail, pass" in page.text and "/mnt/x" in page.text
-    assert results.from_json(results.to_json(run)) == run
+    assert from_json(to_json(run)) == run

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labkit import results, tap
-from labkit.errors import LabError
-from labkit.results import Result, Run, RunInfo, Runtime, Suite, Verdict
+from labkit.core.errors import LabError
+from labkit.results import tap
+from labkit.results.json import from_json, to_json
+from labkit.results.model import Result, Run, RunInfo, RuntimeInfo, SuiteInfo, Verdict, exit_status
+from labkit.suites.spec import from_tap, result_of
 
 
 def a_result(ident: str, verdict: Verdict = Verdict.PASS, **diagnostic: Any) -> Result:
@@ -29,15 +31,15 @@ def a_run(*found: Result, reason: str | None = None) -> Run:
             reason,
         ),
         {"platform": "debian", "release": "13", "provider": "qemu", "kernel": "6.12.57", "cgroup": "v2"},
-        Runtime("runc", "/usr/sbin/runc", "1.1.15"),
-        Suite("spec", "0.1.0", "1.0.2"),
+        RuntimeInfo("runc", "/usr/sbin/runc", "1.1.15"),
+        SuiteInfo("spec", "0.1.0", "1.0.2"),
         found,
     )
 
 
 def test_results_json_is_the_contract() -> None:
     run = a_run(a_result("STATE-010"), a_result("STATE-002", Verdict.FAIL, message="no"), a_result("CG-001"))
-    assert json.loads(results.to_json(run)) == {
+    assert json.loads(to_json(run)) == {
         "schema": 1,
         "run": {
             "id": "20261122-0120-debian-runc-spec",
@@ -70,7 +72,7 @@ def test_results_json_is_the_contract() -> None:
 
 
 def test_an_incomplete_run_says_why() -> None:
-    document = json.loads(results.to_json(a_run(reason="the machine died")))
+    document = json.loads(to_json(a_run(reason="the machine died")))
     assert document["run"]["complete"] is False
     assert document["run"]["reason"] == "the machine died"
 
@@ -78,7 +80,7 @@ def test_an_incomplete_run_says_why() -> None:
 def test_what_was_written_is_read_back() -> None:
     late = a_result("A-002", Verdict.TIMEOUT, notes=["\ufffd", {"x": [1.5, None]}])
     run = a_run(a_result("A-001"), late, reason="cut")
-    assert results.from_json(results.to_json(run)) == run
+    assert from_json(to_json(run)) == run
 
 
 def _without(*path: str) -> Callable[[Any], None]:
@@ -115,10 +117,10 @@ def _with(value: object, *path: str | int) -> Callable[[Any], None]:
     ],
 )
 def test_a_damaged_file_is_named_with_its_key(change: Callable[[Any], None], message: str) -> None:
-    document = json.loads(results.to_json(a_run(a_result("A-001"))))
+    document = json.loads(to_json(a_run(a_result("A-001"))))
     change(document)
     with pytest.raises(LabError) as caught:
-        results.from_json(json.dumps(document), "reports/latest/results.json")
+        from_json(json.dumps(document), "reports/latest/results.json")
     assert str(caught.value).startswith("reports/latest/results.json: ")
     assert message in str(caught.value)
 
@@ -126,7 +128,7 @@ def test_a_damaged_file_is_named_with_its_key(change: Callable[[Any], None], mes
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b"\xff", b'{"schema": "1"}', b"[" * 100_000])
 def test_no_document_at_all(text: bytes) -> None:
     with pytest.raises(LabError, match=r"^results\.json: "):
-        results.from_json(text)
+        from_json(text)
 
 
 @pytest.mark.parametrize(
@@ -142,14 +144,14 @@ def test_no_document_at_all(text: bytes) -> None:
 )
 def test_exit_status(verdicts: list[str], reason: str | None, status: int) -> None:
     run = a_run(*(a_result(f"A-{number}", Verdict(word)) for number, word in enumerate(verdicts)), reason=reason)
-    assert results.exit_status(run) == status
+    assert exit_status(run) == status
 
 
 def point(line: str, **block: Any) -> Result:
     lines = "".join(f"  {key}: {json.dumps(value)}\n" for key, value in block.items())
     (event,) = tap.read(f"TAP version 14\n{line}\n  ---\n{lines}  ...\n".encode())[1:]
     assert isinstance(event, tap.TestPoint)
-    return results.result_of(event, 7)
+    return result_of(event, 7)
 
 
 def test_a_result_from_tap() -> None:
@@ -205,7 +207,7 @@ def test_a_duration_that_is_none_is_zero(seconds: object) -> None:
 
 def test_facts_come_only_from_before_the_first_result() -> None:
     output = b"1..1\n# runtime: runc\n# runtime: other\n# free words\nok 1 - A-001\n# spec: 9.9.9\n"
-    reading = results.from_tap(tap.read(output))
+    reading = from_tap(tap.read(output))
     assert (reading.facts, reading.reason) == ({"runtime": "runc"}, None)
 
 
@@ -222,4 +224,4 @@ keys = st.sampled_from(["id", "level", "reference", "verdict", "seconds", "messa
 def test_whatever_a_block_says_gives_a_result_that_can_be_kept(line: str, block: dict[str, Any]) -> None:
     result = point(line, **block)
     run = replace(a_run(), results=(result,))
-    assert results.from_json(results.to_json(run)) == run
+    assert from_json(to_json(run)) == run

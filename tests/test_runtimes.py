@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from labkit import platforms, runtimes
-from labkit.errors import UsageError
+from labkit.core import platforms
+from labkit.core.errors import UsageError
+from labkit.subjects import runtimes
 
 
 def test_a_name_gives_a_command_and_the_packages_of_every_shipped_platform() -> None:
     assert runtimes.names() == ["crun", "runc"]
-    folders = platforms.folders()
-    families = {platforms.load(name, folders).family for name in platforms.names(folders)}
+    directories = platforms.directories()
+    families = {platforms.load(name, directories).family for name in platforms.names(directories)}
     for name in runtimes.names():
         runtime = runtimes.find(name)
         assert runtime.command == name

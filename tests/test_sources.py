@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from labkit.sources import Source, Way, parse
+from labkit.core.sources import Source, SourceKind, parse
 from tests.test_config import complaint, load
 
 
 @pytest.mark.parametrize(
     ("text", "source"),
     [
-        ("auto", Source(Way.AUTO)),
-        ("package", Source(Way.PACKAGE)),
-        ("release:1.3.0-rc.1", Source(Way.RELEASE, "1.3.0-rc.1")),
-        ("https://example.org/runc.git", Source(Way.GIT, "https://example.org/runc.git")),
-        ("https://example.org/runc#v1.3.0", Source(Way.GIT, "https://example.org/runc", "v1.3.0")),
-        ("http://example.org/runc.amd64", Source(Way.FILE, "http://example.org/runc.amd64")),
-        ("/src/runc#release-1.3", Source(Way.LOCAL, "/src/runc", "release-1.3")),
-        ("/src/a#b#", Source(Way.LOCAL, "/src/a#b")),
+        ("auto", Source(SourceKind.AUTO)),
+        ("package", Source(SourceKind.PACKAGE)),
+        ("release:1.3.0-rc.1", Source(SourceKind.RELEASE, "1.3.0-rc.1")),
+        ("https://example.org/runc.git", Source(SourceKind.GIT, "https://example.org/runc.git")),
+        ("https://example.org/runc#v1.3.0", Source(SourceKind.GIT, "https://example.org/runc", "v1.3.0")),
+        ("http://example.org/runc.amd64", Source(SourceKind.FILE, "http://example.org/runc.amd64")),
+        ("/src/runc#release-1.3", Source(SourceKind.LOCAL, "/src/runc", "release-1.3")),
+        ("/src/a#b#", Source(SourceKind.LOCAL, "/src/a#b")),
     ],
 )
 def test_what_a_setting_says(text: str, source: Source) -> None:
@@ -50,9 +50,9 @@ def test_what_says_nothing(text: str, message: str) -> None:
 def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
     toml = 'runc = "src/runc#main"\ngo = "~/go.tar.gz"\nbox = "my.box"\n'
     settings = load(tmp_path, toml, LABKIT_CRUN="./crun")
-    assert settings.runc == Source(Way.LOCAL, f"{tmp_path}/src/runc", "main")
-    assert settings.go == Source(Way.LOCAL, "/home/me/go.tar.gz")
-    assert settings.crun == Source(Way.LOCAL, f"{tmp_path}/crun")
+    assert settings.runc == Source(SourceKind.LOCAL, f"{tmp_path}/src/runc", "main")
+    assert settings.go == Source(SourceKind.LOCAL, "/home/me/go.tar.gz")
+    assert settings.crun == Source(SourceKind.LOCAL, f"{tmp_path}/crun")
     assert settings.box == f"{tmp_path}/my.box"
 
 

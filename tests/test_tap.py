@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from labkit import tap
-from labkit.tap import BailOut, Block, Comment, Dropped, Limits, Plan, TestPoint, Unplaced, Version
+from labkit.results import tap
+from labkit.results.tap import BailOut, Block, Comment, Dropped, Limits, Plan, TestPoint, Unplaced, Version
 from tests import fuzz_tap
 
 SPEC_OUTPUT = b"""TAP version 14
@@ -296,7 +296,7 @@ def test_no_shape_of_output_takes_long(piece: bytes) -> None:
 
 
 def test_lines_taken_at_once_are_the_same_as_lines_one_by_one(recordings: dict[str, Path]) -> None:
-    for path in (path for folder in recordings.values() for path in folder.glob("*.tap")):
+    for path in (path for directory in recordings.values() for path in directory.glob("*.tap")):
         reader = tap.Reader()
         lines = path.read_bytes().splitlines(keepends=True)
         events = [event for line in lines for event in (*reader.feed(line[:-1]), *reader.feed(line[-1:]))]

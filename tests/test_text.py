@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labkit.text import one_line, printable, truncate
+from labkit.core.text import one_line, printable, truncate
 
 # Time on a busy machine is not what these tests are about.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from labkit import suites
+from labkit.suites import registry
 from tests.conftest import Lab, make_lab
 from tests.upstream import runtime_tools
 
@@ -29,11 +29,11 @@ PROGRAMS = {
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab whose machines build runtime-tools from a folder, with such a machine."""
-    folder = tmp_path_factory.mktemp("upstream")
-    tools = list(suites.find("runtimetest").needs)
-    for lab in make_lab(folder):
-        (lab.cwd / "labkit.toml").write_text(f'runtime_tools = "{runtime_tools(folder)}"\ntools = {tools}\n')
+    """A lab whose machines build runtime-tools from a directory, with such a machine."""
+    directory = tmp_path_factory.mktemp("upstream")
+    tools = list(registry.find("runtimetest").needs)
+    for lab in make_lab(directory):
+        (lab.cwd / "labkit.toml").write_text(f'runtime_tools = "{runtime_tools(directory)}"\ntools = {tools}\n')
         lab.run("up", timeout=900)
         yield lab
 

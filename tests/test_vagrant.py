@@ -39,11 +39,11 @@ boot = 1200
 @pytest.fixture(scope="module")
 def vagrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab whose provider is Vagrant, with the machines `one` and `two` up at once, `two` after an accident."""
-    folder = tmp_path_factory.mktemp("vagrant")
-    for parent in (folder, *folder.parents[:2]):
+    directory = tmp_path_factory.mktemp("vagrant")
+    for parent in (directory, *directory.parents[:2]):
         parent.chmod(0o755)  # libvirt's QEMU is another user
-    with namespaces(folder / "libvirt") as within:
-        for lab in make_lab(folder, within):
+    with namespaces(directory / "libvirt") as within:
+        for lab in make_lab(directory, within):
             (lab.cwd / "labkit.toml").write_text(CONFIG)
             one, two = (lab.start("up", "--machine", name) for name in ("one", "two"))
             # Vagrant dies when the machine is there; `up` again makes it anew.
@@ -62,11 +62,11 @@ def vagrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             yield lab
 
 
-def by_hand(lab: Lab, folder: Path, *words: str) -> str:
-    """What the real vagrant prints in a folder with a Vagrantfile."""
-    env = lab.environment(VAGRANT_HOME=str(lab.home / "vagrant"), VAGRANT_CWD=str(folder))
+def by_hand(lab: Lab, directory: Path, *words: str) -> str:
+    """What the real vagrant prints in a directory with a Vagrantfile."""
+    env = lab.environment({"VAGRANT_HOME": str(lab.home / "vagrant"), "VAGRANT_CWD": str(directory)})
     argv = [*lab.within, "vagrant", *words]
-    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True)
+    done = subprocess.run(argv, cwd=directory, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -109,7 +109,7 @@ def test_a_halted_machine_goes_on(vagrant: Lab) -> None:
 
 def test_only_a_changed_bootstrap_runs_again(vagrant: Lab) -> None:
     assert "bootstrap:" not in vagrant.run("up", "--machine", "one").stderr
-    done = vagrant.run("up", "--machine", "one", LABKIT_TOOLS="jq,profile")
+    done = vagrant.run("up", "--machine", "one", env={"LABKIT_TOOLS": "jq,profile"})
     assert "bootstrap: profile" in done.stderr
     assert vagrant.guest("ls /etc/profile.d/*labkit*", "one")
 
@@ -141,7 +141,7 @@ def test_a_box_that_does_not_come_as_it_should(vagrant: Lab, name: str, message:
     server = subprocess.Popen([*vagrant.within, sys.executable, "-c", SERVER])
     try:
         box = {"LABKIT_BOX": f"http://127.0.0.1:8011/{name}", "LABKIT_BOX_SHA256": 64 * "0"}
-        done = vagrant.run("up", "--machine", "three", status=3, **box)
+        done = vagrant.run("up", "--machine", "three", status=3, env=box)
     finally:
         server.kill()
         server.wait()
@@ -156,18 +156,18 @@ def test_destroy_leaves_nothing(vagrant: Lab) -> None:
     assert subprocess.run(listed, check=True, capture_output=True, text=True).stdout.strip() == ""
 
 
-def test_a_rendered_folder_comes_up_by_plain_vagrant(vagrant: Lab) -> None:
-    folder = vagrant.cwd / "a lab's folder"
+def test_a_rendered_directory_comes_up_by_plain_vagrant(vagrant: Lab) -> None:
+    directory = vagrant.cwd / "a lab's directory"
     wishes = {"LABKIT_TOOLS": "jq,profile", "LABKIT_MACHINE_ACCELERATOR": "tcg"}  # a /dev/kvm may be there and not work
-    vagrant.run("render", "--platform", "debian", "--out", str(folder), **wishes)
-    vagrant.run("package", "--platform", "debian", "--out", str(folder))
+    vagrant.run("render", "--platform", "debian", "--out", str(directory), env=wishes)
+    vagrant.run("package", "--platform", "debian", "--out", str(directory))
     try:
-        said = by_hand(vagrant, folder, "up", "--no-color")
+        said = by_hand(vagrant, directory, "up", "--no-color")
         assert "labkit: step jq already done" in said  # it is in the box
         assert "labkit: step profile done" in said
-        assert by_hand(vagrant, folder, "ssh", "-c", "jq -n 1; ls /etc/profile.d/*labkit*").startswith("1")
+        assert by_hand(vagrant, directory, "ssh", "-c", "jq -n 1; ls /etc/profile.d/*labkit*").startswith("1")
     finally:
-        by_hand(vagrant, folder, "destroy", "--force")
+        by_hand(vagrant, directory, "destroy", "--force")
 
 
 def test_a_host_that_is_there_already(lab: Lab, tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from labkit import config, process
-from labkit.errors import HostError, MachineError
+from labkit.core import config
+from labkit.core.errors import HostError, MachineError
+from labkit.core.observer import Silent
+from labkit.core.platforms import Distro, Platform
+from labkit.io import process
+from labkit.io.vagrant import Vagrant
 from labkit.machines import providers
-from labkit.observer import Silent
-from labkit.platforms import Release
-from labkit.vagrant import Vagrant
+from labkit.machines.vagrant import vagrant_provider
 
 STATUS = """1795324042,one,metadata,provider,libvirt
 1795324042,one,provider-name,libvirt
@@ -26,11 +28,11 @@ STATUS = """1795324042,one,metadata,provider,libvirt
 
 @pytest.fixture
 def vagrant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder first in PATH, for a program called vagrant."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    return folder / "vagrant"
+    """A directory first in PATH, for a program called vagrant."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
+    return directory / "vagrant"
 
 
 def says(program: Path, script: str) -> Vagrant:
@@ -65,7 +67,7 @@ def test_what_a_plugin_says_last_is_the_hint(vagrant: Path) -> None:
     progress = r"printf '\033[KProgress: 1%%\r\033[KProgress: 99%%\r\033[K\n'"
     script = rf"{progress}; printf 'libvirt: no such \033[31mpool' >&2; exit 1"
     with pytest.raises(MachineError, match=r"vagrant up .* failed with status 1") as caught:
-        says(vagrant, script).start("libvirt", bound=10)
+        says(vagrant, script).start("libvirt", timeout=10)
     assert "no such" in str(caught.value.hint)
     assert "\033" not in str(caught.value.hint)
 
@@ -74,7 +76,7 @@ def test_a_vagrant_that_hangs_is_ended_with_its_children(vagrant: Path) -> None:
     machine = says(vagrant, "sleep 1000 & sleep 1000")
     began = time.monotonic()
     with pytest.raises(MachineError, match=r"vagrant up .* did not end in 0.5 s"):
-        machine.start("libvirt", bound=0.5)
+        machine.start("libvirt", timeout=0.5)
     assert time.monotonic() - began < 5
     assert process.owned(vagrant.parent) == []
 
@@ -84,7 +86,7 @@ def test_lines_come_as_they_are_printed_with_progress_once(vagrant: Path) -> Non
     says(vagrant, "")
     machine = Vagrant(vagrant.parent, home=None, owner=vagrant.parent, on_line=lines.append)
     vagrant.write_text("#!/bin/sh\nprintf '==> a\\r\\033[KProgress: 1%%\\r\\033[KProgress: 100%%\\n==> b\\n'\n")
-    machine.start("libvirt", bound=10)
+    machine.start("libvirt", timeout=10)
     assert lines == ["Progress: 100%", "==> b"]
 
 
@@ -94,7 +96,7 @@ Host one
   HostName 192.168.121.245
   User vagrant
   Port 2222
-  IdentityFile "/a folder/first"
+  IdentityFile "/a directory/first"
   IdentityFile /second
 Host other
   HostName 10.0.0.1
@@ -102,7 +104,7 @@ Host other
     (vagrant.parent / "out").write_text(config)
     login = says(vagrant, f"cat {vagrant.parent}/out").login()
     assert (login.host, login.port, login.user) == ("192.168.121.245", 2222, "vagrant")
-    assert login.keys == (Path("/a folder/first"), Path("/second"))
+    assert login.keys == (Path("/a directory/first"), Path("/second"))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_no_vagrant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- which provider
 
 
-class Heard(Silent):
+class Details(Silent):
     def __init__(self) -> None:
         self.steps: list[str] = []
 
@@ -139,10 +141,14 @@ class Heard(Silent):
         self.steps.append(text)
 
 
-def release(*boxes: str) -> Release:
+def distro(*boxes: str) -> Distro:
+    """A release of which only the boxes are looked at."""
     digest = "0" * 64
     box = {"url": "https://example.org/x.box", "sha256": digest, "user": "vagrant"}
-    return Release.model_validate({"name": "1", "boxes": {name: box for name in boxes}, "cloud_image": box})
+    release = {"boxes": {name: box for name in boxes}, "cloud_image": box, "name": "1"}
+    platform = {"name": "x", "title": "X", "family": "debian", "default": "1", "releases": {"1": release}}
+    made = Platform.model_validate(platform)
+    return Distro(made, made.release(None))
 
 
 @pytest.mark.parametrize(
@@ -161,9 +167,8 @@ def test_auto_says_what_it_takes_and_why(
     says(vagrant, f"case $1 in --version) echo Vagrant 2.3.4 ;; *) echo '{plugins}' ;; esac")
     says(vagrant.with_name("virsh"), probe)
     settings = config.load({}, cwd=tmp_path, environ={"LABKIT_HOME": str(tmp_path / "home")})
-    heard = Heard()
-    platform = None  # not looked at
-    machine = providers.wanted("new", settings, heard, platform, release(*boxes))  # type: ignore[arg-type]
+    heard = Details()
+    machine = providers.wanted("new", settings, heard, distro(*boxes))
     assert type(machine).__name__ == f"{chosen}Machine"
     assert [step for step in heard.steps if why in step]
 
@@ -179,4 +184,4 @@ def test_a_vagrant_that_is_of_no_use(vagrant: Path, tmp_path: Path, script: str,
     says(vagrant, script)
     settings = config.load({}, cwd=tmp_path, environ={"LABKIT_HOME": str(tmp_path / "home")})
     with pytest.raises(HostError, match=why):
-        providers.vagrant_provider(settings, release("libvirt"))
+        vagrant_provider(settings, distro("libvirt"))

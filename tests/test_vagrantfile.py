@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from labkit import config, exports, platforms, render
-from labkit.errors import UsageError
-from labkit.platforms import VagrantProvider
-from labkit.render import DirectBoot, VagrantBox, VagrantValues
+from labkit.core import config, platforms
+from labkit.core.errors import UsageError
+from labkit.core.platforms import VagrantProvider
+from labkit.provision import render
+from labkit.provision.render import DirectBoot, VagrantBox, VagrantValues
+from labkit.usecases import export as exports
 
-FOLDERS = platforms.folders()
+FOLDERS = platforms.directories()
 PLATFORMS = [platforms.load(name, FOLDERS) for name in platforms.names(FOLDERS)]
 RELEASES = [(platform.name, release) for platform in PLATFORMS for release in platform.releases]
 HOSTILE = "a b'c\"d`touch pwned`#{File.write('pwned', '')}\\\n\r\n__END__\n=begin\nend\u2028\u00e9\U0001f600"
@@ -45,13 +47,13 @@ puts JSON.generate(SAID)
 """
 
 
-def said(folder: Path, values: VagrantValues) -> list[list[Any]]:
+def said(directory: Path, values: VagrantValues) -> list[list[Any]]:
     if shutil.which("ruby") is None:
         pytest.skip("ruby is not installed")
-    file = folder / "Vagrantfile"
+    file = directory / "Vagrantfile"
     file.write_text(render.vagrantfile(values), newline="")
     argv = ["ruby", "-W:no-experimental", "-e", RECORDER, str(file)]
-    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(argv, cwd=directory, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: list[list[Any]] = json.loads(done.stdout)
     return found
@@ -109,9 +111,11 @@ def test_every_provider_gets_its_box_and_its_size(tmp_path: Path, provider: Vagr
 
 
 def test_a_box_of_this_host_is_found_beside_the_file(tmp_path: Path) -> None:
-    folder = tmp_path / "100% mine"
-    folder.mkdir()
-    recorded = said(folder, VagrantValues("m", "m", [VagrantBox(None, "x", "x.box")], 1, 512, "s.sh", emulated=False))
+    directory = tmp_path / "100% mine"
+    directory.mkdir()
+    recorded = said(
+        directory, VagrantValues("m", "m", [VagrantBox(None, "x", "x.box")], 1, 512, "s.sh", emulated=False)
+    )
     assert value(recorded, "machine.vm.box_url") == f"file://{tmp_path}/100%25%20mine/x.box"
     assert not [name for name, *_ in recorded if name in ("libvirt.driver", "machine.vm.box_download_checksum")]
 
@@ -126,19 +130,19 @@ def test_a_box_from_the_web_has_a_digest(tmp_path: Path) -> None:
 def test_vagrant_takes_the_file_of_every_platform_with_every_provider(tmp_path: Path) -> None:
     """Whatever Vagrant may check here: all for libvirt, whose plugin is there, for the others what is not their own."""
     for name, release in RELEASES:
-        folder = tmp_path / f"{name}-{release}"
+        directory = tmp_path / f"{name}-{release}"
         settings = config.load(
             {"platform": name, "release": release, "box": "https://example.org/x.box", "box_sha256": SUM},
             cwd=tmp_path,
             environ={"HOME": str(tmp_path)},
         )
-        exports.render(settings, folder)
-        vagrant(folder, "validate")
+        exports.render(settings, directory)
+        vagrant(directory, "validate")
         url = "https://example.org/x.box"
         boxes = [VagrantBox(provider, "mine", url, "sha256", SUM) for provider in VagrantProvider]
-        values = VagrantValues(folder.name, "mine", boxes, 2, 1024, f"bootstrap-{name}.sh")
-        (folder / "Vagrantfile").write_text(render.vagrantfile(values))
-        vagrant(folder, "validate", "--ignore-provider")
+        values = VagrantValues(directory.name, "mine", boxes, 2, 1024, f"bootstrap-{name}.sh")
+        (directory / "Vagrantfile").write_text(render.vagrantfile(values))
+        vagrant(directory, "validate", "--ignore-provider")
 
 
 @pytest.mark.host_runtime
@@ -148,11 +152,11 @@ def test_vagrant_refuses_what_is_wrong(tmp_path: Path) -> None:
     assert "none.sh" in vagrant(tmp_path, "validate", status=1).stderr
 
 
-def vagrant(folder: Path, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+def vagrant(directory: Path, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     environment = {
-        **os.environ, "VAGRANT_HOME": str(folder / "home"), "VAGRANT_CHECKPOINT_DISABLE": "1",
+        **os.environ, "VAGRANT_HOME": str(directory / "home"), "VAGRANT_CHECKPOINT_DISABLE": "1",
         "VAGRANT_DEFAULT_PROVIDER": "libvirt",
     }  # fmt: skip
-    done = subprocess.run(["vagrant", *words], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(["vagrant", *words], cwd=directory, env=environment, capture_output=True, text=True)
     assert done.returncode == status, done.stdout + done.stderr
     return done

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labkit import suites
-from labkit.errors import UsageError
-from labkit.results import Reading, Result, Verdict
-from labkit.suites import Wish
+from labkit.core.cell import Selection
+from labkit.core.errors import UsageError
+from labkit.results.model import Reading, Result, Verdict
+from labkit.suites import registry
 from labkit.suites.validation import SUITE
 
 SEVEN = ["hooks", "poststart", "poststart_fail", "poststop", "poststop_fail", "prestart", "prestart_fail"]
@@ -45,13 +45,13 @@ def counted(path: Path) -> Counter[str]:
 
 @pytest.mark.parametrize("name", ["master", "v0.9.0"])
 def test_a_recording_is_read_exactly(name: str, recordings: dict[str, Path]) -> None:
-    folder = recordings[name]
-    reading = SUITE.read(folder)
+    directory = recordings[name]
+    reading = SUITE.read(directory)
     assert len(reading.programs) == 58
     for program in reading.programs:
         mine = Counter(r.verdict.value for r in reading.results if r.program == program.name and not r.whole)
-        assert mine == counted(folder / f"{program.name}.tap"), program.name
-    total = sum(map(counted, folder.glob("*.tap")), Counter())
+        assert mine == counted(directory / f"{program.name}.tap"), program.name
+    total = sum(map(counted, directory.glob("*.tap")), Counter())
     assert (
         total
         == {"master": {"pass": 3275, "fail": 35, "skip": 427}, "v0.9.0": {"pass": 3445, "fail": 40, "skip": 473}}[name]
@@ -80,13 +80,13 @@ def test_the_violations_that_no_assertion_tells_are_found(recordings: dict[str, 
 
 def test_nothing_of_a_recording_is_left_lying(recordings: dict[str, Path]) -> None:
     """Every block is with a result: what an assertion lacks of keys, its program as a whole has."""
-    for folder in recordings.values():
-        blocks = sum(path.read_text().count("\n  ---\n") for path in folder.glob("*.tap"))
-        results = SUITE.read(folder).results
+    for directory in recordings.values():
+        blocks = sum(path.read_text().count("\n  ---\n") for path in directory.glob("*.tap"))
+        results = SUITE.read(directory).results
         own = {"notes", "reason", "message"}
         with_block = sum(bool(r.reference or r.diagnostic.keys() - own) for r in results if not r.whole)
-        orphans = sum(len(r.diagnostic.get("blocks", ())) for r in results)  # type: ignore[arg-type]
-        comments = sum(path.read_text().count("\n# expect: ") for path in folder.glob("*.tap"))
+        orphans = sum(len(r.diagnostic.get("blocks", ())) for r in results)  # type: ignore[arg-type, misc]
+        comments = sum(path.read_text().count("\n# expect: ") for path in directory.glob("*.tap"))
         assert with_block - comments + orphans == blocks
 
 
@@ -98,34 +98,34 @@ def copy(source: Path, target: Path) -> Path:
 
 
 def test_a_missing_program_is_incomplete(recordings: dict[str, Path], tmp_path: Path) -> None:
-    folder = copy(recordings["master"], tmp_path / "x")
-    (folder / "create.tap").unlink()
-    summary = (folder / "summary.tsv").read_text()
-    (folder / "summary.tsv").write_text(re.sub("^create\t.*\n", "", summary, flags=re.MULTILINE))
-    assert SUITE.read(folder).reason == "missing, 1 of the programs: create"
+    directory = copy(recordings["master"], tmp_path / "x")
+    (directory / "create.tap").unlink()
+    summary = (directory / "summary.tsv").read_text()
+    (directory / "summary.tsv").write_text(re.sub("^create\t.*\n", "", summary, flags=re.MULTILINE))
+    assert SUITE.read(directory).reason == "missing, 1 of the programs: create"
 
 
 def test_missing_output_is_not_taken_for_empty_output(recordings: dict[str, Path], tmp_path: Path) -> None:
-    folder = copy(recordings["master"], tmp_path / "x")
-    (folder / "process_rlimits_fail.tap").unlink()
-    reading = SUITE.read(folder)
+    directory = copy(recordings["master"], tmp_path / "x")
+    (directory / "process_rlimits_fail.tap").unlink()
+    reading = SUITE.read(directory)
     assert reading.reason == "missing, 1 of the programs: process_rlimits_fail"
     assert len(reading.programs) == 57
 
 
 def test_a_program_without_an_end_is_incomplete_and_an_error(recordings: dict[str, Path], tmp_path: Path) -> None:
-    folder = copy(recordings["master"], tmp_path / "x")
-    summary = (folder / "summary.tsv").read_text()
-    (folder / "summary.tsv").write_text(re.sub("^create\t.*\n", "", summary, flags=re.MULTILINE))
-    reading = SUITE.read(folder)
+    directory = copy(recordings["master"], tmp_path / "x")
+    summary = (directory / "summary.tsv").read_text()
+    (directory / "summary.tsv").write_text(re.sub("^create\t.*\n", "", summary, flags=re.MULTILINE))
+    reading = SUITE.read(directory)
     assert reading.reason == "not ended, 1 of the programs: create"
     assert next(p.verdict for p in reading.programs if p.name == "create") is Verdict.ERROR
 
 
 def test_without_a_summary_the_output_alone_is_judged(recordings: dict[str, Path], tmp_path: Path) -> None:
-    folder = copy(recordings["master"], tmp_path / "x")
-    (folder / "summary.tsv").unlink()
-    reading = SUITE.read(folder)
+    directory = copy(recordings["master"], tmp_path / "x")
+    (directory / "summary.tsv").unlink()
+    reading = SUITE.read(directory)
     assert "how the programs ended is not known" in (reading.reason or "")
     assert len(reading.results) > 3700
 
@@ -177,11 +177,11 @@ def test_hostile_names_and_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "create.tap").symlink_to(tmp_path / "secret")
     for name in ("<script>.tap", "a b.tap", "x-y.tap", "create.1.tap"):
         (tmp_path / name).write_text("ok 1 - a\n1..1\n")
-    (tmp_path / "folder.tap").mkdir()
+    (tmp_path / "directory.tap").mkdir()
     reading = SUITE.read(tmp_path, {"ref": "none"})
     assert reading.results == ()
     assert "missing, 58 of the programs: create" in (reading.reason or "")
-    for name in ("<script>.tap", "a b.tap", "x-y.tap", "create.1.tap", "create.tap", "folder.tap"):
+    for name in ("<script>.tap", "a b.tap", "x-y.tap", "create.1.tap", "create.tap", "directory.tap"):
         assert repr(name) in (reading.reason or "")
 
 
@@ -209,7 +209,14 @@ def data(program: str, text: bytes, stream: str = "out") -> bytes:
 
 
 def end(program: str, status: int | None = 0, **more: object) -> bytes:
-    said = {"status": status, "signal": None, "timeout": False, "seconds": 1.5, "attempt": 1, "left": []}
+    said: dict[str, object] = {
+        "status": status,
+        "signal": None,
+        "timeout": False,
+        "seconds": 1.5,
+        "attempt": 1,
+        "left": [],
+    }
     return line("end", program=program, **{**said, **more})
 
 
@@ -226,14 +233,14 @@ Hear = Callable[..., tuple[Reading, list[tuple[Result, int, int | None]]]]
 
 @pytest.fixture
 def hear(tmp_path: Path) -> Hear:
-    """Give a suite's output to the listener, in pieces of some size, and read what it kept."""
+    """Give a suite's output to the recorder, in pieces of some size, and read what it kept."""
 
     def do(output: bytes, *, only: tuple[str, ...] = (), piece: int = 1 << 16) -> Any:
         told: list[tuple[Result, int, int | None]] = []
-        with SUITE.listen(tmp_path, lambda *words: told.append(words), only) as listener:
+        with SUITE.recorder(tmp_path, lambda *words: told.append(words), only) as recorder:
             for at in range(0, len(output), piece):
-                listener.take(output[at : at + piece])
-            listener.take_stderr(b"said\n")
+                recorder.take(output[at : at + piece])
+            recorder.take_stderr(b"said\n")
         return SUITE.read(tmp_path), told
 
     return do
@@ -390,23 +397,23 @@ def test_no_output_of_the_suite_raises(hear: Hear, tmp_path: Path, output: bytes
 
 
 def test_only_known_programs_can_be_asked_for() -> None:
-    SUITE.check(Wish(("create", "linux_ns_itype")))
+    SUITE.check(Selection(("create", "linux_ns_itype")))
     with pytest.raises(UsageError, match="no program 'hostnam'; did you mean 'hostname'"):
-        SUITE.check(Wish(("hostnam",)))
+        SUITE.check(Selection(("hostnam",)))
 
 
 def test_the_command_carries_the_wish() -> None:
-    words = SUITE.argv("/x/labkit-programs.pyz", "runc", Wish(("create", "start"), 4, 3, 30))
+    words = SUITE.argv("/x/labkit-programs.pyz", "runc", Selection(("create", "start"), 4, 3, 30))
     assert words[:2] == ["python3", "/x/labkit-programs.pyz"]
     assert " ".join(words[4:]) == (
         "--runtime runc --older crun 1.14.3 v0.9.0 --only create,start --jobs 4 --repeat 3 --limit 30"
     )
 
 
-def test_a_folder_is_known_by_what_it_holds(recordings: dict[str, Path], tmp_path: Path) -> None:
-    found = suites.of_folder(recordings["master"])
+def test_a_directory_is_known_by_what_it_holds(recordings: dict[str, Path], tmp_path: Path) -> None:
+    found = registry.of_directory(recordings["master"])
     assert found is not None and found.name == "validation"
-    assert suites.of_folder(tmp_path) is None
+    assert registry.of_directory(tmp_path) is None
     (tmp_path / "spec.tap").write_text("")
-    found = suites.of_folder(tmp_path)
+    found = registry.of_directory(tmp_path)
     assert found is not None and found.name == "spec"

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from labkit import results, tap, verdicts
-from labkit.results import WHOLE, Result, Verdict
-from labkit.verdicts import End, Judged
+from labkit.results import tap, verdicts
+from labkit.results.json import from_json, to_json
+from labkit.results.model import WHOLE, Result, Verdict
+from labkit.results.verdicts import End, Judged
 from tests.test_results import a_run
 
 URL = "https://github.com/opencontainers/runtime-spec/blob/v1.3.0/"
@@ -268,9 +269,9 @@ def shuffled(lines: list[str]) -> list[list[str]]:
 
 
 def test_what_is_made_up_anew_is_no_part_of_an_identity() -> None:
-    def identity(folder: str, version: str) -> tuple[str, str, str]:
+    def identity(directory: str, version: str) -> tuple[str, str, str]:
         said = block(reference=f"https://github.com/opencontainers/runtime-spec/blob/{version}/runtime.md#create")
-        (result,) = judge(f"not ok 1 - stat /tmp/{folder}/output\n{said}1..1\n").results
+        (result,) = judge(f"not ok 1 - stat /tmp/{directory}/output\n{said}1..1\n").results
         return result.identity
 
     assert identity("ocitest462055701", "v1.3.0") == identity("ocitest1439596789", "v1.0.1")
@@ -322,7 +323,7 @@ def test_whatever_is_printed_gives_results_that_can_be_kept(data: bytes, stderr:
     assert judged.program.verdict in Verdict
     assert len({result.id for result in judged.results}) == len(judged.results)
     run = replace(a_run(), results=judged.results, programs=(judged.program,))
-    assert results.from_json(results.to_json(run)) == replace(run, results=tuple(run.by_id()))
+    assert from_json(to_json(run)) == replace(run, results=tuple(run.by_id()))
     # No failed line is lost, and a program with one, or with a bad end, never passes.
     lines = [event for event in tap.read(data) if isinstance(event, tap.TestPoint)]
     assert sum(not result.whole for result in judged.results) == len(lines)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from labkit import process
+from labkit.io import process
 
 _SOURCE = "golang-github-opencontainers-runtime-tools"
 _LIBRARIES = (_SOURCE, "golang-github-google-uuid", "golang-github-mrunalp-fileutils", "golang-github-urfave-cli")
@@ -16,11 +16,11 @@ _FETCH = f"""mkdir "$1/source" && cd "$1/source" &&
 APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q -o Acquire::Retries=3 source --tar-only {_SOURCE}"""
 
 
-def runtime_tools(folder: Path) -> Path:
-    """Make a folder that the bootstrap can build: Debian 13's source, of May 2025 or later, in the old way for Go,
+def runtime_tools(directory: Path) -> Path:
+    """Make a directory that the bootstrap can build: Debian 13's source, of May 2025 or later, in the old way for Go,
     without modules.
     """
-    system, tree = folder / "system", folder / "runtime-tools"
+    system, tree = directory / "system", directory / "runtime-tools"
     words = ["mmdebstrap", "--variant=extract", "--aptopt=Acquire::Languages none", "--aptopt=Acquire::Retries 3"]
     words += [f"--setup-hook={_SETUP}", f"--extract-hook={_FETCH}"]
     words += [f"--include={','.join(f'{name}-dev' for name in _LIBRARIES)}", "trixie", str(system)]

@@ -7,23 +7,23 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from labkit import bootstrap
-from labkit.bootstrap import Kind
-from labkit.config import Settings
-from labkit.deadline import Deadline
-from labkit.endpoint import Endpoint
-from labkit.errors import UsageError
-from labkit.files import make_folder
-from labkit.machines import MachineInfo, State
-from labkit.machines.kept import Kept, read_record
-from labkit.observer import Observer
-from labkit.platforms import Platform, Release
-from labkit.provision import provision
-from labkit.ssh import Remote
+from labkit.core.config import Settings
+from labkit.core.deadline import Deadline
+from labkit.core.endpoint import Endpoint
+from labkit.core.errors import MachineError, UsageError
+from labkit.core.observer import Observer
+from labkit.core.platforms import Distro
+from labkit.io.files import make_directory
+from labkit.io.remote import Remote
+from labkit.machines.base import MachineInfo, MachineState
+from labkit.machines.record import RecordedMachine, read_record
+from labkit.provision import bootstrap
+from labkit.provision.bootstrap import Target
+from labkit.provision.remote import provision
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class HostRecord:
     platform: str
     release: str
     host: str
@@ -35,25 +35,25 @@ class Record:
     provider: str = "ssh"
 
 
-class HostMachine(Kept):
+class HostMachine(RecordedMachine):
     """A host of the person's own; labkit bootstraps it and runs suites on it, and can neither make nor reset it."""
 
     def __init__(self, name: str, settings: Settings, observer: Observer, needs: tuple[str, ...] = ()) -> None:
         super().__init__(name, settings, observer)
         self._needs = needs
 
-    def record(self) -> Record | None:
+    def record(self) -> HostRecord | None:
         try:
-            return Record(**read_record(self.folder))
+            return HostRecord(**read_record(self.directory))
         except TypeError:
             return None
 
     def status(self) -> MachineInfo:
         record = self.record()
         if record is None:
-            state = State.INTERRUPTED if self.folder.exists() else State.ABSENT
+            state = MachineState.INTERRUPTED if self.directory.exists() else MachineState.ABSENT
             return MachineInfo(self.name, "", "", "ssh", state)
-        state = State.RUNNING if record.ready else State.INTERRUPTED
+        state = MachineState.RUNNING if record.ready else MachineState.INTERRUPTED
         return MachineInfo(
             self.name, record.platform, record.release, "ssh", state, record.host, record.port, record.user
         )
@@ -64,13 +64,13 @@ class HostMachine(Kept):
     def endpoint(self) -> Endpoint:
         record = self.record()
         if record is None:
-            raise UsageError(f"machine {self.name} is not known", hint="./lab up --provider ssh --host USER@HOST")
-        return Endpoint(record.host, record.port, record.user, Path(record.key), self.folder / "known_hosts")
+            raise MachineError(f"machine {self.name} is not known", hint="./lab up --provider ssh --host USER@HOST")
+        return Endpoint(record.host, record.port, record.user, Path(record.key), self.directory / "known_hosts")
 
     def connect(self, deadline: Deadline) -> Remote:
-        return Remote(self.endpoint(), deadline)
+        return self._connect(self.endpoint(), deadline)
 
-    def create(self, platform: Platform, release: Release) -> None:
+    def create(self, distro: Distro) -> None:
         """Take the host as a machine of the lab and run the bootstrap on it."""
         wanted = self._settings.ssh
         if wanted.host is None:
@@ -88,46 +88,42 @@ class HostMachine(Kept):
         host, _, port = (
             rest.removesuffix("]").rpartition(":") if not rest.endswith("]") and ":" in rest else (rest, "", "22")
         )
-        make_folder(self.folder)
-        shutil.copyfile(wanted.known_hosts, self.folder / "known_hosts")
-        record = Record(
-            platform.name, release.name, host.strip("[]"), int(port), user if at else "root", str(wanted.key)
+        make_directory(self.directory)
+        shutil.copyfile(wanted.known_hosts, self.directory / "known_hosts")
+        record = HostRecord(
+            distro.platform.name,
+            distro.release.name,
+            host.strip("[]"),
+            int(port),
+            user if at else "root",
+            str(wanted.key),
         )
         self._save_record(asdict(record))
-        self._bootstrap(record, platform, release)
+        self._bootstrap(record, distro)
 
-    def outdated(self, platform: Platform, release: Release) -> str | None:
+    def outdated(self, distro: Distro) -> str | None:
         record = self.record()
         if record is None:
             return None
-        if (record.platform, record.release) != (platform.name, release.name):
+        if (record.platform, record.release) != (distro.platform.name, distro.release.name):
             return f"is {record.platform} {record.release}"
         return None
 
-    def update(self, platform: Platform, release: Release) -> None:
+    def update(self, distro: Distro) -> None:
         """Run the bootstrap again where it has changed."""
         if record := self.record():
-            self._bootstrap(record, platform, release)
+            self._bootstrap(record, distro)
 
     def start(self) -> None:
         with self.connect(Deadline.after(self._settings.limits.connect)):
             pass
 
-    def restore(self) -> None:
-        raise UsageError(
-            f"machine {self.name} is a host of your own: labkit cannot reset it",
-            hint="a machine of another provider can be",
-        )
-
-    def halt(self) -> None:
-        raise UsageError(f"machine {self.name} is a host of your own: labkit does not stop it")
-
     def destroy(self) -> None:
         """Forget the host; what the bootstrap put on it stays there."""
-        self._remove_folder()
+        self._remove_directory()
 
-    def _bootstrap(self, record: Record, platform: Platform, release: Release) -> None:
-        plan = bootstrap.prepare(platform, release, Kind.HOST, self._settings, self._needs)
+    def _bootstrap(self, record: HostRecord, distro: Distro) -> None:
+        plan = bootstrap.prepare(distro, Target.HOST, self._settings, self._needs)
         if plan.key == record.plan:
             return
         limits = self._settings.limits

@@ -10,8 +10,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkit import late
-from labkit.files import locked, make_folder, write_atomic
+from labkit.core.home import Home
+from labkit.io.files import locked, make_directory, write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +28,20 @@ class Identity:
 
 
 def new_key() -> KeyPair:
-    return KeyPair(*late.module("machines.keys").ed25519())
+    from labkit.machines.keys import ed25519  # cryptography: a tenth of a second
+
+    return KeyPair(*ed25519())
 
 
 def new(hostname: str) -> Identity:
     return Identity(hostname, secrets.token_hex(16), new_key())
 
 
-def client_key(home: Path) -> tuple[Path, str]:
+def client_key(home: Home) -> tuple[Path, str]:
     """The lab's own client key: path of the private file, and the public line. Made at first use."""
-    folder = make_folder(home / "keys", mode=0o700)
-    private, public = folder / "id_ed25519", folder / "id_ed25519.pub"
-    with locked(folder / "lock", timeout=30, waiting=lambda _: None, what="the lab's SSH key"):
+    directory = make_directory(home.keys, mode=0o700)
+    private, public = directory / "id_ed25519", directory / "id_ed25519.pub"
+    with locked(directory / "lock", timeout=30, waiting=lambda _: None, what="the lab's SSH key"):
         if not (private.exists() and public.exists()):
             pair = new_key()
             write_atomic(private, pair.private, mode=0o600)

@@ -1,10 +1,10 @@
 """The vagrant provider: machines that Vagrant makes of a box, bootstrapped over SSH, with a snapshot to go back to.
 
-    vagrant/                     Vagrant's own folder (VAGRANT_HOME) with the boxes, unless the settings name another
+    vagrant/                     Vagrant's own directory (VAGRANT_HOME) with the boxes, unless the settings name another
     boxes/KEY.box                boxes that labkit makes where a release has none
     machines/NAME/               record.json, Vagrantfile, .vagrant/, known_hosts
 
-One folder for each machine: Vagrant's locks do not wait, they fail.
+One directory for each machine: Vagrant's locks do not wait, they fail.
 """
 
 from __future__ import annotations
@@ -18,39 +18,41 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from labkit import bootstrap, boxes, process, render
-from labkit.bootstrap import Kind, Plan
-from labkit.config import Settings
-from labkit.deadline import Deadline
-from labkit.endpoint import Endpoint
-from labkit.errors import ConnectionFailed, LabError, MachineError
-from labkit.files import disk_errors, locked, make_folder, write_atomic
-from labkit.machines import MachineInfo, State
-from labkit.machines.accelerator import choose
-from labkit.machines.kept import Kept, read_record
-from labkit.machines.providers import vagrant_provider
-from labkit.observer import Observer
-from labkit.platforms import Platform, Release
-from labkit.provision import provision
-from labkit.ssh import Remote
-from labkit.vagrant import Vagrant
+from labkit.core.config import Settings
+from labkit.core.deadline import Deadline
+from labkit.core.endpoint import Endpoint
+from labkit.core.errors import ConnectionFailed, HostError, LabError, MachineError
+from labkit.core.observer import Observer
+from labkit.core.platforms import Distro, VagrantProvider
+from labkit.host.facts import vagrant_providers
+from labkit.images import boxes
+from labkit.io import process
+from labkit.io.files import disk_errors, locked, make_directory, write_atomic
+from labkit.io.remote import Remote
+from labkit.io.vagrant import Vagrant
+from labkit.machines.base import MachineInfo, MachineState
+from labkit.machines.record import RecordedMachine, read_record
+from labkit.provision import bootstrap, render
+from labkit.provision.bootstrap import BootstrapPlan, Target
+from labkit.provision.remote import provision
+from labkit.qemu.accelerator import choose
 
 _CLEAN = "clean"
 _KEYS = re.compile(r"^(ssh-ed25519|ecdsa-sha2-nistp\d+|ssh-rsa) [A-Za-z0-9+/=]+", re.MULTILINE)
 _AT_ONCE = 3.0  # seconds in which a machine that runs answers at its old address
 _STATES = {
-    "running": State.RUNNING,
-    "not_created": State.LOST,
-    "shutoff": State.HALTED,
-    "poweroff": State.HALTED,
-    "stopped": State.HALTED,
-    "saved": State.HALTED,
-    "paused": State.HALTED,
+    "running": MachineState.RUNNING,
+    "not_created": MachineState.LOST,
+    "shutoff": MachineState.HALTED,
+    "poweroff": MachineState.HALTED,
+    "stopped": MachineState.HALTED,
+    "saved": MachineState.HALTED,
+    "paused": MachineState.HALTED,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class VagrantRecord:
     """What is known of a machine, on disk before anything is done to it. plan: the key of the bootstrap it has had."""
 
     platform: str
@@ -67,7 +69,7 @@ class Record:
     provider: str = "vagrant"
 
 
-class VagrantMachine(Kept):
+class VagrantMachine(RecordedMachine):
     """A machine of the Vagrant on this host."""
 
     def __init__(self, name: str, settings: Settings, observer: Observer, needs: tuple[str, ...] = ()) -> None:
@@ -78,9 +80,9 @@ class VagrantMachine(Kept):
 
     # -- what there is ------------------------------------------------------------------------------------------
 
-    def record(self) -> Record | None:
+    def record(self) -> VagrantRecord | None:
         try:
-            return Record(**read_record(self.folder))
+            return VagrantRecord(**read_record(self.directory))
         except TypeError:
             return None
 
@@ -92,19 +94,19 @@ class VagrantMachine(Kept):
         info = dataclasses.replace(
             info, platform=record.platform, release=record.release, provider=f"vagrant ({record.vagrant})"
         )
-        if state is State.RUNNING:
+        if state is MachineState.RUNNING:
             info = dataclasses.replace(info, address=record.host, port=record.port, user=record.user)
         return info
 
-    def _state(self) -> State:
-        if not self.folder.exists():
-            return State.ABSENT
+    def _state(self) -> MachineState:
+        if not self.directory.exists():
+            return MachineState.ABSENT
         record = self.record()
         if record is None or not record.ready:
-            return State.INTERRUPTED
+            return MachineState.INTERRUPTED
         if self._answers():
-            return State.RUNNING
-        return _STATES.get(self._vagrant().state(), State.CRASHED)
+            return MachineState.RUNNING
+        return _STATES.get(self._vagrant().state(), MachineState.CRASHED)
 
     def console(self) -> Path | None:
         return None  # Vagrant has no such thing
@@ -113,10 +115,10 @@ class VagrantMachine(Kept):
         record = self.record()
         if record is None or not record.host:
             raise MachineError(f"machine {self.name} is not running", hint="./lab up")
-        return Endpoint(record.host, record.port, record.user, Path(record.key), self.folder / "known_hosts")
+        return Endpoint(record.host, record.port, record.user, Path(record.key), self.directory / "known_hosts")
 
     def connect(self, deadline: Deadline) -> Remote:
-        return Remote(self.endpoint(), deadline)
+        return self._connect(self.endpoint(), deadline)
 
     def _answers(self) -> bool:
         """Whether it runs, without a question to Vagrant, which takes a second or two: its own host key answers."""
@@ -127,15 +129,15 @@ class VagrantMachine(Kept):
 
     # -- what can be done ---------------------------------------------------------------------------------------
 
-    def create(self, platform: Platform, release: Release) -> None:
+    def create(self, distro: Distro) -> None:
         """Make the machine of its release's box, run the bootstrap, and keep a snapshot of that."""
         self.destroy()
         settings, machine = self._settings, self._settings.machine
-        provider = vagrant_provider(settings, release)
-        plan = self._plan(platform, release)
-        box = boxes.find(platform, release, provider, settings, self._observer)
-        make_folder(self.folder)
-        record = Record(platform.name, release.name, provider.value, machine.cpus, machine.memory)
+        provider = vagrant_provider(settings, distro)
+        plan = self._plan(distro)
+        box = boxes.find(distro, provider, settings, self._observer)
+        make_directory(self.directory)
+        record = VagrantRecord(distro.platform.name, distro.release.name, provider.value, machine.cpus, machine.memory)
         self._save(record)
         values = render.VagrantValues(
             machine=self.name,
@@ -147,26 +149,26 @@ class VagrantMachine(Kept):
             boot_timeout=int(settings.limits.boot),
             emulated=choose(machine.accelerator, settings.home) == "tcg",
         )
-        write_atomic(self.folder / "Vagrantfile", render.vagrantfile(values))
+        write_atomic(self.directory / "Vagrantfile", render.vagrantfile(values))
         self._observer.step(f"vagrant up ({provider.value}, {box.name})")
         with self._box(box):
-            self._vagrant().start(provider.value, bound=settings.limits.boot + settings.limits.download)
+            self._vagrant().start(provider.value, timeout=settings.limits.boot + settings.limits.download)
         record = self._introduced(record)
         self._bootstrap(record, plan)
 
-    def outdated(self, platform: Platform, release: Release) -> str | None:
+    def outdated(self, distro: Distro) -> str | None:
         record, wanted = self.record(), self._settings.machine
         if record is None:
             return None
-        if (record.platform, record.release) != (platform.name, release.name):
+        if (record.platform, record.release) != (distro.platform.name, distro.release.name):
             return f"is {record.platform} {record.release}"
         if (record.cpus, record.memory_mib) != (wanted.cpus, wanted.memory):
             return f"has {record.cpus} CPUs and {record.memory_mib} MiB of memory"
         return None
 
-    def update(self, platform: Platform, release: Release) -> None:
+    def update(self, distro: Distro) -> None:
         """Run the bootstrap again where it has changed."""
-        record, plan = self._existing(), self._plan(platform, release)
+        record, plan = self._existing(), self._plan(distro)
         if plan.key != record.plan:
             self._bootstrap(record, plan)
 
@@ -176,87 +178,87 @@ class VagrantMachine(Kept):
         if self._answers():
             return
         self._observer.step("vagrant up")
-        self._vagrant().start(record.vagrant, bound=self._settings.limits.boot)
+        self._vagrant().start(record.vagrant, timeout=self._settings.limits.boot)
         record = self._introduced(record, known=True)
         self._login(record)
 
-    def restore(self) -> None:
+    def reset(self) -> None:
         """Back to the snapshot that was taken after the bootstrap."""
         record = self._existing()
         self._running = False
-        self._vagrant().restore(_CLEAN, bound=self._settings.limits.boot)
+        self._vagrant().restore(_CLEAN, timeout=self._settings.limits.boot)
         self._login(record)
 
     def halt(self) -> None:
         self._existing()
         self._running = False
-        self._vagrant().stop(bound=self._settings.limits.boot)
+        self._vagrant().stop(timeout=self._settings.limits.boot)
 
     def destroy(self) -> None:
         """Remove the machine and all it left, in whatever state it is."""
         self._running = False
-        process.end_owned(self.folder)
-        if (self.folder / "Vagrantfile").exists():
-            self._vagrant().remove(bound=self._settings.limits.boot)
-        self._remove_folder()
+        process.end_owned(self.directory)
+        if (self.directory / "Vagrantfile").exists():
+            self._vagrant().remove(timeout=self._settings.limits.boot)
+        self._remove_directory()
 
     # -- how ----------------------------------------------------------------------------------------------------
 
     def _vagrant(self) -> Vagrant:
-        home = self._settings.vagrant.home or make_folder(self._settings.home / "vagrant")
-        return Vagrant(self.folder, home=home, owner=self.folder, on_line=self._observer.detail)
+        home = self._settings.vagrant.home or make_directory(self._settings.home.vagrant)
+        return Vagrant(self.directory, home=home, owner=self.directory, on_line=self._observer.detail)
 
-    def _existing(self) -> Record:
+    def _existing(self) -> VagrantRecord:
         record = self.record()
         if record is None or not record.ready:
             raise MachineError(f"machine {self.name} does not exist", hint="./lab up")
         return record
 
-    def _plan(self, platform: Platform, release: Release) -> Plan:
-        return bootstrap.prepare(platform, release, Kind.VAGRANT, self._settings, self._needs)
+    def _plan(self, distro: Distro) -> BootstrapPlan:
+        return bootstrap.prepare(distro, Target.VAGRANT, self._settings, self._needs)
 
     @contextlib.contextmanager
     def _box(self, box: render.VagrantBox) -> Iterator[None]:
-        """Let one process at a time bring a box into Vagrant's folder and its provider's storage."""
-        folder = self._settings.vagrant.home or self._settings.home / "vagrant"
-        mark = folder / f"labkit-{hashlib.sha256(repr(box).encode()).hexdigest()[:16]}"
+        """Let one process at a time bring a box into Vagrant's directory and its provider's storage."""
+        directory = self._settings.vagrant.home or self._settings.home.vagrant
+        mark = directory / f"labkit-{hashlib.sha256(repr(box).encode()).hexdigest()[:16]}"
         if mark.exists():
             yield
             return
-        bound = self._settings.limits.download + self._settings.limits.boot
-        lock = self._settings.home / "locks" / f"{mark.name}.lock"
-        with locked(lock, timeout=bound, waiting=self._observer.step, what=f"the box {box.name}"):
+        timeout = self._settings.limits.download + self._settings.limits.boot
+        lock = self._settings.home.lock(f"{mark.name}")
+        with locked(lock, timeout=timeout, waiting=self._observer.step, what=f"the box {box.name}"):
             yield
             mark.touch()
 
-    def _introduced(self, record: Record, *, known: bool = False) -> Record:
+    def _introduced(self, record: VagrantRecord, *, known: bool = False) -> VagrantRecord:
         """The record with the machine's address, and known_hosts with its key.
 
         The key is read over the fresh machine's own channel, `vagrant ssh`, and once: known keeps the one it has.
         """
         vagrant = self._vagrant()
         login = vagrant.login()
-        pinned = self.folder / "known_hosts"
+        pinned = self.directory / "known_hosts"
         name = login.host if login.port == 22 else f"[{login.host}]:{login.port}"
         said = pinned.read_text() if known else vagrant.execute("cat /etc/ssh/ssh_host_*_key.pub")
         keys = [found[0] for found in _KEYS.finditer(re.sub(r"(?m)^\S+ (?=ssh-|ecdsa-)", "", said))]
         if not keys:
             raise MachineError(f"machine {self.name} shows no host key in /etc/ssh")
-        with disk_errors(self.folder):
+        with disk_errors(self.directory):
             write_atomic(pinned, "".join(f"{name} {key}\n" for key in keys), mode=0o600)
         record = dataclasses.replace(record, host=login.host, port=login.port, user=login.user, key=str(login.keys[0]))
         self._save(record)
         return record
 
-    def _bootstrap(self, record: Record, plan: Plan) -> None:
+    def _bootstrap(self, record: VagrantRecord, plan: BootstrapPlan) -> None:
         limits = self._settings.limits
         with self.connect(Deadline.after(limits.boot)) as remote:
             provision(remote, plan, self._observer, timeout=limits.build)
         self._observer.step("vagrant snapshot save")
-        self._vagrant().save(_CLEAN, bound=limits.boot)
+        self._vagrant().save(_CLEAN, timeout=limits.boot)
         self._save(dataclasses.replace(record, plan=plan.key, ready=True))
 
-    def _login(self, record: Record) -> None:
+    def _login(self, record: VagrantRecord) -> None:
         """See a command run over SSH, which sets the clock: a snapshot's stands where it was taken."""
         deadline = Deadline.after(self._settings.limits.boot)
         with self.connect(deadline) as remote:
@@ -265,5 +267,15 @@ class VagrantMachine(Kept):
             raise ConnectionFailed(f"{self.endpoint()} does not let {record.user} become root with sudo")
         self._running = True
 
-    def _save(self, record: Record) -> None:
+    def _save(self, record: VagrantRecord) -> None:
         self._save_record(asdict(record))
+
+
+def vagrant_provider(settings: Settings, distro: Distro) -> VagrantProvider:
+    """What Vagrant is to make the machine with: the settings' choice, else one that works here, best one with a box."""
+    if settings.vagrant.provider != "auto":
+        return VagrantProvider(settings.vagrant.provider)
+    usable, why = vagrant_providers()
+    if not usable:
+        raise HostError(why, hint="./lab doctor says what this host lacks")
+    return next((found for found in usable if found in distro.release.boxes), usable[0])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from labkit.comparison import Change, Comparison
+from labkit.core.text import one_line, printable
 from labkit.reports import as_html
-from labkit.results import Run, Verdict
-from labkit.text import one_line, printable
+from labkit.results.comparison import Change, Comparison
+from labkit.results.model import Run, Verdict
 
 _TITLES = {
     "newly_failing": "newly failing",

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 import jinja2
 from markupsafe import Markup
 
-from labkit import resources
+from labkit.core import resources
+from labkit.core.text import printable, truncate
 from labkit.reports.evidence import evidence, link, policy_lines, shown
-from labkit.results import URGENCY, Object, Result, Run
-from labkit.text import printable, truncate
+from labkit.results.model import URGENCY, Object, Result, Run
 
 # A value longer than this is evidence that a person will not read here; results.json has all of it.
 _LONGEST = 8_000

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
+from labkit.core.text import printable
 from labkit.reports.evidence import evidence, policy_lines
-from labkit.results import Result, Run, Verdict
-from labkit.text import printable
+from labkit.results.model import Result, Run, Verdict
 
 
 def render(run: Run) -> str:

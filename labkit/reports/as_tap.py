@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import json
 
+from labkit.core.text import printable
 from labkit.reports.evidence import policy_lines
-from labkit.results import Result, Run, Verdict
-from labkit.text import printable
+from labkit.results.model import Result, Run, Verdict
 
 _json = json.JSONEncoder(allow_nan=False).encode
 _OK = (Verdict.PASS, Verdict.SKIP, Verdict.NO_ASSERTIONS)

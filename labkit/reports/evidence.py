@@ -7,8 +7,8 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from labkit.results import Object, Result, Run
-from labkit.tap import JSON
+from labkit.results.model import Object, Result, Run
+from labkit.results.tap import JSON
 
 _SPEC = re.compile(r"[a-z][a-z0-9-]*\.md(#[A-Za-z0-9_.-]+)?")
 _TOOLS = re.compile(r"runtime-tools:([A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+\.md(#[A-Za-z0-9_.-]+)?")

@@ -1,31 +1,31 @@
-"""Writes the reports of a run into its folder, each one whole or not at all."""
+"""Writes the reports of a run into its directory, each one whole or not at all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from labkit import results
-from labkit.files import disk_errors, make_folder, write_atomic
+from labkit.io.files import disk_errors, make_directory, write_atomic
 from labkit.reports import as_html, as_junit, as_tap
-from labkit.results import Run
+from labkit.results.json import to_json
+from labkit.results.model import Run
 
 REPORTS: Mapping[str, Callable[[Run], str]] = {
-    "results.json": results.to_json,
+    "results.json": to_json,
     "results.tap": as_tap.render,
     "junit.xml": as_junit.render,
     "report.html": as_html.render,
 }
 
 
-def write_all(run: Run, folder: Path) -> list[Path]:
-    """Write every report of run into folder, which is made where missing; return the files.
+def write_all(run: Run, directory: Path) -> list[Path]:
+    """Write every report of run into directory, which is made where missing; return the files.
 
     An interruption or an error (HostError: no space, no permission) leaves each file as it was before or complete.
     """
     written = []
     for name, text in [(name, render(run)) for name, render in REPORTS.items()]:
-        path = folder / name
+        path = directory / name
         write(path, text)
         written.append(path)
     return written
@@ -34,4 +34,4 @@ def write_all(run: Run, folder: Path) -> list[Path]:
 def write(path: Path, text: str) -> None:
     """Put text at path in one step. HostError where that fails."""
     with disk_errors(path.parent):
-        write_atomic(make_folder(path.parent) / path.name, text)
+        write_atomic(make_directory(path.parent) / path.name, text)

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from labkit.core.text import one_line, printable
 from labkit.reports.evidence import evidence, policy_lines
-from labkit.results import Program, Result, Run, Verdict
-from labkit.text import one_line, printable
+from labkit.results.model import Program, Result, Run, Verdict
 
 STYLES = {
     Verdict.FAIL: "bold red",
@@ -26,11 +26,11 @@ STYLES = {
 }
 
 
-def summary(run: Run, *, width: int = 80, terminal: bool = False, folder: Path | None = None, most: int = 20) -> str:
+def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Path | None = None, most: int = 20) -> str:
     """Return what a person wants to know at the end of a run.
 
-    width is in columns; terminal allows colours, without it the text is plain; folder is where the reports are; most is
-    how many unexpected bad results are named.
+    width is in columns; terminal allows colours, without it the text is plain; directory is where the reports are; most
+    is how many unexpected bad results are named.
     """
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=terminal, no_color=None if terminal else True)
@@ -61,9 +61,9 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, folder: Path |
     console.print(_totals(f"{len(run.results)} {what}: ", run.totals, expected))
     if run.run.reason is not None:
         console.print(_text(f"INCOMPLETE: {run.run.reason}", "bold reverse red"), overflow="fold")
-    if folder is not None:
+    if directory is not None:
         # One line, whatever the width: a path is there to be clicked or copied.
-        files = f"reports: {folder}/report.html (also results.json, results.tap, junit.xml)"
+        files = f"reports: {directory}/report.html (also results.json, results.tap, junit.xml)"
         console.print(_text(files, ""), soft_wrap=True)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 

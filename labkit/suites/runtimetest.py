@@ -8,31 +8,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from labkit.suites import Wish
-from labkit.suites.validation import Kept, Validation
+from labkit.core.cell import Selection
+from labkit.suites.base import Suite
+from labkit.suites.validation import RunFile, Validation
 
-_SCENARIOS = ("bundle_validate", "docker", "image_validate", "podman", "runtimetest")  # as labkit_programs has them
+_SCENARIOS = (
+    "bundle_validate",
+    "docker",
+    "image_validate",
+    "podman",
+    "runtimetest",
+)  # as labkit.guest.programs has them
 
 
 class Runtimetest(Validation):
     name = "runtimetest"
     title = "runtimetest in a bundle, in Docker and in podman, and the validation of bundle and image"
-    needs = ("runtime-tools", "image-tools", "umoci", "docker", "podman")
+    needs: tuple[str, ...] = ("runtime-tools", "image-tools", "umoci", "docker", "podman")
 
-    def argv(self, program: str, runtime: str, wish: Wish) -> list[str]:
-        return [*super().argv(program, runtime, wish), "--set", "runtimetest"]
+    def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
+        return [*super().argv(program, runtime, selection), "--set", "runtimetest"]
 
     def names(self) -> list[str]:
         return list(_SCENARIOS)
 
-    def holds(self, raw: Path) -> bool:
+    def recognizes(self, raw: Path) -> bool:
         return any((raw / f"{name}.tap").is_file() for name in _SCENARIOS)
 
-    def spoils(self, wish: Wish) -> bool:
+    def needs_reset(self, selection: Selection) -> bool:
         return False
 
-    def expected(self, kept: Kept | None, facts: Mapping[str, str]) -> Sequence[str]:
+    def expected(self, kept: RunFile | None, facts: Mapping[str, str]) -> Sequence[str]:
         return kept.only if kept and kept.only else _SCENARIOS
 
 
-SUITE = Runtimetest()
+SUITE: Suite = Runtimetest()

@@ -1,19 +1,24 @@
-"""The spec suite: labkit's own checks of runtime-spec requirements, as a zipapp of the package labkit_spec."""
+"""The spec suite: labkit's own checks of runtime-spec requirements, as a zipapp of labkit.guest.spec."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from labkit import results, tap
-from labkit.errors import UsageError
-from labkit.pyz import pyz
-from labkit.suites import Capped, Heard, Wish, labkit_spec
-from labkit.words import did_you_mean
+from labkit.core.cell import Selection
+from labkit.core.errors import UsageError
+from labkit.core.suggest import did_you_mean
+from labkit.core.text import truncate
+from labkit.guest import spec as guest
+from labkit.guest.pyz import pyz
+from labkit.results import tap
+from labkit.results.model import Reading, Result, Verdict, is_duration
+from labkit.suites.base import Capped, OnResult, Suite
 
-_FOLDER = Path(labkit_spec.__file__).parent
+_DIRECTORY = Path(guest.__file__).parent
 _OUTPUT, _ERRORS = "spec.tap", "spec.err"
 _RAW_LIMIT = 256 << 20  # bytes kept of each; a run has some hundred KB
 
@@ -21,65 +26,134 @@ _RAW_LIMIT = 256 << 20  # bytes kept of each; a run has some hundred KB
 class Spec:
     name = "spec"
     title = "labkit's conformance suite for the OCI runtime-spec 1.0 to 1.3"
-    version = labkit_spec.__version__
+    version = guest.__version__
     needs: tuple[str, ...] = ()
 
     def file_name(self) -> str:
         return "labkit-spec.pyz"
 
     def program(self) -> bytes:
-        return pyz(_FOLDER)
+        return pyz("spec")
 
-    def argv(self, program: str, runtime: str, wish: Wish) -> list[str]:
+    def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
         words = ["python3", program, "--runtime", runtime]
-        words += ["--only", ",".join(wish.only)] if wish.only else []
-        return words + (["--jobs", str(wish.jobs)] if wish.jobs else [])
+        words += ["--only", ",".join(selection.only)] if selection.only else []
+        return words + (["--jobs", str(selection.jobs)] if selection.jobs else [])
 
     def names(self) -> list[str]:
-        with (_FOLDER / "requirements.tsv").open(newline="") as file:
+        with (_DIRECTORY / "requirements.tsv").open(newline="") as file:
             return [row["id"] for row in csv.DictReader(file, delimiter="\t")]
 
-    def check(self, wish: Wish) -> None:
-        if wish.repeat or wish.limit:
+    def check(self, selection: Selection) -> None:
+        if selection.repeat or selection.timeout:
             raise UsageError("the spec suite can neither repeat nor take a limit", hint="--suite validation can")
         known = self.names()
-        for ident in wish.only:
+        for ident in selection.only:
             if ident not in known:
                 raise UsageError(
                     f"the spec suite has no check {ident!r}{did_you_mean(ident, known)}", hint="./lab suites"
                 )
 
-    def spoils(self, wish: Wish) -> bool:
+    def needs_reset(self, selection: Selection) -> bool:
         return False
 
     @contextlib.contextmanager
-    def listen(self, raw: Path, heard: Heard, only: Sequence[str] = ()) -> Iterator[_Listener]:
+    def recorder(self, raw: Path, on_result: OnResult, only: Sequence[str] = ()) -> Iterator[_Recorder]:
         with Capped(raw / _OUTPUT, _RAW_LIMIT) as out, Capped(raw / _ERRORS, _RAW_LIMIT) as err:
-            listener = _Listener(out, err, heard)
+            recorder = _Recorder(out, err, on_result)
             try:
-                yield listener
+                yield recorder
             finally:
-                listener.close()
+                recorder.close()
 
-    def holds(self, raw: Path) -> bool:
+    def recognizes(self, raw: Path) -> bool:
         return (raw / _OUTPUT).is_file()
 
-    def read(self, raw: Path, known: Mapping[str, str] | None = None) -> results.Reading:
+    def read(self, raw: Path, known: Mapping[str, str] | None = None) -> Reading:
         reader = tap.Reader()
         events: list[tap.Event] = []
         with (raw / _OUTPUT).open("rb") as file:
             while piece := file.read(1 << 20):
                 events += reader.feed(piece)
-        reading = results.from_tap([*events, *reader.close()])
-        return results.Reading(reading.results, {**(known or {}), **reading.facts}, reading.reason)
+        reading = from_tap([*events, *reader.close()])
+        return Reading(reading.results, {**(known or {}), **reading.facts}, reading.reason)
 
 
-class _Listener:
-    def __init__(self, out: Capped, err: Capped, heard: Heard) -> None:
-        self.heard = False
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,99}")
+_LEADING_ID = re.compile(r"([A-Z][A-Z0-9]*-[0-9]{1,6})(?:\s+(.*))?", re.DOTALL)
+_FACT = re.compile(r"([a-z][a-z-]{0,39}): (.*)", re.DOTALL)
+_SAYABLE = {  # which verdicts a test line can carry; the first is meant where the block names none
+    (True, ""): (Verdict.PASS, Verdict.NO_ASSERTIONS),
+    (False, ""): (Verdict.FAIL, Verdict.ERROR, Verdict.TIMEOUT, Verdict.NO_ASSERTIONS),
+    (True, "SKIP"): (Verdict.SKIP, Verdict.NO_ASSERTIONS),
+    (False, "SKIP"): (Verdict.SKIP,),
+    (True, "TODO"): (Verdict.TODO,),
+    (False, "TODO"): (Verdict.TODO,),
+}
+
+
+def from_tap(events: Iterable[tap.Event]) -> Reading:
+    """Read the output of the spec suite, or any TAP whose blocks use its keys. Never raises, whatever the events.
+
+    The facts are the `# key: value` comments before the first result.
+    """
+    events = list(events)
+    points = [event for event in events if isinstance(event, tap.TestPoint)]
+    facts: dict[str, str] = {}
+    for event in events:
+        if isinstance(event, tap.TestPoint):
+            break
+        if isinstance(event, tap.Comment) and (match := _FACT.fullmatch(event.text)):
+            facts.setdefault(match[1], truncate(match[2], 1000))
+    results = tuple(result_of(point, position) for position, point in enumerate(points, 1))
+    return Reading(results, facts, tap.unfinished(events))
+
+
+def result_of(point: tap.TestPoint, position: int = 0) -> Result:
+    """Return the result that a test line and its block tell; never raises, whatever is in them.
+
+    The line decides: a verdict in the block may only refine `not ok` (error, timeout) or say that nothing was looked
+    at. Where the two contradict each other the check is broken, which is an error. position names a result without id.
+    """
+    block = point.diagnostic or tap.Block({})
+    said = dict(block.value)
+    leading = _LEADING_ID.fullmatch(point.description)
+    ident = said.pop("id", None)
+    if not (isinstance(ident, str) and _ID.fullmatch(ident)):
+        ident = leading[1] if leading else f"test-{point.number or position}"
+    name = (leading[2] or "") if leading and leading[1] == ident else point.description
+    level, reference, word, seconds = (said.pop(key, None) for key in ("level", "reference", "verdict", "seconds"))
+    possible = _SAYABLE[point.ok, point.directive]
+    verdict = possible[0]
+    if isinstance(word, str) and word in list(Verdict):
+        verdict = Verdict(word)
+        if verdict not in possible:
+            line = " ".join(filter(None, ("ok" if point.ok else "not ok", point.directive)))
+            verdict = Verdict.ERROR
+            said["message"] = f"the check contradicts itself: its line says {line!r}, its verdict {word!r}"
+    if point.reason:
+        said.setdefault("reason", point.reason)
+    if block.text:
+        said["text"] = truncate(block.text, 20_000)
+    if not block.whole:
+        said["cut"] = True
+    return Result(
+        id=ident,
+        name=truncate(name, 1000),
+        level=truncate(level, 40) if isinstance(level, str) else "",
+        reference=truncate(reference, 400) if isinstance(reference, str) else "",
+        verdict=verdict,
+        seconds=float(seconds) if is_duration(seconds) else 0.0,
+        diagnostic=said,
+    )
+
+
+class _Recorder:
+    def __init__(self, out: Capped, err: Capped, on_result: OnResult) -> None:
+        self.has_output = False
         self.take_stderr = err.write
         self._out = out
-        self._tell = heard
+        self._on_result = on_result
         self._reader = tap.Reader()
         self._done = 0
         self._planned: int | None = None
@@ -92,13 +166,13 @@ class _Listener:
         self._note(self._reader.close())
 
     def _note(self, new: list[tap.Event]) -> None:
-        self.heard = self.heard or bool(new)
+        self.has_output = self.has_output or bool(new)
         for event in new:
             if isinstance(event, tap.Plan):
                 self._planned = event.count
             elif isinstance(event, tap.TestPoint):
                 self._done += 1
-                self._tell(results.result_of(event, self._done), self._done, self._planned)
+                self._on_result(result_of(event, self._done), self._done, self._planned)
 
 
-SUITE = Spec()
+SUITE: Suite = Spec()

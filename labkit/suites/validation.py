@@ -1,6 +1,6 @@
-"""The validation suite: runtime-tools' own programs, run by the package labkit_programs in the machine, judged here.
+"""The validation suite: runtime-tools' own programs, run by labkit.guest.programs in the machine, judged here.
 
-The folder of raw output, of a run or a recording somebody else made:
+The directory of raw output, of a run or a recording somebody else made:
 
     NAME.tap, NAME.err          what a program printed; NAME.2.tap and so on where it ran several times
     summary.tsv                 one line for each program that ended: program, exit_status, seconds and, where labkit
@@ -24,19 +24,21 @@ from typing import Annotated
 
 from pydantic import Field, StrictStr
 
-from labkit import runtimes, tap, tomlfile, verdicts
-from labkit.errors import UsageError
-from labkit.files import write_atomic
-from labkit.pyz import pyz
-from labkit.results import WHOLE, Reading, Result
-from labkit.suites import Capped, Heard, Wish, labkit_programs
-from labkit.tap import JSON
-from labkit.text import truncate
-from labkit.tomlfile import Table
-from labkit.verdicts import End, Judged
-from labkit.words import did_you_mean
+from labkit.core import tomlfile
+from labkit.core.cell import Selection
+from labkit.core.errors import UsageError
+from labkit.core.suggest import did_you_mean
+from labkit.core.text import truncate
+from labkit.core.tomlfile import Table
+from labkit.guest.pyz import pyz
+from labkit.io.files import write_atomic
+from labkit.results import tap, verdicts
+from labkit.results.model import WHOLE, Reading, Result
+from labkit.results.tap import JSON
+from labkit.results.verdicts import End, Judged
+from labkit.subjects import runtimes
+from labkit.suites.base import Capped, OnResult, Suite
 
-_PACKAGE = Path(labkit_programs.__file__).parent
 _DATA = Path(__file__).with_name("validation.toml")
 _SUMMARY, _RUN, _ERRORS = "summary.tsv", "run.json", "labkit-programs.err"  # no program can have a dash in its name
 _COLUMNS = ("program", "exit_status", "seconds", "signal", "timeout", "attempt", "left")
@@ -72,7 +74,7 @@ class _Data(Table):
         return self.programs(self.refs[ref.like]) if ref.like else ref.programs
 
 
-class Kept(Table):
+class RunFile(Table):
     """run.json. noise is how many lines of the suite were none that it prints, over whether something was too large."""
 
     programs: tuple[Annotated[StrictStr, Field(pattern=rf"^{_NAME.pattern}$")], ...] = ()
@@ -98,40 +100,40 @@ class Validation:
         return "labkit-programs.pyz"
 
     def program(self) -> bytes:
-        return pyz(_PACKAGE)
+        return pyz("programs")
 
-    def argv(self, program: str, runtime: str, wish: Wish) -> list[str]:
+    def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
         words = ["python3", program, "--tree", _data().tree, "--runtime", runtime]
         words += itertools.chain.from_iterable(("--older", *one) for one in runtimes.older_refs())
-        for flag, value in (("only", ",".join(wish.only)), ("jobs", wish.jobs), ("repeat", wish.repeat)):
+        for flag, value in (("only", ",".join(selection.only)), ("jobs", selection.jobs), ("repeat", selection.repeat)):
             words += [f"--{flag}", str(value)] if value else []
-        return words + (["--limit", f"{wish.limit:g}"] if wish.limit else [])
+        return words + (["--limit", f"{selection.timeout:g}"] if selection.timeout else [])
 
     def names(self) -> list[str]:
         return sorted({name for ref in _data().refs.values() for name in _data().programs(ref)})
 
-    def check(self, wish: Wish) -> None:
+    def check(self, selection: Selection) -> None:
         known = self.names()
-        for name in wish.only:
+        for name in selection.only:
             if name not in known:
                 raise UsageError(
                     f"the {self.name} suite has no program {name!r}{did_you_mean(name, known)}",
                     hint=f"known: {', '.join(known)}",
                 )
 
-    def spoils(self, wish: Wish) -> bool:
-        return any(name in _data().spoil for name in wish.only or self.names())
+    def needs_reset(self, selection: Selection) -> bool:
+        return any(name in _data().spoil for name in selection.only or self.names())
 
     @contextlib.contextmanager
-    def listen(self, raw: Path, heard: Heard, only: Sequence[str] = ()) -> Iterator[_Listener]:
+    def recorder(self, raw: Path, on_result: OnResult, only: Sequence[str] = ()) -> Iterator[_Recorder]:
         with Capped(raw / _ERRORS, _STDERR) as err:
-            listener = _Listener(raw, err, heard, only)
+            recorder = _Recorder(raw, err, on_result, only)
             try:
-                yield listener
+                yield recorder
             finally:
-                listener.keep()
+                recorder.keep()
 
-    def holds(self, raw: Path) -> bool:
+    def recognizes(self, raw: Path) -> bool:
         known = (_RUN, _SUMMARY)
         return any((raw / name).is_file() for name in known) or any(map(_FILE.fullmatch, _names(raw)))
 
@@ -174,7 +176,7 @@ class Validation:
             reasons.append(f"not ended, {len(dangling)} of the programs: {_some(dangling)}")
         return Reading(results, facts, "; ".join(reasons) or None, tuple(one.program for one in judged))
 
-    def expected(self, kept: Kept | None, facts: Mapping[str, str]) -> Sequence[str]:
+    def expected(self, kept: RunFile | None, facts: Mapping[str, str]) -> Sequence[str]:
         """The programs that a complete run has: those asked for, else those of its ref, else what it planned."""
         if kept and kept.only:
             return list(dict.fromkeys((*kept.only, *kept.programs)))
@@ -218,7 +220,7 @@ def _content(path: Path, limit: int) -> bytes:
         return file.read(limit)
 
 
-# --- the folder of raw output
+# --- the directory of raw output
 
 
 def _programs(raw: Path, ends: Mapping[tuple[str, int], End]) -> tuple[dict[str, list[int]], list[str]]:
@@ -241,7 +243,7 @@ def _names(raw: Path) -> list[str]:
     return sorted(path.name for path in raw.glob("*.tap"))
 
 
-def _read_run(raw: Path) -> Kept | None:
+def _read_run(raw: Path) -> RunFile | None:
     path = raw / _RUN
     if not path.exists():
         return None
@@ -251,7 +253,7 @@ def _read_run(raw: Path) -> Kept | None:
         raise UsageError(f"{path}: not JSON: {error}") from error
     if not isinstance(value, dict):
         raise UsageError(f"{path}: is no JSON object")
-    return tomlfile.check(Kept, value, lambda _: str(path))
+    return tomlfile.check(RunFile, value, lambda _: str(path))
 
 
 def _read_summary(path: Path) -> dict[tuple[str, int], End] | None:
@@ -314,17 +316,17 @@ def _row(cells: Mapping[str, str]) -> tuple[str, int, End]:
 # --- what the suite prints: one JSON object a line
 
 
-class _Listener:
+class _Recorder:
     """Sorts the suite's lines into files. Lines that are none of its are counted; nothing raises but the disk."""
 
-    def __init__(self, raw: Path, err: Capped, heard: Heard, only: Sequence[str]) -> None:
-        self.heard = False
+    def __init__(self, raw: Path, err: Capped, on_result: OnResult, only: Sequence[str]) -> None:
+        self.has_output = False
         self.take_stderr = err.write
         self._raw = raw
-        self._tell = heard
+        self._on_result = on_result
         self._line = bytearray()
         self._skipping = False  # the rest of a line that is too long
-        self._kept = Kept(only=tuple(only))
+        self._kept = RunFile(only=tuple(only))
         self._attempts: dict[str, int] = {}  # of the programs that have started
         self._sizes: dict[str, int] = {}  # of the files that are there
         self._ended: set[str] = set()
@@ -389,7 +391,7 @@ class _Listener:
                 self.keep()
             case _:
                 return False
-        self.heard = True
+        self.has_output = True
         return True
 
     def _append(self, name: str, kind: str, data: bytes) -> None:
@@ -428,7 +430,7 @@ class _Listener:
             file.write("\t".join(cells[column] for column in _COLUMNS) + "\n")
         self._ended.add(name)
         judged, _ = _judge(self._raw, name, attempt, end)
-        self._tell(_told(judged), len(self._ended), len(self._kept.programs) or None)
+        self._on_result(_told(judged), len(self._ended), len(self._kept.programs) or None)
         return True
 
 
@@ -448,4 +450,4 @@ def _told(judged: Judged) -> Result:
     return Result(program.name, truncate(text, 200), "", "", program.verdict, program.seconds, {}, program.name)
 
 
-SUITE = Validation()
+SUITE: Suite = Validation()

@@ -382,9 +382,9 @@ def delete_removes_siblings(call: Call) -> int:
     paths = call.cgroups(call.state())
     status = call.run()
     for parent in {path.parent for path in paths}:
-        for folder, _, _ in os.walk(parent, topdown=False):
+        for directory, _, _ in os.walk(parent, topdown=False):
             with suppress(OSError):
-                Path(folder).rmdir()
+                Path(directory).rmdir()
     return status
 
 

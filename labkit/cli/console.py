@@ -1,0 +1,158 @@
+"""The terminal: progress and errors on stderr, so that stdout carries the answer alone.
+
+On a terminal one live line shows how far things are; anywhere else every line stays, without escapes or carriage
+returns. All text passes through printable(): it may come from a guest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from labkit.core.errors import LabError
+from labkit.core.text import one_line, printable
+
+if TYPE_CHECKING:
+    from labkit.results.model import Result
+
+_LIVE_EVERY = 0.1  # seconds between redrawings of the live line
+_PLAIN_EVERY = 10.0  # seconds between progress lines in a log
+
+
+class Console:
+    """The Observer that people see. verbose shows what tools print, and the checks that pass."""
+
+    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False) -> None:
+        self._stream = stream or sys.stderr
+        self._verbose = verbose
+        self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._drawn = False
+        self._shown_at = 0.0
+        self._started = time.monotonic()
+        self._bad = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._clear()
+            self._stream.flush()
+
+    def step(self, text: str) -> None:
+        self._line(f"[{time.monotonic() - self._started:5.1f} s] {printable(text)}")
+
+    def detail(self, text: str) -> None:
+        if self._verbose:
+            self._line(f"    {printable(text)}")
+
+    def warn(self, text: str) -> None:
+        self._line(f"warning: {printable(text)}")
+
+    def progress(self, label: str, done: int, total: int | None, unit: str) -> None:
+        amount = f"{done:,}" if total is None else f"{done * 100 // total if total else 100:3} % of {total:,}"
+        self._show(f"{label}: {amount} {unit}", last=total is not None and done >= total)
+
+    def result(self, result: Result, done: int, planned: int | None) -> None:
+        self._bad += result.verdict.bad
+        if self._verbose or result.verdict.bad:
+            self._line(f"    {printable(f'{result.verdict:8} {result.id} {result.name}')}")
+        bad = f", {self._bad} failed" if self._bad else ""
+        self._show(f"{done}{f' of {planned}' if planned else ''} checks{bad}: {result.id}", last=done == planned)
+
+    def _line(self, text: str) -> None:
+        with self._lock:
+            self._clear()
+            self._write(f"{text}\n")
+
+    def _show(self, text: str, *, last: bool) -> None:
+        """A passing state: redrawn in place on a terminal, now and then a line in a log."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._shown_at < (_LIVE_EVERY if self._live else _PLAIN_EVERY) and not last:
+                return
+            self._shown_at = now
+            if self._live:
+                width = shutil.get_terminal_size().columns - 1
+                self._write(f"\r\x1b[K{one_line(text, width)}")
+                self._drawn = True
+            else:
+                self._write(f"    {printable(text)}\n")
+
+    def _clear(self) -> None:
+        if self._drawn:
+            self._write("\r\x1b[K")
+            self._drawn = False
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as aligned columns, each cell printable; the first row is the heading."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal that asks to end, handled as Ctrl-C is: everything held is let go."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__()
+        self.exit_status = 128 + signum
+
+
+@contextlib.contextmanager
+def guard() -> Iterator[None]:
+    """Turn what can be expected to go wrong into a message on stderr and an exit status. Bugs keep their traceback.
+
+    SIGTERM and SIGHUP end the command as Ctrl-C does, with 143 and 129 in place of 130.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale that lacks a character is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) is signal.SIG_DFL:  # nohup ignores SIGHUP, and is to be left so
+            signal.signal(signum, _interrupt)
+    try:
+        try:
+            yield
+        except SystemExit:
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
+    except LabError as error:
+        complain(error.message, error.hint)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. What is still in the buffer must not fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except Interrupted as error:
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        complain("interrupted")
+        sys.exit(128 + signal.SIGINT)
+
+
+def complain(message: str, hint: str | None = None) -> None:
+    """Print an error, and what to do about it, on stderr."""
+    print(f"labkit: {printable(message, newlines=True)}", file=sys.stderr)
+    if hint:
+        print(f"hint: {printable(hint, newlines=True)}", file=sys.stderr)
+
+
+def _interrupt(signum: int, _frame: FrameType | None) -> NoReturn:
+    raise Interrupted(signum)

@@ -1,0 +1,30 @@
+"""A cell: what one run is about, in names. It is hashable and can be sent to another process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What to run of a suite, and how: checks or programs by name (all where empty), how many at a time, how often
+    each, and the seconds that each may take; None leaves it to the suite.
+    """
+
+    only: tuple[str, ...] = ()
+    jobs: int | None = None
+    repeat: int | None = None
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """provider may be "auto"; runtime is what --runtime takes; machine is the name of the machine to run it on."""
+
+    platform: str
+    release: str
+    provider: str
+    machine: str
+    runtime: str
+    suite: str
+    selection: Selection = Selection()

@@ -1,0 +1,308 @@
+"""The settings of one command: defaults < labkit.toml < environment < flags.
+
+labkit.toml is the nearest one from the current directory upwards, or the file that LABKIT_CONFIG names. Every key
+has one variable: LABKIT_ and the key in capitals, tables joined by _ (`machine.cpus`: LABKIT_MACHINE_CPUS). An
+empty variable counts as not set. Paths are relative to the file that holds them, else to the current directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StrictStr
+
+from labkit.core import platforms, sources, tomlfile
+from labkit.core.cell import Cell
+from labkit.core.errors import UsageError
+from labkit.core.home import Home
+from labkit.core.platforms import Distro
+from labkit.core.sources import Source, SourceKind
+from labkit.core.suggest import did_you_mean
+from labkit.core.tomlfile import Key, Table
+
+FILE = "labkit.toml"
+
+_NAME = "a name: a-z, 0-9, dots and dashes, at most 63, beginning with a letter or digit"
+_UNITS = {"M": 1, "G": 1024}
+
+
+def _mebibytes(text: str) -> int | None:
+    found = re.fullmatch(r"([0-9]{1,9})([MG])", text)
+    return int(found[1]) * _UNITS[found[2]] if found else None
+
+
+def _size(least: str, most: str) -> BeforeValidator:
+    """Turns text such as 2048M or 2G to MiB."""
+
+    def convert(value: object) -> int:
+        size = _mebibytes(value) if isinstance(value, str) else None
+        if size is None or not (_mebibytes(least) or 0) <= size <= (_mebibytes(most) or 0):
+            raise ValueError(f"is {value!r}, must be a size from {least} to {most}, such as 2048M or 2G")
+        return size
+
+    return BeforeValidator(convert)
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"is {str(value).lower()}, must be a number")
+    return value
+
+
+def _home(value: object) -> Home:
+    if not isinstance(value, Path):
+        raise ValueError(f"is {value!r}, must be a path")
+    return Home(value)
+
+
+def _origin(value: object) -> object:
+    """Turns text such as package or https://example.org/runc.git#v1.3.0 to a Source."""
+    if not isinstance(value, str):
+        raise ValueError(f"is {value!r}, must be {sources.FORMS}")
+    return sources.parse(value)
+
+
+def _tools(value: object) -> object:
+    """Turns auto to None, and a list, or text as the environment has it, to names."""
+    if isinstance(value, str):
+        value = None if value == "auto" else re.split(r"[,\s]+", value.strip(", "))
+    if value is not None and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+        raise ValueError(f'is {value!r}, must be auto or a list of tools, such as ["go", "docker"]')
+    return value
+
+
+Name = Annotated[StrictStr, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$", description=_NAME)]
+Seconds = Annotated[
+    float, BeforeValidator(_no_bool), Field(gt=0, le=86400, description="seconds: above 0, at most 86400 (a day)")
+]
+Whole = Annotated[int, BeforeValidator(_no_bool)]
+Origin = Annotated[Source, BeforeValidator(_origin)]
+Sha256 = Annotated[StrictStr, Field(pattern="^[0-9a-f]{64}$", description="64 lower-case hex digits")]
+Location = Annotated[Path, Field(description="a path")]
+
+
+_HOST = r"^([A-Za-z0-9_][A-Za-z0-9._-]*@)?([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?$"
+_WEB = r"""^https?://[^\s"'\\]+$"""
+
+
+class MachineSettings(Table):
+    """The virtual machine; memory and disk are in MiB here, written with a unit (2048M, 2G) in the file."""
+
+    name: Name | None = None
+    cpus: Whole = Field(default=2, ge=1, le=256, description="a whole number from 1 to 256")
+    memory: Annotated[int, _size("256M", "1024G")] = 2048
+    disk: Annotated[int, _size("2G", "16384G")] = 8192
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    ssh_port: Whole = Field(default=0, ge=0, le=65535, description="a port from 1 to 65535, or 0 for any free one")
+
+
+class Limits(Table):
+    """How long each kind of thing may take, in seconds."""
+
+    boot: Seconds = 300
+    build: Seconds = 1800
+    download: Seconds = 3600
+    connect: Seconds = 30
+    suite: Seconds = 1800
+
+
+class VagrantSettings(Table):
+    """home: Vagrant's own directory (boxes, keys); labkit's own, so that the person's is not touched."""
+
+    provider: Literal["auto", "libvirt", "virtualbox", "vmware_desktop", "parallels", "hyperv"] = "auto"
+    home: Location | None = Field(default=None, description="a path")
+
+
+class SshSettings(Table):
+    """A host that is there already. known_hosts holds its key, in OpenSSH's format."""
+
+    host: StrictStr | None = Field(
+        default=None, pattern=_HOST, description="an address: HOST, USER@HOST or USER@HOST:PORT"
+    )
+    key: Location | None = Field(default=None, description="the path of a private key")
+    known_hosts: Location | None = Field(default=None, description="the path of a file with the host's key")
+
+
+class Settings(Table):
+    platform: Name = "debian"
+    release: Name | None = Field(default=None, description='a release in quotes, such as "13"')
+    provider: Literal["auto", "qemu", "vagrant", "ssh"] = "auto"
+    runtime: StrictStr = Field(default="runc", min_length=1, description="a runtime's name or its absolute path")
+    suite: Name = "spec"
+    image: Literal["auto", "build", "cloud"] = "auto"
+    platforms: Location | None = Field(default=None, description="a directory of platforms")
+    policy: Location | None = Field(default=None, description="a policy file, or a directory of them")
+    mirror: StrictStr | None = Field(
+        default=None, pattern=_WEB, description="the http(s) address of a mirror of the platform's packages"
+    )
+    proxy: StrictStr | None = Field(
+        default=None, pattern=_WEB, description="the http(s) address of the proxy that a machine's bootstrap is to use"
+    )
+    tools: Annotated[tuple[StrictStr, ...] | None, BeforeValidator(_tools)] = None
+    go: Origin = Source(SourceKind.AUTO)
+    go_sha256: Sha256 | None = None
+    runc: Origin = Source(SourceKind.AUTO)
+    runc_sha256: Sha256 | None = None
+    crun: Origin = Source(SourceKind.AUTO)
+    crun_sha256: Sha256 | None = None
+    runtime_tools: Origin = Source(SourceKind.AUTO)
+    runtime_tools_sha256: Sha256 | None = None
+    image_tools: Origin = Source(SourceKind.AUTO)
+    image_tools_sha256: Sha256 | None = None
+    box: StrictStr | None = Field(default=None, description="the http(s) address or path of a Vagrant box")
+    box_sha256: Sha256 | None = None
+    home: Annotated[Home, BeforeValidator(_home)]
+    reports: Location
+    jobs: Whole | None = Field(default=None, ge=1, le=256, description="a whole number from 1 to 256")
+    yes: bool = Field(default=False, description="true or false")
+    machine: MachineSettings = MachineSettings()
+    vagrant: VagrantSettings = VagrantSettings()
+    ssh: SshSettings = SshSettings()
+    limits: Limits = Limits()
+
+    def of_cell(self, cell: Cell) -> Settings:
+        """Return these settings with all that the cell says in place of what they say of it."""
+        named = {"platform", "release", "provider", "runtime", "suite"}
+        machine = self.machine.model_copy(update={"name": cell.machine})
+        return self.model_copy(update={**{key: getattr(cell, key) for key in named}, "machine": machine})
+
+    def distro(self) -> Distro:
+        """Return the release that these settings mean. UsageError where there is no such platform or release."""
+        platform = platforms.load(self.platform, platforms.directories(self.platforms))
+        return Distro(platform, platform.release(self.release))
+
+    def sources(self) -> dict[str, Source]:
+        """Return where each tool that has such a setting comes from, by the name of its bootstrap step."""
+        return {name.replace("_", "-"): getattr(self, name) for name in _SOURCES}
+
+    def sha256(self, tool: str) -> str | None:
+        """Return the digest that was given for what is fetched of a tool."""
+        digest: str | None = getattr(self, f"{tool.replace('-', '_')}_sha256")
+        return digest
+
+
+_SOURCES = tuple(name for name, field in Settings.model_fields.items() if field.annotation is Source)
+_PATHS: set[Key] = {
+    ("platforms",), ("policy",), ("home",), ("reports",), ("vagrant", "home"), ("ssh", "key"), ("ssh", "known_hosts"),
+}  # fmt: skip
+_FLAGS: dict[str, Key] = {
+    "machine": ("machine", "name"),
+    "host": ("ssh", "host"),
+}  # where flag and key are not the same word
+
+
+def load(
+    flags: Mapping[str, object] | None = None, *, cwd: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Return the settings. flags is flag name (no dashes) to value; None and False mean not given.
+
+    UsageError names the file, variable or flag, the key, the bad value and what is allowed.
+    """
+    environ = os.environ if environ is None else environ
+    try:
+        cwd = cwd or Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("the current directory does not exist any more", hint="change to another one") from error
+    data: dict[str, Any] = {}
+    sources: dict[Key, str] = {}
+
+    def put(key: Key, value: object, source: str, base: Path) -> None:
+        table = data
+        for part in key[:-1]:
+            table = table.setdefault(str(part), {})
+        if key in _PATHS or (key == ("box",) and "://" not in str(value)):
+            value = _absolute(value, base, source, environ)
+        elif key[0] in _SOURCES and isinstance(value, str) and _is_local(value):
+            path, hash_, ref = value.rpartition("#") if "#" in value else (value, "", "")
+            value = f"{_absolute(path, base, source, environ)}{hash_}{ref}"
+        table[str(key[-1])] = str(value) if key == ("box",) else value
+        sources[key] = source
+
+    put(("home",), _default_home(environ), "the default", cwd)
+    put(("reports",), "reports", "the default", cwd)
+    if (file := _find(cwd, environ)) is not None:
+        for key, value in _leaves(tomlfile.read(file), file):
+            put(key, value, str(file), file.parent)
+    for key, value, variable in _environment(environ):
+        put(key, value, variable, cwd)
+    for flag, value in (flags or {}).items():
+        if value is not None and value is not False:
+            put(_FLAGS.get(flag, (flag,)), value, f"--{flag}", cwd)
+    return tomlfile.check(Settings, data, lambda key: sources.get(key, str(file)))
+
+
+def _is_local(value: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return sources.parse(value).kind is SourceKind.LOCAL
+    return False
+
+
+def _find(cwd: Path, environ: Mapping[str, str]) -> Path | None:
+    if named := environ.get("LABKIT_CONFIG"):
+        path = cwd / named
+        if not os.access(path, os.F_OK):
+            raise UsageError(f"LABKIT_CONFIG names {path}, which does not exist")
+        return path
+    # os.access is content with directories that may not be entered, where Path.exists raises.
+    return next((directory / FILE for directory in (cwd, *cwd.parents) if os.access(directory / FILE, os.F_OK)), None)
+
+
+def _leaves(table: Mapping[str, Any], file: Path) -> Iterator[tuple[Key, object]]:
+    """The file's keys with their values; the tables that Settings has are opened, all else is left for its check."""
+    for name, value in table.items():
+        if name in _TABLES:
+            if not isinstance(value, dict):
+                raise UsageError(f"{file}: {name} is {value!r}, must be a table: [{name}]")
+            yield from (((name, inner), entry) for inner, entry in value.items())
+        else:
+            yield (name,), value
+
+
+def _environment(environ: Mapping[str, str]) -> Iterator[tuple[Key, str, str]]:
+    for variable, value in environ.items():
+        if not variable.startswith("LABKIT_") or variable == "LABKIT_CONFIG" or not value:
+            continue
+        if variable not in _VARIABLES:
+            raise UsageError(
+                f"unknown variable {variable}{did_you_mean(variable, _VARIABLES)}",
+                hint=f"known: LABKIT_CONFIG, {', '.join(sorted(_VARIABLES))}",
+            )
+        yield _VARIABLES[variable], value, variable
+
+
+def _keys(model: type[Table], prefix: Key = ()) -> Iterator[Key]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Table):
+            yield from _keys(field.annotation, (*prefix, name))
+        else:
+            yield (*prefix, name)
+
+
+_VARIABLES: dict[str, Key] = {"LABKIT_" + "_".join(map(str, key)).upper(): key for key in _keys(Settings)}
+_TABLES = {key[0] for key in _keys(Settings) if len(key) > 1}
+
+
+def _default_home(environ: Mapping[str, str]) -> str:
+    data = environ.get("XDG_DATA_HOME", "")
+    # The XDG base directory specification: a relative path is to be ignored.
+    return f"{data}/labkit" if data.startswith("/") else "~/.local/share/labkit"
+
+
+def _absolute(value: object, base: Path, source: str, environ: Mapping[str, str]) -> object:
+    if not isinstance(value, str):
+        return value
+    if not value or "\0" in value:
+        raise UsageError(f"{source}: {value!r} is not a path")
+    if (value == "~" or value.startswith("~/")) and (user_home := environ.get("HOME")):
+        value = user_home + value[1:]
+    try:
+        return base / Path(value).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            f"{source}: {value}: {error}", hint="set LABKIT_HOME to a directory for labkit's files"
+        ) from error

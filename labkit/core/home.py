@@ -1,0 +1,63 @@
+"""The home of a lab: the directory that holds all it keeps, and what lies where in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """path is the home itself, `home` in labkit.toml. Nothing here makes a directory."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def images(self) -> Path:
+        """Golden images and their live states, each under its key."""
+        return self.path / "images"
+
+    @property
+    def boxes(self) -> Path:
+        """Vagrant boxes that labkit made."""
+        return self.path / "boxes"
+
+    @property
+    def downloads(self) -> Path:
+        """Files from the web, each under its digest."""
+        return self.path / "downloads"
+
+    @property
+    def sources(self) -> Path:
+        """Local sources, packed for machines."""
+        return self.path / "sources"
+
+    @property
+    def keys(self) -> Path:
+        """The lab's own SSH key."""
+        return self.path / "keys"
+
+    @property
+    def host(self) -> Path:
+        """What was found out about this host."""
+        return self.path / "host"
+
+    @property
+    def vagrant(self) -> Path:
+        """Vagrant's own directory (VAGRANT_HOME), unless the settings name another."""
+        return self.path / "vagrant"
+
+    @property
+    def machines(self) -> Path:
+        return self.path / "machines"
+
+    def machine(self, name: str) -> Path:
+        """The directory of one machine."""
+        return self.machines / name
+
+    def lock(self, name: str) -> Path:
+        """The lock file for what that name stands for."""
+        return self.path / "locks" / f"{name}.lock"

@@ -1,0 +1,352 @@
+"""One program in a sandbox: a PID namespace and a mount namespace that end with it, whatever it does.
+
+    driver ── guard ── init ── program and its descendants
+              │        PID 1 of the namespaces: mounts, waits, reaps orphans, looks at what is left,
+              │        reports, ends; the kernel kills the rest
+              in the host's mount namespace: waits, removes the temporary files
+
+The driver holds one end of a pipe, the lifeline. When it closes, and so when the driver is killed, the guard kills init
+and with it everything. Nothing inside can signal init: a PID 1 gets only the signals it has handlers for.
+
+Temporary files are in a directory of the program's own where they would be without a sandbox, not on a file system of
+their own: whether a bundle is on the root's mount decides whether runc can make an unbindable root.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, Optional
+
+from .host import HostError, find_program
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWPID = 0x20000000
+GRACE = 0.1  # seconds in which what a program leaves may end by itself
+MOST_LEFT = 50  # texts; a report stays below what a pipe holds
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# Arguments: the propagation, then directories of runtimes' records to hide. Where the host's mounts are shared, as
+# systemd leaves them, these are too, in a peer group of their own.
+_MOUNTS = """
+set -e
+mount --make-rprivate /
+test "$1" = private || mount --make-rshared /
+mount -t proc proc /proc
+shift
+for directory; do mount -t tmpfs -o mode=711,size=16m labkit "$directory"; done
+"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a program ended. records: names of containers that the runtime still knew; failure: the sandbox's own."""
+
+    status: Optional[int] = None
+    signal: Optional[int] = None
+    timeout: bool = False
+    seconds: float = 0.0
+    left: list[str] = field(default_factory=list)
+    records: list[str] = field(default_factory=list)
+    failure: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """What all have in common. limit: seconds."""
+
+    runtime: str
+    limit: float
+
+    @property
+    def state_directories(self) -> list[Path]:
+        """Where the runtime keeps its records, by its name: runc-1.2 keeps them where runc does."""
+        name = Path(self.runtime).name
+        known = [Path("/run", known) for known in ("runc", "crun", "youki", "runsc") if known in name]
+        return known or [Path("/run", name)]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A running sandbox. guard: a child's pid; out, err, report: read ends of pipes; lifeline: a write end."""
+
+    guard: int
+    out: int
+    err: int
+    report: int
+    lifeline: int
+
+
+def unshare(flags: int) -> None:
+    """Raises OSError. os.unshare is new in Python 3.12; older Pythons of hosts that have json have ctypes too."""
+    if sys.version_info >= (3, 12):
+        os.unshare(flags)
+        return
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(flags):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def open_box(sandbox: Sandbox, directory: Path, body: Callable[[], int]) -> Box:
+    """Run body, which may exec, in a new sandbox; what it returns is its exit status.
+
+    directory: for its temporary files, made and removed.
+    """
+    out, err, report, lifeline = os.pipe(), os.pipe(), os.pipe(), os.pipe()
+    guard = os.fork()
+    if guard == 0:
+        _never_back(lambda: _guard(sandbox, directory, body, out[1], err[1], report[1], lifeline[0]))
+    for fd in (out[1], err[1], report[1], lifeline[0]):
+        os.close(fd)
+    for fd in (out[0], err[0], report[0]):
+        os.set_blocking(fd, False)
+    return Box(guard, out[0], err[0], report[0], lifeline[1])
+
+
+def read_report(box: Box) -> Report:
+    """After the guard ended. A program runs as root and can reach what writes this: anything may stand there."""
+    data = b""
+    with suppress(OSError):
+        data = os.read(box.report, 1 << 16)
+    try:
+        value: dict[str, Any] = json.loads(data)
+        report = Report(**value)
+        texts = [report.failure or "", *report.left, *report.records]
+        numbers = [report.status or 0, report.signal or 0, report.seconds]
+        if all(isinstance(text, str) for text in texts) and all(isinstance(number, (int, float)) for number in numbers):
+            return report
+    except (ValueError, TypeError, RecursionError):
+        pass
+    return Report(left=["its sandbox ended before it could report"])
+
+
+def printable(text: str, length: int = 200) -> str:
+    return re.sub(r"[^\x20-\x7e]", "?", text)[:length]
+
+
+def _never_back(function: Callable[[], int]) -> NoReturn:
+    """The whole life of a forked child: never returns into its parent's code."""
+    status = 70
+    try:
+        status = function()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(Exception):
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _guard(
+    sandbox: Sandbox, directory: Path, body: Callable[[], int], out: int, err: int, report: int, lifeline: int
+) -> int:
+    os.setsid()  # what kills the driver with its process group leaves this to clean up
+    signal.set_wakeup_fd(-1)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        if int(name) not in (0, 1, 2, out, err, report, lifeline):
+            with suppress(OSError):
+                os.close(int(name))
+    try:
+        directory.mkdir(parents=True)
+        unshare(CLONE_NEWPID)
+    except OSError as error:
+        _tell(report, Report(failure=f"a sandbox: {error}"))
+        return 1
+    init = os.fork()
+    if init == 0:
+        os.close(lifeline)
+        _never_back(lambda: _init(sandbox, body, out, err, report))
+    for fd in (out, err, report):
+        os.close(fd)
+    ended = os.pidfd_open(init)
+    cut = ended not in select.select([lifeline, ended], [], [])[0]
+    if cut:
+        os.kill(init, signal.SIGKILL)
+    os.waitpid(init, 0)
+    remove_tree(directory)
+    if cut:  # perhaps because the driver was killed, and this is the last one
+        with suppress(OSError):
+            directory.parent.rmdir()
+    return 0
+
+
+def remove_tree(top: Path, seconds: float = 30) -> None:
+    """shutil.rmtree, which python3-minimal lacks; what cannot be removed, or not in time, stays."""
+    deadline = time.monotonic() + seconds
+    for directory, directories, files in os.walk(top, topdown=False):
+        if time.monotonic() > deadline:
+            return
+        for name in [*files, *directories]:
+            path = Path(directory, name)
+            with suppress(OSError):
+                if path.is_dir() and not path.is_symlink():
+                    path.rmdir()
+                else:
+                    path.unlink()
+    with suppress(OSError):
+        top.rmdir()
+
+
+def _init(sandbox: Sandbox, body: Callable[[], int], out: int, err: int, report: int) -> int:
+    try:
+        unshare(CLONE_NEWNS)
+        _mount(sandbox)
+    except (HostError, OSError) as error:
+        _tell(report, Report(failure=f"mounts: {error}"))
+        return 1
+    before = set(_mount_points())
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    started = time.monotonic()
+    program = os.fork()
+    if program == 0:
+        os.close(report)
+        _never_back(lambda: _program(body, out, err))
+    os.close(out)
+    os.close(err)
+    status = _wait(program, started + sandbox.limit)
+    seconds = round(time.monotonic() - started, 3)
+    overdue = status is None
+    if overdue:
+        for kill in (os.killpg, os.kill):
+            with suppress(OSError):
+                kill(program, signal.SIGKILL)
+        status = _wait(program, time.monotonic() + GRACE)
+    left = [f"process {line}" for line in _processes()]
+    left += [f"mount {printable(point)}" for point in _mount_points() if point not in before]
+    records = [name for directory in sandbox.state_directories for name in sorted(os.listdir(directory))]  # noqa: PTH208
+    left += [f"container {printable(name)}" for name in records]
+    more = [f"and {len(left) - MOST_LEFT} more"] if len(left) > MOST_LEFT else []
+    code = None if overdue or status is None else os.waitstatus_to_exitcode(status)
+    _tell(
+        report,
+        Report(
+            status=code if code is not None and code >= 0 else None,
+            signal=signal.SIGKILL if overdue else -code if code is not None and code < 0 else None,
+            timeout=overdue,
+            seconds=seconds,
+            left=left[:MOST_LEFT] + more,
+            records=[name[:200] for name in records[:MOST_LEFT]],
+        ),
+    )
+    return 0
+
+
+def _program(body: Callable[[], int], out: int, err: int) -> int:
+    os.setsid()
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.closerange(3, max(out, err) + 1)
+    for number in (*IGNORED, signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores the last two
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    return body()
+
+
+def _mount(sandbox: Sandbox) -> None:
+    """As one shell, which starts no program for it where it is busybox. HostError if a mount fails."""
+    busybox = find_program("busybox")
+    shell = [busybox, "sh"] if busybox else ["/bin/sh"]
+    words = [_propagation(), *map(str, sandbox.state_directories)]
+    try:
+        done = subprocess.run(
+            [*shell, "-c", _MOUNTS, "sh", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HostError(str(error)) from error
+    if done.returncode:
+        raise HostError(f"{printable(done.stderr.decode('utf-8', 'replace').strip(), 500)}")
+
+
+def _propagation() -> str:
+    """Of the root's mount: "shared" or "private"."""
+    roots = [line.split() for line in _mountinfo() if line.split()[4] == "/"]
+    return "shared" if roots and any(word.startswith("shared:") for word in roots[-1][6:]) else "private"
+
+
+def _mountinfo() -> list[str]:
+    return Path("/proc/self/mountinfo").read_text(errors="backslashreplace").splitlines()
+
+
+def _mount_points() -> list[str]:
+    return [line.split()[4] for line in _mountinfo()]
+
+
+def _wait(pid: int, deadline: float) -> Optional[int]:
+    """The wait status of a child, or None at the deadline; orphans that came to us are reaped meanwhile."""
+    while True:
+        while True:
+            ended, status = os.waitpid(-1, os.WNOHANG)
+            if ended == pid:
+                return status
+            if ended == 0:
+                break
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            return None
+        signal.sigtimedwait([signal.SIGCHLD], remaining)
+
+
+def _processes() -> list[str]:
+    """The command lines of what still runs beside us, after a moment in which it may end."""
+    deadline = time.monotonic() + GRACE
+    while True:
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        found = list(_running())
+        if not found or time.monotonic() >= deadline:
+            return found
+        time.sleep(0.01)
+
+
+def _running() -> Iterator[str]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and entry.name != "1":
+            with suppress(OSError):
+                name, _, rest = (entry / "stat").read_text(errors="replace").rpartition(") ")
+                if not rest.startswith(("Z", "X")):
+                    words = (entry / "cmdline").read_bytes()[:1000].rstrip(b"\0").replace(b"\0", b" ")
+                    yield printable(words.decode("utf-8", "replace") or name.partition("(")[2])
+
+
+def _tell(report: int, value: Report) -> None:
+    os.write(report, json.dumps(value.__dict__).encode())
+
+
+def program_body(program: str, directory: Path, env: dict[str, str]) -> Callable[[], int]:
+    """What runs a program as a shell would, in a directory, without arguments."""
+
+    def body() -> int:
+        os.chdir(directory)
+        return _execute([program], env)
+
+    return body
+
+
+def _execute(argv: Sequence[str], env: dict[str, str]) -> int:
+    """Returns only where it fails."""
+    try:
+        os.execve(argv[0], list(argv), env)
+    except OSError as error:
+        sys.stderr.write(f"{argv[0]}: {error.strerror}\n")
+        return 127 if isinstance(error, FileNotFoundError) else 126

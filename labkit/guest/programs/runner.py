@@ -1,0 +1,241 @@
+"""The driver's loop: starts what the schedule gives, passes on what comes, one thread, no waiting anywhere else."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from .box import Box, Sandbox, open_box, read_report
+from .cgroups import Watch
+from .host import HostError
+from .schedule import Schedule, Turn
+
+PIECE = 1 << 16  # bytes in one data event
+STREAM_LIMIT = 8 << 20  # bytes passed on of each stream of a program; the largest recorded one is 144 KB
+PATIENCE = 15.0  # seconds in which a sandbox has to end after its program's time is up
+
+
+class Interrupted(Exception):
+    """A signal, or a reader that is gone, ends the run; 128 + number is the exit status."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Signals:
+    """SIGINT, SIGTERM and SIGHUP are remembered, and they and SIGCHLD make fd readable."""
+
+    def __init__(self) -> None:
+        self.fd, write = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self._stop: Optional[int] = None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._remember)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def _remember(self, number: int, _frame: object) -> None:
+        self._stop = self._stop or number
+
+    def check(self) -> None:
+        """Raises Interrupted if a signal came."""
+        with suppress(BlockingIOError):
+            while os.read(self.fd, 4096):
+                pass
+        if self._stop:
+            raise Interrupted(self._stop)
+
+
+class Output:
+    """stdout. A reader that stalls holds the driver up, but not the signals to it; one that is gone ends the run."""
+
+    def __init__(self, signals: Signals, fd: int = 1) -> None:
+        self.fd = fd
+        self._signals = signals
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self._poll.register(signals.fd, select.POLLIN)
+
+    def put(self, kind: str, **values: Any) -> None:
+        data = memoryview(json.dumps({"type": kind, **values}).encode() + b"\n")
+        while data:
+            for fd, events in self._poll.poll():
+                if fd == self._signals.fd:
+                    self._signals.check()
+                elif events & (select.POLLERR | select.POLLNVAL):
+                    raise Interrupted(signal.SIGPIPE)
+                elif events & select.POLLOUT:  # a pipe that is writable takes PIPE_BUF without blocking
+                    try:
+                        data = data[os.write(fd, data[: select.PIPE_BUF]) :]
+                    except BlockingIOError:
+                        time.sleep(0.01)
+                    except OSError as error:
+                        raise Interrupted(signal.SIGPIPE) from error
+
+
+@dataclass
+class _Stream:
+    name: str
+    passed: int = 0
+    dropped: int = 0
+
+
+@dataclass
+class _Job:
+    turn: Turn
+    box: Box
+    deadline: float
+    streams: dict[int, _Stream] = field(default_factory=dict)
+    overdue: bool = False
+
+
+class Runner:
+    """room: an empty directory; body(program, its own directory below room): what runs it, see open_box."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        sandbox: Sandbox,
+        room: Path,
+        body: Callable[[str, Path], Callable[[], int]],
+        cgroup_root: Path,
+        output: Output,
+        signals: Signals,
+    ) -> None:
+        self._schedule = schedule
+        self._sandbox = sandbox
+        self._room = room
+        self._body = body
+        self._output = output
+        self._signals = signals
+        self._watch = Watch(cgroup_root)
+        self._jobs: dict[int, _Job] = {}  # by the guard's pid
+        self._poll = select.poll()
+        self._poll.register(signals.fd, select.POLLIN)
+        self._poll.register(output.fd, 0)  # tells when the reader is gone
+
+    def run(self) -> None:
+        """Raises Interrupted, and HostError where no sandbox can be made; nothing runs any more then."""
+        try:
+            while not self._schedule.finished:
+                turn = self._schedule.take()
+                while turn:
+                    self._start(turn)
+                    turn = self._schedule.take()
+                # Writing to stdout takes note of signals too, that of an end among them: no waiting for one before
+                # a whole pass has found nobody ended.
+                if not self._reap():
+                    self._turn()
+        finally:
+            self._end_all()
+
+    @property
+    def _running(self) -> list[str]:
+        return [job.turn.program for job in self._jobs.values()]
+
+    def _start(self, turn: Turn) -> None:
+        self._watch.look(self._running)
+        self._output.put("start", program=turn.program, attempt=turn.attempt)
+        directory = self._room / f"{turn.program}.{turn.attempt}"
+        box = open_box(self._sandbox, directory, self._body(turn.program, directory))
+        job = _Job(turn, box, time.monotonic() + self._sandbox.limit + PATIENCE)
+        self._jobs[box.guard] = job
+        for fd, name in ((box.out, "out"), (box.err, "err")):
+            job.streams[fd] = _Stream(name)
+            self._poll.register(fd, select.POLLIN)
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        deadline = min((job.deadline for job in self._jobs.values() if not job.overdue), default=now + PATIENCE)
+        ready = self._poll.poll(max(deadline - now, 0) * 1000 + 1)
+        jobs = {fd: job for job in self._jobs.values() for fd in job.streams}
+        for fd, events in ready:
+            if fd == self._signals.fd:
+                self._signals.check()
+            elif fd == self._output.fd:
+                if events:
+                    raise Interrupted(signal.SIGPIPE)
+            elif not self._read(jobs[fd], fd):
+                self._poll.unregister(fd)
+
+    def _reap(self) -> bool:
+        """Tell of the jobs that have ended, and end those that are overdue; whether one had ended."""
+        found = False
+        for job in list(self._jobs.values()):
+            if os.waitpid(job.box.guard, os.WNOHANG)[0]:
+                self._ended(job)
+                found = True
+            elif time.monotonic() >= job.deadline and not job.overdue:
+                job.overdue = True
+                os.close(job.box.lifeline)
+        return found
+
+    def _read(self, job: _Job, fd: int) -> bool:
+        """Pass on one piece; False at the stream's end or when nothing is there."""
+        try:
+            data = os.read(fd, PIECE)
+        except BlockingIOError:
+            return False
+        stream = job.streams[fd]
+        kept = data[: STREAM_LIMIT - stream.passed]
+        stream.passed += len(kept)
+        stream.dropped += len(data) - len(kept)
+        if kept:
+            text = base64.b64encode(kept).decode()
+            self._output.put("data", program=job.turn.program, stream=stream.name, data=text)
+        return bool(data)
+
+    def _ended(self, job: _Job) -> None:
+        del self._jobs[job.box.guard]
+        for fd in job.streams:
+            with suppress(KeyError):
+                self._poll.unregister(fd)
+            # No writer is left, unless the program gave the pipe to a process outside: so not for ever.
+            for _ in range(2 * STREAM_LIMIT // PIECE):
+                if not self._read(job, fd):
+                    break
+        report = read_report(job.box)
+        self._close(job)
+        if report.failure:
+            raise HostError(report.failure)
+        left = [*report.left, *self._watch.ended(job.turn.program, report.records, self._running)]
+        self._output.put(
+            "end",
+            program=job.turn.program,
+            attempt=job.turn.attempt,
+            status=report.status,
+            signal=report.signal,
+            timeout=report.timeout or job.overdue,
+            seconds=report.seconds,
+            left=left,
+            dropped={stream.name: stream.dropped for stream in job.streams.values()},
+        )
+        self._schedule.done(job.turn)
+
+    def _close(self, job: _Job) -> None:
+        for fd in (job.box.out, job.box.err, job.box.report):
+            os.close(fd)
+        if not job.overdue:
+            os.close(job.box.lifeline)
+
+    def _end_all(self) -> None:
+        """After an interruption: end what runs, and remove what it leaves."""
+        for job in self._jobs.values():
+            self._close(job)
+        left = list(self._jobs.values())
+        deadline = time.monotonic() + PATIENCE
+        while left and time.monotonic() < deadline:
+            left = [job for job in left if not os.waitpid(job.box.guard, os.WNOHANG)[0]]
+            time.sleep(0.01)
+        self._watch.sweep()

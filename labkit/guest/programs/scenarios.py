@@ -1,0 +1,279 @@
+"""The older way to test: runtimetest in one bundle under a runtime, and in an image under Docker and podman.
+
+Each scenario prints the TAP of its own steps, if it has any, and then what runtimetest prints, as it comes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Optional
+
+from .host import Tree, find_program
+
+ROOTFS, IMAGE = "labkit-rootfs", "labkit-runtimetest"  # in Docker's store, so an earlier one's is found again
+MESSAGE_LIMIT = 4000
+DOCKERFILE = f"""FROM {ROOTFS}
+COPY runtimetest /runtimetest
+COPY config.json /config.json
+CMD ["/runtimetest", "--path=/"]
+"""
+
+
+class Skip(Exception):
+    """The scenario cannot run here; the text says why."""
+
+
+class Stop(Exception):
+    """A step failed that the rest needs."""
+
+
+class Steps:
+    """Test points, one a command, in a TAP stream."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def run(self, what: str, argv: Sequence[str], env: Optional[Mapping[str, str]] = None) -> None:
+        """Raises Stop after a `not ok` when the command fails."""
+        status, said = captured(argv, env)
+        self.point(status == 0, what, {"command": " ".join(argv), "status": status, "error": said})
+        if status:
+            raise Stop
+
+    def point(self, ok: bool, what: str, diagnostic: Mapping[str, object], skip: str = "") -> None:
+        if not self._count:
+            _print("TAP version 13")
+        self._count += 1
+        _print(f"{'ok' if ok else 'not ok'} {self._count} - {what}" + (f" # SKIP {skip}" if skip else ""))
+        if not ok:
+            _print("  ---", *(f"  {line}" for line in json.dumps(diagnostic, indent=2).splitlines()), "  ...")
+
+    def plan(self) -> None:
+        _print(f"1..{self._count}")
+
+
+def run(name: str, tree: Tree, runtime: str, directory: Path) -> int:
+    """Run a scenario in an empty directory; its exit status: 1 when it gave up."""
+    os.chdir(directory)
+    try:
+        SCENARIOS[name](tree, runtime)
+    except Skip as reason:
+        _print("TAP version 13", f"1..0 # SKIP {reason}")
+    except Stop:
+        return 1
+    return 0
+
+
+def under_runtime(tree: Tree, runtime: str) -> None:
+    make_bundle(tree)
+    name = f"labkit-{os.getpid()}-{time.time_ns():x}"
+    with open("out", "wb") as out:  # noqa: PTH123
+        created = subprocess.run([runtime, "create", "--bundle", os.getcwd(), name], stdout=out)  # noqa: PTH109
+    try:
+        if created.returncode or subprocess.run([runtime, "start", name]).returncode:
+            raise Stop
+        while _state(runtime, name) != "stopped":
+            time.sleep(0.05)
+    finally:
+        subprocess.run([runtime, "delete", "--force", name], stderr=subprocess.DEVNULL)
+        sys.stdout.buffer.write(Path("out").read_bytes())
+        sys.stdout.flush()
+
+
+def under_docker(tree: Tree, runtime: str) -> None:
+    docker = required("docker")
+    name = _name_in_docker(docker, runtime)
+    env = {**os.environ, "DOCKER_BUILDKIT": "0"}  # the classic builder is in the client; BuildKit is another package
+
+    def clear() -> None:
+        captured([docker, "rm", "--force", IMAGE])
+        captured([docker, "rmi", "--force", IMAGE, ROOTFS])
+
+    clear()  # an earlier one may have been killed
+    try:
+        image(tree, [docker], ["--output", "image.tar", IMAGE], [f"--runtime={name}"], env)
+    finally:
+        clear()
+
+
+def _name_in_docker(docker: str, runtime: str) -> str:
+    """What Docker's daemon calls the runtime under test; it runs those of its own configuration only."""
+    done = subprocess.run([docker, "info", "--format", "{{json .}}"], stdout=subprocess.PIPE)
+    said = json.loads(done.stdout) if done.stdout.strip() else {}
+    if not said.get("ServerVersion"):
+        raise Skip("no Docker daemon answers")
+    known = {name: found.get("path") for name, found in (said.get("Runtimes") or {}).items()}
+    real = os.path.realpath(runtime)
+    same = [name for name, path in known.items() if path and os.path.realpath(find_program(path) or path) == real]
+    if not same:
+        raise Skip(f'Docker does not know {runtime}: add it to "runtimes" in /etc/docker/daemon.json and restart it')
+    return str(said["DefaultRuntime"]) if said.get("DefaultRuntime") in same else same[0]
+
+
+def under_podman(tree: Tree, runtime: str) -> None:
+    """With a store of its own, and cgroups made by itself: systemd cannot know the processes of our PID namespace."""
+    own = [f"--{name}={Path(name).absolute()}" for name in ("root", "runroot", "tmpdir")]
+    settings = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none", f"--runtime={runtime}"]
+    podman = [required("podman"), *own, *settings]
+    image(tree, podman, ["--format", "oci-dir", "--output", "image", IMAGE], [], os.environ)
+
+
+def image(tree: Tree, engine: Sequence[str], save: Sequence[str], run: Sequence[str], env: Mapping[str, str]) -> None:
+    """Import, build, save, validate, run: save and run are words for the engine's commands of that name."""
+    make_bundle(tree)
+    context = Path("context")
+    context.mkdir()
+    (context / "Dockerfile").write_text(DOCKERFILE)
+    config = json.loads(Path("config.json").read_bytes())
+    config["process"]["capabilities"].update(inheritable=[], ambient=[])  # no engine gives these, or can be told to
+    (context / "config.json").write_text(json.dumps(config))
+    (context / "runtimetest").write_bytes((tree.path / "runtimetest").read_bytes())
+    (context / "runtimetest").chmod(0o755)
+    steps = Steps()
+    try:
+        steps.run("the root file system is imported", [*engine, "import", str(tree.rootfs), ROOTFS], env)
+        steps.run("an image is built on it", [*engine, "build", "--network=none", "-t", IMAGE, str(context)], env)
+        steps.run("the image is saved", [*engine, "save", *save], env)
+        layout(steps)
+        validate_image(steps, "the saved image is valid")
+    finally:
+        steps.plan()
+    process = config["process"]
+    wanted = [*run, f"--hostname={config['hostname']}", "--cap-drop=all"]
+    wanted += [f"--cap-add={name}" for name in process["capabilities"]["bounding"]]
+    wanted += [f"--env={variable}" for variable in process["env"]]
+    for limit in process["rlimits"]:
+        name = limit["type"].removeprefix("RLIMIT_").lower()
+        wanted.append(f"--ulimit={name}={limit['soft']}:{limit['hard']}")
+    if subprocess.run([*engine, "run", "--rm", "--name", IMAGE, "--network=none", *wanted, IMAGE], env=env).returncode:
+        raise Stop
+
+
+def layout(steps: Steps) -> None:
+    """Make the directory image of image.tar, where there is one: of Docker 25 it is an OCI image layout."""
+    if not Path("image.tar").exists():
+        return
+    Path("image").mkdir()
+    steps.run("the saved image is unpacked", ["tar", "-xf", "image.tar", "-C", "image"])
+    skopeo = find_program("skopeo")
+    if skopeo and not Path("image/oci-layout").exists():
+        subprocess.run(["rm", "-r", "image"])
+        steps.run(
+            "the saved image becomes an OCI layout", [skopeo, "copy", "docker-archive:image.tar", "oci:image:saved"]
+        )
+
+
+def validate_image(steps: Steps, what: str) -> None:
+    """A point about the image layout in the directory image."""
+    tool = find_program("oci-image-tool")
+    reason = "" if tool else "oci-image-tool is not installed"
+    if not Path("image/oci-layout").exists():
+        reason = reason or "it is no OCI image layout, and skopeo is not installed"
+    if reason or not tool:
+        steps.point(True, what, {}, skip=reason)
+        return
+    index = json.loads(Path("image/index.json").read_bytes())
+    name = index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"]
+    status, said = captured([tool, "validate", "--type", "image", "--ref", f"name={name}", "image"])
+    steps.point(status == 0, what, {"status": status, "error": said})
+
+
+def bundle_validate(tree: Tree, _runtime: str) -> None:
+    tool = make_bundle(tree)
+    status, said = captured([tool, "validate", "--path", "."])
+    errors = _errors(said) if status else []
+    # The tool fetches the JSON schema of the version from the web; a machine without a way there is no bad bundle.
+    unreachable = [error for error in errors if re.match(r'Get "?https://\S+config-schema', error)]
+    others = [error for error in errors if error not in unreachable]
+    steps = Steps()
+    if unreachable:
+        steps.point(True, "config.json meets the JSON schema", {}, skip="the schema cannot be fetched")
+    steps.point(not others, "oci-runtime-tool finds the bundle valid", {"status": status, "error": "\n".join(others)})
+    steps.plan()
+
+
+def _errors(said: str) -> list[str]:
+    """What oci-runtime-tool found, of a line of its log: `msg="2 errors occurred:\\n\\t* ONE\\n\\t* TWO"`."""
+    logged = re.search(r'\bmsg="((?:[^"\\]|\\.)*)"', said)
+    text = logged[1].replace(r"\n", "\n").replace(r"\t", "\t").replace(r"\"", '"') if logged else said
+    return re.findall(r"^\s*\* (.*)$", text, re.MULTILINE) or [text]
+
+
+def image_validate(tree: Tree, _runtime: str) -> None:
+    """An image that neither Docker nor podman made."""
+    umoci = required("umoci")
+    required("oci-image-tool")
+    make_bundle(tree)
+    steps = Steps()
+    try:
+        steps.run("umoci makes an image layout", [umoci, "init", "--layout", "image"])
+        steps.run("umoci makes an empty image", [umoci, "new", "--image", "image:labkit"])
+        steps.run("umoci unpacks it", [umoci, "unpack", "--image", "image:labkit", "unpacked"])
+        steps.run("the root file system is put in", ["cp", "-a", "rootfs/.", "unpacked/rootfs/"])
+        steps.run("umoci packs it", [umoci, "repack", "--image", "image:labkit", "unpacked"])
+        validate_image(steps, "the image is valid")
+    finally:
+        steps.plan()
+
+
+SCENARIOS: dict[str, Callable[[Tree, str], None]] = {
+    "bundle_validate": bundle_validate,
+    "docker": under_docker,
+    "image_validate": image_validate,
+    "podman": under_podman,
+    "runtimetest": under_runtime,
+}
+
+
+def make_bundle(tree: Tree) -> str:
+    """Make a bundle here, with runtimetest and config.json in its rootfs too; the path of oci-runtime-tool."""
+    tool = tree.tool("oci-runtime-tool")
+    if tool is None:
+        raise Skip("oci-runtime-tool is neither in the tree (make tool) nor installed")
+    rootfs = Path("rootfs")
+    rootfs.mkdir()
+    words = ["--args", "/runtimetest", "--args", "--path=/", "--output", "config.json"]
+    for argv in (["tar", "-xf", str(tree.rootfs), "-C", "rootfs"], [tool, "generate", *words]):
+        status, said = captured(argv)
+        if status:
+            sys.stderr.write(f"{argv[0]}: status {status}: {said}\n")
+            raise Stop
+    for file in (tree.path / "runtimetest", Path("config.json")):
+        (rootfs / file.name).write_bytes(file.read_bytes())
+    (rootfs / "runtimetest").chmod(0o755)
+    return tool
+
+
+def required(name: str) -> str:
+    path = find_program(name)
+    if path is None:
+        raise Skip(f"{name} is not installed")
+    return path
+
+
+def captured(argv: Sequence[str], env: Optional[Mapping[str, str]] = None) -> tuple[int, str]:
+    """Exit status of a command, and the beginning of what it printed on both streams."""
+    with open("captured", "w+b") as file:  # noqa: PTH123
+        status = subprocess.run(argv, env=env, stdout=file, stderr=subprocess.STDOUT).returncode
+        file.seek(0)
+        return status, file.read(MESSAGE_LIMIT).decode("utf-8", "replace").strip()
+
+
+def _state(runtime: str, name: str) -> str:
+    done = subprocess.run([runtime, "state", name], stdout=subprocess.PIPE)
+    try:
+        return str(json.loads(done.stdout)["status"]) if done.returncode == 0 else "stopped"
+    except (ValueError, KeyError, TypeError):
+        return "stopped"
+
+
+def _print(*lines: str) -> None:
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,146 @@
+"""Removing what a check left behind: containers, processes, cgroups, mounts, files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from . import process
+from .host import CGROUP_ROOT
+
+MARKER = "LABKIT_CHECK"
+
+
+def cgroup_parents() -> list[Path]:
+    """Where an absolute or a relative cgroupsPath may end up: the top and our own cgroup of every hierarchy."""
+    found = []
+    own = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for name in controllers.split(","):
+            own[name.replace("name=", "")] = path
+    for mount in mount_points():
+        if mount == CGROUP_ROOT or mount.parent == CGROUP_ROOT:
+            name = "" if mount == CGROUP_ROOT or mount.name == "unified" else mount.name.split(",")[0]
+            found += [mount, mount / own.get(name, "/").lstrip("/")]
+    return list(dict.fromkeys(found))
+
+
+def mount_points() -> list[Path]:
+    """In mounting order. Octal escapes of mountinfo are undone."""
+    lines = Path("/proc/self/mountinfo").read_text(errors="backslashreplace").splitlines()
+    return [Path(line.split()[4].replace("\\040", " ").replace("\\134", "\\")) for line in lines]
+
+
+def remove_cgroup(top: Path, deadline: float) -> None:
+    """Kill what runs in and below a cgroup and remove it."""
+    while top.is_dir():
+        directories = [Path(directory) for directory, _, _ in os.walk(top, topdown=False)]
+        for directory in directories:
+            _write(directory / "freezer.state", "THAWED")
+            _write(directory / "cgroup.freeze", "0")
+            with suppress(OSError):
+                for pid in (directory / "cgroup.procs").read_text().split():
+                    _kill(int(pid))
+            with suppress(OSError):
+                directory.rmdir()
+        if time.monotonic() > deadline or not top.is_dir():
+            return
+        time.sleep(0.01)
+
+
+def processes_of(marker: str, work: Path, cgroup: str) -> Iterator[int]:
+    """Processes that carry the check's environment marker, are in its cgroups, or hold files of its directory."""
+    wanted = f"{MARKER}={marker}".encode()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) in (1, os.getpid()):
+            continue
+        with suppress(OSError):
+            groups = (entry / "cgroup").read_text().splitlines()
+            if (
+                any(f"{cgroup}/" in f"{line}/" for line in groups)
+                or wanted in (entry / "environ").read_bytes().split(b"\0")
+                or any(str((entry / "fd" / fd).readlink()).startswith(f"{work}/") for fd in ("0", "1", "2"))
+            ):
+                yield int(entry.name)
+
+
+def remove(marker: str, work: Path, ids: Path, cgroup: str, runtime: str, busybox: str) -> None:
+    """Everything of one check, in 20 seconds or so.
+
+    marker: value of LABKIT_CHECK; ids: list of its containers; cgroup: its cgroupsPath prefix.
+
+    The processes go first: a runtime that hangs may hold locks `delete` waits for.
+    """
+    deadline = time.monotonic() + 20
+    for pid in list(processes_of(marker, work, cgroup)):
+        _kill(pid)
+    delete_containers(ids, runtime, deadline)
+    for pid in list(processes_of(marker, work, cgroup)):
+        _kill(pid)
+    for parent in cgroup_parents():
+        remove_cgroup(parent / cgroup.lstrip("/"), deadline)
+    unmount_below(work, busybox, deadline)
+    remove_tree(work)
+    with suppress(OSError):
+        ids.unlink()
+
+
+def unmount_below(directory: Path, busybox: str, deadline: float) -> None:
+    for mount in reversed([mount for mount in mount_points() if directory == mount or directory in mount.parents]):
+        left = max(deadline - time.monotonic(), 1)
+        null = Path("/dev/null")
+        process.run([busybox, "umount", "-l", str(mount)], stdout=null, stderr=null, timeout=left)
+
+
+def remove_tree(top: Path) -> None:
+    """shutil.rmtree, which python3-minimal lacks; what cannot be removed is left to the end of the tmpfs."""
+    for directory, directories, files in os.walk(top, topdown=False):
+        for name in [*files, *directories]:
+            path = Path(directory, name)
+            with suppress(OSError):
+                if path.is_dir() and not path.is_symlink():
+                    path.rmdir()
+                else:
+                    path.unlink()
+    with suppress(OSError):
+        top.rmdir()
+
+
+def sweep_cgroups(name: str, seconds: float = 5) -> None:
+    """Remove every cgroup called `name`, wherever a runtime put it."""
+    for directory, below, _ in os.walk(CGROUP_ROOT):
+        if name in below:
+            below.remove(name)
+            remove_cgroup(Path(directory) / name, time.monotonic() + seconds)
+
+
+def delete_containers(ids: Path, runtime: str, deadline: float) -> None:
+    """`delete --force` what the list still names: `+ID` before a create, `-ID` after a delete that worked."""
+    left: dict[str, None] = {}
+    with suppress(OSError):
+        for line in ids.read_text().splitlines():
+            if line[0] == "-":
+                left.pop(line[1:], None)
+            else:
+                left[line[1:]] = None
+    null = Path("/dev/null")
+    for id in left:
+        seconds = min(10, max(deadline - time.monotonic(), 1))
+        with suppress(OSError):
+            process.run([runtime, "delete", "--force", id], stdout=null, stderr=null, timeout=seconds)
+
+
+def _kill(pid: int) -> None:
+    with suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _write(path: Path, text: str) -> None:
+    with suppress(OSError):
+        if path.exists():
+            path.write_text(text)

@@ -1,0 +1,488 @@
+"""What a check works with: `T`, `Bundle`, `Container`. See the package docstring for how to write a check."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional, TypeVar, Union
+
+from . import process
+from .cleanup import MARKER
+from .host import CGROUP_ROOT, Host, RuntimeInfo
+from .process import Proc, read_text
+
+Config = dict[str, Any]
+Value = TypeVar("Value")
+CALL_LIMIT = 30.0  # seconds for one runtime call; emulated guests are slow
+POLL = 0.015
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+APPLETS = """sh ash cat ls stat echo printf test [ true false sleep id env pwd touch mkdir rmdir rm mv cp ln chmod chown
+readlink realpath head tail wc grep sed awk cut tr sort uniq od hexdump dd df du mount umount mountpoint mknod mkfifo
+uname hostname dnsdomainname kill killall ps nice renice ionice chrt setsid setpriv nsenter unshare ip ifconfig nc sync
+sysctl tty stty date seq expr usleep timeout xargs find which free nproc taskset ulimit whoami tee md5sum sha256sum
+dmesg swapon getopt mktemp fallocate truncate flock getfattr setfattr chroot stdbuf script basename dirname""".split()  # noqa: SIM905
+CAPABILITIES = """CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_KILL CAP_SETGID CAP_SETUID CAP_NET_BIND_SERVICE
+CAP_SYS_CHROOT CAP_MKNOD""".split()  # noqa: SIM905
+
+
+class Stop(Exception):
+    """Ends the check: what it found so far is its verdict."""
+
+
+class Skip(Exception):
+    """Ends the check: this host cannot show the requirement."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What all checks of one run share. work: top directory, on a tmpfs; applets: those the busybox has."""
+
+    run: str
+    host: Host
+    info: RuntimeInfo
+    work: Path
+    applets: tuple[str, ...]
+
+    def marker(self, id: str) -> str:
+        return f"{self.run}/{id}"
+
+    def check_work(self, id: str) -> Path:
+        return self.work / id
+
+    def ids(self, id: str) -> Path:
+        """The check's list of container ids, beside the tmpfs so that it outlives it."""
+        return self.work.parent / "ids" / id
+
+    def cgroup(self, id: str) -> str:
+        return f"/labkit-{self.run}/{id}"
+
+
+def set_namespace(config: Config, type: str, path: Optional[str] = None) -> None:
+    """List a namespace of this type (new, or the one at path) in place of one that may be there."""
+    drop_namespace(config, type)
+    config["linux"]["namespaces"].append({"type": type, **({"path": path} if path else {})})
+
+
+def drop_namespace(config: Config, type: str) -> None:
+    config["linux"]["namespaces"] = [item for item in config["linux"]["namespaces"] if item.get("type") != type]
+
+
+class Bundle:
+    """A bundle directory: config.json, rootfs/ with busybox, out/ (mounted at /out by the default config)."""
+
+    def __init__(self, path: Path, config: Config, busybox: Path, applets: Sequence[str]) -> None:
+        self.path = path
+        self.rootfs = path / "rootfs"
+        self.out = path / "out"
+        self.config = config
+        for directory in ("bin", "proc", "dev", "sys", "tmp", "out", "etc"):
+            (self.rootfs / directory).mkdir(parents=True)
+        (self.rootfs / "tmp").chmod(0o1777)
+        self.out.mkdir()
+        self.out.chmod(0o1777)
+        os.link(busybox, self.rootfs / "bin/busybox")
+        for applet in applets:
+            (self.rootfs / "bin" / applet).symlink_to("busybox")
+        self.write(config)
+
+    def write(self, config: Config) -> None:
+        """Replace config.json."""
+        self.config = config
+        (self.path / "config.json").write_text(json.dumps(config, indent=1))
+
+    def read(self, name: str) -> Optional[str]:
+        """The text of a file the container wrote to /out, or None."""
+        try:
+            return read_text(self.out / name)
+        except OSError:
+            return None
+
+
+class Container:
+    """A container id the runtime was asked to create."""
+
+    def __init__(self, t: T, id: str, bundle: Bundle) -> None:
+        self._t = t
+        self.id = id
+        self.bundle = bundle
+        self._pid: Optional[int] = None
+        name = id.replace("/", "_")
+        self._output = t.work / f"{name}.out", t.work / f"{name}.err"
+        self._pid_file = t.work / f"{name}.pid"
+        self.created: Proc
+
+    def _create(self, argv: Sequence[str], **options: Any) -> None:
+        self._t._note_container("+", self.id)
+        self.created = self._t._call(argv, output=self._output, **options)
+
+    @property
+    def pid(self) -> int:
+        """The pid from the pid file, else from `state`; the check ends when there is none."""
+        if self._pid is None:
+            text = read_text(self._pid_file).strip() if self._pid_file.exists() else ""
+            found = int(text) if text.isdigit() else self.read_state().get("pid")
+            self._t.require(type(found) is int and found > 0, "pid of the container", "positive int", found)
+            self._pid = found
+        return int(self._pid)  # type: ignore[arg-type]
+
+    @property
+    def stdout(self) -> str:
+        """What create and the container's processes wrote so far."""
+        return read_text(self._output[0])
+
+    @property
+    def stderr(self) -> str:
+        return read_text(self._output[1])
+
+    def start(self) -> Proc:
+        return self._t.cli("start", self.id)
+
+    def kill(self, signal: Optional[str] = "KILL") -> Proc:
+        """None: no signal argument."""
+        return self._t.cli("kill", self.id, *([signal] if signal else []))
+
+    def delete(self, *, force: bool = False) -> Proc:
+        done = self._t.cli("delete", *(["--force"] if force else []), self.id)
+        if done.ok:
+            self._t._note_container("-", self.id)
+        return done
+
+    def state(self) -> Proc:
+        return self._t.cli("state", self.id)
+
+    def read_state(self) -> dict[str, Any]:
+        """The parsed state; the check ends when `state` fails or does not print a JSON object."""
+        done = self.state()
+        self._t.require(done.ok, "state exits 0", 0, done.describe())
+        try:
+            state = json.loads(done.stdout)
+        except (ValueError, RecursionError):
+            state = None
+        self._t.require(isinstance(state, dict), "state prints a JSON object", "a JSON object", done.stdout)
+        return dict(state)
+
+    def status(self) -> Any:
+        return self.read_state().get("status")
+
+    def ended(self, timeout: float = 20) -> bool:
+        """Wait for the process to end, without asking the runtime; False: it did not."""
+        return process.wait_end(self.pid, min(timeout, self._t.remaining()))
+
+    def wait_stopped(self, timeout: float = 20) -> bool:
+        """Wait for the process to end and `state` to say "stopped" (or to know the id no more); False: it did not."""
+        deadline = time.monotonic() + timeout
+        if not self.ended(timeout):
+            return False
+        while True:
+            done = self.state()
+            with suppress(ValueError, AttributeError):
+                if not done.ok or json.loads(done.stdout).get("status") == "stopped":
+                    return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL)
+
+    def exit_status(self, timeout: float = 10) -> Optional[int]:
+        """How the container's process ended: its exit status, or minus the signal; None: not known (still runs)."""
+        file = self._t._suite.work / "exits" / str(self.pid)
+        text = self._t.wait_file(file, timeout)
+        return int(text) if text else None
+
+    def cgroup_dir(self, controller: str = "") -> Path:
+        """The cgroup directory of the live process. controller: for v1, e.g. "pids"; ignored on v2."""
+        for line in Path(f"/proc/{self.pid}/cgroup").read_text().splitlines():
+            _, names, path = line.split(":", 2)
+            if self._t.host.cgroup == "v2" and not names:
+                return CGROUP_ROOT / path.lstrip("/")
+            if controller in names.split(",") and names:
+                return CGROUP_ROOT / names.replace("name=", "") / path.lstrip("/")
+        raise Skip(f"no cgroup controller {controller}")
+
+
+class T:
+    """One check's hands and eyes."""
+
+    def __init__(self, id: str, suite: Suite, timeout: float) -> None:
+        self.id = id
+        self.host = suite.host
+        self.spec = suite.info.spec
+        self.features = suite.info.features
+        self.work = suite.check_work(id)
+        self.failures: list[dict[str, Any]] = []
+        self.notes: dict[str, Any] = {}
+        self.commands: list[Proc] = []
+        self.known: Optional[str] = None
+        self.assertions = 0
+        self._suite = suite
+        self._deadline = time.monotonic() + timeout
+        self._count = 0
+        self._deferred: list[Callable[[], object]] = []
+        self._spawned: list[subprocess.Popen[bytes]] = []
+
+    # Configurations and bundles
+
+    def config(self, args: Union[str, Sequence[str]] = "true") -> Config:
+        """A small valid config. args: a busybox sh script, or argv. cgroupsPath is unique to this call."""
+        self._count += 1
+        version = ".".join(str(number) for number in self.spec)
+        return {
+            "ociVersion": version,
+            "root": {"path": "rootfs"},
+            "hostname": "labkit",
+            "process": {
+                "user": {"uid": 0, "gid": 0},
+                "args": ["/bin/sh", "-c", args] if isinstance(args, str) else list(args),
+                "env": [f"PATH={PATH}"],
+                "cwd": "/",
+                "capabilities": {name: list(CAPABILITIES) for name in ("bounding", "effective", "permitted")},
+            },
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {
+                    "destination": "/dev",
+                    "type": "tmpfs",
+                    "source": "tmpfs",
+                    "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+                },
+                {
+                    "destination": "/dev/pts",
+                    "type": "devpts",
+                    "source": "devpts",
+                    "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+                },
+                {"destination": "/out", "type": "bind", "source": "out", "options": ["bind", "rw"]},
+            ],
+            "linux": {
+                "cgroupsPath": f"{self._suite.cgroup(self.id)}/{self._count}",
+                "namespaces": [{"type": type} for type in ("pid", "ipc", "uts", "mount")],
+            },
+        }
+
+    def bundle(self, config: Union[Config, Bundle, str, Sequence[str], None] = None) -> Bundle:
+        """A new bundle for a config (or for the args of one)."""
+        if isinstance(config, Bundle):
+            return config
+        if not isinstance(config, dict):
+            config = self.config("true" if config is None else config)
+        self._count += 1
+        return Bundle(self.work / f"bundle{self._count}", config, self._suite.work / "busybox", self._suite.applets)
+
+    def new_id(self) -> str:
+        self._count += 1
+        return f"labkit-{self._suite.run}-{self.id.lower()}-{self._count}"
+
+    # Running containers
+
+    def try_create(
+        self,
+        bundle: Union[Config, Bundle, str, Sequence[str], None] = None,
+        *,
+        id: Optional[str] = None,
+        options: Optional[Sequence[str]] = None,
+        bundle_option: Optional[str] = None,
+        pid_file: bool = True,
+        **call: Any,
+    ) -> Container:
+        """`create`, not judged: look at `.created`.
+
+        options: more words before the id. bundle_option: the word after --bundle, "" for no --bundle at all.
+        call: as for cli (launch, cwd, env, stdin, pass_fds, timeout).
+        """
+        made = self.bundle(bundle)
+        container = Container(self, id or self.new_id(), made)
+        argv = ["create"]
+        where = str(made.path) if bundle_option is None else bundle_option
+        argv += ["--bundle", where] if where else []
+        argv += ["--pid-file", str(container._pid_file)] if pid_file else []
+        container._create([*argv, *(options or []), container.id], **call)
+        return container
+
+    def create(self, bundle: Union[Config, Bundle, str, Sequence[str], None] = None, **options: Any) -> Container:
+        """`try_create` that must work, else the check ends."""
+        container = self.try_create(bundle, **options)
+        self.require(container.created.ok, "create exits 0", 0, container.created.describe())
+        return container
+
+    def run(self, bundle: Union[Config, Bundle, str, Sequence[str], None] = None, **options: Any) -> Container:
+        """create, start, wait until the process ended; the check ends where one of them fails.
+
+        The runtime may need a moment more to say so: wait_stopped() before an operation that depends on it.
+        """
+        container = self.create(bundle, **options)
+        started = container.start()
+        self.require(started.ok, "start exits 0", 0, started.describe())
+        self.require(container.ended(), "the container's process ends", "ended", "still runs")
+        return container
+
+    def refused(
+        self,
+        bundle: Union[Config, Bundle, str, Sequence[str], None],
+        what: str,
+        *,
+        by_start: bool = False,
+        **options: Any,
+    ) -> Container:
+        """Expects `create` to fail. by_start: or `start`, which may be the one to apply properties of the process."""
+        container = self.try_create(bundle, **options)
+        self.fails(container.start() if by_start and container.created.ok else container.created, what)
+        return container
+
+    def cli(
+        self,
+        *argv: str,
+        timeout: float = CALL_LIMIT,
+        cwd: Optional[Path] = None,
+        env: Optional[Mapping[str, str]] = None,
+        stdin: Optional[process.File] = None,
+        pass_fds: Sequence[int] = (),
+        launch: Sequence[str] = (),
+    ) -> Proc:
+        """The runtime with these words. env: added to the environment of the suite. timeout in seconds.
+
+        launch: a command line the runtime's is appended to, e.g. t.shell('exec "$@" 7</dev/null').
+        """
+        return self._call(argv, timeout=timeout, cwd=cwd, env=env, stdin=stdin, pass_fds=pass_fds, launch=launch)
+
+    def shell(self, script: str) -> list[str]:
+        """For `launch`: a busybox sh that ends in `exec "$@"`."""
+        return [self.host.busybox, "sh", "-c", script, "sh"]
+
+    def tool(self, *argv: str, timeout: float = 10) -> Proc:
+        """A busybox applet on the host (in the suite's mount namespace), e.g. t.tool("mount", "-t", "tmpfs", ...)."""
+        return self._execute([self.host.busybox, *argv], timeout=timeout)
+
+    def spawn(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        """A process beside the check, ended with it. Output goes to /dev/null unless options say otherwise."""
+        null = {name: subprocess.DEVNULL for name in ("stdin", "stdout", "stderr")}
+        child = subprocess.Popen(list(argv), **{**null, "env": self._environment(None), **options})
+        self._spawned.append(child)
+        return child
+
+    @property
+    def is_runc_1_1(self) -> bool:
+        """Debian builds it against a newer runtime-spec, so that it claims versions it does not implement."""
+        return self._suite.info.version.startswith("runc version 1.1.")
+
+    def defer(self, function: Callable[..., object], *args: Any) -> None:
+        self._deferred.append(lambda: function(*args))
+
+    # Judging
+
+    def true(self, cond: object, what: str, expected: Any = True, actual: Any = None) -> bool:
+        self.assertions += 1
+        if not cond:
+            actual = bool(cond) if actual is None else actual
+            self.failures.append({"what": what, "expected": expected, "actual": actual})
+        return bool(cond)
+
+    def equal(self, actual: Any, expected: Any, what: str) -> bool:
+        return self.true(type(actual) is type(expected) and actual == expected, what, expected, repr_none(actual))
+
+    def ok(self, proc: Proc, what: str) -> bool:
+        """It exited 0."""
+        return self.true(proc.ok, what, "exit status 0", proc.describe())
+
+    def fails(self, proc: Proc, what: str) -> bool:
+        """It exited non-zero by itself: a crash by a signal or a hang is no refusal."""
+        return self.true((proc.status or -1) > 0, what, "exit status not 0", proc.describe())
+
+    def require(self, cond: object, what: str, expected: Any = True, actual: Any = None) -> None:
+        if not self.true(cond, what, expected, actual):
+            raise Stop(what)
+
+    def skip(self, reason: str) -> None:
+        raise Skip(reason)
+
+    def note(self, key: str, value: Any) -> None:
+        """Evidence for the diagnostics; never changes the verdict."""
+        self.notes[key] = value
+
+    def deviation(self, reason: str, link: str) -> None:
+        """The behaviour seen just now is a known deviation: the verdict is todo unless something else failed."""
+        self.known = f"{reason} ({link})"
+
+    # Waiting
+
+    def remaining(self) -> float:
+        """Seconds until this check is killed."""
+        return max(self._deadline - time.monotonic(), 0)
+
+    def wait(self, function: Callable[[], Value], timeout: float = 10) -> Optional[Value]:
+        """Call function, every 15 ms first, later every 100, until it returns something true; None after `timeout`
+        seconds. A look costs some milliseconds where the processor is emulated, and others run beside it."""
+        deadline = time.monotonic() + min(timeout, self.remaining())
+        pause = POLL
+        while True:
+            value = function()
+            if value:
+                return value
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, 0.1)
+
+    def wait_file(self, path: Path, timeout: float = 10) -> Optional[str]:
+        """The text of a file once it is there and not empty; None when it did not come."""
+
+        def text() -> Optional[str]:
+            try:
+                return read_text(path)
+            except OSError:
+                return None
+
+        return self.wait(text, timeout)
+
+    # Not for checks
+
+    def _environment(self, more: Optional[Mapping[str, str]]) -> dict[str, str]:
+        return {**os.environ, MARKER: self._suite.marker(self.id), **(more or {})}
+
+    def _note_container(self, sign: str, id: str) -> None:
+        with self._suite.ids(self.id).open("a") as file:
+            file.write(f"{sign}{id}\n")
+
+    def _call(self, argv: Sequence[str], launch: Sequence[str] = (), **options: Any) -> Proc:
+        done = self._execute([*launch, self.host.runtime, *argv], **options)
+        self.commands.append(done)
+        return done
+
+    def _execute(
+        self,
+        argv: Sequence[str],
+        *,
+        output: Optional[tuple[Path, Path]] = None,
+        timeout: float = CALL_LIMIT,
+        env: Optional[Mapping[str, str]] = None,
+        **options: Any,
+    ) -> Proc:
+        self._count += 1
+        stdout, stderr = output or (self.work / f"{self._count}.out", self.work / f"{self._count}.err")
+        limit = min(timeout, self.remaining())
+        return process.run(argv, stdout=stdout, stderr=stderr, timeout=limit, env=self._environment(env), **options)
+
+    def _finish(self) -> None:
+        for function in reversed(self._deferred):
+            with suppress(OSError):
+                function()
+        for child in self._spawned:
+            child.kill()
+            child.wait()
+
+
+def alive(pid: int) -> bool:
+    """The process exists and is not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def repr_none(value: Any) -> Any:
+    return "None (absent)" if value is None else value

@@ -1,0 +1,55 @@
+"""The installer: gets what this host lacks, by its own package manager."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from labkit.core.config import Settings
+from labkit.core.errors import HostError
+from labkit.core.observer import Observer
+from labkit.host.facts import Fact, lacking, package_manager, program_fact, read_data
+from labkit.io import process
+
+
+def install(settings: Settings, facts: Iterable[Fact], observer: Observer) -> None:
+    """Install what is lacking, as root or where settings.yes says so; HostError otherwise, with the command to type,
+    and where no package of this system brings it.
+    """
+    wanted = lacking(facts)
+    if not wanted:
+        return
+    host, root = package_manager(read_data()), os.geteuid() == 0
+    if not (root or settings.yes) or not all(fact.packages for fact in wanted):
+        raise refusal(wanted)
+    for argv in host.commands(wanted):
+        argv = argv if root else ["sudo", "-n", *argv]
+        observer.step(shlex.join(argv))
+        process.run(argv, timeout=settings.limits.download, on_line=observer.detail)
+
+
+def refusal(wanted: Sequence[Fact]) -> HostError:
+    """The error that says what this host lacks, with the command to type."""
+    host = package_manager(read_data())
+    message = "this host lacks " + ", ".join(f"{fact.name} (needed for {fact.needed_for})" for fact in wanted)
+    hints = [f"{fact.name}: {fact.found}" for fact in wanted if not fact.packages]
+    if packaged := [fact for fact in wanted if fact.packages]:
+        typed = " && ".join(f"sudo {shlex.join(argv)}" for argv in host.commands(packaged))
+        hints += [f"run: {typed}", "or let labkit do it: ./lab doctor --yes"]
+    return HostError(message, hint="\n".join(hints))
+
+
+def ensure(settings: Settings, names: Iterable[str], observer: Observer) -> None:
+    """Make sure that the programs of these names (in doctor.toml) are here, as install() does."""
+    absent = [name for name in names if process.which(name) is None]
+    if not absent:
+        return
+    data = read_data()
+    host = package_manager(data)
+    facts = [program_fact(name, data.programs[name], host, building=True) for name in absent]
+    install(settings, [replace(fact, required=True) for fact in facts], observer)
+    for name in absent:
+        if process.which(name) is None:
+            raise HostError(f"{name} is still missing after its packages were installed", hint="run: ./lab doctor")

@@ -1,0 +1,314 @@
+"""The making of golden images.
+
+    recipe (pure)  ->  images/KEY.making/  ->  images/KEY/{disk.qcow2, kernel, initrd, image.json}
+
+Built natively with mmdebstrap, in a chroot, or made of a cloud image that boots once with a NoCloud seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from labkit.core.config import Settings
+from labkit.core.deadline import Deadline
+from labkit.core.errors import ImageError, InfrastructureError, ProgramFailed, UsageError
+from labkit.core.observer import Observer
+from labkit.core.platforms import Distro
+from labkit.images import grub
+from labkit.images.golden import Image, find
+from labkit.io import process
+from labkit.io.files import locked, make_directory, no_space, require_space, write_atomic
+from labkit.provision import bootstrap, render
+from labkit.provision.bootstrap import Target, Upload
+from labkit.qemu.agent import Agent
+from labkit.qemu.hardware import Boot, Hardware, argv
+from labkit.qemu.launch import again_after_panic, boot_and_run, ended, launch
+
+if TYPE_CHECKING:
+    from labkit.io.download import Digest
+
+_FORMAT = 1  # to be raised when build() makes another image of the same recipe
+# The end of a cloud image's first boot. Made earlier, the file would keep the rest of cloud-init's own units from
+# starting in it. A box forgets who it was: each machine made of it is a new one.
+_WAIT = "cloud-init status --wait >/dev/null\n"
+_SETTLED = "touch /etc/cloud/cloud-init.disabled\n"
+_FORGET = """set -e
+cloud-init clean --logs
+systemctl --no-reload disable labkit-agent.service
+rm -rf /etc/systemd/system/labkit-agent.service /usr/local/bin/labkit-agent /usr/local/lib/labkit
+rm -f /etc/ssh/ssh_host_* /var/log/labkit-bootstrap.log
+: >/etc/machine-id
+"""
+_SPACE_BUILD = 2048  # MiB, with the root file system once as tar, once unpacked and twice as a disk
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that goes into a golden image. uploads count with their content, which the bootstrap script names."""
+
+    platform: str
+    release: str
+    title: str
+    source: Target
+    bootstrap: str
+    steps: tuple[str, ...]
+    disk_mib: int
+    suite: str | None = None
+    packages: tuple[str, ...] = ()
+    mirror: str | None = None
+    url: str | None = None
+    digest: Digest | None = None
+    form: int = _FORMAT
+    uploads: tuple[Upload, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if name != "uploads"}
+
+
+def recipe(distro: Distro, settings: Settings, needs: Sequence[str] = (), *, box: bool = False) -> Recipe:
+    """What the golden image of this release is made of, with the tools that needs names; box: to be a Vagrant box.
+
+    Raises UsageError where the wished source does not exist.
+    """
+    wished = settings.image if settings.image != "auto" else ("build" if distro.release.build else "cloud")
+    source = {"build": Target.BOX, "cloud": Target.CLOUD_BOX}[wished] if box else Target(wished)
+    common = (distro.platform.name, distro.release.name, distro.title, source)
+    plan = bootstrap.prepare(distro, source, settings, needs)
+    if source in (Target.BUILD, Target.BOX):
+        if distro.release.build is None:
+            raise UsageError(
+                f"{common[2]} cannot be built from packages here", hint="use its cloud image: image = cloud"
+            )
+        made = distro.release.build
+        return Recipe(
+            *common,
+            plan.script,
+            plan.steps,
+            settings.machine.disk,
+            suite=made.suite,
+            packages=tuple(made.packages),
+            mirror=settings.mirror,
+            uploads=plan.uploads,
+        )
+    cloud = distro.release.cloud_image
+    if cloud is None:
+        raise UsageError(f"{common[2]} has no cloud image in its platform.toml", hint="use image = build")
+    from labkit.io.download import expected  # urllib3, which an image of packages needs not
+
+    digest = expected(cloud)
+    return Recipe(
+        *common, plan.script, plan.steps, settings.machine.disk, url=cloud.url, digest=digest, uploads=plan.uploads
+    )
+
+
+class Builder:
+    """Makes the golden images of a lab's home."""
+
+    def __init__(self, settings: Settings, observer: Observer) -> None:
+        self._settings = settings
+        self._observer = observer
+
+    def ensure(self, wanted: Recipe, hardware: Hardware) -> Image:
+        """The image, made now if need be; hardware is what a cloud image boots on for the first time."""
+        if image := find(self._settings.home, wanted.key):
+            return image
+        limits = self._settings.limits
+        timeout = limits.build if wanted.suite else limits.download + limits.build
+        lock = self._settings.home.lock(f"image-{wanted.key}")
+        waiting = self._observer.step
+        with locked(lock, timeout=timeout, waiting=waiting, what=f"the image of {wanted.title}"):
+            if image := find(self._settings.home, wanted.key):
+                return image
+            making = self._settings.home.images / f"{wanted.key}.making"
+            if making.exists():
+                self._observer.step(f"removing an unfinished image of {wanted.title}")
+                _discard(making)
+            make_directory(making)
+            require_space(making, _SPACE_BUILD)
+            try:
+                if wanted.suite:
+                    self._build(wanted, making)
+                else:
+                    self._first_boot(wanted, making, hardware)
+                write_atomic(making / "image.json", json.dumps(wanted.to_json(), indent=1))
+                final = self._settings.home.images / wanted.key
+                shutil.rmtree(final, ignore_errors=True)
+                making.rename(final)
+            finally:
+                if making.exists():
+                    _discard(making)
+        image = find(self._settings.home, wanted.key)
+        assert image is not None
+        return image
+
+    def _build(self, wanted: Recipe, making: Path) -> None:
+        self._observer.step(f"building an image of {wanted.title} from packages")
+        limits = Deadline.after(self._settings.limits.build)
+        script = making / "bootstrap"
+        script.write_text(wanted.bootstrap)
+        environment = {process.OWNER: str(making)}
+        # As root, everything stays below this directory; in a user namespace mmdebstrap's own user must reach it: /tmp.
+        if os.geteuid() == 0:
+            environment["TMPDIR"] = str(make_directory(making / "tmp"))
+
+        def step(words: list[str | Path], failure: str) -> None:
+            try:
+                process.run(words, timeout=max(1.0, limits.left), env=environment, on_line=self._observer.detail)
+            except ProgramFailed as error:
+                if "No space left on device" in (error.hint or ""):
+                    require_space(making, _SPACE_BUILD)
+                raise ImageError(f"{failure}: {error.message}", hint=error.hint) from error
+
+        tar, tree, raw = making / "rootfs.tar", making / "rootfs", making / "disk.raw"
+        # As root mmdebstrap mounts /proc, /sys and /dev in the tree: where only it sees them, and gone with it.
+        apart: list[str | Path] = ["unshare", "--mount", "--propagation=private"] if os.geteuid() == 0 else []
+        step([*apart, *mmdebstrap(wanted, script, tar)], f"the image of {wanted.title} could not be built")
+        self._observer.step("making a disk of it")
+        tree.mkdir()
+        unpack: list[str | Path] = ["tar", "-C", tree, "-xf", tar, "--exclude=./dev/*"]
+        step([*_as_root(), *unpack], "the root file system could not be unpacked")
+        tar.unlink()
+        for name, pattern in (("kernel", "vmlinuz-*"), ("initrd", "initrd.img-*")):
+            found = sorted((tree / "boot").glob(pattern))
+            if not found:
+                raise ImageError(
+                    f"the image of {wanted.title} has no /boot/{pattern}", hint="add a kernel to its packages"
+                )
+            shutil.copyfile(found[-1], making / name)
+        step(["truncate", "-s", f"{wanted.disk_mib}M", raw], "the disk could not be made")
+        loader = wanted.source == Target.BOX
+        mkfs: list[str | Path] = ["mkfs.ext4", "-q", "-F", "-L", "labkit", "-d", tree]
+        mkfs += ["-E", f"offset={grub.START}", raw, f"{wanted.disk_mib - (grub.START >> 20)}M"] if loader else [raw]
+        step([*_as_root(), *mkfs], "the file system could not be made")
+        if loader:
+            grub.install(raw, (tree / "boot/boot.img").read_bytes(), (tree / "boot/core.img").read_bytes())
+        step(["qemu-img", "convert", "-O", "qcow2", raw, making / "disk.qcow2"], "the disk could not be made")
+        raw.unlink()
+        step([*_as_root(), "rm", "-rf", tree, making / "tmp"], "the build directory could not be removed")
+
+    def _first_boot(self, wanted: Recipe, making: Path, hardware: Hardware) -> None:
+        assert wanted.url is not None
+        assert wanted.digest is not None
+        limits = self._settings.limits
+        self._observer.step(f"fetching the cloud image of {wanted.title}")
+        from labkit.images.seed import write_iso  # pycdlib
+        from labkit.io.download import fetch
+
+        base = fetch(
+            wanted.url,
+            wanted.digest,
+            self._settings.home.downloads,
+            timeout=limits.download,
+            progress=self._observer.progress,
+            waiting=self._observer.step,
+        )
+        disk = making / "disk.qcow2"
+        seed = making / "seed.iso"
+        write_iso(
+            seed,
+            render.user_data(wanted.bootstrap, agent=True, sources=bool(wanted.uploads)),
+            render.meta_data(f"labkit-{wanted.key}"),
+            {PurePosixPath(upload.remote).name: upload.local for upload in wanted.uploads},
+        )
+        self._observer.step(f"booting {wanted.title} for the first time ({hardware.accelerator}), to bootstrap it")
+        words = argv(
+            hardware,
+            Boot(seed=seed),
+            disk,
+            port=0,
+            uuid=str(uuid.uuid4()),
+        )
+        deadline = Deadline.after(limits.build)  # packages are installed in this boot
+
+        def boot() -> None:
+            _plain_disk(base, disk, wanted.disk_mib)
+            with ended(making), launch(making, words) as monitor, Agent(making) as agent:
+                script = _FORGET if wanted.source is Target.CLOUD_BOX else _SETTLED
+                boot_and_run(agent, making, monitor, f"{_WAIT}{script}sync\n", deadline, self._observer)
+                monitor.execute("system_powerdown")
+                if not deadline.poll(lambda: not process.owned(making), every=0.05):
+                    raise ImageError(f"{wanted.title} does not shut down after its first boot")
+
+        again_after_panic(boot, self._observer)
+        seed.unlink()
+
+
+def mmdebstrap(wanted: Recipe, script: Path, target: Path) -> list[str | Path]:
+    """The command that builds wanted's root file system as a tar archive at target, running script in its chroot."""
+    assert wanted.suite is not None
+    options = ["Acquire::Languages none", "Acquire::Retries 3"]
+    excluded = ("doc", "man", "locale", "info", "lintian")
+    hooks = [
+        f"copy-in {shlex.quote(str(script))} /",
+        f'mkdir -p "$1{bootstrap.SOURCES}"',
+        *(f"upload {shlex.quote(str(upload.local))} {shlex.quote(upload.remote)}" for upload in wanted.uploads),
+        'chroot "$1" /bin/sh /bootstrap',
+        f'rm -r "$1/bootstrap" "$1{bootstrap.SOURCES}"',
+    ]
+    return [
+        "mmdebstrap",
+        "--variant=minbase",
+        "--mode=auto",
+        "--format=tar",
+        f"--include={','.join(wanted.packages)}",
+        *(f"--aptopt={option}" for option in options),
+        *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in excluded),
+        *(f"--customize-hook={hook}" for hook in hooks),
+        wanted.suite,
+        target,
+        *([wanted.mirror] if wanted.mirror else []),
+    ]
+
+
+def _plain_disk(base: Path, disk: Path, mib: int) -> None:
+    """Copy the image at base, a qcow2 or a raw disk, to a qcow2 of at least mib MiB.
+
+    One that refers to other files is refused, before QEMU sees it: they could be this host's own. Offsets as in
+    QEMU's docs/interop/qcow2.txt.
+    """
+    with base.open("rb") as file:
+        head = file.read(512).ljust(512, b"\0")
+    if head.startswith(b"QFI\xfb"):
+        form, size = "qcow2", int.from_bytes(head[24:32])
+        version, backing, features = (int.from_bytes(head[at:end]) for at, end in ((4, 8), (8, 16), (72, 80)))
+        if backing or (version >= 3 and features & 4):
+            raise ImageError(f"the disk image {base} refers to other files", hint="use an image that stands alone")
+    elif head.endswith(b"\x55\xaa"):
+        form, size = "raw", base.stat().st_size
+    else:
+        raise ImageError(f"{base} is neither a qcow2 image nor a raw disk", hint="unpack it, or name another image")
+    try:
+        process.run(["qemu-img", "convert", "-f", form, "-O", "qcow2", base, disk], timeout=600)
+    except ProgramFailed as error:
+        if "No space left on device" in (error.hint or ""):
+            raise no_space(disk.parent) from error
+        raise ImageError(f"the disk image {base} cannot be read: {error.message}", hint=error.hint) from error
+    if size < mib << 20:
+        process.run(["qemu-img", "resize", "-q", "-f", "qcow2", disk, f"{mib}M"], timeout=60)
+
+
+def _as_root() -> list[str | Path]:
+    """What makes this user root over its own subordinate ids, where it is not root already."""
+    return [] if os.geteuid() == 0 else ["unshare", "--map-auto", "--map-root-user"]
+
+
+def _discard(directory: Path) -> None:
+    """End what still builds in directory, after a killed labkit, and remove it."""
+    process.end_owned(directory)
+    try:
+        process.run([*_as_root(), "rm", "-rf", "--one-file-system", directory], timeout=300)
+    except ProgramFailed as error:
+        raise InfrastructureError(f"cannot remove {directory}", hint=error.hint) from error

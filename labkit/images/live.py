@@ -1,0 +1,92 @@
+"""Live states: a golden image booted once, and kept with its memory.
+
+images/KEY/live-HARDWARE/{disk.qcow2, state}: an overlay on the image's disk, and what QEMU restores a guest from
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import uuid
+from pathlib import Path
+
+from labkit.core.config import Settings
+from labkit.core.deadline import Deadline
+from labkit.core.observer import Observer
+from labkit.images.golden import Image
+from labkit.io import process
+from labkit.io.files import locked, make_directory, require_space
+from labkit.qemu.agent import Agent
+from labkit.qemu.hardware import CONSOLE, Hardware, argv
+from labkit.qemu.launch import again_after_panic, boot_and_run, ended, launch, migrate, overlay
+
+STATE = "state"
+SPACE = 1024  # MiB that a state may take
+# What the first connection and the first run will read belongs into the state, not to every machine's start. A guest
+# that still has some of its boot before it would go on with that after every restore: it is kept once it is idle, which
+# is less than a tenth of one CPU in a second.
+_WARM = """sync
+for file in /usr/sbin/sshd /usr/lib/openssh/sshd* /usr/libexec/openssh/sshd* /bin/sh /usr/bin/env /usr/bin/timeout \\
+  /usr/bin/python3 /usr/sbin/runc /usr/bin/runc /usr/bin/crun; do
+  test ! -f "$file" || cat "$file" >/dev/null
+done
+round=0
+before=0
+while test "$round" -lt 30; do
+  read -r _ user nice system _ </proc/stat
+  busy=$((user + nice + system))
+  test $((busy - before)) -gt 10 || break
+  before=$busy
+  round=$((round + 1))
+  sleep 1
+done
+"""
+
+
+def live_state(image: Image, hardware: Hardware, settings: Settings, observer: Observer) -> Path:
+    """The directory with the live state of image on hardware, made now if there is none."""
+    key = hashlib.sha256(f"{hardware.key} {_WARM}".encode()).hexdigest()[:16]
+    final = image.directory / f"live-{key}"
+    if final.exists():
+        return final
+    limits = settings.limits
+    with locked(
+        settings.home.lock(f"live-{image.key}-{key}"),
+        timeout=limits.boot * 2,
+        waiting=observer.step,
+        what=f"the first boot of {image.title}",
+    ):
+        if not final.exists():
+            observer.step(f"booting {image.title} once ({hardware.accelerator}), to keep its live state")
+            require_space(image.directory, SPACE + 256)
+            making = image.directory / f"{final.name}.making"
+            again_after_panic(
+                lambda: make_live(making, image, hardware, Deadline.after(limits.boot), observer), observer
+            )
+            making.rename(final)
+    return final
+
+
+def make_live(directory: Path, image: Image, hardware: Hardware, deadline: Deadline, observer: Observer) -> None:
+    """Boot image in directory and leave disk.qcow2 and state there; what stood in directory goes."""
+    process.end_owned(directory)
+    shutil.rmtree(directory, ignore_errors=True)
+    make_directory(directory)
+    disk = directory / "disk.qcow2"
+    overlay(image.disk, disk)
+    words = argv(
+        hardware,
+        image.boot,
+        disk,
+        port=0,
+        uuid=str(uuid.uuid4()),
+    )
+    # The guest's agent waits for the next line while its port is open, and looks only now and then once it is closed:
+    # a state is saved with the port open, so that the restored agent listens at once.
+    with ended(directory), launch(directory, words) as monitor, Agent(directory) as agent:
+        boot_and_run(agent, directory, monitor, _WARM, deadline, observer)
+        monitor.execute("stop")
+        migrate(monitor, directory / STATE, deadline)
+        monitor.execute("quit")
+        deadline.poll(lambda: not process.owned(directory))
+    shutil.copyfile(directory / CONSOLE, directory / "boot.log")

@@ -1,0 +1,49 @@
+"""What a connection to a machine can do, apart from ssh.py, whose libraries take a quarter of a second to load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+from labkit.core.endpoint import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a remote command left: its exit status, and what it printed as far as it was kept."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Remote(Protocol):
+    """An open connection to a machine; a context manager. Every method may raise ConnectionFailed."""
+
+    @property
+    def endpoint(self) -> Endpoint: ...
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        stdin: bytes | Path = b"",
+        on_stdout: Callable[[bytes], None] | None = None,
+        on_stderr: Callable[[bytes], None] | None = None,
+        keep: int = 1 << 20,
+    ) -> Answer:
+        """Run argv on the machine, as root, and wait for its end, timeout seconds at most.
+
+        Output goes to the callbacks as it comes; keep bytes of each stream are returned as well. Raises
+        CommandTimeout, or ConnectionFailed where the connection breaks.
+        """
+
+    def upload(self, data: bytes | Path, target: str, *, mode: int = 0o644, timeout: float = 300) -> None:
+        """Put data, or a file of this host, at the path target, written aside and renamed."""
+
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...

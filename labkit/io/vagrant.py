@@ -1,0 +1,164 @@
+"""The one place that speaks to Vagrant, through python-vagrant.
+
+What is wrong with python-vagrant 1.0.0 is mended here: nothing in it has a time limit, a line that is not CSV raises
+IndexError and an `error-exit` ValueError, an environment given to it replaces the whole, `ssh` swallows the command's
+status, the last of several IdentityFile lines wins, snapshots take no options, and output is shown whole or not at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import vagrant as upstream
+
+from labkit.core.errors import HostError, MachineError, ProgramFailed
+from labkit.core.text import printable
+from labkit.io import process
+from labkit.io.ssh import Login, read_config
+
+_ASK = 120.0  # seconds for a question; Ruby and its plugins take two to load
+_STATUS = re.compile(r"[a-z_]+")
+_LINES = 12  # of what Vagrant said last, in errors
+
+
+class Vagrant(upstream.Vagrant):
+    """Vagrant in the directory of one Vagrantfile with one machine. Every method may raise MachineError."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        home: Path | None,
+        owner: Path,
+        on_line: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """home: Vagrant's own directory with its boxes; None for the user's. owner: see labkit.process.OWNER."""
+        program = process.which("vagrant")
+        if program is None:
+            raise HostError("Vagrant is not installed on this host", hint="run: ./lab doctor --yes")
+        environment = {
+            process.OWNER: str(owner),
+            "VAGRANT_CWD": str(directory),
+            "VAGRANT_DOTFILE_PATH": str(directory / ".vagrant"),
+            "VAGRANT_BOX_UPDATE_CHECK_DISABLE": "1",
+            "VAGRANT_CHECKPOINT_DISABLE": "1",
+            "VAGRANT_NO_COLOR": "1",
+        }
+        if home is not None:
+            environment["VAGRANT_HOME"] = str(home)
+        super().__init__(root=str(directory))
+        self._program = program
+        self._environment = environment
+        self._on_line = on_line
+        self._timeout = _ASK
+
+    def state(self) -> str:
+        """The machine's state in the words of its provider: running, shutoff, poweroff, not_created, ..."""
+        states = [status.state for status in self.status()]
+        if len(states) != 1 or not _STATUS.fullmatch(states[0]):
+            raise MachineError(f"Vagrant does not tell the state of the machine in {self.root}")
+        found: str = states[0]
+        return found
+
+    def start(self, provider: str, *, timeout: float) -> None:
+        """`vagrant up`, without provisioning; timeout in seconds."""
+        with self._bounded(timeout):
+            self.up(no_provision=True, provider=provider)
+
+    def save(self, snapshot: str, *, timeout: float) -> None:
+        with self._bounded(timeout):
+            self._call_vagrant_command(["snapshot", "save", "--force", snapshot])
+
+    def restore(self, snapshot: str, *, timeout: float) -> None:
+        with self._bounded(timeout):
+            self._call_vagrant_command(["snapshot", "restore", "--no-provision", snapshot])
+
+    def stop(self, *, timeout: float) -> None:
+        with self._bounded(timeout):
+            self.halt()
+
+    def remove(self, *, timeout: float) -> None:
+        with self._bounded(timeout):
+            self.destroy()
+
+    def execute(self, command: str) -> str:
+        """What a command prints that Vagrant runs over its own SSH; a status other than 0 is an error."""
+        done = self._run(["ssh", "--no-tty", "--command", command])
+        return done.stdout
+
+    def login(self) -> Login:
+        """How Vagrant reaches the machine."""
+        try:
+            return read_config(self._run_vagrant_command(["ssh-config"]))
+        except ValueError as error:
+            raise MachineError(f"Vagrant's ssh-config of {self.root} cannot be read: {error}") from error
+
+    # -- what python-vagrant calls ------------------------------------------------------------------------------
+
+    def _call_vagrant_command(self, args: Sequence[str | None]) -> None:
+        self._run(args, on_line=self._on_line)
+
+    def _run_vagrant_command(self, args: Sequence[str | None]) -> str:
+        return self._run(args).stdout
+
+    def _stream_vagrant_command(self, args: Sequence[str | None]) -> Iterator[str]:
+        yield from self._run(args).stdout.splitlines()
+
+    def _parse_machine_readable_output(self, output: str) -> list[list[str]]:
+        """Lines (timestamp, target, kind, data); others, such as a plugin's warning, are no part of the answer."""
+        lines = [line.split(",", 3) for line in output.splitlines()]
+        return [
+            [*line[:3], line[3].replace("%!(VAGRANT_COMMA)", ",").replace("\\n", "\n")]
+            for line in lines
+            if len(line) == 4
+            and line[0].isdigit()
+            and line[2] in ("state", "provider-name", "plugin-name", "plugin-version")
+        ]
+
+    def _run(self, args: Sequence[str | None], *, on_line: Callable[[str], None] | None = None) -> process.Completed:
+        words = [word for word in args if word is not None]
+        shown = (lambda line: on_line(_last(line))) if on_line else None
+        try:
+            done = process.run(
+                [self._program, *words],
+                timeout=self._timeout,
+                cwd=Path(self.root),
+                env=self._environment,
+                check=False,
+                on_line=shown,
+            )
+        except ProgramFailed as error:
+            raise MachineError(
+                f"vagrant {words[0]} in {self.root} did not end in {self._timeout:g} s", hint=error.hint
+            ) from error
+        if done.status:
+            said = [_last(line) for line in (done.stderr.strip() or done.stdout).splitlines()]
+            hint = "\n".join(line for line in said if line.strip())
+            raise MachineError(
+                f"vagrant {words[0]} in {self.root} failed with status {done.status}",
+                hint=printable("\n".join(hint.splitlines()[-_LINES:]), newlines=True) or None,
+            )
+        return done
+
+    def _bounded(self, seconds: float) -> _Bound:
+        return _Bound(self, seconds)
+
+
+class _Bound:
+    """Lets the calls in a block take longer than a question may."""
+
+    def __init__(self, of: Vagrant, seconds: float) -> None:
+        self._of, self._seconds = of, seconds
+
+    def __enter__(self) -> None:
+        self._of._timeout = self._seconds
+
+    def __exit__(self, *_: object) -> None:
+        self._of._timeout = _ASK
+
+
+def _last(line: str) -> str:
+    """A line as a terminal shows it in the end: progress is written over itself."""
+    return line.replace("\x1b[K", "").rstrip("\r").rpartition("\r")[2]

@@ -1,0 +1,99 @@
+"""Machines: what every provider's machine can do, what only some can, and what is told about one."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from labkit.core.deadline import Deadline
+from labkit.core.endpoint import Endpoint
+from labkit.core.platforms import Distro
+from labkit.io.remote import Remote
+
+
+class MachineState(StrEnum):
+    ABSENT = "absent"
+    RUNNING = "running"
+    HALTED = "halted"  # asleep on disk; `up` goes on where it stopped
+    CRASHED = "crashed"  # the process is gone without a halt; `up` boots its disk again
+    LOST = "lost"  # what labkit knows of is gone from its provider; `up` makes it anew
+    INTERRUPTED = "interrupted"  # labkit was killed while it made this; `up` begins again
+
+
+@dataclass(frozen=True, slots=True)
+class MachineInfo:
+    """What a person or script is told about a machine. seconds: how long the command took to bring it up."""
+
+    name: str
+    platform: str
+    release: str
+    provider: str
+    state: MachineState
+    address: str | None = None
+    port: int | None = None
+    user: str | None = None
+    accelerator: str | None = None
+    seconds: float | None = None
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+class Machine(Protocol):
+    """One machine of one provider. Every method may raise MachineError."""
+
+    @property
+    def name(self) -> str: ...
+
+    def status(self) -> MachineInfo: ...
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the machine against other labkit processes."""
+
+    def create(self, distro: Distro) -> None:
+        """Make what the machine needs and bring it to its clean state, running and reachable."""
+
+    def start(self) -> None:
+        """Bring a machine back that is halted or crashed; what was on its disk is still there."""
+
+    def endpoint(self) -> Endpoint:
+        """How SSH reaches it, with its pinned host key."""
+
+    def connect(self, deadline: Deadline) -> Remote:
+        """A connection to it."""
+
+    def destroy(self) -> None:
+        """Remove the machine and all it left, in whatever state it is."""
+
+    def outdated(self, distro: Distro) -> str | None:
+        """In which way the machine is not what the settings want today; None if it is."""
+
+    def update(self, distro: Distro) -> None:
+        """Run the bootstrap of a machine that runs again, where it has changed and the machine is one that can."""
+
+    def console(self) -> Path | None:
+        """The file that its console is written to; None where there is none."""
+
+
+@runtime_checkable
+class Resettable(Protocol):
+    """A machine that can go back to its clean state."""
+
+    @property
+    def name(self) -> str: ...
+
+    def reset(self) -> None:
+        """Throw away everything since create, keeping the machine's identity."""
+
+
+@runtime_checkable
+class Haltable(Protocol):
+    """A machine that can be stopped, to go on later."""
+
+    @property
+    def name(self) -> str: ...
+
+    def halt(self) -> None:
+        """Stop it, keeping all it has; start() goes on with it."""

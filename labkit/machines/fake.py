@@ -1,0 +1,153 @@
+"""A machine in memory, for tests of whatever works with machines: no process, no network, every state.
+
+What would be its disk is a dict of files; a command is answered by a function of the test's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from labkit.core.deadline import Deadline
+from labkit.core.endpoint import Endpoint
+from labkit.core.errors import ConnectionFailed, LabError, MachineError
+from labkit.core.platforms import Distro
+from labkit.io.remote import Answer
+from labkit.machines.base import MachineInfo, MachineState
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a command prints and exits with; error is raised after the output was passed on, as by a cut connection."""
+
+    status: int = 0
+    stdout: bytes = b""
+    stderr: bytes = b""
+    error: BaseException | None = None
+
+
+def succeed(_argv: Sequence[str]) -> Reply:
+    """Every command succeeds and prints nothing."""
+    return Reply()
+
+
+@dataclass(slots=True)
+class FakeMachine:
+    """respond answers each command; fails maps the name of a method to the error that it raises instead of working.
+
+    files is the disk; commands and steps are what was asked of the machine so far, in order.
+    """
+
+    name: str = "fake"
+    respond: Callable[[Sequence[str]], Reply] = succeed
+    state: MachineState = MachineState.ABSENT
+    console_path: Path | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
+    fails: dict[str, LabError] = field(default_factory=dict)
+    commands: list[tuple[str, ...]] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    platform: str = ""
+    release: str = ""
+
+    def status(self) -> MachineInfo:
+        return MachineInfo(self.name, self.platform, self.release, "fake", self.state)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        yield
+
+    def create(self, distro: Distro) -> None:
+        self._step("create")
+        self.files.clear()
+        self.platform, self.release = distro.platform.name, distro.release.name
+        self.state = MachineState.RUNNING
+
+    def start(self) -> None:
+        self._step("start")
+        self.state = MachineState.RUNNING
+
+    def endpoint(self) -> Endpoint:
+        if self.state is not MachineState.RUNNING:
+            raise MachineError(f"machine {self.name} is not running", hint="./lab up")
+        return Endpoint("fake.invalid", 22, "root", Path("/dev/null"), Path("/dev/null"))
+
+    def connect(self, deadline: Deadline) -> FakeRemote:
+        self._step("connect")
+        return FakeRemote(self, self.endpoint())
+
+    def reset(self) -> None:
+        self._step("reset")
+        self.files.clear()
+        self.state = MachineState.RUNNING
+
+    def halt(self) -> None:
+        self._step("halt")
+        self.state = MachineState.HALTED
+
+    def destroy(self) -> None:
+        self._step("destroy")
+        self.files.clear()
+        self.state = MachineState.ABSENT
+
+    def outdated(self, distro: Distro) -> str | None:
+        return None
+
+    def update(self, distro: Distro) -> None:
+        self._step("update")
+
+    def console(self) -> Path | None:
+        return self.console_path
+
+    def _step(self, name: str) -> None:
+        self.steps.append(name)
+        if name in self.fails:
+            raise self.fails[name]
+
+
+class FakeRemote:
+    """A connection to a fake machine."""
+
+    def __init__(self, machine: FakeMachine, endpoint: Endpoint) -> None:
+        self._machine = machine
+        self._endpoint = endpoint
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._endpoint
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        stdin: bytes | Path = b"",
+        on_stdout: Callable[[bytes], None] | None = None,
+        on_stderr: Callable[[bytes], None] | None = None,
+        keep: int = 1 << 20,
+    ) -> Answer:
+        if self._machine.state is not MachineState.RUNNING:
+            raise ConnectionFailed(f"the SSH connection to {self._endpoint} was cut")
+        self._machine.commands.append(tuple(argv))
+        reply = self._machine.respond(argv)
+        for call, data in ((on_stdout, reply.stdout), (on_stderr, reply.stderr)):
+            if call and data:
+                call(data)
+        if reply.error is not None:
+            raise reply.error
+        shown = (data[:keep].decode("utf-8", "replace") for data in (reply.stdout, reply.stderr))
+        return Answer(reply.status, *shown)
+
+    def upload(self, data: bytes | Path, target: str, *, mode: int = 0o644, timeout: float = 300) -> None:
+        self._machine.files[target] = data.read_bytes() if isinstance(data, Path) else data
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass

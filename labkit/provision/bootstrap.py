@@ -1,0 +1,413 @@
+"""The bootstrap of one machine: which steps of bootstrap/ run there, with what, and which files they need.
+
+    Settings -> prepare() -> BootstrapPlan(script, uploads, key)     plan() is the pure half of it
+
+A step is a shell fragment whose first comment lines say what it is:
+
+    # purpose: what it is for
+    # inputs: NAME NAME          variables that plan() fills in; "none"
+    # check: COMMAND             true where the step's result is there
+    # on: build vagrant          kinds of machines; without this line, all
+    # needs: STEP STEP           steps that have to be there first; "none". A step with this line is a tool: it runs
+                                 where it is asked for. One without it always runs.
+    # builds: STEP STEP          what it needs besides, where it is built from source
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import os
+import re
+import uuid
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from pydantic import Field
+
+from labkit.core import resources, tomlfile
+from labkit.core.config import Settings
+from labkit.core.errors import ProgramFailed, UsageError
+from labkit.core.platforms import Distro
+from labkit.core.sources import Source, SourceKind, parse
+from labkit.core.suggest import unknown
+from labkit.core.tomlfile import Table
+from labkit.io import process
+from labkit.io.files import make_directory
+from labkit.provision import render
+from labkit.subjects import runtimes
+
+SOURCES = "/var/lib/labkit/sources"  # where uploads have to be on the machine before the script runs
+_SHARED = ("LAB_FAMILY", "LAB_MIRROR", "PACKAGES_DOWNLOAD")  # inputs of functions.sh
+_DATA = Path(__file__).with_name("bootstrap.toml")
+_PACK_BOUND = 600.0  # seconds to pack one local source
+
+
+_Packages = Mapping[str, Sequence[str]]
+
+
+class Target(enum.StrEnum):
+    """What the script runs on."""
+
+    BUILD = "build"  # the chroot of an image that labkit makes from packages
+    CLOUD = "cloud"  # a cloud image at its first boot, to become an image of labkit's
+    BOX = "box"  # the chroot of a Vagrant box that labkit makes from packages
+    CLOUD_BOX = "cloud-box"  # a cloud image at its first boot, to become a Vagrant box
+    VAGRANT = "vagrant"  # a Vagrant box
+    HOST = "host"  # any other machine: reached by SSH, or by hand
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A shell fragment of bootstrap/. number gives its place; needs is None for a step that always runs."""
+
+    number: str
+    name: str
+    purpose: str
+    inputs: tuple[str, ...]
+    check: str
+    on: frozenset[Target]
+    needs: tuple[str, ...] | None
+    builds: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file of this host that the script wants: local, to be put at remote, readable by root."""
+
+    local: Path
+    remote: str
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapPlan:
+    """script runs as root once the uploads are there; key names all that goes into it, uploads' content included."""
+
+    script: str
+    uploads: tuple[Upload, ...]
+    steps: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(self.script.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A local source as one file: name says tool and content, ref is a commit where it is git's, built whether it is
+    source code (else the program itself).
+    """
+
+    local: Path
+    name: str
+    ref: str
+    built: bool
+
+
+class _Tool(Table):
+    upstream: str
+    url: str = ""
+    sums: str = ""
+    least_go: dict[str, str] = Field(default={})
+
+    def go_for(self, version: str) -> str:
+        return self.least_go.get(version, self.least_go.get("", "0"))
+
+
+class _Data(Table):
+    tools: dict[Target, tuple[str, ...]]
+    sources: dict[str, _Tool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    """What a source comes to: variables are those of its step, version is "" where it does not tell."""
+
+    variables: dict[str, str]
+    version: str
+    built: bool
+
+
+def prepare(distro: Distro, target: Target, settings: Settings, needs: Sequence[str] = ()) -> BootstrapPlan:
+    """Return the plan for a machine of this release; needs names the tools that a suite or runtime asks for.
+
+    Packs the local sources of the settings into home/sources, where they stay until they change.
+    Raises UsageError where the settings ask for what does not exist.
+    """
+    packed = {
+        tool: pack(tool, source, settings.home.sources)
+        for tool, source in settings.sources().items()
+        if source.kind is SourceKind.LOCAL
+    }
+    return plan(distro, target, settings, needs, packed)
+
+
+def plan(
+    distro: Distro,
+    target: Target,
+    settings: Settings,
+    needs: Sequence[str] = (),
+    packed: Mapping[str, Packed] = MappingProxyType({}),
+) -> BootstrapPlan:
+    """Return what to run. packed is tool to its packed source, for each whose source is local. Pure."""
+    data, known = _data(), {step.name: step for step in steps()}
+    packages = distro.packages
+    resolved = {
+        tool: _resolve(tool, data.sources[tool], source, known[tool], packages, settings, packed.get(tool))
+        for tool, source in settings.sources().items()
+    }
+    asked = [tool for tool, source in settings.sources().items() if source.kind is not SourceKind.AUTO]
+    wished = settings.tools if settings.tools is not None else (*data.tools[target], *asked)
+    built = {tool for tool, found in resolved.items() if found.built}
+    chosen = _chosen(known, target, (*wished, *needs), built)
+    names = {step.name for step in chosen}
+    least = _newest(data.sources[tool].go_for(resolved[tool].version) for tool in built & names)
+    if settings.go.kind is not SourceKind.AUTO:
+        least = ""  # what is given is taken; the code itself says what it needs
+    elif not (distro.release.go and _number(distro.release.go) >= _number(least)):
+        upstream = parse(data.sources["go"].upstream)
+        resolved["go"] = _resolve("go", data.sources["go"], upstream, known["go"], packages, settings, None)
+    variables = _variables(distro, target, settings)
+    variables |= {f"PACKAGES_{_upper(need)}": " ".join(names) for need, names in packages.items()}
+    for found in resolved.values():
+        variables |= found.variables
+    variables["GO_LEAST"] = least
+    if _has_refs("runtime-tools", settings, packed):
+        variables["RUNTIME_TOOLS_OLDER"] = "\n".join(map(" ".join, runtimes.older_refs()))
+    fragments: dict[str, render.Fragment] = {}
+    for step in chosen:
+        if _wants_packages(step, resolved.get(step.name)) and not packages.get(step.name):
+            raise UsageError(
+                f"{distro.platform.title} names no packages for {step.name}",
+                hint=f"add {step.name} = [...] to [packages] of its platform.toml, or leave it out of `tools`",
+            )
+        # What a step needs is part of what it is: a new compiler builds everything anew.
+        needed = (*(step.needs or ()), *(step.builds if step.name in built else ()))
+        below = [fragments[name].key for name in needed]
+        given = [(name, variables.get(name, "")) for name in step.inputs]
+        key = hashlib.sha256(repr((step.text, given, below)).encode()).hexdigest()[:16]
+        fragments[step.name] = render.Fragment(step.number, step.name, step.check, step.text, key)
+    used = dict.fromkeys((*_SHARED, *(name for step in chosen for name in step.inputs)))
+    script = render.bootstrap(
+        distro.title,
+        (_directory() / "functions.sh").read_text().rstrip(),
+        {name: variables.get(name, "") for name in used},
+        list(fragments.values()),
+        settings.proxy or "",
+    )
+    uploads = [Upload(item.local, f"{SOURCES}/{item.name}") for tool, item in packed.items() if tool in names]
+    return BootstrapPlan(script, tuple(uploads), tuple(fragments))
+
+
+def steps(directory: Path | None = None) -> tuple[Step, ...]:
+    """Return the steps in the order in which they run. ValueError, a bug, where one has no proper head."""
+    return tuple(_step(file) for file in sorted((directory or _directory()).glob("[0-9]*-*.sh")))
+
+
+def pack(tool: str, source: Source, directory: Path) -> Packed:
+    """Return the local source as one file: a repository as a bundle in directory, other directories as a tar archive
+    there, a file as it is. UsageError where there is no such thing, or no such ref in it, or git cannot read it all.
+    """
+    path = Path(source.where)
+    if not path.exists():
+        raise UsageError(f"{tool} = {source}: {path} does not exist")
+    if path.is_dir() and ((path / ".git").exists() or ((path / "HEAD").is_file() and (path / "objects").is_dir())):
+        commit = _commit(tool, source)
+        bundle = directory / f"{tool}-{commit[:16]}.bundle"
+        if not bundle.exists():
+            try:
+                _make(bundle, lambda part: _git(path, "bundle", "create", "--quiet", part, "--all", "HEAD"))
+            except ProgramFailed as error:
+                raise UsageError(f"{tool} = {source}: git cannot bundle {path}", hint=error.hint) from error
+        return Packed(bundle, bundle.name, commit, built=True)
+    head = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(16)
+    if source.ref and not head.startswith(b"# v"):
+        raise UsageError(f"{tool} = {source}: {path} is no git repository, so it has no {source.ref}")
+    if path.is_dir():
+        archive = directory / f"{tool}-{uuid.uuid4().hex}.tar"
+        fixed = ["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "--format=gnu"]
+        _make(archive, lambda part: process.run(["tar", *fixed, "-C", path, "-cf", part, "."], timeout=_PACK_BOUND))
+        name = f"{tool}-{_sha256(archive)[:16]}.tar"
+        return Packed(archive.rename(directory / name), name, "", built=True)
+    is_program = head.startswith((b"\x7fELF", b"#!"))
+    return Packed(path, f"{tool}-{_sha256(path)[:16]}", source.ref, built=not is_program)
+
+
+def _chosen(known: Mapping[str, Step], target: Target, wished: Iterable[str], built: Collection[str]) -> list[Step]:
+    """The steps that always run and the tools wished for, with what those need, in their order."""
+    tools = {name: step for name, step in known.items() if step.needs is not None}
+    wanted: set[str] = set()
+    todo = list(wished)
+    while todo:
+        name = todo.pop()
+        if name not in tools:
+            message, hint = unknown("tool", name, sorted(tools))
+            raise UsageError(message, hint=hint)
+        if target not in tools[name].on:
+            raise UsageError(f"the tool {name} is not made for a machine of kind {target}")
+        if name not in wanted:
+            wanted.add(name)
+            todo += tools[name].needs or ()
+            todo += tools[name].builds if name in built else ()
+    return [step for step in known.values() if target in step.on and (step.needs is None or step.name in wanted)]
+
+
+def _resolve(
+    tool: str, data: _Tool, source: Source, step: Step, packages: _Packages, settings: Settings, packed: Packed | None
+) -> _Resolved:
+    if source.kind is SourceKind.AUTO:
+        source = Source(SourceKind.PACKAGE) if packages.get(tool) else parse(data.upstream)
+    url, ref, sums, sha256 = source.where, source.ref, "", settings.sha256(tool)
+    built = False
+    match source.kind:
+        case SourceKind.PACKAGE:
+            way, url = "package", ""
+        case SourceKind.RELEASE:
+            if not data.url:
+                raise UsageError(f"{tool} = {source}: no releases of {tool} are known", hint=f"take {data.upstream}")
+            way, url, sums = "download", data.url.format(version=source.where, arch="{arch}"), data.sums
+            sums = sums.replace("{version}", source.where)
+        case SourceKind.FILE:
+            way, built = "download", bool(re.search(r"\.(tar(\.[a-z0-9]+)?|t[a-z]z2?|bundle)$", url.partition("?")[0]))
+        case SourceKind.GIT:
+            way, built = "git", True
+        case _:
+            assert packed is not None, f"{tool} is not packed"
+            way, url, ref, built = "upload", packed.name, packed.ref, packed.built
+    if way == "download" and not (sha256 or sums):
+        key = f"{tool.replace('-', '_')}_sha256"
+        raise UsageError(f"{tool} = {source}: its digest must be known", hint=f"set {key} in labkit.toml")
+    if tool == "go":
+        if way == "git":
+            raise UsageError(f"go = {source}: Go is not built from source here", hint="name an archive of it")
+        built = False
+    elif built and not step.builds:
+        raise UsageError(f"{tool} = {source}: {tool} is not built from source here", hint="name the program itself")
+    values = {"FROM": way, "URL": url, "REF": ref, "SHA256": sha256 or "", "SUMS": "" if sha256 else sums}
+    return _Resolved({f"{_upper(tool)}_{name}": value for name, value in values.items()}, _version(source), built)
+
+
+def _has_refs(tool: str, settings: Settings, packed: Mapping[str, Packed]) -> bool:
+    """Whether another ref of the source can be taken: it is git's, and the settings leave the ref open."""
+    source = settings.sources()[tool]
+    is_git = source.kind in (SourceKind.AUTO, SourceKind.GIT) or (
+        tool in packed and packed[tool].local.suffix == ".bundle"
+    )
+    return is_git and not source.ref
+
+
+def _version(source: Source) -> str:
+    """MAJOR.MINOR where a release or a ref such as v1.3.0 or release-1.3 tells, else nothing."""
+    text = source.where if source.kind is SourceKind.RELEASE else source.ref
+    found = re.match(r"(?:refs/\w+/)?(?:v|release-)?(\d+\.\d+)(?![0-9])", text)
+    return found[1] if found else ""
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))
+
+
+def _newest(versions: Iterable[str]) -> str:
+    return max(versions, key=_number, default="")
+
+
+def _variables(distro: Distro, target: Target, settings: Settings) -> dict[str, str]:
+    """What steps may name as inputs, apart from the sources of tools."""
+    mirror: tuple[str, ...] = ()
+    # mmdebstrap has put the mirror into the image's own list.
+    if settings.mirror and target not in (Target.BUILD, Target.BOX):
+        if not distro.platform.mirror:
+            raise UsageError(
+                f"{distro.platform.title} does not say what a mirror of it holds", hint="set mirror in its file"
+            )
+        known = {
+            "mirror": settings.mirror.rstrip("/"),
+            "codename": distro.release.codename or "",
+            "release": distro.release.name,
+        }
+        mirror = tuple(
+            re.sub(r"\{(\w+)\}", lambda key: known.get(key[1], key[0]), line) for line in distro.platform.mirror
+        )
+    user = {Target.BUILD: distro.release.build, Target.CLOUD: distro.release.cloud_image}.get(target)
+    return {
+        "LAB_KIND": target.value,
+        "LAB_FAMILY": distro.platform.family,
+        "LAB_MIRROR": "\n".join(mirror),
+        # Empty: whoever called sudo, which only the machine knows.
+        "LAB_USER": "vagrant" if target in (Target.BOX, Target.CLOUD_BOX) else user.user if user else "",
+    }
+
+
+def _wants_packages(step: Step, source: _Resolved | None) -> bool:
+    """Whether the tool's own packages are what the step installs."""
+    if source is not None:
+        return source.variables[f"{_upper(step.name)}_FROM"] == "package"
+    return step.needs is not None and f"PACKAGES_{_upper(step.name)}" in step.inputs
+
+
+def _upper(name: str) -> str:
+    return name.replace("-", "_").upper()
+
+
+def _step(file: Path) -> Step:
+    number, _, name = file.stem.partition("-")
+    text = file.read_text().rstrip()
+    head: dict[str, str] = {}
+    for line in text.splitlines():
+        found = re.fullmatch(r"# (purpose|inputs|check|on|needs|builds): (.+)", line)
+        if not found:
+            break
+        head[found[1]] = found[2]
+    if missing := {"purpose", "inputs", "check"} - set(head):
+        raise ValueError(f"{file} does not say its {', '.join(sorted(missing))}")
+
+    def words(key: str) -> tuple[str, ...]:
+        return tuple(word for word in head.get(key, "none").split() if word != "none")
+
+    on = frozenset(map(Target, words("on"))) or frozenset(Target)
+    needs = words("needs") if "needs" in head else None
+    return Step(number, name, head["purpose"], words("inputs"), head["check"], on, needs, words("builds"), text)
+
+
+def _commit(tool: str, source: Source) -> str:
+    """The commit that the source's ref names in its repository."""
+    path = Path(source.where)
+    done = _git(path, "rev-parse", "--verify", "--quiet", f"{source.ref or 'HEAD'}^{{commit}}", check=False)
+    if done.status:
+        raise UsageError(f"{tool} = {source}: the repository {path} has no {source.ref or 'commit yet'}")
+    return done.stdout.strip()
+
+
+def _git(path: Path, *words: str | Path, check: bool = True) -> process.Completed:
+    # As root, git refuses a repository of the user who called sudo unless told that it was meant.
+    argv: list[str | Path] = ["git", "-c", "safe.directory=*", "-C", path, *words]
+    return process.run(argv, timeout=_PACK_BOUND, check=check)
+
+
+def _make(target: Path, write: Callable[[Path], object]) -> None:
+    """Let write(path) make a file, which then gets its name."""
+    part = make_directory(target.parent) / f".{target.name}.{os.getpid()}.part"
+    try:
+        write(part)
+        part.rename(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _directory() -> Path:
+    return resources.root() / "bootstrap"
+
+
+def _data() -> _Data:
+    return tomlfile.check(_Data, tomlfile.read(_DATA), lambda _: str(_DATA))

@@ -1,0 +1,67 @@
+"""A bootstrap over SSH: what a plan wants is put on the machine, and its script run, step by step."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from labkit.core.errors import MachineError
+from labkit.core.observer import Observer
+from labkit.core.text import printable
+from labkit.provision.bootstrap import BootstrapPlan
+
+if TYPE_CHECKING:
+    from labkit.io.remote import Remote
+
+_SCRIPT = "/var/lib/labkit/bootstrap"
+_STEP = re.compile(r"labkit: step ([a-z0-9-]+)$")
+
+
+def provision(remote: Remote, plan: BootstrapPlan, observer: Observer, *, timeout: float) -> None:
+    """Run the plan's script on the machine, as root; timeout is what it may take, in seconds.
+
+    Raises MachineError where a step fails; run again, the script goes on there.
+    """
+    for upload in plan.uploads:
+        observer.step(f"uploading {upload.local.name}")
+        remote.upload(upload.local, upload.remote, timeout=timeout)
+    remote.upload(plan.script.encode(), _SCRIPT, mode=0o755)
+    lines = _Lines(observer)
+    answer = remote.run(["sh", _SCRIPT], timeout=timeout, on_stdout=lines.take, on_stderr=lines.take, keep=1 << 16)
+    if answer.status:
+        where = f" at step {lines.step}" if lines.step else ""
+        raise MachineError(
+            f"the bootstrap of {remote.endpoint} failed{where} with status {answer.status}",
+            hint=printable(answer.stderr.strip()[-2000:], newlines=True) or None,
+        )
+
+
+def step_seconds(remote: Remote) -> dict[str, float]:
+    """Return how many seconds each step of the machine's bootstrap took, as its script keeps it."""
+    answer = remote.run(["tail", "-n", "200", "/var/lib/labkit/bootstrap.tsv"], timeout=30, keep=1 << 16)
+    rows = [line.split("\t") for line in answer.stdout.splitlines()]
+    return {
+        printable(row[1]): float(row[3])
+        for row in rows
+        if len(row) == 4 and row[2] == "done" and re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,2})?", row[3])
+    }
+
+
+class _Lines:
+    """Tells an observer of what the script prints, line by line."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.step = ""
+        self._observer = observer
+        self._rest = b""
+
+    def take(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest = self._rest[-4096:]
+        for raw in lines:
+            line = printable(raw.decode("utf-8", "replace"))
+            if found := _STEP.fullmatch(line):
+                self.step = found[1]
+                self._observer.step(f"bootstrap: {self.step}")
+            else:
+                self._observer.detail(line)

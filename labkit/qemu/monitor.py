@@ -1,0 +1,71 @@
+"""The one place that speaks QMP, QEMU's monitor protocol, by the library of the QEMU project."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
+
+from labkit.core.deadline import Deadline
+from labkit.core.errors import MachineError, MonitorGone
+from labkit.io.files import through
+
+
+class Monitor:
+    """A connection to the QEMU whose monitor socket is directory/name; a context manager."""
+
+    def __init__(self, directory: Path, name: str, deadline: Deadline) -> None:
+        """Connect as soon as the socket is there. Raises MachineError when the deadline passes before."""
+        self._runner = asyncio.Runner()
+        self._client = QMPClient("labkit")
+        with through(directory) as base:
+            while True:
+                try:
+                    self._runner.run(self._client.connect(f"{base}/{name}"))
+                    return
+                except (ConnectError, OSError) as error:
+                    if deadline.passed:
+                        self._runner.close()
+                        raise MachineError(
+                            f"QEMU does not answer on its monitor {directory / name}: {error}"
+                        ) from error
+                    self._runner.run(asyncio.sleep(0.01))
+
+    def execute(self, command: str, **arguments: object) -> Any:
+        """The command's return value. Raises MachineError where QEMU refuses it, MonitorGone where it ends."""
+        try:
+            return self._runner.run(self._client.execute(command, dict(arguments) or None))
+        except (ExecuteError, QMPError, asyncio.CancelledError) as error:
+            if isinstance(error, ExecuteError):
+                raise MachineError(f"QEMU refused {command}: {error}") from error
+            raise MonitorGone(f"QEMU ended during {command}") from error
+
+    def command(self, line: str) -> str:
+        """What a command of the human monitor prints. Raises MachineError where that is an error."""
+        said = str(self.execute("human-monitor-command", **{"command-line": line}))
+        if said.startswith("Error"):
+            raise MachineError(f"QEMU refused {line}: {said.strip()}")
+        return said
+
+    def forwarded_port(self) -> int:
+        """The port on 127.0.0.1 that QEMU forwards to the guest's SSH (it chose a free one itself)."""
+        table = self.command("info usernet")
+        match = re.search(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", table)
+        if match is None:
+            raise MachineError(f"QEMU forwards no port:\n{table}")
+        return int(match[1])
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            self._runner.run(self._client.disconnect())
+        except (QMPError, OSError, EOFError):  # QEMU has gone first, as it does after `quit`
+            pass
+        finally:
+            self._runner.close()

@@ -1,0 +1,226 @@
+"""`results.json` (schema 1), the form in which a run is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from labkit.core.errors import LabError
+from labkit.results import tap
+from labkit.results.model import (
+    Expected,
+    Object,
+    PolicyNotes,
+    Program,
+    Result,
+    Run,
+    RunInfo,
+    RuntimeInfo,
+    SuiteInfo,
+    Verdict,
+    is_duration,
+)
+from labkit.results.tap import JSON
+
+SCHEMA = 1
+_T = TypeVar("_T")
+
+
+def to_json(run: Run) -> str:
+    """Return the text of results.json: results by id, ASCII only, so hostile text in it is inert."""
+    info = run.run
+    document: dict[str, object] = {
+        "schema": SCHEMA,
+        "run": {
+            "id": info.id,
+            "started": _timestamp(info.started),
+            "finished": _timestamp(info.finished),
+            "complete": info.complete,
+            **({} if info.complete else {"reason": info.reason}),
+            **({"interrupted_reason": info.interrupted_reason} if info.interrupted_reason else {}),
+            "labkit": info.labkit,
+        },
+        "machine": dict(run.machine),
+        "runtime": {"name": run.runtime.name, "path": run.runtime.path, "version": run.runtime.version},
+        "suite": {
+            "name": run.suite.name,
+            "version": run.suite.version,
+            **({"spec": run.suite.spec} if run.suite.spec else {}),
+        },
+        "totals": {verdict.value: count for verdict, count in run.totals.items()},
+    }
+    if run.policy is not None:
+        document["policy"] = {key: list(lines) for key, lines in asdict(run.policy).items()}
+    # With an indent json is slow; a suite of programs has thousands of results, each fits a line of its own.
+    line = json.JSONEncoder(allow_nan=False).encode
+    lists = {"programs": [_program_json(program) for program in run.programs]} if run.programs else {}
+    lists["results"] = [_result_json(result) for result in run.by_id()]
+    text = json.dumps(document, indent=2, allow_nan=False).removesuffix("\n}")
+    for key, entries in lists.items():
+        text += f',\n  "{key}": [' + ",".join(f"\n    {line(entry)}" for entry in entries) + "\n  ]"
+    return text + "\n}\n"
+
+
+def _program_json(program: Program) -> Object:
+    return {
+        "name": program.name,
+        "verdict": program.verdict.value,
+        "status": program.status,
+        "seconds": program.seconds,
+        **({"attempts": [verdict.value for verdict in program.attempts]} if program.attempts else {}),
+        **({"left": list(program.left)} if program.left else {}),
+    }
+
+
+def _result_json(result: Result) -> Object:
+    return {
+        "id": result.id,
+        **({"program": result.program} if result.program else {}),
+        "name": result.name,
+        "level": result.level,
+        "reference": result.reference,
+        "verdict": result.verdict.value,
+        "seconds": result.seconds,
+        "diagnostic": result.diagnostic,
+        **({"expected": asdict(result.expected)} if result.expected else {}),
+    }
+
+
+def from_json(text: str | bytes, where: str = "results.json") -> Run:
+    """Return the run that a results.json holds. where names the file in errors.
+
+    Keys it does not know are ignored. LabError names the file and the key where something is missing or not what it
+    must be, or where the totals are not those of the results.
+    """
+    try:
+        value = tap.parse_json(text if isinstance(text, str) else text.decode(), depth=64, commas=10_000_000)
+    except ValueError as error:
+        raise LabError(f"{where}: not JSON: {error}", hint="Run the suite again to get a new one.") from error
+    top = _Table(where, "", _is(dict, value, where, "the document", "an object"))
+    if (schema := top.get("schema", int, "a number")) != SCHEMA:
+        raise LabError(f"{where}: schema is {schema}, this labkit reads {SCHEMA}", hint="Read it with a newer labkit.")
+    run, runtime, suite = top.table("run"), top.table("runtime"), top.table("suite")
+    complete = run.get("complete", bool, "true or false")
+    read = Run(
+        run=RunInfo(
+            id=run.text("id"),
+            started=run.time("started"),
+            finished=run.time("finished"),
+            labkit=run.text("labkit"),
+            reason=None if complete else run.text("reason", "no reason given"),
+            interrupted_reason=run.text("interrupted_reason", run.text("cut", "")) or None,  # cut: labkit 0.1.0
+        ),
+        machine=top.get("machine", dict, "an object"),
+        runtime=RuntimeInfo(runtime.text("name"), runtime.text("path"), runtime.text("version")),
+        suite=SuiteInfo(suite.text("name"), suite.text("version"), suite.text("spec", "")),
+        results=tuple(_result(entry) for entry in top.tables("results")),
+        programs=tuple(_program(entry) for entry in top.tables("programs", ())),
+        policy=_notes(top.table("policy")) if "policy" in top.values else None,
+    )
+    totals = top.table("totals")
+    for verdict, count in read.totals.items():
+        if totals.get(verdict.value, int, "a number") != count:
+            raise LabError(f"{where}: totals.{verdict.value} is not the number of such results, which is {count}")
+    return read
+
+
+def _notes(entry: _Table) -> PolicyNotes:
+    return PolicyNotes(*map(entry.texts, ("expired", "unexpected_passes", "misspelt")))
+
+
+def _program(entry: _Table) -> Program:
+    status = entry.get("status", object, "a number or null")
+    return Program(
+        name=entry.text("name"),
+        verdict=entry.verdict("verdict", entry.text("verdict")),
+        seconds=entry.seconds("seconds"),
+        status=None if status is None else entry.get("status", int, "a number or null"),
+        attempts=tuple(entry.verdict("attempts", word) for word in entry.texts("attempts", ())),
+        left=entry.texts("left", ()),
+    )
+
+
+def _result(entry: _Table) -> Result:
+    expected = entry.table("expected") if "expected" in entry.values else None
+    return Result(
+        id=entry.text("id"),
+        name=entry.text("name"),
+        level=entry.text("level"),
+        reference=entry.text("reference"),
+        verdict=entry.verdict("verdict", entry.text("verdict")),
+        seconds=entry.seconds("seconds"),
+        diagnostic=entry.get("diagnostic", dict, "an object"),
+        program=entry.text("program", ""),
+        expected=Expected(*map(expected.text, ("reason", "link", "source"))) if expected else None,
+    )
+
+
+def _is(kind: type[_T], value: object, where: str, path: str, wanted: str) -> _T:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise LabError(f"{where}: {path} must be {wanted}")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """An object of the document that knows where it stands."""
+
+    where: str
+    at: str
+    values: Mapping[str, JSON]
+
+    def path(self, key: str) -> str:
+        return f"{self.at}.{key}" if self.at else key
+
+    def get(self, key: str, kind: type[_T], wanted: str) -> _T:
+        if key not in self.values:
+            raise LabError(f"{self.where}: {self.path(key)} is missing")
+        return _is(kind, self.values[key], self.where, self.path(key), wanted)
+
+    def text(self, key: str, default: str | None = None) -> str:
+        if default is not None and key not in self.values:
+            return default
+        return self.get(key, str, "a string")
+
+    def time(self, key: str) -> datetime:
+        try:
+            moment = datetime.fromisoformat(self.text(key))
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            raise LabError(f"{self.where}: {self.path(key)} must be a time with its zone, as 2026-01-31T12:00:00Z")
+        return moment
+
+    def seconds(self, key: str) -> float:
+        value = self.get(key, object, "a number")
+        if not is_duration(value):
+            raise LabError(f"{self.where}: {self.path(key)} must be a number of seconds")
+        return float(value)
+
+    def verdict(self, key: str, word: str) -> Verdict:
+        if word not in list(Verdict):
+            raise LabError(f"{self.where}: {self.path(key)} is {word!r}, none of {', '.join(Verdict)}")
+        return Verdict(word)
+
+    def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        if default is not None and key not in self.values:
+            return default
+        listed = self.get(key, list, "a list")
+        return tuple(_is(str, text, self.where, f"{self.path(key)}[{n}]", "a string") for n, text in enumerate(listed))
+
+    def table(self, key: str) -> _Table:
+        return _Table(self.where, self.path(key), self.get(key, dict, "an object"))
+
+    def tables(self, key: str, default: tuple[()] | None = None) -> Iterable[_Table]:
+        if default is not None and key not in self.values:
+            return
+        for number, entry in enumerate(self.get(key, list, "a list")):
+            path = f"{self.path(key)}[{number}]"
+            yield _Table(self.where, path, _is(dict, entry, self.where, path, "an object"))
+
+
+def _timestamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,252 @@
+"""Policies: which results are known to be wrong or expected, and why. Applied after a run, never during it. Pure.
+
+A policy is TOML with entries; docs/adding.md shows one. labkit's own are in labkit/policies/; a person's come first,
+and of the entries that are about a result the first one decides. The verdict never changes: a result that an entry
+expects gets the reason beside it. What is not as the policy says is told: unexpected passes, entries past their date.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StrictStr, model_validator
+
+from labkit.core import tomlfile
+from labkit.core.errors import UsageError
+from labkit.core.suggest import did_you_mean
+from labkit.core.text import one_line
+from labkit.core.tomlfile import Table
+from labkit.results.model import WHOLE, Expected, PolicyNotes, Result, Run, Verdict
+
+_SHIPPED = Path(__file__).with_name("policies")
+_RANGE = re.compile(r"(<=|>=|<|>|=)\s*v?([0-9]+(?:\.[0-9]+)*(?:-rc\.?[0-9]+)?)")
+_VERSION = re.compile(r"v?([0-9]+(?:\.[0-9]+)*)(?:[-~](?:rc|alpha|beta)\.?([0-9]*))?")
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+    "=": lambda a, b: a == b,
+}
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Pattern = Annotated[StrictStr, Field(min_length=1, description="a pattern: text with * and ? as a shell has them")]
+Patterns = Annotated[
+    tuple[Pattern, ...],
+    BeforeValidator(_listed),
+    Field(min_length=1, description="a pattern, or a list of them: text with * and ? as a shell has them"),
+]
+
+
+class _Entry(Table):
+    suite: StrictStr = Field(min_length=1, description="the name of a suite")
+    id: Patterns | None = None
+    program: Patterns | None = None
+    assertion: Patterns | None = None
+    violation: Pattern | None = None
+    runtime: Patterns | None = None
+    version: StrictStr | None = Field(default=None, description='versions such as ">=1.1, <1.2"')
+    cgroup: Literal["v1", "v2"] | None = None
+    ref: Patterns | None = None
+    platform: Patterns | None = None
+    expected: Annotated[
+        tuple[Verdict, ...], BeforeValidator(_listed), Field(min_length=1, description="a verdict, or a list of them")
+    ]
+    reason: StrictStr = Field(min_length=1, description="a sentence")
+    link: StrictStr = Field(default="", pattern=r"^(https://\S+)?$", description="an https address")
+    expires: date | None = Field(default=None, description="a date, such as 2027-06-30")
+
+    @model_validator(mode="after")
+    def _whole(self) -> _Entry:
+        if self.id is None and self.program is None:
+            raise ValueError("names neither id nor program, so it is about nothing")
+        if self.assertion and not self.program:
+            raise ValueError("names an assertion without its program")
+        if self.version is not None:
+            if not self.runtime:
+                raise ValueError("names a version without its runtime")
+            _bounds(self.version)
+        return self
+
+
+class _File(Table):
+    entry: tuple[_Entry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """One entry of a policy. source names its file and place there, for people; own says that it is not labkit's."""
+
+    source: str
+    said: _Entry
+    own: bool
+
+    def expired(self, today: date) -> bool:
+        return self.said.expires is not None and self.said.expires < today
+
+    def applies(self, run: Run) -> bool:
+        """Whether its conditions hold for the run. A condition about something that is not known does not hold."""
+        said, platform = self.said, str(run.machine.get("platform") or "")
+        return (
+            said.suite == run.suite.name
+            and _any(said.runtime, run.runtime.name)
+            and (said.version is None or within(run.runtime.version, said.version))
+            and said.cgroup in (None, run.machine.get("cgroup"))
+            and _any(said.ref, run.suite.version)
+            and _any(said.platform, *((platform, f"{platform}-{run.machine.get('release')}") if platform else ()))
+        )
+
+    def concerns(self, result: Result) -> bool:
+        """Whether it is about the result's program, or its check where that has none."""
+        if result.program:
+            return _any(self.said.program, result.program)
+        return self.said.program is None and _any(self.said.id, result.id)
+
+    def about(self, result: Result) -> bool:
+        """Whether it is about this very result. A violation is only matched by an entry that names it."""
+        said, violation = self.said, result.violation
+        return (
+            (fnmatchcase(violation, said.violation) if said.violation else not violation)
+            and self.concerns(result)
+            and _any(said.id, result.id)
+            and _any(said.assertion, result.name)
+        )
+
+
+def load(own: Path | None = None, *, suites: Sequence[str] = ()) -> list[Entry]:
+    """Return a person's entries, from a file or a directory of *.toml, then labkit's.
+
+    suites are those that there are. UsageError names the file and the key where something is wrong.
+    """
+    files = [(file, False) for file in sorted(_SHIPPED.glob("*.toml"))]
+    if own is not None:
+        mine = sorted(own.glob("*.toml")) if own.is_dir() else [own]
+        if not mine:
+            raise UsageError(f"{own}: a policy directory without any .toml file")
+        files = [(file, True) for file in mine] + files
+    return [entry for file, is_own in files for entry in _read(file, is_own, suites)]
+
+
+def _read(file: Path, own: bool, suites: Sequence[str]) -> Iterator[Entry]:
+    read = tomlfile.check(_File, tomlfile.read(file), lambda _: str(file))
+    for number, said in enumerate(read.entry):
+        if suites and said.suite not in suites:
+            raise UsageError(
+                f"{file}: entry.{number}.suite is {said.suite!r}, no suite{did_you_mean(said.suite, suites)}"
+            )
+        yield Entry(f"{file.name}, entry.{number} ({_what(said)})", said, own)
+
+
+def _what(entry: _Entry) -> str:
+    words = [*(entry.id or ()), *(entry.program or ()), *(entry.assertion or ())]
+    return one_line(f"{entry.suite} {', '.join(words)}", 100)
+
+
+def apply(run: Run, entries: Sequence[Entry] | None, today: date) -> Run:
+    """Return the run with what the entries expect marked as expected; None takes every mark away: the bare truth."""
+    bare = [dataclasses.replace(result, expected=None) if result.expected else result for result in run.results]
+    if entries is None:
+        return dataclasses.replace(run, results=tuple(bare), policy=None)
+    applying = [entry for entry in entries if entry.applies(run)]
+    valid = [entry for entry in applying if not entry.expired(today)]
+    marked: list[Result] = []
+    places: dict[str, list[int]] = {}  # of the results of each program, or of each id where there is no program
+    for place, result in enumerate(bare):
+        places.setdefault(result.program or result.id, []).append(place)
+        marked.append(result)
+    passes: list[str] = []
+    for group in places.values():
+        concerned = [entry for entry in valid if entry.concerns(bare[group[0]])]
+        if not concerned:
+            continue
+        met = set()
+        for place in group:
+            result = bare[place]
+            entry = next((entry for entry in concerned if entry.about(result)), None)
+            if entry is not None and result.verdict in entry.said.expected:
+                met.add(entry)
+                if result.bad or result.verdict is not Verdict.PASS:
+                    expected = Expected(entry.said.reason, entry.said.link, entry.source)
+                    marked[place] = dataclasses.replace(result, expected=expected)
+        passes += _unexpected_passes([entry for entry in concerned if entry not in met], [bare[n] for n in group])
+    notes = PolicyNotes(
+        tuple(
+            f"{entry.source} expired on {entry.said.expires}: {entry.said.reason}"
+            for entry in applying
+            if entry.expired(today)
+        ),
+        tuple(passes),
+        tuple(_misspelt(applying, marked)),
+    )
+    return dataclasses.replace(run, results=tuple(marked), policy=notes)
+
+
+def _unexpected_passes(entries: Sequence[Entry], results: Sequence[Result]) -> Iterator[str]:
+    """A line for each entry that is wrong about these results, which are of one check or program, and not bad."""
+    for entry in entries:
+        # What an entry says of a program as a whole has no result of its own where the program passed.
+        of = None if entry.said.assertion == (WHOLE,) else entry.said.assertion
+        found = [result.bad for result in results if _any(of, result.name)]
+        if found and not any(found) and Verdict.PASS not in entry.said.expected:
+            wanted = " or ".join(entry.said.expected)
+            what = results[0].program or results[0].id
+            yield f"{what}: {entry.source} expects {wanted}, and nothing came out so: {entry.said.reason}"
+
+
+def _misspelt(entries: Sequence[Entry], results: Sequence[Result]) -> Iterator[str]:
+    """A line for each entry of a person's own that is about nothing here, and nearly about something."""
+    for entry in entries:
+        if not entry.own or any(map(entry.concerns, results)):
+            continue
+        known = {result.program if entry.said.program else result.id for result in results}
+        for pattern in entry.said.program or entry.said.id or ():
+            if near := did_you_mean(pattern, known):
+                yield f"{entry.source} is about no result{near}"
+
+
+def _any(patterns: Sequence[str] | None, *words: str) -> bool:
+    return patterns is None or any(fnmatchcase(word, pattern) for pattern in patterns for word in words)
+
+
+# --- versions
+
+
+def within(version: str, bounds: str) -> bool:
+    """Whether a version, as a runtime tells it (1.1.15+ds1, v1.2.0-rc.1), is within `>=1.1, <1.2`.
+
+    An end of the version that the bound does not name counts as zero; a release candidate comes before its release.
+    """
+    found = _VERSION.match(version)
+    return found is not None and all(
+        _OPERATORS[operator](_key(found), _key(bound)) for operator, bound in _bounds(bounds)
+    )
+
+
+def _bounds(text: str) -> list[tuple[str, re.Match[str]]]:
+    bounds = []
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part.strip())
+        number = _VERSION.fullmatch(match[2]) if match else None
+        if match is None or number is None:
+            raise ValueError(f'version is {text!r}, must be such as ">=1.1, <1.2" or "=1.1.15"')
+        bounds.append((match[1], number))
+    return bounds
+
+
+def _key(version: re.Match[str]) -> tuple[list[int], tuple[int, int]]:
+    numbers = [int(part) for part in version[1].split(".")]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    candidate = version[2]
+    return numbers, (1, 0) if candidate is None else (0, int(candidate or 0))

@@ -1,0 +1,373 @@
+"""What the output of one upstream program means: its events, its exit status and its stderr, as results. Pure.
+
+The upstream programs (runtime-tools' validation) print TAP in a dialect of their own; each quirk is handled here and
+has a test of its own in tests/test_verdicts.py:
+
+- a block belongs to the test line before it, except the output of a runtimetest inside a container, which stands before
+  the line that it is about; a block may also follow its line after a stray line, or belong to none;
+- `# expect: A, actual: B` and `Refer to: URL` after a test line belong to that line;
+- a second stream may follow, with `TAP version` or without, its numbers starting over and with a plan of its own;
+- a program that gives up ends with a status that is not 0 and may say why on stderr only, a violation among it;
+- some programs report only in blocks that belong to no line, and so can neither pass nor fail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import signal
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from labkit.core.text import truncate
+from labkit.results import tap
+from labkit.results.model import URGENCY, WHOLE, Program, Result, Verdict
+from labkit.results.tap import JSON, BailOut, Block, Comment, Dropped, Plan, TestPoint, Unplaced, Version
+
+_LONGEST = 20_000  # characters of one text that is kept as evidence; raw/ has all of it
+_REFERENCE = re.compile(r"\s*Refer to: (\S+)\s*")
+_COMPARED = re.compile(r"expect: (.*), actual: (.*)", re.DOTALL)
+_LEVEL = re.compile(r"\b(MUST|SHALL|REQUIRED|SHOULD|RECOMMENDED)\b")  # RFC 2119, as the descriptions quote it
+_TIMEOUT_STATUS = 124  # of timeout(1)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a program ended: status, or the signal that ended it; neither where its sandbox died with it.
+
+    unknown is for output of which nobody kept how it ended.
+    """
+
+    status: int | None = None
+    signal: int | None = None
+    timeout: bool = False
+    seconds: float = 0.0
+    left: tuple[str, ...] = ()
+    unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """results has one per assertion, and one more where the program as a whole has something to say."""
+
+    program: Program
+    results: tuple[Result, ...]
+
+
+@dataclass(slots=True)
+class _Point:
+    """A test line with all that was said about it."""
+
+    point: TestPoint
+    said: dict[str, JSON]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Stream:
+    points: list[_Point] = field(default_factory=list)
+    plans: list[int] = field(default_factory=list)
+
+    @property
+    def begun(self) -> bool:
+        return bool(self.points or self.plans)
+
+    @property
+    def whole(self) -> bool:
+        return self.plans == [len(self.points)]
+
+    def problem(self) -> str | None:
+        if self.whole or not self.begun:
+            return None
+        if len(self.plans) != 1:
+            return f"a stream with {len(self.plans)} plans" if self.plans else "it printed no plan"
+        return f"it printed {len(self.points)} of the {self.plans[0]} results that it planned"
+
+
+@dataclass(slots=True)
+class _Output:
+    """The events of an output, put where they belong."""
+
+    streams: list[_Stream]
+    orphans: list[Block]
+    strays: list[str]
+    problems: list[str]
+    skipped: str = ""  # the reason of `1..0 # SKIP reason`
+    empty: bool = True
+
+    @property
+    def points(self) -> list[_Point]:
+        return [point for stream in self.streams for point in stream.points]
+
+
+def judge(name: str, events: Iterable[tap.Event], stderr: str, end: End | None, *, silent: bool = False) -> Judged:
+    """Return what a program's output says. Never raises, whatever is in it.
+
+    end is None where the program did not end. silent is for a program that passes by printing nothing at all.
+    """
+    output = _sort(events)
+    taken: Counter[tuple[str, str, str]] = Counter()
+    results = [_assertion(name, point, taken, stderr) for point in output.points]
+    whole = _whole(name, output, stderr, end, [result.verdict for result in results], silent=silent)
+    seconds = end.seconds if end else 0.0
+    if whole is not None:
+        results.append(replace(whole, seconds=seconds))
+        verdict = whole.verdict
+    else:
+        verdict = _together([result.verdict for result in results])
+    left = end.left if end else ()
+    return Judged(Program(name, verdict, seconds, end.status if end else None, (), left), tuple(results))
+
+
+def repeated(attempts: list[Judged]) -> Judged:
+    """Return the worst of several attempts of one program, with the verdicts of all; the first of equals."""
+    if len(attempts) == 1:
+        return attempts[0]
+    worst = min(attempts, key=lambda judged: URGENCY[judged.program.verdict])
+    verdicts = tuple(judged.program.verdict for judged in attempts)
+    return replace(worst, program=replace(worst.program, attempts=verdicts))
+
+
+def _together(verdicts: list[Verdict]) -> Verdict:
+    """The verdict of a program whose assertions are all it says: one failure is enough, and so is one pass."""
+    for verdict in (Verdict.FAIL, Verdict.PASS, Verdict.TODO, Verdict.SKIP):
+        if verdict in verdicts:
+            return verdict
+    return Verdict.NO_ASSERTIONS
+
+
+# --- events to their places
+
+
+def _sort(events: Iterable[tap.Event]) -> _Output:
+    output = _Output([_Stream()], [], [], [])
+    last: _Point | None = None  # the line that a block, comment or stray line may belong to
+    ahead: Block | None = None  # the output of a runtimetest, which belongs to the next line
+    for event in events:
+        output.empty = False
+        stream = output.streams[-1]
+        match event:
+            case TestPoint():
+                if stream.points and ((event.number == 1 and stream.points[0].point.number == 1) or stream.whole):
+                    output.streams.append(stream := _Stream())
+                last = _Point(event, {}, output.strays)
+                output.strays = []
+                stream.points.append(last)
+                if ahead is not None:
+                    last.said |= _said(ahead)
+                ahead = None
+                if event.diagnostic is not None and _of_runtimetest(event.diagnostic):
+                    ahead = event.diagnostic
+                elif event.diagnostic is not None:
+                    last.said |= _said(event.diagnostic)
+            case Block():
+                if _of_runtimetest(event):
+                    output.orphans += [ahead] if ahead is not None else []
+                    ahead = event
+                elif last is not None and not last.said:
+                    last.said |= _said(event)
+                else:
+                    output.orphans.append(event)
+            case Comment(text) | Unplaced(text):
+                if last is not None:
+                    last.notes.append(text)
+                else:
+                    output.strays.append(text)
+            case Plan(count, reason):
+                output.skipped = output.skipped or reason
+                # A plan ends a stream, or begins one: then the stream before it has its own.
+                if stream.whole and stream.begun:
+                    output.streams.append(stream := _Stream())
+                stream.plans.append(count)
+                last = None
+            case Version():
+                if stream.begun:
+                    output.streams.append(_Stream())
+                last = None
+            case BailOut(reason):
+                output.problems.append(f"it bailed out: {reason}".removesuffix(": "))
+            case Dropped(what):
+                output.problems.append(f"it printed too much; dropped {what}")
+    output.orphans += [ahead] if ahead is not None else []
+    if output.points:
+        output.points[-1].notes.extend(output.strays)
+    return output
+
+
+def _of_runtimetest(block: Block) -> bool:
+    """True for what RuntimeInsideValidate prints: the stdout and stderr of a runtimetest in a container, nothing else.
+
+    https://github.com/opencontainers/runtime-tools/blob/master/validation/util/test.go
+    """
+    return isinstance(block.value.get("stdout"), str) and block.value.keys() <= {"stdout", "stderr", "error"}
+
+
+def _said(block: Block) -> dict[str, JSON]:
+    said = dict(_inside(block)) if _of_runtimetest(block) else dict(block.value)
+    if block.text:
+        said["text"] = truncate(block.text, _LONGEST)
+    if not block.whole:
+        said["cut"] = True
+    return said
+
+
+def _inside(block: Block) -> Iterator[tuple[str, JSON]]:
+    """What the runtimetest in a container found; its passes are counted, its failures listed."""
+    stdout = str(block.value["stdout"])
+    inner = tap.read(stdout.encode("utf-8", "replace"))
+    points = [event for event in inner if isinstance(event, TestPoint)]
+    count = Counter(_verdict(point).value for point in points)
+    yield "inside", dict(count)
+    failures: list[JSON] = []
+    for point in points:
+        if _verdict(point) is Verdict.FAIL:
+            said = point.diagnostic.value if point.diagnostic else {}
+            compared = {key: said[key] for key in ("expected", "actual", "reference") if key in said}
+            failures.append({"what": point.description, **compared})
+    if failures:
+        yield "failures", failures
+    for key in ("error", "stderr"):
+        if block.value.get(key):
+            yield key, block.value[key]
+    if reason := tap.unfinished(inner):
+        yield "message", f"the runtimetest in the container broke off: {reason}"
+        yield "stdout", truncate(stdout, _LONGEST)
+
+
+# --- places to results
+
+
+def _verdict(point: TestPoint) -> Verdict:
+    match point.directive:
+        case "SKIP":
+            return Verdict.SKIP
+        case "TODO":
+            return Verdict.TODO
+    return Verdict.PASS if point.ok else Verdict.FAIL
+
+
+def _assertion(program: str, found: _Point, taken: Counter[tuple[str, str, str]], stderr: str) -> Result:
+    point, said = found.point, dict(found.said)
+    reference, level = said.pop("reference", ""), said.pop("level", "")
+    notes: list[JSON] = []
+    for note in found.notes:
+        if match := _REFERENCE.fullmatch(note):
+            reference = reference or match[1]
+        elif (match := _COMPARED.fullmatch(note)) and "actual" not in said:
+            said |= {"expected": match[1], "actual": match[2]}
+        else:
+            notes.append(truncate(note, _LONGEST))
+    if notes:
+        said["notes"] = notes
+    if point.reason:
+        said["reason"] = truncate(point.reason, _LONGEST)
+    verdict = _verdict(point)
+    if verdict is Verdict.FAIL and not said.keys() & {"message", "actual", "failures"}:
+        # `not ok 1 - exit status 1` is all that some say on stdout; what the runtime said is on the program's stderr.
+        said["message"] = _why(said) or "; ".join(map(str, notes)) or _why({"stderr": stderr}) or "it gives no reason"
+    name = truncate(point.description or point.reason, 1000)  # `ok 3 # SKIP linux.sysctl not set` has no other
+    result = Result(
+        id="",
+        name=f"{name} " if name == WHOLE else name,
+        level=_level(level, point.description),
+        reference=truncate(reference, 400) if isinstance(reference, str) else "",
+        verdict=verdict,
+        seconds=0.0,
+        diagnostic=said,
+        program=program,
+    )
+    return replace(result, id=_id(result, taken))
+
+
+def _id(result: Result, taken: Counter[tuple[str, str, str]]) -> str:
+    """An id that is the same in every run; those of one identity are numbered as they come."""
+    identity = result.identity
+    taken[identity] += 1
+    digest = hashlib.sha256("\0".join(identity).encode("utf-8", "replace")).hexdigest()[:8]
+    return f"{result.program}/{digest}" + (f".{taken[identity]}" if taken[identity] > 1 else "")
+
+
+def _level(said: JSON, text: str) -> str:
+    if isinstance(said, str) and said:
+        return truncate(said, 40)
+    match = _LEVEL.search(text)
+    return match[1] if match else ""
+
+
+def _why(said: dict[str, JSON]) -> str:
+    """One sentence out of what SpecErrorOK writes: error is Go's, stderr the runtime's."""
+    words = [text.strip() for key in ("error", "stderr") if isinstance(text := said.get(key), str) and text.strip()]
+    return truncate(": ".join(words), 2000)
+
+
+def _violation(text: str) -> tuple[str, str] | None:
+    """The requirement and the reference in a text that ends as a specerror does: `... MUST ...`, `Refer to: URL`."""
+    before, found, after = text.partition("\nRefer to: ")
+    if not found:
+        return None
+    reference = after.split()[0] if after.split() else ""
+    return truncate(before.strip(), 2000), truncate(reference, 400)
+
+
+def _whole(
+    name: str, output: _Output, stderr: str, end: End | None, verdicts: list[Verdict], *, silent: bool
+) -> Result | None:
+    """What the program as a whole says beyond its assertions, or None where that is nothing."""
+    said: dict[str, JSON] = {}
+    violation = None
+    verdict: Verdict | None = None
+    ended = _bad_end(end)
+    problems = [problem for stream in output.streams if (problem := stream.problem())] + output.problems
+    if ended is not None:
+        verdict, said["message"] = ended
+        violation = _violation(stderr)
+        if verdict is Verdict.ERROR and (why := stderr.strip()):
+            said["message"] = f"{said['message']}: {truncate(why, 2000)}"
+    elif problems:
+        verdict, said["message"] = Verdict.ERROR, "; ".join(problems[:10])
+    elif output.empty and silent:
+        verdict, said["message"] = Verdict.PASS, "it passes by printing nothing"
+    elif not verdicts and output.skipped:
+        verdict, said["reason"] = Verdict.SKIP, output.skipped
+    elif not verdicts:
+        verdict = Verdict.NO_ASSERTIONS
+        said["message"] = "it printed nothing" if output.empty else "it asserted nothing"
+    for orphan in output.orphans:
+        error = orphan.value.get("error")
+        if isinstance(error, str) and error.strip():
+            # An error that no assertion has is a violation that the exit status and the test lines hide.
+            violation = violation or _violation(error) or (truncate(error.strip(), 2000), "")
+            verdict = verdict or Verdict.FAIL
+    if verdict is None:
+        return None
+    if violation is not None:
+        said["violation"] = violation[0]
+        if verdict in (Verdict.NO_ASSERTIONS, Verdict.FAIL):
+            said["message"] = f"found, though no assertion says so: {violation[0]}"
+    if output.orphans:
+        said["blocks"] = [_said(orphan) for orphan in output.orphans[:100]]
+    if output.strays:
+        said["notes"] = [truncate(stray, _LONGEST) for stray in output.strays[:100]]
+    if stderr.strip():
+        said["stderr"] = truncate(stderr, _LONGEST)
+    text, reference = violation or ("", "")
+    return Result(name, WHOLE, _level("", text), reference, verdict, 0.0, said, name)
+
+
+def _bad_end(end: End | None) -> tuple[Verdict, str] | None:
+    if end is None:
+        return Verdict.ERROR, "it did not end"
+    if end.timeout or end.status == _TIMEOUT_STATUS:
+        return Verdict.TIMEOUT, f"no end within its time limit, {end.seconds:.1f} s"
+    if end.signal is not None:
+        try:
+            word = signal.Signals(end.signal).name
+        except ValueError:
+            word = "unknown"
+        return Verdict.ERROR, f"ended by signal {end.signal} ({word})"
+    if end.status:
+        return Verdict.ERROR, f"ended with status {end.status}"
+    if end.status is None and not end.unknown:
+        return Verdict.ERROR, "ended, and nobody can tell how"
+    return None

@@ -1,0 +1,79 @@
+"""Runtimes under test as data: one file NAME.toml each in this directory. Adding a runtime is adding a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import Field, StrictStr
+
+from labkit.core import tomlfile
+from labkit.core.errors import UsageError
+from labkit.core.suggest import unknown
+from labkit.core.tomlfile import Table
+
+_DIRECTORY = Path(__file__).parent
+
+
+class _Older(Table):
+    before: StrictStr = Field(pattern=r"^[0-9][0-9.]*$", description="a version such as 1.14.3")
+    ref: StrictStr = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="a git ref without a slash")
+
+
+class _File(Table):
+    title: StrictStr
+    homepage: StrictStr
+    binary: StrictStr = Field(pattern=r"^[A-Za-z0-9._+-]+$", description="the name of a program, without a directory")
+    packages: dict[str, tuple[StrictStr, ...]] = Field(default={}, description="a table of lists, by platform family")
+    runtime_tools: _Older | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """command is what to execute in the guest: a program's name, or its absolute path.
+
+    packages is platform family to the packages that bring it; empty for a path.
+    """
+
+    name: str
+    command: str
+    title: str
+    homepage: str = ""
+    packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def names() -> list[str]:
+    """Return the names of the runtimes that have a file, sorted."""
+    return sorted(file.stem for file in _DIRECTORY.glob("*.toml"))
+
+
+def older_refs() -> tuple[tuple[str, str, str], ...]:
+    """Return (binary, version, ref) for each runtime that before this version needs runtime-tools at this ref instead
+    of the default.
+    """
+    files = ((data.binary, data.runtime_tools) for data in map(_read, names()))
+    return tuple((binary, older.before, older.ref) for binary, older in files if older)
+
+
+def find(name_or_path: str) -> Runtime:
+    """Return the runtime with that name, or the program at that absolute path in the guest; else UsageError."""
+    if name_or_path in names():
+        data = _read(name_or_path)
+        return Runtime(name_or_path, data.binary, data.title, data.homepage, data.packages)
+    path = PurePosixPath(name_or_path)
+    if "/" not in name_or_path:
+        message, hint = unknown("runtime", name_or_path, names())
+        raise UsageError(message, hint=f"{hint}; or the absolute path of a program in the machine")
+    if not path.is_absolute() or path.name in ("", "..") or not name_or_path.isprintable():
+        raise UsageError(f"runtime {name_or_path!r} is not an absolute path", hint="such as /usr/local/bin/runc")
+    return Runtime(path.name, str(path), path.name)
+
+
+def _read(name: str) -> _File:
+    file = _DIRECTORY / f"{name}.toml"
+    return tomlfile.check(_File, tomlfile.read(file), lambda _: str(file))

@@ -1,0 +1,97 @@
+"""What a suite is: a program that runs in a machine against a runtime, and how its output is kept and read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from labkit.core.cell import Selection
+from labkit.core.observer import Observer, Silent
+from labkit.results.model import Reading, Result
+
+OnResult = Callable[[Result, int, int | None], None]  # a result, its number, and how many are planned, if that is known
+
+
+class RunObserver(Observer, Protocol):
+    """An observer of a run."""
+
+    def result(self, result: Result, done: int, planned: int | None) -> None:
+        """One check has its verdict; it is the done-th of planned, None where the plan is not known."""
+
+
+class SilentRun(Silent):
+    """An observer of a run that shows nothing."""
+
+    def result(self, result: Result, done: int, planned: int | None) -> None:
+        pass
+
+
+class Recorder(Protocol):
+    """Takes what the suite prints as it comes and keeps it in the run's raw/; no content makes it raise."""
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the suite has said anything that it would say."""
+
+    def take(self, data: bytes) -> None: ...
+
+    def take_stderr(self, data: bytes) -> None: ...
+
+
+class Suite(Protocol):
+    """A program that runs in the machine as root, and how its output is kept and read."""
+
+    name: str
+    title: str
+    version: str
+    needs: tuple[str, ...]  # the tools of the bootstrap that it cannot do without
+
+    def program(self) -> bytes:
+        """The file to put on the machine."""
+
+    def file_name(self) -> str: ...
+
+    def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
+        """The command that runs it there; program is the path it has there."""
+
+    def names(self) -> list[str]:
+        """Its checks or programs: what a selection can name."""
+
+    def check(self, selection: Selection) -> None:
+        """Raises UsageError where the selection names something that the suite does not have, or cannot do."""
+
+    def needs_reset(self, selection: Selection) -> bool:
+        """Whether a machine cannot be trusted any more after this, so that it has to be reset."""
+
+    def recorder(self, raw: Path, on_result: OnResult, only: Sequence[str] = ()) -> AbstractContextManager[Recorder]:
+        """Write what the suite prints into the directory raw as it comes, and tell each result as it is known."""
+
+    def recognizes(self, raw: Path) -> bool:
+        """Whether the directory has raw output of this suite."""
+
+    def read(self, raw: Path, known: Mapping[str, str] | None = None) -> Reading:
+        """What the raw output in a directory says, whoever put it there, and however far it came.
+
+        known are facts that the directory itself may not tell. UsageError, naming the file, where it is damaged.
+        """
+
+
+class Capped:
+    """A file that takes no more than a limit, for what a machine that is not trusted sends."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self._file = path.open("wb", buffering=0)
+        self._left = limit
+
+    def write(self, data: bytes) -> None:
+        piece = data[: self._left]
+        self._left -= len(piece)
+        self._file.write(piece)
+
+    def __enter__(self) -> Capped:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

@@ -1,0 +1,44 @@
+"""Which suites there are: each module of this package that has a SUITE. Adding a suite is adding a file."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+from labkit import suites
+from labkit.core.errors import UsageError
+from labkit.core.suggest import unknown
+from labkit.io.files import disk_errors, make_directory, write_atomic
+from labkit.suites.base import Suite
+
+_NO_SUITES = {"base", "registry"}
+
+
+def names() -> list[str]:
+    """The suites' names, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(suites.__path__) if module.name not in _NO_SUITES)
+
+
+def find(name: str) -> Suite:
+    """The suite of that name, else UsageError."""
+    if name not in names():
+        message, hint = unknown("suite", name, names())
+        raise UsageError(message, hint=hint)
+    # Each module annotates its SUITE with the protocol, so mypy has checked what this returns.
+    suite: Suite = importlib.import_module(f"labkit.suites.{name}").SUITE
+    return suite
+
+
+def of_directory(raw: Path) -> Suite | None:
+    """The suite whose raw output the directory has."""
+    return next((suite for suite in map(find, names()) if suite.recognizes(raw)), None)
+
+
+def export(directory: Path) -> Path:
+    """Write the spec suite's program, which runs without labkit, into directory; its path."""
+    suite = find("spec")
+    target = make_directory(directory) / suite.file_name()
+    with disk_errors(directory):
+        write_atomic(target, suite.program(), mode=0o755)
+    return target

@@ -1,0 +1,104 @@
+"""The use cases that need no machine: judging saved output again, comparing runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from labkit.core.config import Settings
+from labkit.core.errors import UsageError
+from labkit.io.files import disk_errors
+from labkit.results import comparison, policy
+from labkit.results.comparison import Comparison
+from labkit.results.model import Run, RuntimeInfo
+from labkit.results.policy import Entry
+from labkit.store import runs
+from labkit.suites import registry
+from labkit.usecases import run as one_run
+from labkit.usecases.run import Outcome
+
+_FILE_LIMIT = 64 << 20  # bytes of one file of a recording
+_KINDS = {".tap", ".err", ".tsv", ".json"}
+
+
+def judge(
+    settings: Settings,
+    name: str | None = None,
+    *,
+    with_policy: bool = True,
+    known: Mapping[str, str | None] | None = None,
+) -> Outcome:
+    """Read raw output again under today's policy and write its reports, without a machine.
+
+    name is a run's id or path (the latest by default), or its raw/: then the reports are written there anew. Or it is a
+    directory of raw output that somebody else recorded, and is made a run; known are facts that it may not tell.
+    """
+    place, entries = runs.find(settings.reports, name), policies(settings) if with_policy else None
+    if runs.is_run(place):
+        return _judge_run(place, entries)
+    return _judge_recording(
+        settings.reports, place, entries, {key: word for key, word in (known or {}).items() if word}
+    )
+
+
+def diff(settings: Settings, before: str, after: str) -> Comparison:
+    """Compare two runs, or recordings, each named as in judge."""
+    return comparison.compare(_run(settings, before), _run(settings, after))
+
+
+def policies(settings: Settings) -> list[Entry]:
+    """The entries that apply to this labkit's runs, a person's own first."""
+    return policy.load(settings.policy, suites=registry.names())
+
+
+def _run(settings: Settings, name: str) -> Run:
+    place = runs.find(settings.reports, name)
+    return runs.load(place) if runs.is_run(place) else one_run.judge(recorded(place, {}), policies(settings))
+
+
+def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
+    run = runs.load(directory)
+    suite = registry.find(run.suite.name)
+    if suite.recognizes(directory / runs.RAW):
+        known = {"ref": run.suite.version} if run.suite.version else {}
+        run = one_run.with_reading(run, suite.read(directory / runs.RAW, known))
+    return one_run.write(one_run.judge(run, entries), directory)
+
+
+def _judge_recording(reports: Path, source: Path, entries: Sequence[Entry] | None, known: Mapping[str, str]) -> Outcome:
+    run = recorded(source, known)
+    word = re.sub(r"[^A-Za-z0-9._-]+", "-", source.resolve().name).strip("-.")[:60]
+    directory = runs.new_directory(reports, [word or "judged"])
+    with disk_errors(directory):
+        for path in source.iterdir():
+            if path.suffix in _KINDS and path.is_file() and not path.is_symlink():
+                with path.open("rb") as file:
+                    (directory / runs.RAW / path.name).write_bytes(file.read(_FILE_LIMIT))
+        runs.point_latest(directory)
+    run = dataclasses.replace(run, run=dataclasses.replace(run.run, id=directory.name))
+    return one_run.write(one_run.judge(run, entries), directory)
+
+
+def recorded(source: Path, known: Mapping[str, str]) -> Run:
+    """What raw output that somebody else put into the directory source shows; UsageError where there is none.
+
+    known are facts that the directory does not tell, "runtime" and "platform" among them.
+    """
+    suite = registry.of_directory(source)
+    if suite is None:
+        raise UsageError(
+            f"{source} holds neither a run nor raw output",
+            hint="a directory with NAME.tap for each program, NAME.err and summary.tsv; or one that ./lab test made",
+        )
+    known = {**_named(source.resolve().name), **known}
+    runtime = RuntimeInfo(known.get("runtime", "unknown"), "", "")
+    run = one_run.new_run(source.name, suite, {"platform": known.get("platform", "")}, runtime, None)
+    return one_run.with_reading(run, suite.read(source, known))
+
+
+def _named(name: str) -> dict[str, str]:
+    """What the name of a directory tells that is called REF-RUNTIME-VERSION-cgroup-V: v0.9.0-crun-1.8.1-cgroup-v2."""
+    match = re.fullmatch(r"(?P<ref>[\w.]+)-(?P<runtime>\w+)-(?P<version>[\w.+~]+)-cgroup-(?P<cgroup>v[12])", name)
+    return {key.replace("version", "runtime-version"): word for key, word in match.groupdict().items()} if match else {}

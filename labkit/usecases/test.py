@@ -1,0 +1,50 @@
+"""The use case `test`: one cell, made of the settings."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from labkit.core.cell import Cell, Selection
+from labkit.core.config import Settings
+from labkit.results.policy import Entry
+from labkit.store import runs
+from labkit.subjects import runtimes
+from labkit.suites.base import RunObserver
+from labkit.usecases.judge import policies
+from labkit.usecases.machines import machine_name
+from labkit.usecases.run import Outcome, run_cell
+
+
+def test(
+    settings: Settings,
+    observer: RunObserver,
+    selection: Selection,
+    *,
+    failed: bool = False,
+    with_policy: bool = True,
+) -> Outcome:
+    """Run the suite that the settings name against their runtime, on their machine.
+
+    failed takes, instead of what the selection names, what failed last time.
+    """
+    entries: list[Entry] | None = policies(settings) if with_policy else None
+    return run_cell(cell_of(settings, selection, failed=failed), settings, observer, entries)
+
+
+def cell_of(settings: Settings, selection: Selection, *, failed: bool = False) -> Cell:
+    """The cell that the settings mean. UsageError where they name what does not exist."""
+    distro = settings.distro()
+    if failed:
+        runtime = runtimes.find(settings.runtime)
+        selection = dataclasses.replace(
+            selection, only=runs.failed_before(settings.reports, settings.suite, runtime.name)
+        )
+    return Cell(
+        distro.platform.name,
+        distro.release.name,
+        settings.provider,
+        machine_name(settings, distro),
+        settings.runtime,
+        settings.suite,
+        selection,
+    )
