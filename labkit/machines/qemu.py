@@ -49,6 +49,7 @@ from labkit.qemu.launch import (
     loaded,
     migrate,
     overlay,
+    panics_named,
     start,
 )
 
@@ -311,7 +312,7 @@ class QemuMachine(RecordedMachine):
                         hint="set machine.ssh_port to another port, or to 0 for any free one",
                     ) from None
         try:
-            with monitor:
+            with panics_named(self.directory, "come up"), monitor:
                 yield monitor
         except MonitorGone as error:
             said = (self.directory / LOG).read_text(errors="replace").strip()

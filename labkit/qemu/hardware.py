@@ -86,6 +86,8 @@ def argv(
     ]
     # The generation id changes with each start, which makes the guest's kernel reseed its random pool.
     words += ["-device", "virtio-rng-pci", "-device", "vmgenid,guid=auto", "-device", "virtio-serial-pci"]
+    # A kernel that panics says so on this device, and QEMU ends: what is dead is not taken for running.
+    words += ["-device", "pvpanic-pci", "-action", "panic=shutdown"]
     words += ["-chardev", f"socket,id=agent,path={AGENT},server=on,wait=off"]
     words += ["-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"]
     words += ["-chardev", f"socket,id=qmp,path={MONITOR},server=on,wait=off", "-mon", "chardev=qmp,mode=control"]

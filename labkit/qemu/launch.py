@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.core.deadline import Deadline
-from labkit.core.errors import MachineError
+from labkit.core.errors import ConnectionFailed, MachineError
 from labkit.core.observer import Observer
 from labkit.core.text import printable
 from labkit.io import process
@@ -120,14 +120,28 @@ def answered(
     agent: Agent, directory: Path, deadline: Deadline, what: str, waiting: Callable[[], None] = lambda: None
 ) -> None:
     """Wait for the answer to a script that was sent, as ask() does."""
-    while (status := agent.answer(min(1.0, deadline.left))) is None:
-        waiting()
-        if PANIC in console(directory):
-            raise GuestPanicked(f"the guest's kernel panicked, so it did not {what}", hint=console_end(directory))
-        if deadline.passed:
-            raise MachineError(f"the guest did not {what} in time (limits boot, build)", hint=console_end(directory))
+    with panics_named(directory, what):
+        while (status := agent.answer(min(1.0, deadline.left))) is None:
+            waiting()
+            # A kernel that panics before it has the driver of the device that ends QEMU says so on its console only.
+            if deadline.passed or PANIC in console(directory):
+                raise MachineError(
+                    f"the guest did not {what} in time (limits boot, build)", hint=console_end(directory)
+                )
     if status:
         raise MachineError(f"the guest could not {what}: its agent answered {status}", hint=console_end(directory))
+
+
+@contextlib.contextmanager
+def panics_named(directory: Path, what: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a guest in the block into GuestPanicked, where its kernel has panicked."""
+    try:
+        yield
+    except (MachineError, ConnectionFailed) as error:
+        if isinstance(error, GuestPanicked) or PANIC not in console(directory):
+            raise
+        said = f"the guest's kernel panicked, so it did not {what}"
+        raise GuestPanicked(said, hint=console_end(directory)) from error
 
 
 def again_after_panic(boot: Callable[[], None], observer: Observer) -> None:
@@ -157,12 +171,19 @@ def console(directory: Path) -> bytes:
 
 def console_end(directory: Path) -> str:
     """The end of the console as a hint, fit to be shown."""
-    return f"its console ends with:\n{console_tail(console(directory))}"
+    text = console(directory)[-1500:].decode("utf-8", "replace").replace("\r\n", "\n")
+    return f"its console ends with:\n{printable(text, newlines=True)}"
 
 
-def console_tail(data: bytes) -> str:
-    """The end of what a console said, fit to be shown."""
-    return printable(data[-1500:].decode("utf-8", "replace").replace("\r\n", "\n"), newlines=True)
+def panic_lines(data: bytes) -> str:
+    """The line in which a console tells of a panic, with the two before it, as one line; nothing where there is none."""
+    at = data.find(PANIC)
+    if at < 0:
+        return ""
+    before = data[max(at - 600, 0) : at].splitlines()[-3:]
+    last = (before.pop() if before else b"") + data[at : at + 300].splitlines()[0]
+    lines = [line.strip().decode("utf-8", "replace") for line in (*before, last)]
+    return printable(" / ".join(filter(None, lines)))
 
 
 def overlay(base: Path, target: Path) -> None:

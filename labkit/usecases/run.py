@@ -30,7 +30,7 @@ from labkit.io.remote import Remote
 from labkit.machines import providers
 from labkit.machines.base import Machine, MachineInfo, Resettable
 from labkit.provision.remote import step_seconds
-from labkit.qemu.launch import PANIC, console_tail
+from labkit.qemu.launch import panic_lines
 from labkit.reports import files
 from labkit.results import policy
 from labkit.results.json import to_json
@@ -169,9 +169,8 @@ def record(
             reason = error.message
         except KeyboardInterrupt as error:
             reason, interrupt = _INTERRUPTED, error
-    said_last = (directory / "console.log").read_bytes()
-    if reason and PANIC in said_last:
-        reason = f"the machine's kernel panicked; {reason}; {console_tail(said_last)}"
+    if reason and (panic := panic_lines((directory / "console.log").read_bytes())):
+        reason = f"the machine's kernel panicked ({panic}); {reason}"
     return Recording(reason, interrupt)
 
 
