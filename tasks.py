@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from labkit.cli.console import table
 from labkit.cli.flags import Call, after_dashes, lab_task
+from labkit.core.errors import UsageError
 
 if TYPE_CHECKING:
     from labkit.machines.base import MachineInfo
@@ -264,17 +265,25 @@ def suites(call: Call) -> None:
         call.answer(names, "\n".join(names))
 
 
-@lab_task("fast")
+@lab_task("fast long yes verbose")
 def check(call: Call) -> None:
-    """Run labkit's own checks, as CI does; needs a checkout.
+    """Run labkit's own checks; needs a checkout.
+
+    As root, or with --yes, it installs what the tests need of this host; else it says what was left out.
 
     Examples:
-        ./lab check
         ./lab check --fast
+        ./lab check
+        ./lab check --long
     """
-    from labkit.cli import selfcheck
+    from labkit.cli.selfcheck import Extent, run
 
-    sys.exit(selfcheck.run(Path(__file__).parent, fast=call.words["fast"]))
+    if call.words["fast"] and call.words["long"]:
+        raise UsageError("--fast and --long exclude each other", hint="./lab check without either is in between")
+    extent = Extent.FAST if call.words["fast"] else Extent.LONG if call.words["long"] else Extent.NORMAL
+    with call.console() as console:
+        status = run(Path(__file__).parent, call.settings, console, extent)
+    sys.exit(status)
 
 
 def _machines(machines: list[MachineInfo]) -> str:

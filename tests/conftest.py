@@ -16,9 +16,24 @@ from typing import Any
 
 import pytest
 
+from labkit.cli.selfcheck import missing_programs
 from tests import chroot, recorded
 
 ROOT = Path(__file__).parent.parent
+MACHINE_NEEDS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "debian keyring", "mkfs.ext4", "ssh")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this host cannot run, and keep the tests of one file, which share what they make, with one worker."""
+    for item in items:
+        names = [name for mark in item.iter_markers("needs") for name in mark.args]
+        names += MACHINE_NEEDS if item.get_closest_marker("machine") else ()
+        if missing := missing_programs(tuple(dict.fromkeys(names))):
+            item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(missing)}"))
+        if item.get_closest_marker("host_runtime") or item.get_closest_marker("machine"):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+            if os.geteuid() != 0:
+                item.add_marker(pytest.mark.skip(reason="takes root"))
 
 
 @dataclass
@@ -86,7 +101,7 @@ class Lab:
     def guest(self, script: str, machine: str | None = None, status: int = 0) -> str:
         """What a shell script prints on the machine."""
         named = ["--machine", machine] if machine else []
-        return self.run("ssh", *named, "--", "sh", "-c", script, status=status).stdout
+        return self.run("ssh", *named, "--", script, status=status).stdout
 
     def results(self, run: str = "latest") -> Any:
         return json.loads((self.cwd / "reports" / run / "results.json").read_text())

@@ -28,7 +28,7 @@ from tests import chroot
 from tests.chroot import Chroot, Quiet, Run, says
 from tests.test_bootstrap import git
 
-pytestmark = pytest.mark.host_runtime
+pytestmark = [pytest.mark.host_runtime, pytest.mark.needs("mmdebstrap", "debian keyring", "go", "git", "xz")]
 
 MAIN = 'package main\nimport ("fmt"; "os")\nfunc main() { fmt.Println("%s", len(os.Args)) }\n'
 REPOSITORIES = {

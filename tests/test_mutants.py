@@ -68,6 +68,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.host_runtime
+@pytest.mark.needs("runc", "busybox")
 @pytest.mark.parametrize(("name", "ident"), CASES)
 def test_the_check_fails_on_the_mutant_and_only_there(name: str, ident: str, found: Found) -> None:
     control = found("control", ident)

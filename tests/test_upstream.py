@@ -13,7 +13,7 @@ from labkit.suites import registry
 from tests.conftest import Lab, make_lab
 from tests.upstream import runtime_tools
 
-pytestmark = pytest.mark.machine
+pytestmark = [pytest.mark.machine, pytest.mark.long]
 
 SCENARIOS = ["bundle_validate", "docker", "image_validate", "podman", "runtimetest"]
 PROGRAMS = {

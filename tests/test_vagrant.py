@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +20,8 @@ from tests.libvirt import namespaces
 
 pytestmark = [
     pytest.mark.machine,
-    pytest.mark.skipif(shutil.which("vagrant") is None, reason="Vagrant is not installed"),
+    pytest.mark.long,
+    pytest.mark.needs("vagrant", "libvirtd", "slirp4netns"),
 ]
 
 CONFIG = """

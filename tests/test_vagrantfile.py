@@ -127,6 +127,8 @@ def test_a_box_from_the_web_has_a_digest(tmp_path: Path) -> None:
 
 
 @pytest.mark.host_runtime
+@pytest.mark.long
+@pytest.mark.needs("vagrant")
 def test_vagrant_takes_the_file_of_every_platform_with_every_provider(tmp_path: Path) -> None:
     """Whatever Vagrant may check here: all for libvirt, whose plugin is there, for the others what is not their own."""
     for name, release in RELEASES:
@@ -146,6 +148,8 @@ def test_vagrant_takes_the_file_of_every_platform_with_every_provider(tmp_path: 
 
 
 @pytest.mark.host_runtime
+@pytest.mark.long
+@pytest.mark.needs("vagrant")
 def test_vagrant_refuses_what_is_wrong(tmp_path: Path) -> None:
     box = VagrantBox(None, "mine", "https://example.org/x.box")
     (tmp_path / "Vagrantfile").write_text(render.vagrantfile(VagrantValues("m", "m", [box], 2, 1024, "none.sh")))

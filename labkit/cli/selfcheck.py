@@ -1,40 +1,160 @@
-"""labkit's own checks, as CI runs them: one list of commands, all of them run."""
+"""labkit's own checks, in stages. Each prints how long it took; what could not be done is said in one line.
+
+--fast    style, types, and the tests that start neither containers nor machines
+          and without it: tests that run runtimes and a bootstrap on this host, tests of a machine
+--long    and all the others: Vagrant, every image, whole suites on several runtimes
+"""
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import functools
+import itertools
+import os
 import shlex
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from labkit.core.errors import UsageError
+from labkit.core.config import Settings
+from labkit.core.errors import LabError, UsageError
+from labkit.core.observer import Observer
+from labkit.host import install
+from labkit.host.facts import CheckProgram, package_manager, read_data
 from labkit.io import process
 
-_PYTEST = ("pytest", "-q")
-_FAST = (("ruff", "check", "."), ("mypy",), _PYTEST)
-_SLOW = (
-    (*_PYTEST, "--durations=20", "-m", "host_runtime"),
-    # Emulated kernels panic now and then (docs/decisions.md, 11); for anything else a test has one chance.
-    (*_PYTEST, "--durations=20", "-m", "machine", "--reruns=1", "--only-rerun=kernel panicked"),
-)
-_BOUND = 7200.0  # seconds for one command; image builds and boots under emulation are slow
+_TIMEOUT = 7200.0  # seconds for one stage; image builds and boots under emulation are slow
+_PYTEST = ("pytest", "-q", "-rfE")
+_WORKERS = ("--numprocesses=2", "--dist=loadgroup")
+# Emulated kernels panic now and then (docs/decisions.md, 11); for anything else a test has one chance.
+_PANICS = ("--reruns=1", "--only-rerun=kernel panicked")
+_NO_TESTS = 5  # pytest's exit status where none was chosen
+say = functools.partial(print, flush=True)
 
 
-def run(checkout: Path, *, fast: bool) -> int:
-    """Run all of them in the checkout, each printed before it runs; 0, or the status of the first that failed.
+class Extent(enum.IntEnum):
+    FAST = 0
+    NORMAL = 1
+    LONG = 2
 
-    UsageError where this is no checkout.
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """words is a module of this environment with its arguments. root: it can do nothing without being root."""
+
+    name: str
+    words: tuple[str, ...]
+    extent: Extent = Extent.FAST
+    root: bool = False
+
+
+def stages(extent: Extent) -> list[Stage]:
+    """The stages of a check, in their order; those of the fast one run side by side."""
+    chosen = "" if extent is Extent.LONG else " and not long"
+    times = ("--durations=15",) if extent is Extent.LONG else ()
+    every = [
+        Stage("style", ("ruff", "check", ".")),
+        Stage("format", ("ruff", "format", "--check", ".")),
+        Stage("types", ("mypy",)),
+        Stage("tests", (*_PYTEST, *_WORKERS)),
+        Stage("host", (*_PYTEST, *_WORKERS, *times, "-m", f"host_runtime{chosen}"), Extent.NORMAL, root=True),
+        Stage("machines", (*_PYTEST, *_PANICS, *times, "-m", f"machine{chosen}"), Extent.NORMAL, root=True),
+    ]
+    return [stage for stage in every if stage.extent <= extent]
+
+
+def run(checkout: Path, settings: Settings, observer: Observer, extent: Extent) -> int:
+    """Run all stages in the checkout; 0, or 1 where one failed.
+
+    What the tests need of this host is installed first where this user is root or settings.yes says so; without it, the
+    tests that need it are skipped. UsageError where this is no checkout.
     """
     if not (checkout / "pyproject.toml").is_file():
         raise UsageError("check needs a checkout of labkit; this is an installed one")
-    say = functools.partial(print, flush=True)
-    failed: list[tuple[str, int]] = []
-    for words in _FAST if fast else _FAST + _SLOW:
-        say(f"$ {shlex.join(words)}")
-        argv = [sys.executable, "-m", *words]
-        status = process.run(argv, timeout=_BOUND, cwd=checkout, check=False, on_line=say).status
-        if status:
-            failed.append((shlex.join(words), status))
-    for command, status in failed:
-        say(f"failed with status {status}: {command}")
-    return failed[0][1] if failed else 0
+    left_out = _get_programs(settings, observer, extent)
+    chosen = stages(extent)
+    if os.geteuid() != 0 and any(stage.root for stage in chosen):
+        left_out.append(f"{', '.join(stage.name for stage in chosen if stage.root)}: only root can run these")
+        chosen = [stage for stage in chosen if not stage.root]
+    began = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        together = [stage for stage in chosen if stage.extent is Extent.FAST]
+        outcomes = list(pool.map(lambda stage: _run(stage, checkout), together))
+    outcomes += [_run(stage, checkout) for stage in chosen if stage not in together]
+    say("")
+    for outcome in outcomes:
+        say(f"{outcome.stage.name:10} {outcome.seconds:7.1f} s  {'ok' if outcome.ok else f'FAILED: {outcome.command}'}")
+    say(f"{'in all':10} {time.monotonic() - began:7.1f} s")
+    for line in left_out:
+        say(f"left out: {line}")
+    return 0 if all(outcome.ok for outcome in outcomes) else 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    stage: Stage
+    seconds: float
+    status: int
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 0
+
+    @property
+    def command(self) -> str:
+        return f"python -m {shlex.join(self.stage.words)} (exit status {self.status})"
+
+
+def _run(stage: Stage, checkout: Path) -> _Outcome:
+    """Run one stage. A fast one runs beside others, so its output comes at its end; of a slow one line by line."""
+    began = time.monotonic()
+    lines: list[str] = []
+    on_line = lines.append if stage.extent is Extent.FAST else say
+    if stage.extent is not Extent.FAST:
+        say(f"$ python -m {shlex.join(stage.words)}")
+    argv = [sys.executable, "-m", *stage.words]
+    done = process.run(argv, timeout=_TIMEOUT, cwd=checkout, check=False, on_line=on_line)
+    seconds = time.monotonic() - began
+    if lines or stage.extent is Extent.FAST:
+        say("\n".join([f"$ python -m {shlex.join(stage.words)}", *lines]))
+    return _Outcome(stage, seconds, done.status)
+
+
+def _get_programs(settings: Settings, observer: Observer, extent: Extent) -> list[str]:
+    """Install what the tests need of this host; what is still missing, as lines."""
+    wanted = {name: program for name, program in read_data().check.items() if Extent[program.extent.upper()] <= extent}
+    missing = [name for name, program in wanted.items() if not is_there(name, program)]
+    if missing and install.may_install(settings):
+        manager = package_manager(read_data())
+        packages = [manager.packages(wanted[name].packages) for name in missing]
+        began = time.monotonic()
+        try:
+            install.install_packages(settings, itertools.chain.from_iterable(packages), observer)
+        except LabError as error:
+            observer.warn(f"{error.message}; trying one by one")
+            for some in packages:  # this system may lack only some of them
+                with contextlib.suppress(LabError):
+                    install.install_packages(settings, some, observer)
+        say(f"{'installed':10} {time.monotonic() - began:7.1f} s  {', '.join(missing)}")
+        missing = [name for name in missing if not is_there(name, wanted[name])]
+        why = "could not be installed"
+    else:
+        why = "not installed; ./lab check as root, or with --yes, installs it"
+    return [f"tests that need {', '.join(missing)}: {why}"] if missing else []
+
+
+def is_there(name: str, program: CheckProgram) -> bool:
+    """Whether this host has a program that tests need, or the file that stands for it."""
+    if program.file:
+        return any(Path("/").glob(program.file.lstrip("/")))
+    return process.which(name) is not None
+
+
+@functools.cache
+def missing_programs(names: tuple[str, ...]) -> list[str]:
+    """Those of these names, of programs that tests need, that this host lacks."""
+    known = read_data().check
+    return [name for name in names if not is_there(name, known[name])]

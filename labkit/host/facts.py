@@ -63,12 +63,21 @@ class _Namespaces(Table):
     packages: Packages
 
 
+class CheckProgram(Table):
+    """What labkit's own tests need: a program, or the file that stands for it."""
+
+    extent: Literal["fast", "normal", "long"]
+    file: str | None = None
+    packages: Packages
+
+
 class HostData(Table):
     managers: dict[str, _Manager]
     programs: dict[str, _Program]
     vagrant: dict[VagrantProvider, _VagrantProvider]
     keyring: _Keyring
     namespaces: _Namespaces
+    check: dict[str, CheckProgram]
 
 
 class FactState(enum.StrEnum):
@@ -104,12 +113,12 @@ class PackageManager:
     def packages(self, by_manager: Packages) -> tuple[str, ...]:
         return by_manager.get(self.name or "", ())
 
-    def commands(self, wanted: Iterable[Fact]) -> list[list[str]]:
-        """The commands that install what brings these, for root to run."""
-        if self.manager is None:
+    def commands(self, packages: Iterable[str]) -> list[list[str]]:
+        """The commands that install these packages, for root to run."""
+        names = sorted(set(packages))
+        if self.manager is None or not names:
             return []
-        packages = sorted({package for check in wanted for package in check.packages})
-        return [list(argv) for argv in (self.manager.refresh, (*self.manager.install, *packages)) if argv]
+        return [list(argv) for argv in (self.manager.refresh, (*self.manager.install, *names)) if argv]
 
 
 def package_manager(data: HostData) -> PackageManager:

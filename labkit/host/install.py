@@ -21,13 +21,22 @@ def install(settings: Settings, facts: Iterable[Fact], observer: Observer) -> No
     wanted = lacking(facts)
     if not wanted:
         return
-    host, root = package_manager(read_data()), os.geteuid() == 0
-    if not (root or settings.yes) or not all(fact.packages for fact in wanted):
+    if not may_install(settings) or not all(fact.packages for fact in wanted):
         raise refusal(wanted)
-    for argv in host.commands(wanted):
-        argv = argv if root else ["sudo", "-n", *argv]
-        observer.step(shlex.join(argv))
-        process.run(argv, timeout=settings.limits.download, on_line=observer.detail)
+    install_packages(settings, (package for fact in wanted for package in fact.packages), observer)
+
+
+def may_install(settings: Settings) -> bool:
+    """Whether packages may be installed: by root, or with sudo where the settings say yes."""
+    return os.geteuid() == 0 or settings.yes
+
+
+def install_packages(settings: Settings, packages: Iterable[str], observer: Observer) -> None:
+    """Install packages by this system's package manager; ProgramFailed where it cannot."""
+    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    for argv in package_manager(read_data()).commands(packages):
+        observer.step(shlex.join([*sudo, *argv]))
+        process.run([*sudo, *argv], timeout=settings.limits.download, on_line=observer.detail)
 
 
 def refusal(wanted: Sequence[Fact]) -> HostError:
@@ -36,13 +45,16 @@ def refusal(wanted: Sequence[Fact]) -> HostError:
     message = "this host lacks " + ", ".join(f"{fact.name} (needed for {fact.needed_for})" for fact in wanted)
     hints = [f"{fact.name}: {fact.found}" for fact in wanted if not fact.packages]
     if packaged := [fact for fact in wanted if fact.packages]:
-        typed = " && ".join(f"sudo {shlex.join(argv)}" for argv in host.commands(packaged))
+        typed = " && ".join(
+            f"sudo {shlex.join(argv)}"
+            for argv in host.commands(package for fact in packaged for package in fact.packages)
+        )
         hints += [f"run: {typed}", "or let labkit do it: ./lab doctor --yes"]
     return HostError(message, hint="\n".join(hints))
 
 
 def ensure(settings: Settings, names: Iterable[str], observer: Observer) -> None:
-    """Make sure that the programs of these names (in doctor.toml) are here, as install() does."""
+    """Make sure that the programs of these names (in host.toml) are here, as install() does."""
     absent = [name for name in names if process.which(name) is None]
     if not absent:
         return

@@ -8,7 +8,6 @@ from labkit.core.config import Settings
 from labkit.core.errors import UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
-from labkit.host.facts import vagrant_providers
 from labkit.machines.base import Machine
 from labkit.machines.record import provider_of
 
@@ -35,6 +34,8 @@ def _best(settings: Settings, distro: Distro) -> tuple[str, str]:
         return "ssh", f"the settings name the host {settings.ssh.host}"
     if not (distro.release.boxes or settings.box):
         return "qemu", "no Vagrant box is published for this release"
+    from labkit.host.facts import vagrant_providers  # the models of host.toml, 10 ms
+
     usable, why = vagrant_providers()
     fit = [found for found in usable if settings.box or found in distro.release.boxes]
     if fit:

@@ -176,7 +176,7 @@ def console_end(directory: Path) -> str:
 
 
 def panic_lines(data: bytes) -> str:
-    """The line in which a console tells of a panic, with the two before it, as one line; nothing where there is none."""
+    """The line in which a console tells of a panic, with the two before it, as one line; "" where there is none."""
     at = data.find(PANIC)
     if at < 0:
         return ""
