@@ -53,7 +53,10 @@ class Machine(Protocol):
         """Hold the machine against other labkit processes."""
 
     def create(self, distro: Distro) -> None:
-        """Make what the machine needs and bring it to its clean state, running and reachable."""
+        """Make what the machine needs and bring it to its clean state, running and reachable.
+
+        UsageError where the settings ask for what cannot be.
+        """
 
     def start(self) -> None:
         """Bring a machine back that is halted or crashed; what was on its disk is still there."""
