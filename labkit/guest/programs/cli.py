@@ -10,33 +10,22 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn, Optional
 
+from ..common.arguments import Parser, number, selected
+from ..common.cgroups import CGROUP_ROOT
+from ..common.children import Signals
+from ..common.claims import claims_of
+from ..common.errors import Interrupted, UsageError
+from ..common.executables import find_runtime
+from ..common.files import remove_tree
 from . import __version__, scenarios
-from .box import Sandbox, program_body, remove_tree
-from .host import (
-    CGROUP_ROOT,
-    Facts,
-    HostError,
-    Tree,
-    UsageError,
-    facts,
-    find_runtime,
-    find_tree,
-    fitting,
-    nearest,
-    version,
-)
-from .runner import Interrupted, Output, Runner, Signals
+from .box import Sandbox, program_body
+from .host import Facts, HostError, Tree, facts, find_tree, fitting
+from .runner import Output, Runner
 from .schedule import LAST, Schedule
 
 # Seconds. The longest recorded program took 16.4 under emulation, most of it asleep; making images is work.
 LIMITS = {"validation": 60.0, "runtimetest": 300.0}
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -44,18 +33,19 @@ def run(argv: Sequence[str]) -> int:
     try:
         words = _parse(argv)
         runtime = find_runtime(words.runtime) if words.runtime else None
-        said = version(runtime) if runtime else ""
-        tree = find_tree(fitting(words.tree, said, words.older), with_programs=words.set == "validation")
+        claims = claims_of(runtime) if runtime else None
+        directory = fitting(words.tree, claims.version, words.older) if claims else words.tree
+        tree = find_tree(directory, with_programs=words.set == "validation")
         known = list(scenarios.SCENARIOS) if words.set == "runtimetest" else list(tree.programs)
-        programs = _select(known, words.only)
+        programs = sorted(selected(words.only, known, "program")) if words.only else known
         if words.list:
             print("\n".join(programs))
             return 0
-        if runtime is None:
+        if runtime is None or claims is None:
             raise UsageError("say which runtime: --runtime NAME or PATH")
         if os.geteuid() != 0:
             raise UsageError("must run as root (sudo)")
-        return _run(words, runtime, facts(runtime, said, tree), tree, programs)
+        return _run(words, runtime, facts(runtime, claims, tree), tree, programs)
     except UsageError as error:
         sys.stderr.write(f"labkit-programs: {error}\n")
         return 2
@@ -67,7 +57,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog="labkit-programs", description="Runs the programs of runtime-tools; JSON lines on stdout.")
+    parser = Parser(prog="labkit-programs", description="Runs the programs of runtime-tools; JSON lines on stdout.")
     parser.add_argument("--tree", required=True, metavar="DIR", help="a built tree of runtime-tools")
     parser.add_argument(
         "--older",
@@ -81,23 +71,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--set", choices=tuple(LIMITS), default="validation", help="(%(default)s)")
     parser.add_argument("--only", metavar="A,B", action="append", help="run these programs only")
     parser.add_argument("--list", action="store_true", help="print the programs and exit")
-    parser.add_argument("--jobs", type=_number(256), metavar="N", help="programs at a time (twice the cores)")
-    parser.add_argument("--repeat", type=_number(1000), default=1, metavar="N", help="run each N times (%(default)s)")
+    parser.add_argument("--jobs", type=number(256), metavar="N", help="programs at a time (twice the cores)")
+    parser.add_argument("--repeat", type=number(1000), default=1, metavar="N", help="run each N times (%(default)s)")
     limits = ", ".join(f"{name}: {limit:g}" for name, limit in LIMITS.items())
     parser.add_argument(
         "--limit", type=_seconds, metavar="SECONDS", help=f"for each, where there is one a core ({limits})"
     )
     parser.add_argument("--version", action="version", version=f"labkit-programs {__version__}")
     return parser.parse_args(argv)
-
-
-def _number(most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {most}")
-        return int(text)
-
-    return parse
 
 
 def _seconds(text: str) -> float:
@@ -108,20 +89,6 @@ def _seconds(text: str) -> float:
     if not 0 < seconds <= 86400:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds up to a day")
     return seconds
-
-
-def _select(known: Sequence[str], only: Optional[Sequence[str]]) -> list[str]:
-    if only is None:
-        return list(known)
-    wanted = [name.strip() for words in only for name in words.split(",") if name.strip()]
-    if not wanted:
-        raise UsageError("--only names no program")
-    for name in wanted:
-        if name not in known:
-            raise UsageError(
-                f"unknown program {name!r}; did you mean {', '.join(nearest(name, known))}? --list shows all"
-            )
-    return sorted(set(wanted))
 
 
 def _run(words: argparse.Namespace, runtime: str, about: Facts, tree: Tree, programs: list[str]) -> int:

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
+from ..common.children import Signals
+from ..common.errors import Interrupted
 from .box import Box, Sandbox, open_box, read_report
 from .cgroups import Watch
 from .host import HostError
@@ -22,39 +24,6 @@ from .schedule import Schedule, Turn
 PIECE = 1 << 16  # bytes in one data event
 STREAM_LIMIT = 8 << 20  # bytes passed on of each stream of a program; the largest recorded one is 144 KB
 PATIENCE = 15.0  # seconds in which a sandbox has to end after its program's time is up
-
-
-class Interrupted(Exception):
-    """A signal, or a reader that is gone, ends the run; 128 + number is the exit status."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-class Signals:
-    """SIGINT, SIGTERM and SIGHUP are remembered, and they and SIGCHLD make fd readable."""
-
-    def __init__(self) -> None:
-        self.fd, write = os.pipe()
-        os.set_blocking(self.fd, False)
-        os.set_blocking(write, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        self._stop: Optional[int] = None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._remember)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-
-    def _remember(self, number: int, _frame: object) -> None:
-        self._stop = self._stop or number
-
-    def check(self) -> None:
-        """Raises Interrupted if a signal came."""
-        with suppress(BlockingIOError):
-            while os.read(self.fd, 4096):
-                pass
-        if self._stop:
-            raise Interrupted(self._stop)
 
 
 class Output:
@@ -72,6 +41,7 @@ class Output:
         while data:
             for fd, events in self._poll.poll():
                 if fd == self._signals.fd:
+                    self._signals.drain()
                     self._signals.check()
                 elif events & (select.POLLERR | select.POLLNVAL):
                     raise Interrupted(signal.SIGPIPE)
@@ -162,6 +132,7 @@ class Runner:
         jobs = {fd: job for job in self._jobs.values() for fd in job.streams}
         for fd, events in ready:
             if fd == self._signals.fd:
+                self._signals.drain()
                 self._signals.check()
             elif fd == self._output.fd:
                 if events:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
-from .host import Tree, find_program
+from ..common.executables import find_program
+from .host import Tree
 
 ROOTFS, IMAGE = "labkit-rootfs", "labkit-runtimetest"  # in Docker's store, so an earlier one's is found again
 MESSAGE_LIMIT = 4000

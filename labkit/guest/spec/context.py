@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar, Union
 
+from ..common.cgroups import CGROUP_ROOT
+from ..common.claims import RuntimeClaims
 from . import process
 from .cleanup import MARKER
-from .host import CGROUP_ROOT, Host, RuntimeInfo
+from .host import Host
 from .process import Proc, read_text
 
 Config = dict[str, Any]
@@ -40,17 +42,17 @@ class Skip(Exception):
 
 
 @dataclass(frozen=True)
-class Suite:
+class SuiteRun:
     """What all checks of one run share. work: top directory, on a tmpfs; applets: those the busybox has."""
 
-    run: str
+    name: str
     host: Host
-    info: RuntimeInfo
+    claims: RuntimeClaims
     work: Path
     applets: tuple[str, ...]
 
     def marker(self, id: str) -> str:
-        return f"{self.run}/{id}"
+        return f"{self.name}/{id}"
 
     def check_work(self, id: str) -> Path:
         return self.work / id
@@ -60,7 +62,7 @@ class Suite:
         return self.work.parent / "ids" / id
 
     def cgroup(self, id: str) -> str:
-        return f"/labkit-{self.run}/{id}"
+        return f"/labkit-{self.name}/{id}"
 
 
 def set_namespace(config: Config, type: str, path: Optional[str] = None) -> None:
@@ -208,11 +210,11 @@ class Container:
 class T:
     """One check's hands and eyes."""
 
-    def __init__(self, id: str, suite: Suite, timeout: float) -> None:
+    def __init__(self, id: str, suite: SuiteRun, timeout: float) -> None:
         self.id = id
         self.host = suite.host
-        self.spec = suite.info.spec
-        self.features = suite.info.features
+        self.spec = suite.claims.spec
+        self.features = suite.claims.features
         self.work = suite.check_work(id)
         self.failures: list[dict[str, Any]] = []
         self.notes: dict[str, Any] = {}
@@ -230,9 +232,8 @@ class T:
     def config(self, args: Union[str, Sequence[str]] = "true") -> Config:
         """A small valid config. args: a busybox sh script, or argv. cgroupsPath is unique to this call."""
         self._count += 1
-        version = ".".join(str(number) for number in self.spec)
         return {
-            "ociVersion": version,
+            "ociVersion": self._suite.claims.spec_text,
             "root": {"path": "rootfs"},
             "hostname": "labkit",
             "process": {
@@ -275,7 +276,7 @@ class T:
 
     def new_id(self) -> str:
         self._count += 1
-        return f"labkit-{self._suite.run}-{self.id.lower()}-{self._count}"
+        return f"labkit-{self._suite.name}-{self.id.lower()}-{self._count}"
 
     # Running containers
 
@@ -367,7 +368,7 @@ class T:
     @property
     def is_runc_1_1(self) -> bool:
         """Debian builds it against a newer runtime-spec, so that it claims versions it does not implement."""
-        return self._suite.info.version.startswith("runc version 1.1.")
+        return self._suite.claims.version.startswith("runc version 1.1.")
 
     def defer(self, function: Callable[..., object], *args: Any) -> None:
         self._deferred.append(lambda: function(*args))

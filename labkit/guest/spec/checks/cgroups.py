@@ -10,8 +10,8 @@ import stat
 from pathlib import Path
 from typing import Any, Optional
 
+from ...common.cgroups import CGROUP_ROOT
 from ..context import CALL_LIMIT, Container, T, alive
-from ..host import CGROUP_ROOT
 from ..registry import check
 
 SLEEPER = ["/bin/sleep", "1000"]

@@ -14,8 +14,8 @@ import stat
 from pathlib import Path
 from typing import Any, Optional
 
+from ...common.procfs import mount_at
 from ..context import Container, T
-from ..procfs import mount_at
 from ..registry import check
 
 SLEEPER = ["/bin/sleep", "1000"]

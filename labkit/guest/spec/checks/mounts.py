@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Callable
 
+from ...common.procfs import Mount, mount_at, mounts
 from ..context import T
-from ..procfs import Mount, mount_at, mounts
 from ..registry import check
 
 SLEEPER = ["/bin/sleep", "1000"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ...common.procfs import status
 from ..context import Config, T, drop_namespace, set_namespace
-from ..procfs import status
 from ..registry import check
 
 SLEEPER = ["/bin/sleep", "1000"]

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Optional
 
+from ...common.procfs import status
 from ..context import Config, T
-from ..procfs import status
 from ..registry import check
 
 STATUS = ["/bin/cat", "/proc/self/status"]

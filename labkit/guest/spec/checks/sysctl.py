@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...common.procfs import mount_at
 from ..context import T, set_namespace
-from ..procfs import mount_at
 from ..registry import check
 
 
