@@ -30,7 +30,7 @@ It still deletes through live mounts, which reaches what no mount namespace hide
 for a reset. Cgroups are the host's: a runtime that found itself in another one than in a shell loop would act
 differently. They are watched and removed instead (cgroups.py).
 
-Standard library only, Python 3.9, and only modules of Debian's python3-minimal.
+Standard library only, Python 3.9, and only json and modules of Debian's python3-minimal.
 """
 
 __version__ = "1.0.0"

@@ -28,7 +28,7 @@ from .schedule import LAST, Schedule
 LIMITS = {"validation": 60.0, "runtimetest": 300.0}
 
 
-def run(argv: Sequence[str]) -> int:
+def run(argv: list[str]) -> int:
     """The exit status; see the package's docstring."""
     try:
         words = _parse(argv)

@@ -22,8 +22,8 @@ check goes on; `require`, `create`, `run` and `skip` end it. A check decides not
 not met is `fail` too (its level is in the result); for MAY use `t.note`. An exception the check did not expect is
 verdict `error`, a bug of ours. Judge outside the container: let the probe print, parse in Python. Never sleep a
 fixed time where `t.wait` can poll; a runtime call is the costly thing, so make few. Standard library only, Python
-3.9, and only modules of Debian's python3-minimal (no ctypes, shutil, tempfile, difflib, importlib.resources, queue,
-mmap, multiprocessing, resource, pty, termios, unittest).
+3.9, and only json and modules of Debian's python3-minimal (no ctypes, shutil, tempfile, difflib, importlib.resources,
+queue, mmap, multiprocessing, resource, pty, termios, unittest).
 
 Where a check runs: every check is a descendant of one private PID namespace and mount namespace (mounts shared
 among the checks as on a systemd host, nothing reaches the real host). All files are on a private tmpfs. So
