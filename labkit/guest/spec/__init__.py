@@ -32,8 +32,9 @@ after it anyway. Orphaned containers' exit statuses are collected (`Container.ex
 The network, cgroup, IPC and UTS namespaces are the host's: what a check makes there it removes itself (`t.defer`).
 
 `T` (context.py), what a check gets:
-  facts      t.id t.spec (claimed spec version, e.g. (1, 0, 2)) t.features (dict or None) t.host (Host: runtime,
-             busybox, cgroup "v1" "hybrid" "v2", kernel as (6, 12)) t.work (private directory) t.remaining()
+  facts      t.id t.spec (claimed spec version, e.g. (1, 0, 2)) t.features (dict or None), t.feature("linux", "seccomp")
+             (a value in it, or None) t.host (Host: runtime, busybox, cgroup "v1" "hybrid" "v2", kernel as (6, 12))
+             t.work (private directory) t.remaining()
   config     t.config(script or argv) dict, change it freely; set_namespace(config, type, path=..), drop_namespace
   bundle     t.bundle(config) -> Bundle: path, rootfs, out (seen as /out in the container), write(config), read(name)
   whole run  t.run(config or bundle) -> Container, its process ended; t.refused(config or bundle, what) -> Container

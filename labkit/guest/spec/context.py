@@ -227,6 +227,13 @@ class T:
         self._deferred: list[Callable[[], object]] = []
         self._spawned: list[subprocess.Popen[bytes]] = []
 
+    def feature(self, *keys: str) -> Any:
+        """The value below these keys in what the runtime's `features` prints; None where there is none."""
+        value: Any = self.features
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
     # Configurations and bundles
 
     def config(self, args: Union[str, Sequence[str]] = "true") -> Config:
@@ -364,11 +371,6 @@ class T:
         child = subprocess.Popen(list(argv), **{**null, "env": self._environment(None), **options})
         self._spawned.append(child)
         return child
-
-    @property
-    def is_runc_1_1(self) -> bool:
-        """Debian builds it against a newer runtime-spec, so that it claims versions it does not implement."""
-        return self._suite.claims.version.startswith("runc version 1.1.")
 
     def defer(self, function: Callable[..., object], *args: Any) -> None:
         self._deferred.append(lambda: function(*args))

@@ -27,7 +27,7 @@ def has_user_namespaces() -> bool:
 
 def listed(t: T, type: str) -> bool:
     """Whether `features` tells that the runtime has namespaces of this type; True when it does not tell."""
-    types = ((t.features or {}).get("linux") or {}).get("namespaces")
+    types = t.feature("linux", "namespaces")
     return type in types if isinstance(types, list) else True
 
 
@@ -140,9 +140,6 @@ def personality(t: T) -> None:
         return t.run(config).stdout.strip()
 
     found = run("LINUX32")
-    if found == machine and t.is_runc_1_1:
-        t.deviation("linux.personality is ignored", "https://github.com/opencontainers/runc/pull/4082")
-        return
     t.true(found in compat[machine], "machine for LINUX32", compat[machine], found)
     t.equal(run("LINUX"), machine, "machine for LINUX")
 

@@ -32,8 +32,7 @@ def filtered(t: T, args: Any, seccomp: dict[str, Any]) -> Config:
     """A config with this filter, loaded as late as can be: a runtime needs few system calls after it."""
     if not any(line.startswith("Seccomp:") for line in Path("/proc/self/status").read_text().splitlines()):
         t.skip("the kernel has no seccomp")
-    linux = (t.features or {}).get("linux") or {}
-    if linux.get("seccomp", {}).get("enabled") is False:
+    if t.feature("linux", "seccomp", "enabled") is False:
         t.skip("this runtime is built without seccomp")
     config = t.config(args)
     config["process"]["noNewPrivileges"] = True
