@@ -253,6 +253,7 @@ def result(check: Check, verdict: str, seconds: float, message: str) -> Result:
     outcome = {
         "id": requirement.id,
         "level": requirement.level,
+        **({"implied": requirement.implied} if requirement.implied else {}),
         "reference": requirement.reference,
         "verdict": verdict,
         "seconds": round(seconds, 3),
