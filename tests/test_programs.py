@@ -331,9 +331,9 @@ def test_it_lists_the_programs_of_a_tree_and_the_scenarios(driver: Driver, tree:
         (["--only", ","], "/bin/true", "--only names no program"),
         (["--jobs", "0"], "/bin/true", "'0' is not a number from 1 to 256"),
         (["--repeat", "x"], "/bin/true", "'x' is not a number from 1 to 1000"),
-        (["--limit", "nan"], "/bin/true", "'nan' is not a number of seconds"),
+        (["--timeout", "nan"], "/bin/true", "'nan' is not a number of seconds"),
         (["--set", "all"], "/bin/true", "invalid choice: 'all'"),
-        ([], None, "say which runtime"),
+        ([], None, "--runtime NAME or PATH is required"),
         ([], "no-such-runtime", "runtime 'no-such-runtime' not found"),
         ([], "/etc/passwd", "runtime '/etc/passwd' is not executable"),
         ([], "/bin", "runtime '/bin' is not executable"),
@@ -458,11 +458,11 @@ def test_an_end_is_not_missed_while_the_reader_holds_another_up(driver: Driver, 
     ]
 
 
-def hostile(driver: Driver, tree: Path, *names: str, limit: str = "2") -> Ran:
+def hostile(driver: Driver, tree: Path, *names: str, timeout: str = "2") -> Ran:
     """The well-behaved ones beside them are not disturbed."""
     for name in names:
         replay.add(tree, name, replay.HOSTILE[name])
-    ran = driver.run(tree, "--limit", limit, "--jobs", "2")
+    ran = driver.run(tree, "--timeout", timeout, "--jobs", "2")
     assert (ran.status, ran.stderr) == (0, "")
     assert sorted(ran.ends) == sorted([*names, "hooks", "hostname"])
     for name in ("hooks", "hostname"):
@@ -478,7 +478,7 @@ def how(ran: Ran, name: str) -> tuple[int | None, int | None, bool]:
 
 @pytest.mark.host_runtime
 @pytest.mark.parametrize("name", ["hangs", "ignores_sigterm"])
-def test_what_does_not_end_is_killed_at_its_limit(driver: Driver, tree: Path, name: str) -> None:
+def test_what_does_not_end_is_killed_at_its_timeout(driver: Driver, tree: Path, name: str) -> None:
     ran = hostile(driver, tree, name)
     assert how(ran, name) == (None, signal.SIGKILL, True)
     assert ran.facts["limit"] <= ran.ends[name]["seconds"] < ran.facts["limit"] + 2
@@ -491,7 +491,7 @@ def test_what_does_not_end_is_killed_at_its_limit(driver: Driver, tree: Path, na
     [("forks_twice", 3, b"out\n"), ("keeps_the_pipe", 0, b"daemon\n"), ("leaves_its_session", 0, b"")],
 )
 def test_a_daemon_holds_nothing_up_and_is_named(driver: Driver, tree: Path, name: str, status: int, out: bytes) -> None:
-    ran = hostile(driver, tree, name, limit="30")
+    ran = hostile(driver, tree, name, timeout="30")
     assert how(ran, name) == (status, None, False)
     assert ran.bytes(name) == out
     assert ran.ends[name]["left"] == [f"process {replay.NAP}"]
@@ -510,7 +510,7 @@ def test_killing_everyone_kills_nobody_else(driver: Driver, tree: Path) -> None:
 
 @pytest.mark.host_runtime
 def test_a_flood_is_cut_and_counted(driver: Driver, tree: Path) -> None:
-    ran = hostile(driver, tree, "floods", limit="30")
+    ran = hostile(driver, tree, "floods", timeout="30")
     assert how(ran, "floods") == (0, None, False)
     kept = 8 << 20
     assert (len(ran.bytes("floods")), len(ran.bytes("floods", "err"))) == (kept, kept)

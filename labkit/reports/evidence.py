@@ -111,7 +111,7 @@ def _commands(given: JSON) -> list[str]:
         if not isinstance(call, dict) or not isinstance(argv, list):
             return []
         status = call.get("status")
-        end = "time limit reached" if status is None else f"exit status {shown(status)}"
+        end = "timed out" if status is None else f"exit status {shown(status)}"
         lines.append(f"$ {shlex.join(map(str, argv))}\n{end} after {shown(call.get('seconds'))} s")
         if isinstance(said := call.get("stderr"), str) and said.strip():
             lines.append(said.strip())

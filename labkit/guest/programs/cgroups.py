@@ -1,4 +1,4 @@
-"""Which cgroups a program left, found by watching: they are the host's, and no namespace removes them."""
+"""Finds and removes the cgroups that programs leave: they are the host's, so they do not end with a namespace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .schedule import CGROUP_LANE, lane
 SUITES_OWN = ("cgrouptest", "testdir")  # every cgroup program uses /cgrouptest or testdir/cgrouptest/container
 UNITS = (".service", ".scope", ".slice", ".socket", ".mount", ".swap")  # systemd makes and removes these
 SETTLE = 0.1  # seconds in which whoever makes a cgroup has put a process into it
-PATIENCE = 1.0  # seconds; a cgroup is busy for a moment after its last process ended
+REMOVE_TIMEOUT = 1.0  # seconds; a cgroup is busy for a moment after its last process ended
 
 
 class Watch:
@@ -72,7 +72,7 @@ class Watch:
         return [f"{text} in {', '.join(where)}" if any(where) else text for text, where in found.items()]
 
     def sweep(self) -> None:
-        """When nothing runs any more: remove what nobody was made to answer for."""
+        """When nothing runs any more: remove the rest."""
         self.look([])
         for path in self._abandoned([]):
             _remove(path)
@@ -111,7 +111,7 @@ def directories(root: Path, known: Collection[Path] = ()) -> Iterator[Path]:
 
 
 def _remove(path: Path, *, kill: bool = False) -> None:
-    remove_cgroup(path, time.monotonic() + PATIENCE, kill=kill)
+    remove_cgroup(path, time.monotonic() + REMOVE_TIMEOUT, kill=kill)
 
 
 def _occupied(top: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What this host, the runtime under test and the tree of programs are."""
+"""The tree of programs, and the facts about this host and the runtime under test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Facts = dict[str, Union[str, int, float, bool]]
 
 
 class HostError(Exception):
-    """This host cannot hold the programs: one line for stderr, exit status 3."""
+    """Programs cannot be run on this host: one line on stderr, exit status 3."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Tree:
 
     @property
     def programs(self) -> dict[str, Path]:
-        """validation/X/X.t by X, in the order of the names."""
+        """The executable files validation/X/X.t by X, sorted by name."""
         found = sorted((self.path / "validation").glob("*/*.t"))
         return {file.stem: file for file in found if file.stem == file.parent.name and os.access(file, os.X_OK)}
 
@@ -41,13 +41,13 @@ class Tree:
         return self.path / "rootfs-amd64.tar.gz"
 
     def tool(self, name: str) -> Optional[str]:
-        """A program of the tree or of the host, or None."""
+        """The path of a program built in the tree or installed on the host, or None."""
         built = self.path / name
         return str(built) if os.access(built, os.X_OK) and built.is_file() else find_program(name)
 
 
 def find_tree(directory: str, with_programs: bool) -> Tree:
-    """UsageError unless the directory holds what `make runtimetest`, and `validation-executables`, makes."""
+    """Raises UsageError unless `make runtimetest`, and `validation-executables` if wanted, was run in the directory."""
     tree = Tree(Path(directory).absolute())
     if not tree.path.is_dir():
         raise UsageError(f"no directory {directory!r}")
@@ -90,7 +90,7 @@ def facts(runtime: str, claims: RuntimeClaims, tree: Tree) -> Facts:
 
 
 def ref(tree: Tree) -> str:
-    """Of its commit, as git describes it; "" where there is none."""
+    """The ref of a tree as `git describe` prints it, "" if unknown."""
     with suppress(OSError):
         return printable((tree.path / REF_FILE).read_text(errors="replace").strip())
     git = find_program("git")

@@ -1,4 +1,4 @@
-"""The command line: words in, TAP out. A supervisor makes the namespaces; its child runs the checks as PID 1 there."""
+"""The command line. A supervisor makes namespaces; a child in them runs the checks as PID 1 and prints TAP."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from ..common.claims import claims_of
 from ..common.errors import Interrupted, UsageError
 from ..common.executables import find_runtime
 from ..common.files import remove_tree
-from . import __version__, cleanup, host, process
+from . import __version__, cleanup, process
 from .context import APPLETS, SuiteRun
+from .host import Host, find_busybox, this_host
 from .registry import PACKAGE, Check, load
 from .runner import Result, run_checks
 from .tap import point
@@ -32,29 +33,29 @@ def run(argv: list[str]) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    words = _parse(argv)
+    args = _parse(argv)
     checks = load()
-    if words.only:
-        only = [names.upper() for names in words.only]
+    if args.only:
+        only = [names.upper() for names in args.only]
         checks = {id: checks[id] for id in selected(only, checks, "check")}
-    if words.list:
+    if args.list:
         for item in checks.values():
             print(f"{item.requirement.id}\t{item.requirement.level}\t{item.requirement.summary}")
         return 0
-    if words.runtime is None:
-        raise UsageError("say which runtime: --runtime NAME or PATH")
+    if args.runtime is None:
+        raise UsageError("--runtime NAME or PATH is required")
     if os.geteuid() != 0:
         raise UsageError("must run as root (sudo)")
-    facts = host.look(find_runtime(words.runtime), host.find_busybox())
+    host = this_host(find_runtime(args.runtime), find_busybox())
     chosen = list(checks.values())
     if RESUME in os.environ:
         lifeline, name, top = os.environ[RESUME].split(":", 2)
-        _child(lambda: _in_namespaces(chosen, facts, words.jobs, name, Path(top), int(lifeline)))
-    return _supervise(chosen, facts, words.jobs)
+        _child(lambda: _in_namespaces(chosen, host, args.jobs, name, Path(top), int(lifeline)))
+    return _supervise(chosen, host, args.jobs)
 
 
 def _status_of(function: Callable[[], int]) -> int:
-    """What a function returns, or the exit status for how it ended."""
+    """The exit status: what function returns, or the one for the exception that ended it."""
     try:
         return function()
     except Interrupted as end:
@@ -73,17 +74,19 @@ def _child(function: Callable[[], int]) -> NoReturn:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = Parser(prog="labkit-spec", description="Conformance checks for OCI runtimes; TAP 14 on stdout.")
+    parser = Parser(prog="labkit-spec", description="Runs conformance checks against an OCI runtime and prints TAP 14.")
     parser.add_argument("--runtime", help="name or path of the runtime under test")
-    parser.add_argument("--only", metavar="ID,ID", action="append", help="run these checks only")
-    parser.add_argument("--list", action="store_true", help="print the checks and exit")
+    parser.add_argument("--only", metavar="ID,ID", action="append", help="run only these checks")
+    parser.add_argument("--list", action="store_true", help="list the checks and exit")
     default = 2 * (os.cpu_count() or 1)
-    parser.add_argument("--jobs", type=number(256), default=default, metavar="N", help="checks at a time (%(default)s)")
+    parser.add_argument(
+        "--jobs", type=number(256), default=default, metavar="N", help="checks to run at a time (default: %(default)s)"
+    )
     parser.add_argument("--version", action="version", version=f"labkit-spec {__version__}")
     return parser.parse_args(argv)
 
 
-def _supervise(checks: list[Check], facts: host.Host, jobs: int) -> int:
+def _supervise(checks: list[Check], host: Host, jobs: int) -> int:
     """Run the suite in namespaces of its own, pass signals on, and clean up after it if it is killed."""
     name = f"{os.getpid():x}{time.time_ns() & 0xFFFFFF:06x}"
     top = Path(os.environ.get("TMPDIR") or "/tmp").absolute() / f"labkit-{name}"
@@ -97,7 +100,7 @@ def _supervise(checks: list[Check], facts: host.Host, jobs: int) -> int:
         os.setsid()  # a Ctrl-C reaches the supervisor only
         for number in ENDING:
             signal.signal(number, signal.SIG_IGN)
-        _child(lambda: _in_namespaces(checks, facts, jobs, name, top, read))
+        _child(lambda: _in_namespaces(checks, host, jobs, name, top, read))
     os.close(read)
     seen: list[int] = []
 
@@ -116,14 +119,14 @@ def _supervise(checks: list[Check], facts: host.Host, jobs: int) -> int:
         with suppress(OSError):
             os.killpg(pid, signal.SIGKILL)
         for ids in (top / "ids").iterdir():
-            cleanup.delete_containers(ids, facts.runtime, time.monotonic() + 20)
+            cleanup.delete_containers(ids, host.runtime, time.monotonic() + 20)
         status = 128 + seen[0] if seen else 128 - status
     cleanup.sweep_cgroups(f"labkit-{name}")
     remove_tree(top)
     return status
 
 
-def _in_namespaces(checks: list[Check], facts: host.Host, jobs: int, name: str, top: Path, lifeline: int) -> int:
+def _in_namespaces(checks: list[Check], host: Host, jobs: int, name: str, top: Path, lifeline: int) -> int:
     """Enter a new mount namespace, and a new PID namespace with the next child, which runs the suite; its status.
 
     os.unshare is new in Python 3.12; before, busybox unshares and starts this program again, which ends up here.
@@ -133,11 +136,11 @@ def _in_namespaces(checks: list[Check], facts: host.Host, jobs: int, name: str, 
     elif os.environ.pop(RESUME, None) is None:
         os.set_inheritable(lifeline, True)
         os.environ[RESUME] = f"{lifeline}:{name}:{top}"
-        os.execv(facts.busybox, [facts.busybox, "unshare", "-m", "-p", sys.executable, *_own_argv()])
+        os.execv(host.busybox, [host.busybox, "unshare", "-m", "-p", sys.executable, *_own_argv()])
     pid = os.fork()
     if pid == 0:
         os.set_inheritable(lifeline, False)
-        _child(lambda: _suite(checks, facts, jobs, name, top, lifeline))
+        _child(lambda: _suite(checks, host, jobs, name, top, lifeline))
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status < 0:
         os.kill(os.getpid(), signal.SIGKILL)  # tells the supervisor
@@ -151,7 +154,7 @@ def _own_argv() -> list[str]:
     return sys.argv
 
 
-def _suite(checks: list[Check], facts: host.Host, jobs: int, name: str, top: Path, lifeline: int) -> int:
+def _suite(checks: list[Check], host: Host, jobs: int, name: str, top: Path, lifeline: int) -> int:
     with open(os.devnull, "rb") as null:  # noqa: PTH123
         os.dup2(null.fileno(), 0)
     work = top / "work"
@@ -162,19 +165,19 @@ def _suite(checks: list[Check], facts: host.Host, jobs: int, name: str, top: Pat
         ["-t", "tmpfs", "-o", "mode=755", "labkit", str(work)],
     ):
         done = process.run(
-            [facts.busybox, "mount", *words], stdout=Path("/dev/null"), stderr=top / "mount.err", timeout=10
+            [host.busybox, "mount", *words], stdout=Path("/dev/null"), stderr=top / "mount.err", timeout=10
         )
         if not done.ok:
             raise UsageError(f"cannot mount {' '.join(words)}: {done.stderr.strip()[:300]}")
     (work / "exits").mkdir()
     busybox = work / "busybox"
-    busybox.write_bytes(Path(facts.busybox).read_bytes())
+    busybox.write_bytes(Path(host.busybox).read_bytes())
     busybox.chmod(0o755)
     listed = process.run(
-        [facts.busybox, "--list"], stdout=work / "ask.out", stderr=work / "ask.err", timeout=10
+        [host.busybox, "--list"], stdout=work / "ask.out", stderr=work / "ask.err", timeout=10
     ).stdout.split()
     applets = tuple(applet for applet in APPLETS if applet in set(listed))
-    suite = SuiteRun(name, facts, claims_of(facts.runtime), work, applets)
+    suite = SuiteRun(name, host, claims_of(host.runtime), work, applets)
     _print("TAP version 14", f"1..{len(checks)}", *_header(suite))
     failed = count = 0
 
@@ -188,7 +191,7 @@ def _suite(checks: list[Check], facts: host.Host, jobs: int, name: str, top: Pat
         run_checks(checks, suite, jobs, lifeline, emit)
     except Interrupted:  # perhaps because the supervisor was killed: leave nothing for it to do
         cleanup.sweep_cgroups(f"labkit-{name}")
-        cleanup.unmount_below(work, facts.busybox, time.monotonic() + 10)
+        cleanup.unmount_below(work, host.busybox, time.monotonic() + 10)
         remove_tree(top)
         raise
     return 1 if failed else 0

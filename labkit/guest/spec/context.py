@@ -21,7 +21,7 @@ from .process import Proc, read_text
 
 Config = dict[str, Any]
 Value = TypeVar("Value")
-CALL_LIMIT = 30.0  # seconds for one runtime call; emulated guests are slow
+CALL_TIMEOUT = 30.0  # seconds for one runtime call; emulated guests are slow
 POLL = 0.015
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 APPLETS = """sh ash cat ls stat echo printf test [ true false sleep id env pwd touch mkdir rmdir rm mv cp ln chmod chown
@@ -34,11 +34,11 @@ CAP_SYS_CHROOT CAP_MKNOD""".split()  # noqa: SIM905
 
 
 class Stop(Exception):
-    """Ends the check: what it found so far is its verdict."""
+    """Ends the check; its verdict follows from what it has found so far."""
 
 
 class Skip(Exception):
-    """Ends the check: this host cannot show the requirement."""
+    """Ends the check: the requirement cannot be tested on this host or runtime."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class Container:
 
 
 class T:
-    """One check's hands and eyes."""
+    """What a check is given: it runs containers, compares, and records what it finds."""
 
     def __init__(self, id: str, suite: SuiteRun, timeout: float) -> None:
         self.id = id
@@ -228,7 +228,7 @@ class T:
         self._spawned: list[subprocess.Popen[bytes]] = []
 
     def feature(self, *keys: str) -> Any:
-        """The value below these keys in what the runtime's `features` prints; None where there is none."""
+        """The value at this path in the output of the runtime's `features`, or None."""
         value: Any = self.features
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
@@ -344,14 +344,14 @@ class T:
     def cli(
         self,
         *argv: str,
-        timeout: float = CALL_LIMIT,
+        timeout: float = CALL_TIMEOUT,
         cwd: Optional[Path] = None,
         env: Optional[Mapping[str, str]] = None,
         stdin: Optional[process.File] = None,
         pass_fds: Sequence[int] = (),
         launch: Sequence[str] = (),
     ) -> Proc:
-        """The runtime with these words. env: added to the environment of the suite. timeout in seconds.
+        """Run the runtime with these arguments. env: added to the environment of the suite. timeout in seconds.
 
         launch: a command line the runtime's is appended to, e.g. t.shell('exec "$@" 7</dev/null').
         """
@@ -366,7 +366,7 @@ class T:
         return self._execute([self.host.busybox, *argv], timeout=timeout)
 
     def spawn(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-        """A process beside the check, ended with it. Output goes to /dev/null unless options say otherwise."""
+        """A process beside the check, killed at its end. Output goes to /dev/null unless options say otherwise."""
         null = {name: subprocess.DEVNULL for name in ("stdin", "stdout", "stderr")}
         child = subprocess.Popen(list(argv), **{**null, "env": self._environment(None), **options})
         self._spawned.append(child)
@@ -418,7 +418,7 @@ class T:
 
     def wait(self, function: Callable[[], Value], timeout: float = 10) -> Optional[Value]:
         """Call function, every 15 ms first, later every 100, until it returns something true; None after `timeout`
-        seconds. A look costs some milliseconds where the processor is emulated, and others run beside it."""
+        seconds. A call costs milliseconds when the CPU is emulated, and other checks run beside this one."""
         deadline = time.monotonic() + min(timeout, self.remaining())
         pause = POLL
         while True:
@@ -432,7 +432,7 @@ class T:
             pause = min(pause * 1.5, 0.1)
 
     def wait_file(self, path: Path, timeout: float = 10) -> Optional[str]:
-        """The text of a file once it is there and not empty; None when it did not come."""
+        """The text of a file once it exists and is not empty; None if that takes too long."""
 
         def text() -> Optional[str]:
             try:
@@ -461,14 +461,14 @@ class T:
         argv: Sequence[str],
         *,
         output: Optional[tuple[Path, Path]] = None,
-        timeout: float = CALL_LIMIT,
+        timeout: float = CALL_TIMEOUT,
         env: Optional[Mapping[str, str]] = None,
         **options: Any,
     ) -> Proc:
         self._count += 1
         stdout, stderr = output or (self.work / f"{self._count}.out", self.work / f"{self._count}.err")
-        limit = min(timeout, self.remaining())
-        return process.run(argv, stdout=stdout, stderr=stderr, timeout=limit, env=self._environment(env), **options)
+        timeout = min(timeout, self.remaining())
+        return process.run(argv, stdout=stdout, stderr=stderr, timeout=timeout, env=self._environment(env), **options)
 
     def _finish(self) -> None:
         for function in reversed(self._deferred):

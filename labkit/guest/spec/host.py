@@ -1,4 +1,4 @@
-"""What this host is."""
+"""Facts about this host."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ def _is_static(path: Path) -> bool:
     return bool(types) and 3 not in types
 
 
-def look(runtime: str, busybox: str) -> Host:
+def this_host(runtime: str, busybox: str) -> Host:
     numbers = re.findall(r"\d+", os.uname().release)
     return Host(runtime, busybox, cgroup_version(), tuple(int(number) for number in numbers[:3]))

@@ -1,4 +1,4 @@
-"""Runs the checks, several at a time, as PID 1 of a PID namespace that was just made."""
+"""Runs the checks, several at a time, as PID 1 of a new PID namespace."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ..common.children import ENDING, Signals, exit_with, kill_group
 from . import cleanup
 from .context import Skip, Stop, SuiteRun, T
 from .registry import Check
-from .tap import bounded
+from .tap import shortened
 
-CLEANUP_LIMIT = 30.0
+CLEANUP_TIMEOUT = 30.0  # seconds
 Result = dict[str, Any]
 
 
@@ -132,7 +132,7 @@ class _Runner:
         if job.result is None:  # else it was overdue
             with suppress(ValueError):  # cut short: it died
                 job.result = json.loads(job.data)
-                job.deadline = time.monotonic() + CLEANUP_LIMIT
+                job.deadline = time.monotonic() + CLEANUP_TIMEOUT
                 job.cleaning = True
 
     def _close(self, job: _Job) -> None:
@@ -175,10 +175,10 @@ class _Runner:
     def _overdue(self, job: _Job) -> None:
         kill_group(job.pid)
         if job.result is None:
-            job.result = self._result(job, "timeout", f"not finished after {job.check.timeout:g} s")
-            job.deadline = time.monotonic() + CLEANUP_LIMIT  # it ends now; _ended sends the janitor
+            job.result = self._result(job, "timeout", f"timed out after {job.check.timeout:g} s")
+            job.deadline = time.monotonic() + CLEANUP_TIMEOUT  # it ends now; _ended sends the janitor
         else:
-            job.deadline = time.monotonic() + CLEANUP_LIMIT
+            job.deadline = time.monotonic() + CLEANUP_TIMEOUT
 
     def _janitor(self, job: _Job) -> None:
         """Clean up after a check that cannot do it itself any more; it keeps its slot meanwhile."""
@@ -191,20 +191,20 @@ class _Runner:
         pid = os.fork()
         if pid == 0:
             exit_with(clean)
-        job.pid, job.cleaning, job.deadline = pid, True, time.monotonic() + CLEANUP_LIMIT
+        job.pid, job.cleaning, job.deadline = pid, True, time.monotonic() + CLEANUP_TIMEOUT
         self.running[pid] = job
 
     def _result(self, job: _Job, verdict: str, message: str) -> Result:
         return result(job.check, verdict, time.monotonic() - job.started, message)
 
     def _end_all(self) -> None:
-        """After an interruption: kill the checks, clean up after them, within the cleanup's time."""
+        """After an interruption: kill the checks and clean up after them, within CLEANUP_TIMEOUT."""
         self.emit = lambda *_: None
         for job in list(self.running.values()):
             if not job.cleaning:
                 kill_group(job.pid)
                 job.result = job.result or self._result(job, "error", "interrupted")
-        deadline = time.monotonic() + CLEANUP_LIMIT
+        deadline = time.monotonic() + CLEANUP_TIMEOUT
         while self.running and time.monotonic() < deadline:
             self._reap()
             time.sleep(0.01)
@@ -244,11 +244,11 @@ def _perform(check: Check, t: T) -> Result:
         ]
     if t.notes:
         outcome["notes"] = t.notes
-    return {key: bounded(value) for key, value in outcome.items()}
+    return {key: shortened(value) for key, value in outcome.items()}
 
 
 def result(check: Check, verdict: str, seconds: float, message: str) -> Result:
-    """A result as it is printed; message only when it is not a pass."""
+    """A result as it is printed. A pass has no message."""
     requirement = check.requirement
     outcome = {
         "id": requirement.id,
@@ -271,7 +271,7 @@ def _readable(fd: int) -> bool:
 
 
 def _become_child() -> None:
-    """Own session, own signal handling."""
+    """Give this process its own session and the default signal handling."""
     signal.set_wakeup_fd(-1)
     for number in (*ENDING, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)

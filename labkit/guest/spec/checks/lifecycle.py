@@ -159,7 +159,7 @@ def life_warning(t: T) -> None:
     config["process"]["user"]["uid"] = 0
     c = t.try_create(config)
     if t.spec < (1, 1, 0) and not c.created.ok:
-        t.skip("before runtime-spec 1.1.0 a capability that does not exist is an error, not a warning")
+        t.skip("before runtime-spec 1.1.0 an unknown capability is an error, not a warning")
     t.require(c.created.ok, "create with an unknown capability exits 0", 0, c.created.describe())
     t.require(c.start().ok, "start exits 0")
     t.require(c.ended(), "the program ends")

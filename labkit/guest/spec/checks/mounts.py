@@ -111,7 +111,7 @@ def bind_mounts(t: T) -> None:
 @check("MOUNT-003")
 def relative_destination(t: T) -> None:
     if t.spec < (1, 2, 0):
-        t.skip("before runtime-spec 1.2.0 a destination had to be absolute")
+        t.skip("before runtime-spec 1.2.0 a mount destination had to be absolute")
     config = t.config(MOUNTINFO)
     config["process"]["cwd"] = "/tmp"
     config["mounts"].append(tmpfs("lk/relative"))

@@ -26,7 +26,7 @@ def has_user_namespaces() -> bool:
 
 
 def listed(t: T, type: str) -> bool:
-    """Whether `features` tells that the runtime has namespaces of this type; True when it does not tell."""
+    """Whether the runtime's `features` lists this namespace type; True if it lists none at all."""
     types = t.feature("linux", "namespaces")
     return type in types if isinstance(types, list) else True
 
@@ -132,7 +132,7 @@ def personality(t: T) -> None:
     machine = os.uname().machine
     compat = {"x86_64": ("i686",), "aarch64": ("armv8l", "armv7l"), "ppc64le": ("ppcle",), "s390x": ("s390",)}
     if machine not in compat:
-        t.skip(f"do not know what LINUX32 makes of {machine}")
+        t.skip(f"the machine name under LINUX32 is not known for {machine}")
 
     def run(domain: str) -> str:
         config = t.config(["/bin/uname", "-m"])

@@ -88,7 +88,7 @@ def rules(t: T) -> None:
 @check("SECC-002")
 def default_errno(t: T) -> None:
     if t.spec < (1, 1, 0):
-        t.skip("runtime-spec before 1.1.0 has no defaultErrnoRet")
+        t.skip("defaultErrnoRet is new in runtime-spec 1.1.0")
     seccomp: dict[str, Any] = {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": errno.ENXIO,
