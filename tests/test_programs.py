@@ -297,6 +297,11 @@ def test_it_imports_only_what_pythons_minimal_package_has(package: str, more: se
     assert found <= MINIMAL | more
 
 
+@pytest.mark.parametrize("file", ["common/__init__.py", "common/start.py", "spec/main.py", "programs/main.py"])
+def test_an_old_python_can_parse_what_says_that_it_is_too_old(file: str) -> None:
+    assert ast.parse((PACKAGE.parent / file).read_text(), feature_version=(3, 5))
+
+
 @pytest.mark.parametrize("name", ["spec", "programs"])
 def test_a_python_without_json_is_told_what_to_install(name: str, tmp_path: Path) -> None:
     (tmp_path / "program.pyz").write_bytes(pyz(name))

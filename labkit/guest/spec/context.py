@@ -23,6 +23,7 @@ Config = dict[str, Any]
 Value = TypeVar("Value")
 CALL_TIMEOUT = 30.0  # seconds for one runtime call; emulated guests are slow
 POLL = 0.015
+SLEEPER = ["/bin/sleep", "1000"]  # args of a process that outlives every check
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 APPLETS = """sh ash cat ls stat echo printf test [ true false sleep id env pwd touch mkdir rmdir rm mv cp ln chmod chown
 readlink realpath head tail wc grep sed awk cut tr sort uniq od hexdump dd df du mount umount mountpoint mknod mkfifo

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ...common.cgroups import CGROUP_ROOT
-from ..context import CALL_TIMEOUT, Container, T, alive
+from ..context import CALL_TIMEOUT, SLEEPER, Container, T, alive
 from ..registry import check
 
-SLEEPER = ["/bin/sleep", "1000"]
 MIB = 1 << 20
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..context import T
+from ..context import SLEEPER, T
 from ..registry import check
-
-SLEEPER = ["/bin/sleep", "1000"]
 
 
 @check("BUNDLE-001")

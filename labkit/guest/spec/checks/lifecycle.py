@@ -7,11 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..context import T, alive, set_namespace
+from ..context import SLEEPER, T, alive, set_namespace
 from ..registry import check
 from ..traces import gone, traces
-
-SLEEPER = ["/bin/sleep", "1000"]
 
 
 @check("STATE-001")

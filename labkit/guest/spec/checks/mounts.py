@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Union
 
 from ...common.procfs import Mount, mount_at, mounts
-from ..context import Container, T
+from ..context import SLEEPER, Container, T
 from ..registry import check
 
-SLEEPER = ["/bin/sleep", "1000"]
 MOUNTINFO = ["/bin/cat", "/proc/self/mountinfo"]
 ATIME = {"noatime", "relatime"}  # neither: strictatime
 # Options, and what of the mount they have to change. Those of runtime-spec 1.0, which pointed to mount(8).
@@ -51,7 +50,7 @@ def tmpfs(destination: str, *options: str) -> dict[str, Any]:
     return {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
 
 
-def bind(destination: str, source: Path | str, *options: str) -> dict[str, Any]:
+def bind(destination: str, source: Union[Path, str], *options: str) -> dict[str, Any]:
     return {"destination": destination, "type": "none", "source": str(source), "options": list(options) or ["bind"]}
 
 

@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 
 from ...common.procfs import status
-from ..context import Config, T, drop_namespace, set_namespace
+from ..context import SLEEPER, Config, T, drop_namespace, set_namespace
 from ..registry import check
 
-SLEEPER = ["/bin/sleep", "1000"]
 # Type in the config: name in /proc/PID/ns.
 FILE = {"pid": "pid", "network": "net", "mount": "mnt", "ipc": "ipc", "uts": "uts", "cgroup": "cgroup"}
 ALL_FILES = {**FILE, "user": "user", "time": "time"}
