@@ -159,6 +159,15 @@ def test_no_control_character_survives(render: Any) -> None:
     assert set(re.findall(r"[^\n\t -~]", render(hostile_run(HOSTILE)))) <= set("–…·")  # noqa: RUF001
 
 
+def test_what_a_level_is_implied_by_is_shown_beside_it() -> None:
+    result = a_result("PROC-002", Verdict.FAIL, message="no", implied="start MUST run the program 'as specified'")
+    told = "MUST (implied: start MUST run the program &#39;as specified&#39;)"
+    html = as_html.render(a_run(result, a_result("STATE-001", Verdict.FAIL, message="no")))
+    assert html.count(told) == html.count("(implied: ") == 1
+    assert html.count("<option>") == 1
+    assert "MUST (implied: start MUST run the program 'as specified') runtime.md" in as_junit.render(a_run(result))
+
+
 def test_hostile_html_is_only_text() -> None:
     page = Page(as_html.render(hostile_run(HOSTILE)))
     harmless = as_html.render(hostile_run("words"))

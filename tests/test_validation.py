@@ -406,7 +406,7 @@ def test_the_command_carries_the_wish() -> None:
     words = SUITE.argv("/x/labkit-programs.pyz", "runc", Selection(("create", "start"), 4, 3, 30))
     assert words[:2] == ["python3", "/x/labkit-programs.pyz"]
     assert " ".join(words[4:]) == (
-        "--runtime runc --older crun 1.14.3 v0.9.0 --only create,start --jobs 4 --repeat 3 --limit 30"
+        "--runtime runc --older crun 1.14.3 v0.9.0 --only create,start --jobs 4 --repeat 3 --timeout 30"
     )
 
 

@@ -58,7 +58,7 @@ def _case(run: Run, result: Result) -> TestCase:
         message = f"expected {result.verdict}: {result.expected.reason}"
     outcome = _outcome(result, printable(message or result.verdict))
     if outcome is not None:
-        lines = [f"{result.level} {result.reference}", *([told.message] if result.expected else [])]
+        lines = [f"{told.level} {result.reference}", *([told.message] if result.expected else [])]
         for failure in told.failures:
             lines += [failure.what, f"  expected: {failure.expected}", f"  actual:   {failure.actual}"]
         outcome.text = printable("\n".join([*lines, *told.notes]), newlines=True)

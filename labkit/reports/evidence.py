@@ -27,8 +27,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """message is one sentence or "", notes and commands are lines, rest is what has no place of its own."""
+    """level is the RFC 2119 level, and what implies it where the text has no keyword; message is one sentence or "";
+    notes and commands are lines; rest is what has no place of its own.
+    """
 
+    level: str
     message: str
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
@@ -40,6 +43,10 @@ def evidence(result: Result) -> Evidence:
     """Sort the diagnostic of a result; whatever has another form than the one known stays in rest."""
     rest = dict(result.diagnostic)
     message = next((str(rest.pop(key)) for key in ("message", "reason") if isinstance(rest.get(key), str)), "")
+    level = result.level
+    if isinstance(implied := rest.get("implied"), str):
+        level = f"{level} (implied: {implied})"
+        del rest["implied"]
     failures: list[Failure] = []
     if isinstance(given := rest.get("failures"), list) and all(isinstance(entry, dict) for entry in given):
         del rest["failures"]
@@ -56,7 +63,7 @@ def evidence(result: Result) -> Evidence:
     commands = _commands(rest.get("commands"))
     if commands:
         del rest["commands"]
-    return Evidence(message, tuple(failures), tuple(notes), tuple(commands), rest)
+    return Evidence(level, message, tuple(failures), tuple(notes), tuple(commands), rest)
 
 
 def policy_lines(run: Run) -> list[str]:
@@ -104,7 +111,7 @@ def _commands(given: JSON) -> list[str]:
         if not isinstance(call, dict) or not isinstance(argv, list):
             return []
         status = call.get("status")
-        end = "time limit reached" if status is None else f"exit status {shown(status)}"
+        end = "timed out" if status is None else f"exit status {shown(status)}"
         lines.append(f"$ {shlex.join(map(str, argv))}\n{end} after {shown(call.get('seconds'))} s")
         if isinstance(said := call.get("stderr"), str) and said.strip():
             lines.append(said.strip())

@@ -107,7 +107,7 @@ class Validation:
         words += itertools.chain.from_iterable(("--older", *one) for one in runtimes.older_refs())
         for flag, value in (("only", ",".join(selection.only)), ("jobs", selection.jobs), ("repeat", selection.repeat)):
             words += [f"--{flag}", str(value)] if value else []
-        return words + (["--limit", f"{selection.timeout:g}"] if selection.timeout else [])
+        return words + (["--timeout", f"{selection.timeout:g}"] if selection.timeout else [])
 
     def names(self) -> list[str]:
         return sorted({name for ref in _data().refs.values() for name in _data().programs(ref)})

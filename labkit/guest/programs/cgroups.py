@@ -1,21 +1,21 @@
-"""Which cgroups a program left, found by watching: they are the host's, and no namespace removes them."""
+"""Finds and removes the cgroups that programs leave: they are the host's, so they do not end with a namespace."""
 
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from .box import printable
+from ..common.cgroups import remove_cgroup
+from ..common.text import printable
 from .schedule import CGROUP_LANE, lane
 
 SUITES_OWN = ("cgrouptest", "testdir")  # every cgroup program uses /cgrouptest or testdir/cgrouptest/container
 UNITS = (".service", ".scope", ".slice", ".socket", ".mount", ".swap")  # systemd makes and removes these
 SETTLE = 0.1  # seconds in which whoever makes a cgroup has put a process into it
-PATIENCE = 1.0  # seconds; a cgroup is busy for a moment after its last process ended
+REMOVE_TIMEOUT = 1.0  # seconds; a cgroup is busy for a moment after its last process ended
 
 
 class Watch:
@@ -30,7 +30,7 @@ class Watch:
         self._root = root
         for path in sorted(directories(root), reverse=True):
             if path.name in SUITES_OWN:  # an earlier run's; a container of this run would join it
-                remove(path, kill=path.name == SUITES_OWN[0])
+                _remove(path, kill=path.name == SUITES_OWN[0])
         self._known = set(directories(root))
         self._foreign: set[str] = set()  # groups, in all hierarchies, with all below them
         self._suspects: dict[Path, set[str]] = {}
@@ -53,7 +53,7 @@ class Watch:
         found: dict[str, list[str]] = {}
 
         def take(path: Path, mark: str = "") -> None:
-            remove(path)
+            _remove(path)
             if path.is_dir():
                 self._known.add(path)
                 mark += " (still in use)"
@@ -72,10 +72,10 @@ class Watch:
         return [f"{text} in {', '.join(where)}" if any(where) else text for text, where in found.items()]
 
     def sweep(self) -> None:
-        """When nothing runs any more: remove what nobody was made to answer for."""
+        """When nothing runs any more: remove the rest."""
         self.look([])
         for path in self._abandoned([]):
-            remove(path)
+            _remove(path)
 
     def _abandoned(self, running: Collection[str]) -> list[Path]:
         """The topmost new cgroups that no running program can have made, and in which nothing runs."""
@@ -110,19 +110,8 @@ def directories(root: Path, known: Collection[Path] = ()) -> Iterator[Path]:
             continue
 
 
-def remove(top: Path, kill: bool = False) -> None:
-    """Remove a cgroup and all below it, as far as they are empty; kill: make them empty first."""
-    deadline = time.monotonic() + PATIENCE
-    while top.is_dir():
-        for directory in sorted([top, *directories(top)], reverse=True):
-            if kill:
-                _kill_all(directory)
-            with suppress(OSError):
-                directory.rmdir()
-        if time.monotonic() > deadline:
-            return
-        if top.is_dir():
-            time.sleep(0.01)
+def _remove(path: Path, *, kill: bool = False) -> None:
+    remove_cgroup(path, time.monotonic() + REMOVE_TIMEOUT, kill=kill)
 
 
 def _occupied(top: Path) -> bool:
@@ -132,14 +121,3 @@ def _occupied(top: Path) -> bool:
             if (directory / "cgroup.procs").read_text().strip():
                 return True
     return False
-
-
-def _kill_all(directory: Path) -> None:
-    for file, text in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
-        with suppress(OSError):
-            if (directory / file).exists():
-                (directory / file).write_text(text)
-    with suppress(OSError):
-        for pid in (directory / "cgroup.procs").read_text().split():
-            with suppress(OSError):
-                os.kill(int(pid), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The command line: words in, events out."""
+"""The command line."""
 
 from __future__ import annotations
 
@@ -10,64 +10,54 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn, Optional
 
+from ..common.arguments import Parser, number, selected
+from ..common.cgroups import CGROUP_ROOT
+from ..common.children import Signals
+from ..common.claims import claims_of
+from ..common.errors import Interrupted, UsageError
+from ..common.executables import find_runtime
+from ..common.files import remove_tree
 from . import __version__, scenarios
-from .box import Sandbox, program_body, remove_tree
-from .host import (
-    CGROUP_ROOT,
-    Facts,
-    HostError,
-    Tree,
-    UsageError,
-    facts,
-    find_runtime,
-    find_tree,
-    fitting,
-    nearest,
-    version,
-)
-from .runner import Interrupted, Output, Runner, Signals
+from .host import Facts, HostError, Tree, facts, find_tree, fitting
+from .runner import Output, Runner
+from .sandbox import SandboxConfig, program_body
 from .schedule import LAST, Schedule
 
-# Seconds. The longest recorded program took 16.4 under emulation, most of it asleep; making images is work.
-LIMITS = {"validation": 60.0, "runtimetest": 300.0}
+# Seconds. The slowest recorded program took 16.4 under emulation, mostly asleep; building images is real work.
+TIMEOUTS = {"validation": 60.0, "runtimetest": 300.0}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
-def run(argv: Sequence[str]) -> int:
+def run(argv: list[str]) -> int:
     """The exit status; see the package's docstring."""
     try:
-        words = _parse(argv)
-        runtime = find_runtime(words.runtime) if words.runtime else None
-        said = version(runtime) if runtime else ""
-        tree = find_tree(fitting(words.tree, said, words.older), with_programs=words.set == "validation")
-        known = list(scenarios.SCENARIOS) if words.set == "runtimetest" else list(tree.programs)
-        programs = _select(known, words.only)
-        if words.list:
+        args = _parse(argv)
+        runtime = find_runtime(args.runtime) if args.runtime else None
+        claims = claims_of(runtime) if runtime else None
+        directory = fitting(args.tree, claims.version, args.older) if claims else args.tree
+        tree = find_tree(directory, with_programs=args.set == "validation")
+        known = list(scenarios.SCENARIOS) if args.set == "runtimetest" else list(tree.programs)
+        programs = sorted(selected(args.only, known, "program")) if args.only else known
+        if args.list:
             print("\n".join(programs))
             return 0
-        if runtime is None:
-            raise UsageError("say which runtime: --runtime NAME or PATH")
+        if runtime is None or claims is None:
+            raise UsageError("--runtime NAME or PATH is required")
         if os.geteuid() != 0:
             raise UsageError("must run as root (sudo)")
-        return _run(words, runtime, facts(runtime, said, tree), tree, programs)
+        return _run(args, runtime, facts(runtime, claims, tree), tree, programs)
     except UsageError as error:
         sys.stderr.write(f"labkit-programs: {error}\n")
         return 2
     except HostError as error:
-        sys.stderr.write(f"labkit-programs: this host cannot hold the programs: {error}\n")
+        sys.stderr.write(f"labkit-programs: cannot run programs on this host: {error}\n")
         return 3
     except Interrupted as end:
         return 128 + end.number
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog="labkit-programs", description="Runs the programs of runtime-tools; JSON lines on stdout.")
+    parser = Parser(prog="labkit-programs", description="Runs the programs of runtime-tools and prints JSON lines.")
     parser.add_argument("--tree", required=True, metavar="DIR", help="a built tree of runtime-tools")
     parser.add_argument(
         "--older",
@@ -75,29 +65,27 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         action="append",
         default=[],
         metavar=("RUNTIME", "VERSION", "REF"),
-        help="take the tree DIR-REF, if it is there, for that runtime in a version before this one",
+        help="use the tree DIR-REF, if it exists, for versions of RUNTIME before VERSION",
     )
     parser.add_argument("--runtime", help="name or path of the runtime under test")
-    parser.add_argument("--set", choices=tuple(LIMITS), default="validation", help="(%(default)s)")
-    parser.add_argument("--only", metavar="A,B", action="append", help="run these programs only")
-    parser.add_argument("--list", action="store_true", help="print the programs and exit")
-    parser.add_argument("--jobs", type=_number(256), metavar="N", help="programs at a time (twice the cores)")
-    parser.add_argument("--repeat", type=_number(1000), default=1, metavar="N", help="run each N times (%(default)s)")
-    limits = ", ".join(f"{name}: {limit:g}" for name, limit in LIMITS.items())
     parser.add_argument(
-        "--limit", type=_seconds, metavar="SECONDS", help=f"for each, where there is one a core ({limits})"
+        "--set", choices=tuple(TIMEOUTS), default="validation", help="which programs (default: %(default)s)"
+    )
+    parser.add_argument("--only", metavar="A,B", action="append", help="run only these programs")
+    parser.add_argument("--list", action="store_true", help="list the programs and exit")
+    parser.add_argument(
+        "--jobs", type=number(256), metavar="N", help="programs to run at a time (default: twice the cores)"
+    )
+    parser.add_argument("--repeat", type=number(1000), default=1, metavar="N", help="run each program N times")
+    timeouts = ", ".join(f"{name} {seconds:g}" for name, seconds in TIMEOUTS.items())
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help=f"for each program; longer when programs share a core (default: {timeouts})",
     )
     parser.add_argument("--version", action="version", version=f"labkit-programs {__version__}")
     return parser.parse_args(argv)
-
-
-def _number(most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {most}")
-        return int(text)
-
-    return parse
 
 
 def _seconds(text: str) -> float:
@@ -110,39 +98,25 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _select(known: Sequence[str], only: Optional[Sequence[str]]) -> list[str]:
-    if only is None:
-        return list(known)
-    wanted = [name.strip() for words in only for name in words.split(",") if name.strip()]
-    if not wanted:
-        raise UsageError("--only names no program")
-    for name in wanted:
-        if name not in known:
-            raise UsageError(
-                f"unknown program {name!r}; did you mean {', '.join(nearest(name, known))}? --list shows all"
-            )
-    return sorted(set(wanted))
-
-
-def _run(words: argparse.Namespace, runtime: str, about: Facts, tree: Tree, programs: list[str]) -> int:
+def _run(args: argparse.Namespace, runtime: str, about: Facts, tree: Tree, programs: list[str]) -> int:
     cores = len(os.sched_getaffinity(0))
-    jobs = words.jobs or 2 * cores
-    room = Path(os.environ.get("TMPDIR") or "/tmp").absolute() / f"labkit-programs-{os.getpid()}"
-    # Programs that share a core wait for each other, which is no fault of theirs.
-    sandbox = Sandbox(runtime, (words.limit or LIMITS[words.set]) * max(1.0, jobs / cores))
+    jobs = args.jobs or 2 * cores
+    tmp = Path(os.environ.get("TMPDIR") or "/tmp").absolute() / f"labkit-programs-{os.getpid()}"
+    # Programs that share a core slow each other down.
+    config = SandboxConfig(runtime, (args.timeout or TIMEOUTS[args.set]) * max(1.0, jobs / cores))
     about.update(
-        suite=f"labkit-programs {__version__}", cores=cores, jobs=jobs, limit=sandbox.limit, reset=LAST in programs
+        suite=f"labkit-programs {__version__}", cores=cores, jobs=jobs, limit=config.timeout, reset=LAST in programs
     )
 
     def body(program: str, directory: Path) -> Callable[[], int]:
         environment = {**os.environ, "RUNTIME": runtime, "TMPDIR": str(directory)}
-        if words.set == "runtimetest":
+        if args.set == "runtimetest":
             return lambda: scenarios.run(program, tree, runtime, directory)
         return program_body(f"validation/{program}/{program}.t", tree.path, environment)
 
     signals = Signals()
     output = Output(signals)
-    made = [directory for directory in (*sandbox.state_directories, room) if not directory.exists()]
+    made = [directory for directory in (*config.state_directories, tmp) if not directory.exists()]
     try:
         for directory in made:
             directory.mkdir(0o711)
@@ -150,11 +124,11 @@ def _run(words: argparse.Namespace, runtime: str, about: Facts, tree: Tree, prog
         raise HostError(f"{directory}: {error.strerror}") from error
     try:
         output.put("plan", programs=programs, facts=about)
-        schedule = Schedule(programs, _known_seconds(), jobs, words.repeat)
-        Runner(schedule, sandbox, room, body, CGROUP_ROOT, output, signals).run()
+        schedule = Schedule(programs, _known_seconds(), jobs, args.repeat)
+        Runner(schedule, config, tmp, body, CGROUP_ROOT, output, signals).run()
         output.put("finish")
     finally:
-        remove_tree(room)
+        remove_tree(tmp)
         for directory in made:
             with suppress(OSError):
                 directory.rmdir()

@@ -1,4 +1,4 @@
-"""The driver's loop: starts what the schedule gives, passes on what comes, one thread, no waiting anywhere else."""
+"""The driver's event loop: starts programs as the schedule says and passes on their output. One thread."""
 
 from __future__ import annotations
 
@@ -12,53 +12,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
-from .box import Box, Sandbox, open_box, read_report
+from ..common.children import Signals
+from ..common.errors import Interrupted
 from .cgroups import Watch
 from .host import HostError
+from .sandbox import Sandbox, SandboxConfig, open_sandbox, read_report
 from .schedule import Schedule, Turn
 
 PIECE = 1 << 16  # bytes in one data event
-STREAM_LIMIT = 8 << 20  # bytes passed on of each stream of a program; the largest recorded one is 144 KB
-PATIENCE = 15.0  # seconds in which a sandbox has to end after its program's time is up
-
-
-class Interrupted(Exception):
-    """A signal, or a reader that is gone, ends the run; 128 + number is the exit status."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-class Signals:
-    """SIGINT, SIGTERM and SIGHUP are remembered, and they and SIGCHLD make fd readable."""
-
-    def __init__(self) -> None:
-        self.fd, write = os.pipe()
-        os.set_blocking(self.fd, False)
-        os.set_blocking(write, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        self._stop: Optional[int] = None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._remember)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-
-    def _remember(self, number: int, _frame: object) -> None:
-        self._stop = self._stop or number
-
-    def check(self) -> None:
-        """Raises Interrupted if a signal came."""
-        with suppress(BlockingIOError):
-            while os.read(self.fd, 4096):
-                pass
-        if self._stop:
-            raise Interrupted(self._stop)
+STREAM_LIMIT = 8 << 20  # bytes passed on per stream of a program; the largest recorded stream has 144 KB
+GUARD_TIMEOUT = 15.0  # seconds in which a sandbox has to end after its program's timeout
 
 
 class Output:
-    """stdout. A reader that stalls holds the driver up, but not the signals to it; one that is gone ends the run."""
+    """stdout. A slow reader blocks the driver, but not the signals to it; a reader that is gone ends the run."""
 
     def __init__(self, signals: Signals, fd: int = 1) -> None:
         self.fd = fd
@@ -72,6 +41,7 @@ class Output:
         while data:
             for fd, events in self._poll.poll():
                 if fd == self._signals.fd:
+                    self._signals.drain()
                     self._signals.check()
                 elif events & (select.POLLERR | select.POLLNVAL):
                     raise Interrupted(signal.SIGPIPE)
@@ -94,28 +64,28 @@ class _Stream:
 @dataclass
 class _Job:
     turn: Turn
-    box: Box
+    sandbox: Sandbox
     deadline: float
     streams: dict[int, _Stream] = field(default_factory=dict)
     overdue: bool = False
 
 
 class Runner:
-    """room: an empty directory; body(program, its own directory below room): what runs it, see open_box."""
+    """tmp: an empty directory; body(program, its own directory below tmp): what runs it, see open_sandbox."""
 
     def __init__(
         self,
         schedule: Schedule,
-        sandbox: Sandbox,
-        room: Path,
+        config: SandboxConfig,
+        tmp: Path,
         body: Callable[[str, Path], Callable[[], int]],
         cgroup_root: Path,
         output: Output,
         signals: Signals,
     ) -> None:
         self._schedule = schedule
-        self._sandbox = sandbox
-        self._room = room
+        self._config = config
+        self._tmp = tmp
         self._body = body
         self._output = output
         self._signals = signals
@@ -147,21 +117,22 @@ class Runner:
     def _start(self, turn: Turn) -> None:
         self._watch.look(self._running)
         self._output.put("start", program=turn.program, attempt=turn.attempt)
-        directory = self._room / f"{turn.program}.{turn.attempt}"
-        box = open_box(self._sandbox, directory, self._body(turn.program, directory))
-        job = _Job(turn, box, time.monotonic() + self._sandbox.limit + PATIENCE)
-        self._jobs[box.guard] = job
-        for fd, name in ((box.out, "out"), (box.err, "err")):
+        directory = self._tmp / f"{turn.program}.{turn.attempt}"
+        sandbox = open_sandbox(self._config, directory, self._body(turn.program, directory))
+        job = _Job(turn, sandbox, time.monotonic() + self._config.timeout + GUARD_TIMEOUT)
+        self._jobs[sandbox.guard] = job
+        for fd, name in ((sandbox.out, "out"), (sandbox.err, "err")):
             job.streams[fd] = _Stream(name)
             self._poll.register(fd, select.POLLIN)
 
     def _turn(self) -> None:
         now = time.monotonic()
-        deadline = min((job.deadline for job in self._jobs.values() if not job.overdue), default=now + PATIENCE)
+        deadline = min((job.deadline for job in self._jobs.values() if not job.overdue), default=now + GUARD_TIMEOUT)
         ready = self._poll.poll(max(deadline - now, 0) * 1000 + 1)
         jobs = {fd: job for job in self._jobs.values() for fd in job.streams}
         for fd, events in ready:
             if fd == self._signals.fd:
+                self._signals.drain()
                 self._signals.check()
             elif fd == self._output.fd:
                 if events:
@@ -170,15 +141,15 @@ class Runner:
                 self._poll.unregister(fd)
 
     def _reap(self) -> bool:
-        """Tell of the jobs that have ended, and end those that are overdue; whether one had ended."""
+        """Report the jobs that have ended and stop those past their deadline; whether any had ended."""
         found = False
         for job in list(self._jobs.values()):
-            if os.waitpid(job.box.guard, os.WNOHANG)[0]:
+            if os.waitpid(job.sandbox.guard, os.WNOHANG)[0]:
                 self._ended(job)
                 found = True
             elif time.monotonic() >= job.deadline and not job.overdue:
                 job.overdue = True
-                os.close(job.box.lifeline)
+                os.close(job.sandbox.lifeline)
         return found
 
     def _read(self, job: _Job, fd: int) -> bool:
@@ -197,7 +168,7 @@ class Runner:
         return bool(data)
 
     def _ended(self, job: _Job) -> None:
-        del self._jobs[job.box.guard]
+        del self._jobs[job.sandbox.guard]
         for fd in job.streams:
             with suppress(KeyError):
                 self._poll.unregister(fd)
@@ -205,7 +176,7 @@ class Runner:
             for _ in range(2 * STREAM_LIMIT // PIECE):
                 if not self._read(job, fd):
                     break
-        report = read_report(job.box)
+        report = read_report(job.sandbox)
         self._close(job)
         if report.failure:
             raise HostError(report.failure)
@@ -224,18 +195,18 @@ class Runner:
         self._schedule.done(job.turn)
 
     def _close(self, job: _Job) -> None:
-        for fd in (job.box.out, job.box.err, job.box.report):
+        for fd in (job.sandbox.out, job.sandbox.err, job.sandbox.report):
             os.close(fd)
         if not job.overdue:
-            os.close(job.box.lifeline)
+            os.close(job.sandbox.lifeline)
 
     def _end_all(self) -> None:
-        """After an interruption: end what runs, and remove what it leaves."""
+        """After an interruption: stop the programs and remove what they leave."""
         for job in self._jobs.values():
             self._close(job)
         left = list(self._jobs.values())
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + GUARD_TIMEOUT
         while left and time.monotonic() < deadline:
-            left = [job for job in left if not os.waitpid(job.box.guard, os.WNOHANG)[0]]
+            left = [job for job in left if not os.waitpid(job.sandbox.guard, os.WNOHANG)[0]]
             time.sleep(0.01)
         self._watch.sweep()

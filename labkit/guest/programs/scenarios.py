@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
-from .host import Tree, find_program
+from ..common.executables import find_program
+from .host import Tree
 
 ROOTFS, IMAGE = "labkit-rootfs", "labkit-runtimetest"  # in Docker's store, so an earlier one's is found again
 MESSAGE_LIMIT = 4000
@@ -27,15 +28,15 @@ CMD ["/runtimetest", "--path=/"]
 
 
 class Skip(Exception):
-    """The scenario cannot run here; the text says why."""
+    """The scenario cannot run here; the message says why."""
 
 
 class Stop(Exception):
-    """A step failed that the rest needs."""
+    """A step failed that the following steps need."""
 
 
 class Steps:
-    """Test points, one a command, in a TAP stream."""
+    """Test points in a TAP stream, one per command."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -60,7 +61,7 @@ class Steps:
 
 
 def run(name: str, tree: Tree, runtime: str, directory: Path) -> int:
-    """Run a scenario in an empty directory; its exit status: 1 when it gave up."""
+    """Run a scenario in an empty directory; the exit status, 1 if it stopped early."""
     os.chdir(directory)
     try:
         SCENARIOS[name](tree, runtime)
@@ -104,7 +105,7 @@ def under_docker(tree: Tree, runtime: str) -> None:
 
 
 def _name_in_docker(docker: str, runtime: str) -> str:
-    """What Docker's daemon calls the runtime under test; it runs those of its own configuration only."""
+    """The name of the runtime under test in the configuration of Docker's daemon, which runs no others."""
     done = subprocess.run([docker, "info", "--format", "{{json .}}"], stdout=subprocess.PIPE)
     said = json.loads(done.stdout) if done.stdout.strip() else {}
     if not said.get("ServerVersion"):

@@ -26,7 +26,7 @@ class Turn:
 
 
 class Schedule:
-    """The turns in lanes; what starts next is the longest turn of the lane that has most left to do.
+    """Turns in lanes. The next to start comes from the lane with the most time left to run.
 
     seconds: how long programs take, as far as known; only the order matters, and an unknown one counts as medium.
     """

@@ -22,8 +22,8 @@ check goes on; `require`, `create`, `run` and `skip` end it. A check decides not
 not met is `fail` too (its level is in the result); for MAY use `t.note`. An exception the check did not expect is
 verdict `error`, a bug of ours. Judge outside the container: let the probe print, parse in Python. Never sleep a
 fixed time where `t.wait` can poll; a runtime call is the costly thing, so make few. Standard library only, Python
-3.9, and only modules of Debian's python3-minimal (no ctypes, shutil, tempfile, difflib, importlib.resources, queue,
-mmap, multiprocessing, resource, pty, termios, unittest).
+3.9, and only json and modules of Debian's python3-minimal (no ctypes, shutil, tempfile, difflib, importlib.resources,
+queue, mmap, multiprocessing, resource, pty, termios, unittest).
 
 Where a check runs: every check is a descendant of one private PID namespace and mount namespace (mounts shared
 among the checks as on a systemd host, nothing reaches the real host). All files are on a private tmpfs. So
@@ -32,8 +32,9 @@ after it anyway. Orphaned containers' exit statuses are collected (`Container.ex
 The network, cgroup, IPC and UTS namespaces are the host's: what a check makes there it removes itself (`t.defer`).
 
 `T` (context.py), what a check gets:
-  facts      t.id t.spec (claimed spec version, e.g. (1, 0, 2)) t.features (dict or None) t.host (Host: runtime,
-             busybox, cgroup "v1" "hybrid" "v2", kernel as (6, 12)) t.work (private directory) t.remaining()
+  facts      t.id t.spec (claimed spec version, e.g. (1, 0, 2)) t.features (dict or None), t.feature("linux", "seccomp")
+             (a value in it, or None) t.host (Host: runtime, busybox, cgroup "v1" "hybrid" "v2", kernel as (6, 12))
+             t.work (private directory) t.remaining()
   config     t.config(script or argv) dict, change it freely; set_namespace(config, type, path=..), drop_namespace
   bundle     t.bundle(config) -> Bundle: path, rootfs, out (seen as /out in the container), write(config), read(name)
   whole run  t.run(config or bundle) -> Container, its process ended; t.refused(config or bundle, what) -> Container

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from ..common.cgroups import CGROUP_ROOT, remove_cgroup
+from ..common.files import remove_tree
+from ..common.procfs import own_mounts
 from . import process
-from .host import CGROUP_ROOT
 
 MARKER = "LABKIT_CHECK"
 
@@ -31,26 +33,8 @@ def cgroup_parents() -> list[Path]:
 
 
 def mount_points() -> list[Path]:
-    """In mounting order. Octal escapes of mountinfo are undone."""
-    lines = Path("/proc/self/mountinfo").read_text(errors="backslashreplace").splitlines()
-    return [Path(line.split()[4].replace("\\040", " ").replace("\\134", "\\")) for line in lines]
-
-
-def remove_cgroup(top: Path, deadline: float) -> None:
-    """Kill what runs in and below a cgroup and remove it."""
-    while top.is_dir():
-        directories = [Path(directory) for directory, _, _ in os.walk(top, topdown=False)]
-        for directory in directories:
-            _write(directory / "freezer.state", "THAWED")
-            _write(directory / "cgroup.freeze", "0")
-            with suppress(OSError):
-                for pid in (directory / "cgroup.procs").read_text().split():
-                    _kill(int(pid))
-            with suppress(OSError):
-                directory.rmdir()
-        if time.monotonic() > deadline or not top.is_dir():
-            return
-        time.sleep(0.01)
+    """In mounting order."""
+    return [Path(mount.point) for mount in own_mounts()]
 
 
 def processes_of(marker: str, work: Path, cgroup: str) -> Iterator[int]:
@@ -83,7 +67,7 @@ def remove(marker: str, work: Path, ids: Path, cgroup: str, runtime: str, busybo
     for pid in list(processes_of(marker, work, cgroup)):
         _kill(pid)
     for parent in cgroup_parents():
-        remove_cgroup(parent / cgroup.lstrip("/"), deadline)
+        remove_cgroup(parent / cgroup.lstrip("/"), deadline, kill=True)
     unmount_below(work, busybox, deadline)
     remove_tree(work)
     with suppress(OSError):
@@ -97,26 +81,12 @@ def unmount_below(directory: Path, busybox: str, deadline: float) -> None:
         process.run([busybox, "umount", "-l", str(mount)], stdout=null, stderr=null, timeout=left)
 
 
-def remove_tree(top: Path) -> None:
-    """shutil.rmtree, which python3-minimal lacks; what cannot be removed is left to the end of the tmpfs."""
-    for directory, directories, files in os.walk(top, topdown=False):
-        for name in [*files, *directories]:
-            path = Path(directory, name)
-            with suppress(OSError):
-                if path.is_dir() and not path.is_symlink():
-                    path.rmdir()
-                else:
-                    path.unlink()
-    with suppress(OSError):
-        top.rmdir()
-
-
-def sweep_cgroups(name: str, seconds: float = 5) -> None:
+def sweep_cgroups(name: str) -> None:
     """Remove every cgroup called `name`, wherever a runtime put it."""
     for directory, below, _ in os.walk(CGROUP_ROOT):
         if name in below:
             below.remove(name)
-            remove_cgroup(Path(directory) / name, time.monotonic() + seconds)
+            remove_cgroup(Path(directory) / name, time.monotonic() + 5, kill=True)
 
 
 def delete_containers(ids: Path, runtime: str, deadline: float) -> None:
@@ -138,9 +108,3 @@ def delete_containers(ids: Path, runtime: str, deadline: float) -> None:
 def _kill(pid: int) -> None:
     with suppress(OSError):
         os.kill(pid, signal.SIGKILL)
-
-
-def _write(path: Path, text: str) -> None:
-    with suppress(OSError):
-        if path.exists():
-            path.write_text(text)

@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar, Union
 
+from ..common.cgroups import CGROUP_ROOT
+from ..common.claims import RuntimeClaims
 from . import process
 from .cleanup import MARKER
-from .host import CGROUP_ROOT, Host, RuntimeInfo
+from .host import Host
 from .process import Proc, read_text
 
 Config = dict[str, Any]
 Value = TypeVar("Value")
-CALL_LIMIT = 30.0  # seconds for one runtime call; emulated guests are slow
+CALL_TIMEOUT = 30.0  # seconds for one runtime call; emulated guests are slow
 POLL = 0.015
+SLEEPER = ["/bin/sleep", "1000"]  # args of a process that outlives every check
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 APPLETS = """sh ash cat ls stat echo printf test [ true false sleep id env pwd touch mkdir rmdir rm mv cp ln chmod chown
 readlink realpath head tail wc grep sed awk cut tr sort uniq od hexdump dd df du mount umount mountpoint mknod mkfifo
@@ -32,25 +35,25 @@ CAP_SYS_CHROOT CAP_MKNOD""".split()  # noqa: SIM905
 
 
 class Stop(Exception):
-    """Ends the check: what it found so far is its verdict."""
+    """Ends the check; its verdict follows from what it has found so far."""
 
 
 class Skip(Exception):
-    """Ends the check: this host cannot show the requirement."""
+    """Ends the check: the requirement cannot be tested on this host or runtime."""
 
 
 @dataclass(frozen=True)
-class Suite:
+class SuiteRun:
     """What all checks of one run share. work: top directory, on a tmpfs; applets: those the busybox has."""
 
-    run: str
+    name: str
     host: Host
-    info: RuntimeInfo
+    claims: RuntimeClaims
     work: Path
     applets: tuple[str, ...]
 
     def marker(self, id: str) -> str:
-        return f"{self.run}/{id}"
+        return f"{self.name}/{id}"
 
     def check_work(self, id: str) -> Path:
         return self.work / id
@@ -60,7 +63,7 @@ class Suite:
         return self.work.parent / "ids" / id
 
     def cgroup(self, id: str) -> str:
-        return f"/labkit-{self.run}/{id}"
+        return f"/labkit-{self.name}/{id}"
 
 
 def set_namespace(config: Config, type: str, path: Optional[str] = None) -> None:
@@ -206,13 +209,13 @@ class Container:
 
 
 class T:
-    """One check's hands and eyes."""
+    """What a check is given: it runs containers, compares, and records what it finds."""
 
-    def __init__(self, id: str, suite: Suite, timeout: float) -> None:
+    def __init__(self, id: str, suite: SuiteRun, timeout: float) -> None:
         self.id = id
         self.host = suite.host
-        self.spec = suite.info.spec
-        self.features = suite.info.features
+        self.spec = suite.claims.spec
+        self.features = suite.claims.features
         self.work = suite.check_work(id)
         self.failures: list[dict[str, Any]] = []
         self.notes: dict[str, Any] = {}
@@ -225,14 +228,20 @@ class T:
         self._deferred: list[Callable[[], object]] = []
         self._spawned: list[subprocess.Popen[bytes]] = []
 
+    def feature(self, *keys: str) -> Any:
+        """The value at this path in the output of the runtime's `features`, or None."""
+        value: Any = self.features
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
     # Configurations and bundles
 
     def config(self, args: Union[str, Sequence[str]] = "true") -> Config:
         """A small valid config. args: a busybox sh script, or argv. cgroupsPath is unique to this call."""
         self._count += 1
-        version = ".".join(str(number) for number in self.spec)
         return {
-            "ociVersion": version,
+            "ociVersion": self._suite.claims.spec_text,
             "root": {"path": "rootfs"},
             "hostname": "labkit",
             "process": {
@@ -275,7 +284,7 @@ class T:
 
     def new_id(self) -> str:
         self._count += 1
-        return f"labkit-{self._suite.run}-{self.id.lower()}-{self._count}"
+        return f"labkit-{self._suite.name}-{self.id.lower()}-{self._count}"
 
     # Running containers
 
@@ -336,14 +345,14 @@ class T:
     def cli(
         self,
         *argv: str,
-        timeout: float = CALL_LIMIT,
+        timeout: float = CALL_TIMEOUT,
         cwd: Optional[Path] = None,
         env: Optional[Mapping[str, str]] = None,
         stdin: Optional[process.File] = None,
         pass_fds: Sequence[int] = (),
         launch: Sequence[str] = (),
     ) -> Proc:
-        """The runtime with these words. env: added to the environment of the suite. timeout in seconds.
+        """Run the runtime with these arguments. env: added to the environment of the suite. timeout in seconds.
 
         launch: a command line the runtime's is appended to, e.g. t.shell('exec "$@" 7</dev/null').
         """
@@ -358,16 +367,11 @@ class T:
         return self._execute([self.host.busybox, *argv], timeout=timeout)
 
     def spawn(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-        """A process beside the check, ended with it. Output goes to /dev/null unless options say otherwise."""
+        """A process beside the check, killed at its end. Output goes to /dev/null unless options say otherwise."""
         null = {name: subprocess.DEVNULL for name in ("stdin", "stdout", "stderr")}
         child = subprocess.Popen(list(argv), **{**null, "env": self._environment(None), **options})
         self._spawned.append(child)
         return child
-
-    @property
-    def is_runc_1_1(self) -> bool:
-        """Debian builds it against a newer runtime-spec, so that it claims versions it does not implement."""
-        return self._suite.info.version.startswith("runc version 1.1.")
 
     def defer(self, function: Callable[..., object], *args: Any) -> None:
         self._deferred.append(lambda: function(*args))
@@ -415,7 +419,7 @@ class T:
 
     def wait(self, function: Callable[[], Value], timeout: float = 10) -> Optional[Value]:
         """Call function, every 15 ms first, later every 100, until it returns something true; None after `timeout`
-        seconds. A look costs some milliseconds where the processor is emulated, and others run beside it."""
+        seconds. A call costs milliseconds when the CPU is emulated, and other checks run beside this one."""
         deadline = time.monotonic() + min(timeout, self.remaining())
         pause = POLL
         while True:
@@ -429,7 +433,7 @@ class T:
             pause = min(pause * 1.5, 0.1)
 
     def wait_file(self, path: Path, timeout: float = 10) -> Optional[str]:
-        """The text of a file once it is there and not empty; None when it did not come."""
+        """The text of a file once it exists and is not empty; None if that takes too long."""
 
         def text() -> Optional[str]:
             try:
@@ -458,14 +462,14 @@ class T:
         argv: Sequence[str],
         *,
         output: Optional[tuple[Path, Path]] = None,
-        timeout: float = CALL_LIMIT,
+        timeout: float = CALL_TIMEOUT,
         env: Optional[Mapping[str, str]] = None,
         **options: Any,
     ) -> Proc:
         self._count += 1
         stdout, stderr = output or (self.work / f"{self._count}.out", self.work / f"{self._count}.err")
-        limit = min(timeout, self.remaining())
-        return process.run(argv, stdout=stdout, stderr=stderr, timeout=limit, env=self._environment(env), **options)
+        timeout = min(timeout, self.remaining())
+        return process.run(argv, stdout=stdout, stderr=stderr, timeout=timeout, env=self._environment(env), **options)
 
     def _finish(self) -> None:
         for function in reversed(self._deferred):

@@ -1,13 +1,15 @@
-"""The way in. Old Pythons must be able to parse this file, to be told that they are too old."""
+"""The way in. Python 3.5 must be able to parse this file, too."""
 
-import sys
+from typing import Callable
+
+from ..common.start import start
 
 
-def main():
-    # type: () -> int
-    if sys.version_info < (3, 9):
-        sys.stderr.write("labkit-spec: needs Python 3.9 or newer, this is {}.{}\n".format(*sys.version_info[:2]))
-        return 2
+def main() -> int:
+    return start("labkit-spec", _load)
+
+
+def _load() -> "Callable[[list[str]], int]":
     from .cli import run
 
-    return run(sys.argv[1:])
+    return run

@@ -17,7 +17,7 @@ File = Union[int, IO[bytes]]
 
 @dataclass(frozen=True)
 class Proc:
-    """A finished program. status: exit status, negative signal number, or None when it was killed at its time limit."""
+    """A finished program. status: exit status, negative signal number, or None if it timed out and was killed."""
 
     argv: tuple[str, ...]
     status: Optional[int]
@@ -30,15 +30,15 @@ class Proc:
         return self.status == 0
 
     def describe(self) -> str:
-        how = "time limit reached" if self.status is None else f"exit status {self.status}"
+        how = "timed out" if self.status is None else f"exit status {self.status}"
         text = (self.stderr.strip() or self.stdout.strip())[:1000]
         return f"{how} after {self.seconds:.2f} s: {text}" if text else f"{how} after {self.seconds:.2f} s"
 
 
-def read_text(path: Path, limit: int = OUTPUT_LIMIT) -> str:
-    """The first `limit` bytes of a file, undecodable ones escaped."""
+def read_text(path: Path, most: int = OUTPUT_LIMIT) -> str:
+    """The beginning of a file, at most `most` bytes, with undecodable bytes escaped."""
     with path.open("rb") as file:
-        return file.read(limit).decode("utf-8", "backslashreplace")
+        return file.read(most).decode("utf-8", "backslashreplace")
 
 
 def run(
@@ -85,7 +85,7 @@ def wait_end(pid: int, timeout: float) -> bool:
 
 
 def wait_process(process: subprocess.Popen[bytes], timeout: float) -> Optional[int]:
-    """Exit status, or None after killing it at the time limit."""
+    """Exit status, or None after killing it at the timeout."""
     if not wait_end(process.pid, timeout):
         process.kill()
         process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import pkgutil
 from dataclasses import dataclass
@@ -13,12 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Requirement:
-    """One row of requirements.tsv: a normative statement of the runtime-spec."""
+    """One row of requirements.tsv: a requirement of the runtime-spec.
+
+    level: as RFC 2119 writes it. implied: where the text at reference has no such keyword, what implies it; else "".
+    """
 
     id: str
     level: str
     reference: str
     summary: str
+    implied: str
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,9 @@ PACKAGE = __name__.rpartition(".")[0]  # in a zipapp Python 3.9 sets __package__
 
 def _table() -> dict[str, Requirement]:
     text = (pkgutil.get_data(PACKAGE, "requirements.tsv") or b"").decode()
-    rows = [line.split("\t") for line in text.splitlines()[1:] if line]
-    return {row[0]: Requirement(row[0], row[1], row[2], row[3]) for row in rows}
+    rows = csv.DictReader(text.splitlines(), delimiter="\t")
+    found = (Requirement(*(row[key] for key in ("id", "level", "section", "summary", "implied"))) for row in rows)
+    return {requirement.id: requirement for requirement in found}
 
 
 REQUIREMENTS = _table()

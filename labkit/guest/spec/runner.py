@@ -1,4 +1,4 @@
-"""Runs the checks, several at a time, as PID 1 of a PID namespace that was just made."""
+"""Runs the checks, several at a time, as PID 1 of a new PID namespace."""
 
 from __future__ import annotations
 
@@ -13,21 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
+from ..common.children import ENDING, Signals, exit_with, kill_group
 from . import cleanup
-from .context import Skip, Stop, Suite, T
+from .context import Skip, Stop, SuiteRun, T
 from .registry import Check
-from .tap import bounded
+from .tap import shortened
 
-CLEANUP_LIMIT = 30.0
+CLEANUP_TIMEOUT = 30.0  # seconds
 Result = dict[str, Any]
-
-
-class Interrupted(Exception):
-    """A signal (or the loss of the supervisor or of the reader) ends the run; number: 128 + number is the status."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 @dataclass
@@ -45,7 +38,7 @@ class _Job:
 
 
 def run_checks(
-    checks: Iterable[Check], suite: Suite, jobs: int, lifeline: int, emit: Callable[[Result, Check], None]
+    checks: Iterable[Check], suite: SuiteRun, jobs: int, lifeline: int, emit: Callable[[Result, Check], None]
 ) -> None:
     """Run all; emit(result, check) for each as it ends. lifeline: a pipe's read end; its EOF interrupts.
 
@@ -55,26 +48,16 @@ def run_checks(
 
 
 class _Runner:
-    def __init__(self, suite: Suite, jobs: int, lifeline: int, emit: Callable[[Result, Check], None]) -> None:
+    def __init__(self, suite: SuiteRun, jobs: int, lifeline: int, emit: Callable[[Result, Check], None]) -> None:
         self.suite = suite
         self.jobs = jobs
         self.emit = emit
         self.running: dict[int, _Job] = {}
         self.selector = selectors.DefaultSelector()
-        self.wakeup, write = os.pipe()
-        os.set_blocking(self.wakeup, False)
-        os.set_blocking(write, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        self.stop: Optional[int] = None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.signals = Signals()
         self.lifeline = lifeline
-        self.selector.register(self.wakeup, selectors.EVENT_READ)
+        self.selector.register(self.signals.fd, selectors.EVENT_READ)
         self.selector.register(lifeline, selectors.EVENT_READ)
-
-    def _on_signal(self, number: int, _frame: object) -> None:
-        self.stop = self.stop or number
 
     def run(self, checks: list[Check]) -> None:
         waiting = [c for c in checks if not c.exclusive] + [c for c in checks if c.exclusive]
@@ -95,49 +78,40 @@ class _Runner:
         now = time.monotonic()
         next_deadline = min((job.deadline for job in self.running.values()), default=now + 1)
         for key, _ in self.selector.select(max(next_deadline - now, 0)):
-            if key.fd == self.wakeup:
-                with suppress(BlockingIOError):
-                    while os.read(self.wakeup, 4096):
-                        pass
+            if key.fd == self.signals.fd:
+                self.signals.drain()
             elif key.fd == self.lifeline:
-                self.stop = self.stop or signal.SIGTERM
+                self.signals.remember(signal.SIGTERM)
             else:
                 self._read(key.data)
         self._reap()
         for job in list(self.running.values()):
             if time.monotonic() >= job.deadline:
                 self._overdue(job)
-        if self.stop:
-            raise Interrupted(self.stop)
+        self.signals.check()
 
     def _start(self, check: Check) -> None:
         read, write = os.pipe()
         started = time.monotonic()
         pid = os.fork()
         if pid == 0:
-            self._child(check, write)
+            exit_with(lambda: self._child(check, write))
         os.close(write)
         os.set_blocking(read, False)
         job = _Job(check, pid, read, started, started + check.timeout)
         self.running[pid] = job
         self.selector.register(read, selectors.EVENT_READ, job)
 
-    def _child(self, check: Check, write: int) -> None:
-        """In the check's process; never returns."""
-        try:
-            _become_child()
-            id = check.requirement.id
-            t = T(id, self.suite, check.timeout)
-            t.work.mkdir()
-            text = json.dumps(_perform(check, t)).encode()
-            with os.fdopen(write, "wb") as pipe:
-                pipe.write(text)
-            self._clean(check)
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(1)
+    def _child(self, check: Check, write: int) -> int:
+        """In the check's process; its exit status."""
+        _become_child()
+        t = T(check.requirement.id, self.suite, check.timeout)
+        t.work.mkdir()
+        text = json.dumps(_perform(check, t)).encode()
+        with os.fdopen(write, "wb") as pipe:
+            pipe.write(text)
+        self._clean(check)
+        return 0
 
     def _clean(self, check: Check) -> None:
         suite, id = self.suite, check.requirement.id
@@ -158,7 +132,7 @@ class _Runner:
         if job.result is None:  # else it was overdue
             with suppress(ValueError):  # cut short: it died
                 job.result = json.loads(job.data)
-                job.deadline = time.monotonic() + CLEANUP_LIMIT
+                job.deadline = time.monotonic() + CLEANUP_TIMEOUT
                 job.cleaning = True
 
     def _close(self, job: _Job) -> None:
@@ -199,38 +173,38 @@ class _Runner:
             self.emit(job.result, job.check)
 
     def _overdue(self, job: _Job) -> None:
-        _kill_group(job.pid)
+        kill_group(job.pid)
         if job.result is None:
-            job.result = self._result(job, "timeout", f"not finished after {job.check.timeout:g} s")
-            job.deadline = time.monotonic() + CLEANUP_LIMIT  # it ends now; _ended sends the janitor
+            job.result = self._result(job, "timeout", f"timed out after {job.check.timeout:g} s")
+            job.deadline = time.monotonic() + CLEANUP_TIMEOUT  # it ends now; _ended sends the janitor
         else:
-            job.deadline = time.monotonic() + CLEANUP_LIMIT
+            job.deadline = time.monotonic() + CLEANUP_TIMEOUT
 
     def _janitor(self, job: _Job) -> None:
         """Clean up after a check that cannot do it itself any more; it keeps its slot meanwhile."""
+
+        def clean() -> int:
+            _become_child()
+            self._clean(job.check)
+            return 0
+
         pid = os.fork()
         if pid == 0:
-            try:
-                _become_child()
-                self._clean(job.check)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(0)
-        job.pid, job.cleaning, job.deadline = pid, True, time.monotonic() + CLEANUP_LIMIT
+            exit_with(clean)
+        job.pid, job.cleaning, job.deadline = pid, True, time.monotonic() + CLEANUP_TIMEOUT
         self.running[pid] = job
 
     def _result(self, job: _Job, verdict: str, message: str) -> Result:
         return result(job.check, verdict, time.monotonic() - job.started, message)
 
     def _end_all(self) -> None:
-        """After an interruption: kill the checks, clean up after them, within the cleanup's time."""
+        """After an interruption: kill the checks and clean up after them, within CLEANUP_TIMEOUT."""
         self.emit = lambda *_: None
         for job in list(self.running.values()):
             if not job.cleaning:
-                _kill_group(job.pid)
+                kill_group(job.pid)
                 job.result = job.result or self._result(job, "error", "interrupted")
-        deadline = time.monotonic() + CLEANUP_LIMIT
+        deadline = time.monotonic() + CLEANUP_TIMEOUT
         while self.running and time.monotonic() < deadline:
             self._reap()
             time.sleep(0.01)
@@ -270,15 +244,16 @@ def _perform(check: Check, t: T) -> Result:
         ]
     if t.notes:
         outcome["notes"] = t.notes
-    return {key: bounded(value) for key, value in outcome.items()}
+    return {key: shortened(value) for key, value in outcome.items()}
 
 
 def result(check: Check, verdict: str, seconds: float, message: str) -> Result:
-    """A result as it is printed; message only when it is not a pass."""
+    """A result as it is printed. A pass has no message."""
     requirement = check.requirement
     outcome = {
         "id": requirement.id,
         "level": requirement.level,
+        **({"implied": requirement.implied} if requirement.implied else {}),
         "reference": requirement.reference,
         "verdict": verdict,
         "seconds": round(seconds, 3),
@@ -296,15 +271,8 @@ def _readable(fd: int) -> bool:
 
 
 def _become_child() -> None:
-    """Own session, own signal handling."""
+    """Give this process its own session and the default signal handling."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+    for number in (*ENDING, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     os.setsid()
-
-
-def _kill_group(pid: int) -> None:
-    """The check's process and, when it became a leader already, its whole group."""
-    for kill in (os.killpg, os.kill):
-        with suppress(OSError):
-            kill(pid, signal.SIGKILL)

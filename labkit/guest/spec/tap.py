@@ -1,4 +1,4 @@
-"""TAP 14 out of results. Diagnostics are YAML of which every line is `key: JSON value`."""
+"""Results as TAP 14. Diagnostics are YAML in which every line is `key: JSON value`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ TEXT_LIMIT = 4000
 ITEM_LIMIT = 60
 
 
-def bounded(value: Any, depth: int = 6) -> Any:
-    """A JSON value of bounded size: long texts and lists are cut, and say so."""
+def shortened(value: Any, depth: int = 6) -> Any:
+    """A JSON value of limited size: long strings and lists are cut and say so."""
     if isinstance(value, (bool, int, float)) or value is None:
         return value
     if depth and isinstance(value, Mapping):
-        return {str(key)[:200]: bounded(item, depth - 1) for key, item in list(value.items())[:ITEM_LIMIT]}
+        return {str(key)[:200]: shortened(item, depth - 1) for key, item in list(value.items())[:ITEM_LIMIT]}
     if depth and isinstance(value, (list, tuple, set, frozenset)):
         items = list(value) if isinstance(value, (list, tuple)) else sorted(value, key=repr)
         more = [f"... {len(items) - ITEM_LIMIT} more"] if len(items) > ITEM_LIMIT else []
-        return [bounded(item, depth - 1) for item in items[:ITEM_LIMIT]] + more
+        return [shortened(item, depth - 1) for item in items[:ITEM_LIMIT]] + more
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= TEXT_LIMIT else f"{text[:TEXT_LIMIT]}... {len(text) - TEXT_LIMIT} more characters"
 
@@ -35,5 +35,5 @@ def point(number: int, result: Mapping[str, Any], summary: str) -> str:
     line += f" {number} - {result['id']} {description(summary)}"
     if verdict in ("skip", "todo"):
         line += f" # {verdict.upper()} {description(str(result['message']))[:500]}"
-    block = [f"  {key}: {json.dumps(bounded(value))}" for key, value in result.items()]
+    block = [f"  {key}: {json.dumps(shortened(value))}" for key, value in result.items()]
     return "\n".join([line, "  ---", *block, "  ...", ""])

@@ -10,11 +10,10 @@ import stat
 from pathlib import Path
 from typing import Any, Optional
 
-from ..context import CALL_LIMIT, Container, T, alive
-from ..host import CGROUP_ROOT
+from ...common.cgroups import CGROUP_ROOT
+from ..context import CALL_TIMEOUT, SLEEPER, Container, T, alive
 from ..registry import check
 
-SLEEPER = ["/bin/sleep", "1000"]
 MIB = 1 << 20
 
 
@@ -71,7 +70,7 @@ def same_path_same_place(t: T) -> None:
     first = t.try_create(config)
     if not first.created.ok:
         t.fails(first.created, "create with a relative cgroupsPath")
-        t.skip("this runtime takes no relative cgroupsPath, which the spec allows")
+        t.skip("this runtime refuses a relative cgroupsPath, as the spec allows")
     places = [Path(f"/proc/{first.pid}/cgroup").read_text()]
     t.true(str(first.cgroup_dir("pids")).endswith(f"/{relative}"), "cgroup", f".../{relative}", places[0])
     t.require(first.delete(force=True).ok, "delete --force exits 0")
@@ -93,7 +92,7 @@ def unfit_cgroup(t: T) -> None:
             (directories[""] / "cgroup.freeze").write_text("1")
         elif "freezer" in directories:
             (directories["freezer"] / "freezer.state").write_text("FROZEN")
-        c = t.try_create(config, timeout=5 if what == "frozen" else CALL_LIMIT)
+        c = t.try_create(config, timeout=5 if what == "frozen" else CALL_TIMEOUT)
         t.note(f"create in a {what} cgroup", c.created.describe())
         if c.created.ok:
             t.true(alive(c.pid), f"the process of a container created in a {what} cgroup lives")
@@ -151,7 +150,7 @@ def cpu(t: T) -> None:
         seen["idle"] = kernel(t, limited(t, {"cpu": {"idle": 1}}), "cpu.idle", "cpu.idle"), "1"
     if seen and all(actual == "0" for actual, _ in seen.values()):
         known = "https://github.com/opencontainers/runc/pull/3749"
-        t.deviation(f"no effect, as in runc 1.1: cpu {' and '.join(seen)}", known)
+        t.deviation(f"no effect: cpu {' and '.join(seen)}", known)
     else:
         for name, (actual, expected) in seen.items():
             t.equal(actual, expected, name)
@@ -189,7 +188,7 @@ def device_rules(t: T) -> None:
         for minor in range(1, 6):
             os.mknod(bundle.rootfs / f"node{minor}", stat.S_IFCHR | 0o666, os.makedev(60, minor))
     except OSError as error:
-        t.skip(f"this host makes no device nodes: {error.strerror}")
+        t.skip(f"cannot make device nodes on this host: {error.strerror}")
     said = t.run(bundle).stdout.splitlines()
     t.require(len(said) == 20, "20 lines of the probe", 20, said)
     for number in range(0, 20, 2):
@@ -205,7 +204,7 @@ def unified(t: T) -> None:
     if t.host.cgroup != "v2":
         t.skip("needs cgroup v2")
     if t.spec < (1, 1, 0):
-        t.skip("runtime-spec before 1.1.0 has no unified")
+        t.skip("linux.resources.unified is new in runtime-spec 1.1.0")
     need(t, "pids", "memory")
     given = {"pids.max": "77", "memory.high": str(64 * MIB), "cgroup.max.descendants": "5"}
     directory = limited(t, {"unified": given}).cgroup_dir()

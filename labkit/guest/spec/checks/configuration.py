@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..context import T
+from ..context import SLEEPER, T
 from ..registry import check
-
-SLEEPER = ["/bin/sleep", "1000"]
 
 
 @check("BUNDLE-001")
@@ -30,7 +28,7 @@ def oci_version(t: T) -> None:
         if c.created.ok:
             accepted.append("none" if version is None else repr(version))
     if accepted:
-        reason = f"these values of ociVersion are accepted: {', '.join(accepted)}"
+        reason = f"accepted values of ociVersion: {', '.join(accepted)}"
         t.deviation(reason, "https://github.com/opencontainers/runc/issues/1846")
 
 
@@ -55,7 +53,7 @@ def unknown_properties(t: T) -> None:
         part.update(unknown)
     config["mounts"][-1].update(unknown)
     c = t.run(config)
-    t.equal(c.stdout, "ran\n", "what the program said")
+    t.equal(c.stdout, "ran\n", "output of the program")
     t.require(c.wait_stopped(), "the container stops")
     t.ok(c.delete(), "delete")
 

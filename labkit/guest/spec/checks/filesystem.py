@@ -14,11 +14,10 @@ import stat
 from pathlib import Path
 from typing import Any, Optional
 
-from ..context import Container, T
-from ..procfs import mount_at
+from ...common.procfs import mount_at
+from ..context import SLEEPER, Container, T
 from ..registry import check
 
-SLEEPER = ["/bin/sleep", "1000"]
 DEFAULT_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 TYPES = {stat.S_IFCHR: "c", stat.S_IFBLK: "b", stat.S_IFIFO: "p", stat.S_IFLNK: "symlink", stat.S_IFREG: "file"}
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..context import Bundle, T
+from ..context import SLEEPER, Bundle, T
 from ..registry import check
 
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
@@ -86,7 +86,7 @@ def listed_order(t: T) -> None:
 
 @check("HOOK-002")
 def state_on_stdin(t: T) -> None:
-    bundle = hooked(t, ["/bin/sleep", "1000"], **dict.fromkeys(KINDS, "true"))
+    bundle = hooked(t, SLEEPER, **dict.fromkeys(KINDS, "true"))
     bundle.config["annotations"] = {"org.example.labkit": "of the hooks"}
     bundle.write(bundle.config)
     c = t.create(bundle)
@@ -164,7 +164,7 @@ $B readlink /proc/$pid/ns/mnt; $B stat -c %d:%i /proc/$pid/root/."""
 
 @check("HOOK-004")
 def create_runtime(t: T) -> None:
-    bundle = hooked(t, ["/bin/sleep", "1000"], createRuntime=f"({LOOK}) >$O/createRuntime")
+    bundle = hooked(t, SLEEPER, createRuntime=f"({LOOK}) >$O/createRuntime")
     c = t.create(bundle)
     seen = seen_by(t, bundle, "createRuntime")  # before start
     t.equal(seen[:4], namespaces("self"), "namespaces of the createRuntime hook")
@@ -178,7 +178,7 @@ def create_runtime(t: T) -> None:
 def create_container(t: T) -> None:
     bundle = hooked(
         t,
-        ["/bin/sleep", "1000"],
+        SLEEPER,
         createRuntime="echo createRuntime >>$O/log",
         createContainer=f"echo createContainer >>$O/log; {PRINT_NAMESPACES} >$O/createContainer",
     )
@@ -233,7 +233,7 @@ def poststart(t: T) -> None:
 
 @check("HOOK-008")
 def poststop(t: T) -> None:
-    bundle = t.bundle(["/bin/sleep", "1000"])
+    bundle = t.bundle(SLEEPER)
     write_hooks(bundle, poststop=f"[ -d $($B cat $O/cgroup) ]; echo $? >$O/poststop; {PRINT_NAMESPACES} >>$O/poststop")
     c = t.create(bundle)
     (bundle.out / "cgroup").write_text(str(c.cgroup_dir("pids")))

@@ -9,10 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Optional
 
-from ..context import T
+from ..context import SLEEPER, T
 from ..registry import check
-
-SLEEPER = ["/bin/sleep", "1000"]
 
 
 @check("PIDF-001")

@@ -7,11 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..context import T, alive, set_namespace
+from ..context import SLEEPER, T, alive, set_namespace
 from ..registry import check
 from ..traces import gone, traces
-
-SLEEPER = ["/bin/sleep", "1000"]
 
 
 @check("STATE-001")
@@ -159,7 +157,7 @@ def life_warning(t: T) -> None:
     config["process"]["user"]["uid"] = 0
     c = t.try_create(config)
     if t.spec < (1, 1, 0) and not c.created.ok:
-        t.skip("before runtime-spec 1.1.0 a capability that does not exist is an error, not a warning")
+        t.skip("before runtime-spec 1.1.0 an unknown capability is an error, not a warning")
     t.require(c.created.ok, "create with an unknown capability exits 0", 0, c.created.describe())
     t.require(c.start().ok, "start exits 0")
     t.require(c.ended(), "the program ends")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Union
 
-from ..context import T
-from ..procfs import Mount, mount_at, mounts
+from ...common.procfs import Mount, mount_at, mounts
+from ..context import SLEEPER, Container, T
 from ..registry import check
 
-SLEEPER = ["/bin/sleep", "1000"]
 MOUNTINFO = ["/bin/cat", "/proc/self/mountinfo"]
 ATIME = {"noatime", "relatime"}  # neither: strictatime
 # Options, and what of the mount they have to change. Those of runtime-spec 1.0, which pointed to mount(8).
@@ -51,7 +50,7 @@ def tmpfs(destination: str, *options: str) -> dict[str, Any]:
     return {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
 
 
-def bind(destination: str, source: Path | str, *options: str) -> dict[str, Any]:
+def bind(destination: str, source: Union[Path, str], *options: str) -> dict[str, Any]:
     return {"destination": destination, "type": "none", "source": str(source), "options": list(options) or ["bind"]}
 
 
@@ -63,6 +62,12 @@ def tree(t: T, name: str) -> Path:
         t.require(t.tool("mount", "-t", "tmpfs", "tmpfs", str(directory)).ok, f"tmpfs on {directory}")
         (directory / file).touch()
     return top
+
+
+def options_at(c: Container, destination: str) -> frozenset[str]:
+    """The options of the mount at this destination, as the kernel has them; none where there is no mount."""
+    found = mount_at(Path(f"/proc/{c.pid}/mountinfo").read_text(), destination)
+    return found.options if found else frozenset()
 
 
 @check("MOUNT-001")
@@ -105,7 +110,7 @@ def bind_mounts(t: T) -> None:
 @check("MOUNT-003")
 def relative_destination(t: T) -> None:
     if t.spec < (1, 2, 0):
-        t.skip("before runtime-spec 1.2.0 a destination had to be absolute")
+        t.skip("before runtime-spec 1.2.0 a mount destination had to be absolute")
     config = t.config(MOUNTINFO)
     config["process"]["cwd"] = "/tmp"
     config["mounts"].append(tmpfs("lk/relative"))
@@ -192,11 +197,13 @@ def id_mappings_pair(t: T) -> None:
     source = t.work / "source"
     source.mkdir()
     mapping = [{"containerID": 0, "hostID": 0, "size": 1000}]
+    # A runtime that uses the mappings of mounts at all must say so: features-linux.md#mount-extensions.
+    maps = t.feature("linux", "mountExtensions", "idmap", "enabled") is True
     for given in ("uidMappings", "gidMappings"):
         config = t.config()
         config["mounts"].append({**bind("/lk", source, "bind", "idmap"), given: mapping})
         c = t.try_create(config)
-        if c.created.ok and t.is_runc_1_1:
+        if c.created.ok and not maps and "idmapped" not in options_at(c, "/lk"):
             t.deviation("mappings of a mount are ignored", "https://github.com/opencontainers/runc/pull/3717")
         else:
             t.fails(c.created, f"create with only {given} of a mount")

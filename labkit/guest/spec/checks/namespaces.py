@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..context import Config, T, drop_namespace, set_namespace
-from ..procfs import status
+from ...common.procfs import status
+from ..context import SLEEPER, Config, T, drop_namespace, set_namespace
 from ..registry import check
 
-SLEEPER = ["/bin/sleep", "1000"]
 # Type in the config: name in /proc/PID/ns.
 FILE = {"pid": "pid", "network": "net", "mount": "mnt", "ipc": "ipc", "uts": "uts", "cgroup": "cgroup"}
 ALL_FILES = {**FILE, "user": "user", "time": "time"}
@@ -26,8 +25,8 @@ def has_user_namespaces() -> bool:
 
 
 def listed(t: T, type: str) -> bool:
-    """Whether `features` tells that the runtime has namespaces of this type; True when it does not tell."""
-    types = ((t.features or {}).get("linux") or {}).get("namespaces")
+    """Whether the runtime's `features` lists this namespace type; True if it lists none at all."""
+    types = t.feature("linux", "namespaces")
     return type in types if isinstance(types, list) else True
 
 
@@ -132,7 +131,7 @@ def personality(t: T) -> None:
     machine = os.uname().machine
     compat = {"x86_64": ("i686",), "aarch64": ("armv8l", "armv7l"), "ppc64le": ("ppcle",), "s390x": ("s390",)}
     if machine not in compat:
-        t.skip(f"do not know what LINUX32 makes of {machine}")
+        t.skip(f"the machine name under LINUX32 is not known for {machine}")
 
     def run(domain: str) -> str:
         config = t.config(["/bin/uname", "-m"])
@@ -140,9 +139,6 @@ def personality(t: T) -> None:
         return t.run(config).stdout.strip()
 
     found = run("LINUX32")
-    if found == machine and t.is_runc_1_1:
-        t.deviation("linux.personality is ignored", "https://github.com/opencontainers/runc/pull/4082")
-        return
     t.true(found in compat[machine], "machine for LINUX32", compat[machine], found)
     t.equal(run("LINUX"), machine, "machine for LINUX")
 

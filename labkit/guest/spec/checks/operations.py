@@ -6,11 +6,9 @@ import os
 from pathlib import Path
 
 from ..cleanup import mount_points
-from ..context import T, alive, set_namespace
+from ..context import SLEEPER, T, alive, set_namespace
 from ..registry import check
 from ..traces import cgroups, gone
-
-SLEEPER = ["/bin/sleep", "1000"]
 
 
 @check("CREATE-001")

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Optional
 
+from ...common.procfs import status
 from ..context import Config, T
-from ..procfs import status
 from ..registry import check
 
 STATUS = ["/bin/cat", "/proc/self/status"]
@@ -225,8 +225,5 @@ def domainname(t: T) -> None:
     config: Config = t.config(["/bin/cat", str(own)])
     config["domainname"] = "lk.example.org"
     found = t.run(config).stdout
-    if found == host and t.is_runc_1_1:
-        t.deviation("domainname is ignored", "https://github.com/opencontainers/runc/pull/3600")
-    else:
-        t.equal(found, "lk.example.org\n", "domain name in the container")
+    t.equal(found, "lk.example.org\n", "domain name in the container")
     t.equal(own.read_text(), host, "domain name of the host")

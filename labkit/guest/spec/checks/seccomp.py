@@ -32,8 +32,7 @@ def filtered(t: T, args: Any, seccomp: dict[str, Any]) -> Config:
     """A config with this filter, loaded as late as can be: a runtime needs few system calls after it."""
     if not any(line.startswith("Seccomp:") for line in Path("/proc/self/status").read_text().splitlines()):
         t.skip("the kernel has no seccomp")
-    linux = (t.features or {}).get("linux") or {}
-    if linux.get("seccomp", {}).get("enabled") is False:
+    if t.feature("linux", "seccomp", "enabled") is False:
         t.skip("this runtime is built without seccomp")
     config = t.config(args)
     config["process"]["noNewPrivileges"] = True
@@ -89,7 +88,7 @@ def rules(t: T) -> None:
 @check("SECC-002")
 def default_errno(t: T) -> None:
     if t.spec < (1, 1, 0):
-        t.skip("runtime-spec before 1.1.0 has no defaultErrnoRet")
+        t.skip("defaultErrnoRet is new in runtime-spec 1.1.0")
     seccomp: dict[str, Any] = {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": errno.ENXIO,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..context import T, set_namespace
-from ..procfs import mount_at
+from ...common.procfs import mount_at
+from ..context import SLEEPER, T, set_namespace
 from ..registry import check
 
 
@@ -28,7 +28,7 @@ def sysctl(t: T) -> None:
 @check("PROP-001")
 def rootfs_propagation(t: T) -> None:
     for value in ("shared", "slave", "private", "unbindable"):
-        config = t.config(["/bin/sleep", "1000"])
+        config = t.config(SLEEPER)
         config["linux"]["rootfsPropagation"] = value
         c = t.create(config)
         root = mount_at(Path(f"/proc/{c.pid}/mountinfo").read_text(), "/")

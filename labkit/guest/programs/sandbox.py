@@ -16,26 +16,28 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import select
 import signal
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Optional
+from typing import Any, Optional
 
-from .host import HostError, find_program
+from ..common.children import ENDING, exit_with, kill_group
+from ..common.executables import find_program
+from ..common.files import remove_tree
+from ..common.procfs import own_mounts
+from ..common.text import printable
+from .host import HostError
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWPID = 0x20000000
-GRACE = 0.1  # seconds in which what a program leaves may end by itself
+GRACE = 0.1  # seconds in which processes that a program leaves may still end by themselves
 MOST_LEFT = 50  # texts; a report stays below what a pipe holds
-IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Arguments: the propagation, then directories of runtimes' records to hide. Where the host's mounts are shared, as
 # systemd leaves them, these are too, in a peer group of their own.
@@ -51,7 +53,7 @@ for directory; do mount -t tmpfs -o mode=711,size=16m labkit "$directory"; done
 
 @dataclass(frozen=True)
 class Report:
-    """How a program ended. records: names of containers that the runtime still knew; failure: the sandbox's own."""
+    """How a program ended. records: containers that the runtime still knew; failure: why the sandbox itself failed."""
 
     status: Optional[int] = None
     signal: Optional[int] = None
@@ -63,22 +65,22 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Sandbox:
-    """What all have in common. limit: seconds."""
+class SandboxConfig:
+    """What all sandboxes of a run have in common. timeout: seconds for the program."""
 
     runtime: str
-    limit: float
+    timeout: float
 
     @property
     def state_directories(self) -> list[Path]:
-        """Where the runtime keeps its records, by its name: runc-1.2 keeps them where runc does."""
+        """Where the runtime keeps its state, guessed from its file name: runc-1.2 keeps it where runc does."""
         name = Path(self.runtime).name
         known = [Path("/run", known) for known in ("runc", "crun", "youki", "runsc") if known in name]
         return known or [Path("/run", name)]
 
 
 @dataclass(frozen=True)
-class Box:
+class Sandbox:
     """A running sandbox. guard: a child's pid; out, err, report: read ends of pipes; lifeline: a write end."""
 
     guard: int
@@ -101,7 +103,7 @@ def unshare(flags: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def open_box(sandbox: Sandbox, directory: Path, body: Callable[[], int]) -> Box:
+def open_sandbox(config: SandboxConfig, directory: Path, body: Callable[[], int]) -> Sandbox:
     """Run body, which may exec, in a new sandbox; what it returns is its exit status.
 
     directory: for its temporary files, made and removed.
@@ -109,19 +111,19 @@ def open_box(sandbox: Sandbox, directory: Path, body: Callable[[], int]) -> Box:
     out, err, report, lifeline = os.pipe(), os.pipe(), os.pipe(), os.pipe()
     guard = os.fork()
     if guard == 0:
-        _never_back(lambda: _guard(sandbox, directory, body, out[1], err[1], report[1], lifeline[0]))
+        exit_with(lambda: _guard(config, directory, body, out[1], err[1], report[1], lifeline[0]))
     for fd in (out[1], err[1], report[1], lifeline[0]):
         os.close(fd)
     for fd in (out[0], err[0], report[0]):
         os.set_blocking(fd, False)
-    return Box(guard, out[0], err[0], report[0], lifeline[1])
+    return Sandbox(guard, out[0], err[0], report[0], lifeline[1])
 
 
-def read_report(box: Box) -> Report:
-    """After the guard ended. A program runs as root and can reach what writes this: anything may stand there."""
+def read_report(sandbox: Sandbox) -> Report:
+    """Call it after the guard ended. Hostile input: the program runs as root and can tamper with what writes it."""
     data = b""
     with suppress(OSError):
-        data = os.read(box.report, 1 << 16)
+        data = os.read(sandbox.report, 1 << 16)
     try:
         value: dict[str, Any] = json.loads(data)
         report = Report(**value)
@@ -134,29 +136,12 @@ def read_report(box: Box) -> Report:
     return Report(left=["its sandbox ended before it could report"])
 
 
-def printable(text: str, length: int = 200) -> str:
-    return re.sub(r"[^\x20-\x7e]", "?", text)[:length]
-
-
-def _never_back(function: Callable[[], int]) -> NoReturn:
-    """The whole life of a forked child: never returns into its parent's code."""
-    status = 70
-    try:
-        status = function()
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with suppress(Exception):
-            sys.stderr.flush()
-        os._exit(status)
-
-
 def _guard(
-    sandbox: Sandbox, directory: Path, body: Callable[[], int], out: int, err: int, report: int, lifeline: int
+    config: SandboxConfig, directory: Path, body: Callable[[], int], out: int, err: int, report: int, lifeline: int
 ) -> int:
     os.setsid()  # what kills the driver with its process group leaves this to clean up
     signal.set_wakeup_fd(-1)
-    for number in IGNORED:
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDWR)
@@ -175,7 +160,7 @@ def _guard(
     init = os.fork()
     if init == 0:
         os.close(lifeline)
-        _never_back(lambda: _init(sandbox, body, out, err, report))
+        exit_with(lambda: _init(config, body, out, err, report))
     for fd in (out, err, report):
         os.close(fd)
     ended = os.pidfd_open(init)
@@ -190,50 +175,31 @@ def _guard(
     return 0
 
 
-def remove_tree(top: Path, seconds: float = 30) -> None:
-    """shutil.rmtree, which python3-minimal lacks; what cannot be removed, or not in time, stays."""
-    deadline = time.monotonic() + seconds
-    for directory, directories, files in os.walk(top, topdown=False):
-        if time.monotonic() > deadline:
-            return
-        for name in [*files, *directories]:
-            path = Path(directory, name)
-            with suppress(OSError):
-                if path.is_dir() and not path.is_symlink():
-                    path.rmdir()
-                else:
-                    path.unlink()
-    with suppress(OSError):
-        top.rmdir()
-
-
-def _init(sandbox: Sandbox, body: Callable[[], int], out: int, err: int, report: int) -> int:
+def _init(config: SandboxConfig, body: Callable[[], int], out: int, err: int, report: int) -> int:
     try:
         unshare(CLONE_NEWNS)
-        _mount(sandbox)
+        _mount(config)
     except (HostError, OSError) as error:
         _tell(report, Report(failure=f"mounts: {error}"))
         return 1
-    before = set(_mount_points())
+    before = {mount.point for mount in own_mounts()}
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     started = time.monotonic()
     program = os.fork()
     if program == 0:
         os.close(report)
-        _never_back(lambda: _program(body, out, err))
+        exit_with(lambda: _program(body, out, err))
     os.close(out)
     os.close(err)
-    status = _wait(program, started + sandbox.limit)
+    status = _wait(program, started + config.timeout)
     seconds = round(time.monotonic() - started, 3)
     overdue = status is None
     if overdue:
-        for kill in (os.killpg, os.kill):
-            with suppress(OSError):
-                kill(program, signal.SIGKILL)
+        kill_group(program)
         status = _wait(program, time.monotonic() + GRACE)
     left = [f"process {line}" for line in _processes()]
-    left += [f"mount {printable(point)}" for point in _mount_points() if point not in before]
-    records = [name for directory in sandbox.state_directories for name in sorted(os.listdir(directory))]  # noqa: PTH208
+    left += [f"mount {printable(mount.point)}" for mount in own_mounts() if mount.point not in before]
+    records = [name for directory in config.state_directories for name in sorted(os.listdir(directory))]  # noqa: PTH208
     left += [f"container {printable(name)}" for name in records]
     more = [f"and {len(left) - MOST_LEFT} more"] if len(left) > MOST_LEFT else []
     code = None if overdue or status is None else os.waitstatus_to_exitcode(status)
@@ -256,17 +222,18 @@ def _program(body: Callable[[], int], out: int, err: int) -> int:
     os.dup2(out, 1)
     os.dup2(err, 2)
     os.closerange(3, max(out, err) + 1)
-    for number in (*IGNORED, signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores the last two
+    for number in (*ENDING, signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores the last two
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     return body()
 
 
-def _mount(sandbox: Sandbox) -> None:
-    """As one shell, which starts no program for it where it is busybox. HostError if a mount fails."""
+def _mount(config: SandboxConfig) -> None:
+    """In one shell: busybox then starts no process per mount. Raises HostError if a mount fails."""
     busybox = find_program("busybox")
     shell = [busybox, "sh"] if busybox else ["/bin/sh"]
-    words = [_propagation(), *map(str, sandbox.state_directories)]
+    root = next((mount for mount in reversed(own_mounts()) if mount.point == "/"), None)
+    words = ["shared" if root and "shared" in root.propagation else "private", *map(str, config.state_directories)]
     try:
         done = subprocess.run(
             [*shell, "-c", _MOUNTS, "sh", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=30
@@ -275,20 +242,6 @@ def _mount(sandbox: Sandbox) -> None:
         raise HostError(str(error)) from error
     if done.returncode:
         raise HostError(f"{printable(done.stderr.decode('utf-8', 'replace').strip(), 500)}")
-
-
-def _propagation() -> str:
-    """Of the root's mount: "shared" or "private"."""
-    roots = [line.split() for line in _mountinfo() if line.split()[4] == "/"]
-    return "shared" if roots and any(word.startswith("shared:") for word in roots[-1][6:]) else "private"
-
-
-def _mountinfo() -> list[str]:
-    return Path("/proc/self/mountinfo").read_text(errors="backslashreplace").splitlines()
-
-
-def _mount_points() -> list[str]:
-    return [line.split()[4] for line in _mountinfo()]
 
 
 def _wait(pid: int, deadline: float) -> Optional[int]:
@@ -307,7 +260,7 @@ def _wait(pid: int, deadline: float) -> Optional[int]:
 
 
 def _processes() -> list[str]:
-    """The command lines of what still runs beside us, after a moment in which it may end."""
+    """The command lines of the processes that still run after GRACE."""
     deadline = time.monotonic() + GRACE
     while True:
         with suppress(ChildProcessError):
@@ -334,19 +287,14 @@ def _tell(report: int, value: Report) -> None:
 
 
 def program_body(program: str, directory: Path, env: dict[str, str]) -> Callable[[], int]:
-    """What runs a program as a shell would, in a directory, without arguments."""
+    """A function that becomes a program as a shell would run it, in a directory, without arguments."""
 
     def body() -> int:
         os.chdir(directory)
-        return _execute([program], env)
+        try:
+            os.execve(program, [program], env)
+        except OSError as error:
+            sys.stderr.write(f"{program}: {error.strerror}\n")
+            return 127 if isinstance(error, FileNotFoundError) else 126
 
     return body
-
-
-def _execute(argv: Sequence[str], env: dict[str, str]) -> int:
-    """Returns only where it fails."""
-    try:
-        os.execve(argv[0], list(argv), env)
-    except OSError as error:
-        sys.stderr.write(f"{argv[0]}: {error.strerror}\n")
-        return 127 if isinstance(error, FileNotFoundError) else 126

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional
 
 
@@ -37,6 +38,11 @@ def mounts(text: str) -> Iterator[Mount]:
                 frozenset(words[dash + 3].split(",")),
                 frozenset(words[6:dash]),
             )
+
+
+def own_mounts() -> list[Mount]:
+    """The mounts of this process's mount namespace, in mounting order."""
+    return list(mounts(Path("/proc/self/mountinfo").read_text(errors="backslashreplace")))
 
 
 def mount_at(text: str, point: str) -> Optional[Mount]:

@@ -1,0 +1,42 @@
+"""The cgroup file systems of this host."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+
+def cgroup_version() -> str:
+    """ "v1", "v2", or "hybrid": v1 with a v2 hierarchy that has no controllers."""
+    if (CGROUP_ROOT / "cgroup.controllers").exists():
+        return "v2"
+    return "hybrid" if (CGROUP_ROOT / "unified/cgroup.controllers").exists() else "v1"
+
+
+def remove_cgroup(top: Path, deadline: float, *, kill: bool) -> None:
+    """Remove a cgroup and all below it, trying until the deadline. kill: first kill the processes in them."""
+    while top.is_dir():
+        for directory, _, _ in os.walk(top, topdown=False):
+            if kill:
+                _kill_all(Path(directory))
+            with suppress(OSError):
+                Path(directory).rmdir()
+        if time.monotonic() > deadline or not top.is_dir():
+            return
+        time.sleep(0.01)
+
+
+def _kill_all(cgroup: Path) -> None:
+    for file, text in ((cgroup / "freezer.state", "THAWED"), (cgroup / "cgroup.freeze", "0")):
+        with suppress(OSError):
+            if file.exists():
+                file.write_text(text)
+    with suppress(OSError):
+        for pid in (cgroup / "cgroup.procs").read_text().split():
+            with suppress(OSError):
+                os.kill(int(pid), signal.SIGKILL)
