@@ -28,13 +28,13 @@ def run(checkout: Path, *, fast: bool) -> int:
     if not (checkout / "pyproject.toml").is_file():
         raise UsageError("check needs a checkout of labkit; this is an installed one")
     say = functools.partial(print, flush=True)
-    failed: list[tuple[str, int]] = []
+    failed: list[process.Completed] = []
     for words in _FAST if fast else _FAST + _SLOW:
         say(f"$ {shlex.join(words)}")
         argv = [sys.executable, "-m", *words]
-        status = process.run(argv, timeout=_BOUND, cwd=checkout, check=False, on_line=say).status
-        if status:
-            failed.append((shlex.join(words), status))
-    for command, status in failed:
-        say(f"failed with status {status}: {command}")
-    return failed[0][1] if failed else 0
+        done = process.run(argv, timeout=_BOUND, cwd=checkout, check=False, on_line=say)
+        if done.status:
+            failed.append(done)
+    for done in failed:
+        say(f"{done.outcome}: {shlex.join(done.argv[2:])}")
+    return failed[0].exit_status if failed else 0
