@@ -111,6 +111,54 @@ def test_what_a_program_leaves_running_is_not_waited_for(mark: dict[str, str], t
     assert process.end_owned(tmp_path) == 1
 
 
+# ---- its environment
+
+
+def environment(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines() if not line.startswith("_="))
+
+
+PASSED = {"HOME": "/home/ada", "XDG_CACHE_HOME": "/cache", "https_proxy": "http://proxy:3128", "SSL_CERT_FILE": "/ca"}
+KEPT_BACK = {
+    "LABKIT_HOME": "/lab", "_LABKIT_OWNER": "/lab/machines/other", "NOTIFY_SOCKET": "/run/notify", "LISTEN_FDS": "1",
+    "LD_PRELOAD": "/no/such.so", "PYTHONPATH": "/modules", "GIT_DIR": "/repository/.git", "LC_MESSAGES": "de_DE.UTF-8",
+    "VAGRANT_HOME": "/boxes",
+}  # fmt: skip
+
+
+@pytest.fixture
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+    for name, value in {**PASSED, **KEPT_BACK, "PATH": "/usr/bin:/bin"}.items():
+        monkeypatch.setenv(name, value)
+
+
+FIXED = {"PATH": "/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin", "LC_ALL": "C.UTF-8"}
+
+
+def test_a_program_gets_what_it_needs_of_the_environment(surroundings: None) -> None:
+    assert environment(run(["env"], timeout=10).stdout) == {**PASSED, **FIXED}
+
+
+def test_a_spawned_program_gets_the_same(surroundings: None, tmp_path: Path) -> None:
+    assert process.spawn(["env"], cwd=tmp_path, log=tmp_path / "log", env={"MORE": "1"}).wait() == 0
+    assert environment((tmp_path / "log").read_text()) == {**PASSED, **FIXED, "MORE": "1"}
+
+
+def test_a_caller_adds_to_it_and_hands_more_through(surroundings: None) -> None:
+    done = run(["env"], timeout=10, env={"HOME": "/elsewhere", "MORE": "1"}, passing=process.VAGRANT)
+    more = {"HOME": "/elsewhere", "MORE": "1", "VAGRANT_HOME": "/boxes"}
+    assert environment(done.stdout) == {**PASSED, **FIXED, **more}
+
+
+def test_a_check_of_labkit_itself_has_all_of_it(surroundings: None) -> None:
+    del os.environ["LD_PRELOAD"]  # the loader would complain of it
+    found = environment(run(["env"], timeout=10, passing=process.ALL).stdout)
+    assert found == {**os.environ, **FIXED}
+    assert found["LABKIT_HOME"] == "/lab"
+
+
 # ---- what goes wrong
 
 

@@ -7,6 +7,7 @@ limit or Ctrl-C ends it with all its children, and never through a shell.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import shlex
@@ -31,6 +32,29 @@ _POLL = 0.1  # seconds between two looks whether a program has ended that printe
 OWNER = "_LABKIT_OWNER"  # environment variable that marks a process as started for a directory of the lab
 
 Child = subprocess.Popen[bytes]
+
+# What a program gets of this process's environment, and why; a name that ends in * stands for all that begin so.
+# Anything else could steer programs behind labkit's back (GIT_DIR in a git hook, LD_PRELOAD, PYTHON*) or was meant
+# for labkit alone (LABKIT_*, and systemd's NOTIFY_SOCKET and LISTEN_FDS).
+_PASSED = {
+    "who runs it, and where that person's files are": (
+        "HOME", "USER", "LOGNAME", "SHELL",
+        "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR",
+    ),
+    "who called sudo: apt's log tells it": ("SUDO_USER", "SUDO_UID", "SUDO_GID"),
+    "where large files may lie for a while": ("TMPDIR",),
+    "scripts of packages ask for it, though they have no terminal": ("TERM",),
+    "the questions that packages may ask, and apt's own settings": ("DEBIAN_FRONTEND", "APT_CONFIG"),
+    "the way out, for package managers and Vagrant": (
+        "http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy",
+        "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY",
+    ),
+    "whom to trust on that way": ("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE"),
+}  # fmt: skip
+_ALWAYS = tuple(itertools.chain.from_iterable(_PASSED.values()))
+# What Vagrant and its providers' own tools are set up by.
+VAGRANT = ("VAGRANT_*", "LIBVIRT_*", "VBOX_*", "SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS")
+ALL = ("*",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +94,30 @@ def _path() -> str:
     return os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
 
 
+def _environment(passing: Sequence[str], more: Mapping[str, str]) -> dict[str, str]:
+    named = (*_ALWAYS, *passing)
+    names = frozenset(named)
+    begins = tuple(name[:-1] for name in named if name.endswith("*"))
+    kept = {name: value for name, value in os.environ.items() if name in names or name.startswith(begins)}
+    return {**kept, "PATH": _path(), "LC_ALL": "C.UTF-8", **more}
+
+
 def run(
     argv: Sequence[str | Path],
     *,
     timeout: float,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    passing: Sequence[str] = (),
     stdin: bytes | None = None,
     check: bool = True,
     on_line: Callable[[str], None] | None = None,
 ) -> Completed:
     """Run argv and wait for it, timeout seconds at most.
 
-    env is added to this process's environment. on_line is called with each line of stdout and stderr as it
-    comes (both then arrive as stdout).
+    The program gets PATH with the sbin directories, the locale C.UTF-8, what _PASSED names of this process's
+    environment, what passing names (as _PASSED does), and env. on_line is called with each line of stdout and
+    stderr as it comes (both then arrive as stdout).
 
     Raises HostError where the program does not exist, ProgramFailed where it cannot be started, fails (check)
     or takes too long: it is asked to end then, and killed where it does not.
@@ -103,7 +137,7 @@ def run(
             child = subprocess.Popen(
                 words,
                 cwd=cwd,
-                env={**os.environ, "PATH": _path(), "LC_ALL": "C.UTF-8", **(env or {})},
+                env=_environment(passing, env or {}),
                 stdin=given,
                 stdout=subprocess.PIPE if on_line else out,
                 stderr=subprocess.STDOUT if on_line else err,
@@ -212,14 +246,18 @@ def end_group(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
 def spawn(
     argv: Sequence[str | Path], *, cwd: Path, log: Path, env: Mapping[str, str], files: Sequence[int] = ()
 ) -> Child:
-    """Start a program that outlives labkit, in its own session, its output appended to log; it inherits files."""
+    """Start a program that outlives labkit, in its own session, its output appended to log; it inherits files.
+
+    Its environment is as run() makes it. Raises HostError where there is no such program, ProgramFailed where it cannot
+    be started.
+    """
     words = [str(word) for word in argv]
     program = _found(words[0])
     with log.open("ab") as output, _starting(Path(words[0]).name, _shown(words, cwd)):
         return subprocess.Popen(
             [str(program), *words[1:]],
             cwd=cwd,
-            env={**os.environ, **env},
+            env=_environment((), env),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -229,7 +267,10 @@ def spawn(
 
 
 def replace_with(argv: Sequence[str]) -> NoReturn:
-    """Become the program: for one that takes over the terminal. HostError where it does not exist."""
+    """Become the program: for one that takes over the terminal. HostError where it does not exist.
+
+    It has the whole environment, signals and terminal of the person, whose program it is from here on.
+    """
     os.execv(_found(argv[0]), list(argv))
 
 

@@ -126,6 +126,7 @@ class Vagrant(upstream.Vagrant):
                 timeout=self._timeout,
                 cwd=Path(self.root),
                 env=self._environment,
+                passing=process.VAGRANT,
                 check=False,
                 on_line=shown,
             )
