@@ -101,6 +101,24 @@ def test_lines_come_while_the_program_runs(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("one\ntwo\nthree", "")
 
 
+@pytest.mark.parametrize("heard", [True, False])
+def test_of_a_flood_the_end_is_kept(heard: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_KEPT", 1000)
+    script = "seq 20000; echo over"
+    done = run(["sh", "-c", script], timeout=10, on_line=IGNORE if heard else None)
+    assert len(done.stdout) == 1000
+    assert done.stdout.endswith("\n19999\n20000\nover\n")
+
+
+def test_a_line_without_end_comes_in_pieces() -> None:
+    lines: list[str] = []
+    run(["sh", "-c", "head -c 1000000 /dev/zero | tr '\\0' x; echo; echo next"], timeout=10, on_line=lines.append)
+    assert lines.pop() == "next"
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 2 * process._LINE
+    assert "".join(lines) == "x" * 1_000_000
+
+
 def test_what_a_program_leaves_running_is_not_waited_for(mark: dict[str, str], tmp_path: Path) -> None:
     """It holds the pipe of its starter, as a daemon does that an installation starts."""
     lines: list[str] = []

@@ -27,6 +27,8 @@ from labkit.core.text import printable, seconds, truncate
 
 _TAIL = 4000  # characters of what a program said last, in errors
 _COMMAND = 2000  # characters of a command, in errors
+_KEPT = 16 << 20  # bytes of what a program printed on each stream, its end, that are read back
+_LINE = 64 << 10  # bytes of a line; a longer one arrives in pieces
 _GRACE = 10.0  # seconds that a program has to end when it is asked to
 _POLL = 0.1  # seconds between two looks whether a program has ended that printed nothing
 OWNER = "_LABKIT_OWNER"  # environment variable that marks a process as started for a directory of the lab
@@ -117,7 +119,7 @@ def run(
 
     The program gets PATH with the sbin directories, the locale C.UTF-8, what _PASSED names of this process's
     environment, what passing names (as _PASSED does), and env. on_line is called with each line of stdout and
-    stderr as it comes (both then arrive as stdout).
+    stderr as it comes (both then arrive as stdout). Of much output the end is returned, the last 16 MiB.
 
     Raises HostError where the program does not exist, ProgramFailed where it cannot be started, fails (check)
     or takes too long: it is asked to end then, and killed where it does not.
@@ -126,8 +128,7 @@ def run(
     name, shown = Path(words[0]).name, _shown(words, cwd)
     words[0] = str(_found(words[0]))
     with contextlib.ExitStack() as stack:
-        out: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
-        err: IO[bytes] = out if on_line else stack.enter_context(tempfile.TemporaryFile())
+        out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
         given: IO[bytes] | int = subprocess.DEVNULL
         if stdin is not None:
             given = stack.enter_context(tempfile.TemporaryFile())
@@ -146,8 +147,7 @@ def run(
         pipe = child.stdout and stack.enter_context(child.stdout)
         try:
             with _Limit(child, timeout) as limit:
-                if on_line and pipe:
-                    _relay(child, pipe, limit, out, on_line)
+                heard = _relay(child, pipe, limit, on_line) if on_line and pipe else b""
                 if not limit.refused:
                     child.wait()
         except BaseException:
@@ -158,7 +158,8 @@ def run(
                 f"{name} took longer than {seconds(timeout)} and does not end: {shown}",
                 hint="it runs as another user; end it by hand",
             )
-        done = Completed(tuple(words), child.returncode, _read(out), "" if on_line else _read(err))
+        printed = (_text(heard), "") if on_line else (_read(out), _read(err))
+        done = Completed(tuple(words), child.returncode, *printed)
     if limit.expired:
         end_group(child.pid)  # its children that do not end when asked
         raise ProgramFailed(f"{name} took longer than {seconds(timeout)} and was ended: {shown}", hint=_tail(done))
@@ -175,24 +176,33 @@ def _starting(name: str, shown: str) -> Iterator[None]:
         raise ProgramFailed(f"{name} cannot be started: {error.strerror}: {shown}") from error
 
 
-def _relay(child: Child, pipe: IO[bytes], limit: _Limit, out: IO[bytes], on_line: Callable[[str], None]) -> None:
-    """Hand on what the child prints, until it ends: what it left running may hold the pipe for longer."""
-    rest = b""
+def _relay(child: Child, pipe: IO[bytes], limit: _Limit, on_line: Callable[[str], None]) -> bytes:
+    """Hand on what the child prints, until it ends: what it left running may hold the pipe for longer.
+
+    Returns the end of it.
+    """
+    kept = bytearray()
+    line = b""
     ready = select.poll()
     ready.register(pipe, select.POLLIN)
     while not limit.refused:
         if ready.poll(_POLL * 1000):
-            piece = os.read(pipe.fileno(), 1 << 16)
+            piece = os.read(pipe.fileno(), _LINE)
             if not piece:
                 break
-            out.write(piece)
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                on_line(line.decode("utf-8", "replace").rstrip())
+            kept += piece
+            if len(kept) > 2 * _KEPT:
+                del kept[:-_KEPT]
+            *lines, line = (line + piece).split(b"\n")
+            if len(line) > _LINE:
+                lines, line = [*lines, line], b""
+            for whole in lines:
+                on_line(_text(whole).rstrip())
         if child.poll() is not None and (limit.expired or not ready.poll(0)):
             break
-    if rest:
-        on_line(rest.decode("utf-8", "replace").rstrip())
+    if line:
+        on_line(_text(line).rstrip())
+    return bytes(kept[-_KEPT:])
 
 
 class _Limit:
@@ -333,8 +343,12 @@ def _signal_name(number: int) -> str:
 
 
 def _read(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode("utf-8", "replace")
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _KEPT))
+    return _text(file.read(_KEPT))
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
 
 
 def _tail(done: Completed) -> str | None:
