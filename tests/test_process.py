@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -233,6 +234,21 @@ def test_a_signal_has_its_name(number: int, name: str) -> None:
     assert run(words, timeout=10, check=False).exit_status == 128 + number
 
 
+def test_each_command_and_its_end_are_logged(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    with caplog.at_level("DEBUG", "labkit.process"):
+        run(["printf", "a b"], timeout=10, cwd=tmp_path)
+        run(["sh", "-c", "kill -9 $$"], timeout=10, check=False)
+        process.spawn(["true"], cwd=tmp_path, log=tmp_path / "log", env={}).wait()
+    told = [re.sub(r"[0-9.]+ s$", "N s", record.getMessage()) for record in caplog.records]
+    assert told == [
+        f"+ printf 'a b' (in {tmp_path})",
+        "printf ended with status 0 after N s",
+        "+ sh -c 'kill -9 $$'",
+        "sh failed, ended by SIGKILL after N s",
+        f"+ true (in {tmp_path})",
+    ]
+
+
 # ---- time limits, and callers who give up
 
 
@@ -283,13 +299,13 @@ def test_one_that_takes_no_signals_of_ours_is_not_waited_for_without_end(
 
 @pytest.mark.parametrize("heard", [True, False])
 def test_ctrl_c_ends_the_whole_group(heard: bool, mark: dict[str, str], tmp_path: Path) -> None:
-    script = "sleep 60 & kill -INT $PPID; sleep 60"
+    script = "sleep 60 & sleep 0.1; kill -INT $PPID; sleep 60"
     with pytest.raises(KeyboardInterrupt):
         run(["sh", "-c", script], timeout=30, env=mark, on_line=IGNORE if heard else None)
 
 
 def test_ctrl_c_ends_what_ignores_it(short_grace: None, mark: dict[str, str], tmp_path: Path) -> None:
-    script = STUBBORN.replace("wait\n", 'kill -INT "$PPID"; wait\n')
+    script = STUBBORN.replace("wait\n", 'sleep 0.1; kill -INT "$PPID"; wait\n')
     with pytest.raises(KeyboardInterrupt):
         run(["sh", "-c", script, "sh", str(tmp_path / "begun")], timeout=30, env=mark)
 

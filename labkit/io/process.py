@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import select
 import shlex
@@ -32,6 +33,9 @@ _LINE = 64 << 10  # bytes of a line; a longer one arrives in pieces
 _GRACE = 10.0  # seconds that a program has to end when it is asked to
 _POLL = 0.1  # seconds between two looks whether a program has ended that printed nothing
 OWNER = "_LABKIT_OWNER"  # environment variable that marks a process as started for a directory of the lab
+
+# Each command as it begins (`+ cmd`), and how and when it ended; under --verbose a person sees it.
+_log = logging.getLogger("labkit.process")
 
 Child = subprocess.Popen[bytes]
 
@@ -127,6 +131,7 @@ def run(
     words = [str(word) for word in argv]
     name, shown = Path(words[0]).name, _shown(words, cwd)
     words[0] = str(_found(words[0]))
+    began = time.monotonic()
     with contextlib.ExitStack() as stack:
         out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
         given: IO[bytes] | int = subprocess.DEVNULL
@@ -144,8 +149,8 @@ def run(
                 stderr=subprocess.STDOUT if on_line else err,
                 start_new_session=True,
             )
-        pipe = child.stdout and stack.enter_context(child.stdout)
         try:
+            pipe = child.stdout and stack.enter_context(child.stdout)
             with _Limit(child, timeout) as limit:
                 heard = _relay(child, pipe, limit, on_line) if on_line and pipe else b""
                 if not limit.refused:
@@ -160,6 +165,7 @@ def run(
             )
         printed = (_text(heard), "") if on_line else (_read(out), _read(err))
         done = Completed(tuple(words), child.returncode, *printed)
+        _log.debug("%s %s after %.2f s", name, done.outcome, time.monotonic() - began)
     if limit.expired:
         end_group(child.pid)  # its children that do not end when asked
         raise ProgramFailed(f"{name} took longer than {seconds(timeout)} and was ended: {shown}", hint=_tail(done))
@@ -170,6 +176,7 @@ def run(
 
 @contextlib.contextmanager
 def _starting(name: str, shown: str) -> Iterator[None]:
+    _log.debug("+ %s", shown)
     try:
         yield
     except OSError as error:
