@@ -124,7 +124,7 @@ def test_what_a_program_leaves_running_is_not_waited_for(mark: dict[str, str], t
     """It holds the pipe of its starter, as a daemon does that an installation starts."""
     lines: list[str] = []
     began = time.monotonic()
-    run(["sh", "-c", "setsid sleep 60 & echo begun"], timeout=10, env=mark, on_line=lines.append)
+    run(["sh", "-c", "setsid sleep 60 & sleep 0.1; echo begun"], timeout=10, env=mark, on_line=lines.append)
     assert lines == ["begun"]
     assert time.monotonic() - began < 5
     assert process.end_owned(tmp_path) == 1
