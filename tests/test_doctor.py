@@ -166,6 +166,6 @@ def test_with_leave_it_goes_through_sudo(place: Path, empty_path: Path, nobody: 
 def test_a_sudo_that_wants_a_password_is_told(place: Path, empty_path: Path, nobody: None) -> None:
     (empty_path / "sudo").write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")
     (empty_path / "sudo").chmod(0o755)
-    with pytest.raises(LabError, match="sudo failed with status 1") as caught:
+    with pytest.raises(LabError, match=r"^sudo failed with status 1: sudo -n ") as caught:
         ensure(settings_in(place, LABKIT_YES="1"), ["qemu-img"], Silent())
     assert caught.value.hint == "sudo: a password is required"

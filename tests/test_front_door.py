@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -20,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from labkit.cli.console import Console, table
+from labkit.io import process
 from labkit.results.model import Result, Verdict
 
 CHECKOUT = Path(__file__).parent.parent
@@ -301,6 +303,18 @@ def test_verbose_shows_tools_and_passes() -> None:
         console.detail("a tool speaks")
         console.result(result(Verdict.PASS), 1, None)
     assert "    a tool speaks\n    pass     STATE-001 a name\n" in stream.getvalue()
+
+
+def test_verbose_shows_the_commands_that_run() -> None:
+    stream = io.StringIO()
+    with Console(stream, verbose=True, commands=True):
+        process.run(["printf", "a b\\033"], timeout=10)
+    process.run(["printf", "later"], timeout=10)
+    told = re.sub(r"[0-9.]+ s\n$", "N s\n", stream.getvalue())
+    assert told == "    + printf 'a b\\033'\n    printf ended with status 0 after N s\n"
+    with Console(stream, verbose=True):  # as doctor has it, whose tables would drown in them
+        process.run(["printf", "quiet"], timeout=10)
+    assert "quiet" not in stream.getvalue()
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labkit.core.text import one_line, printable, truncate
+from labkit.core.text import one_line, printable, seconds, truncate
 
 # Time on a busy machine is not what these tests are about.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -50,3 +50,19 @@ def test_one_line_never_exceeds_its_limit(text: str, limit: int) -> None:
 def test_truncate_says_how_much_is_missing() -> None:
     assert truncate("abc", 3) == "abc"
     assert truncate("a" * 10, 4) == "aaaa… (6 more characters)"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (24.9999, "25 s"),
+        (7200, "7200 s"),
+        (9.99, "10 s"),
+        (2.5, "2.5 s"),
+        (1.0, "1 s"),
+        (0.5, "0.5 s"),
+        (0.05, "0.05 s"),
+    ],
+)
+def test_a_time_is_shown_as_it_was_set(value: float, shown: str) -> None:
+    assert seconds(value) == shown

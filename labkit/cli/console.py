@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import shutil
 import signal
@@ -24,14 +25,17 @@ from labkit.core.text import one_line, printable
 if TYPE_CHECKING:
     from labkit.results.model import Result
 
+_logger = logging.getLogger("labkit")
 _LIVE_EVERY = 0.1  # seconds between redrawings of the live line
 _PLAIN_EVERY = 10.0  # seconds between progress lines in a log
 
 
 class Console:
-    """The Observer that people see. verbose shows what tools print, and the checks that pass."""
+    """The Observer that people see. verbose shows what tools print, and the checks that pass; commands, inside the
+    context, also each program that labkit runs.
+    """
 
-    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False) -> None:
+    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False, commands: bool = False) -> None:
         self._stream = stream or sys.stderr
         self._verbose = verbose
         self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
@@ -40,11 +44,18 @@ class Console:
         self._started = time.monotonic()
         self._bad = 0
         self._lock = threading.Lock()
+        self._log = _Log(self) if commands else None
 
     def __enter__(self) -> Console:
+        if self._log:
+            _logger.addHandler(self._log)
+            _logger.setLevel(logging.DEBUG)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._log:
+            _logger.removeHandler(self._log)
+            _logger.setLevel(logging.NOTSET)
         with self._lock:
             self._clear()
             self._stream.flush()
@@ -97,6 +108,17 @@ class Console:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+class _Log(logging.Handler):
+    """Shows what labkit logs, every command that it runs, as a detail."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.detail(record.getMessage())
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

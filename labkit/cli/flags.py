@@ -63,7 +63,7 @@ _FLAGS: dict[str, tuple[object, str]] = {  # name: default, help
     "fast": (False, "only what starts neither containers nor machines: under a minute"),
     "long": (False, "also Vagrant, every image, and whole suites on several runtimes: under an hour"),
     "json": (False, "print JSON for scripts"),
-    "verbose": (False, "show what tools print, and the checks that pass"),
+    "verbose": (False, "show which tools run, what they print, and the checks that pass"),
     "yes": (False, "install what this host lacks without asking (with sudo, unless root)"),
 }
 
@@ -96,7 +96,9 @@ class Call:
         return None if word is None else int(word)
 
     def console(self, *, verbose: bool = False) -> Console:
-        return Console(verbose=verbose or self.words.get("verbose", False))
+        """Where the task tells how far it is; verbose: as if --verbose was given, but for the commands that it runs."""
+        asked = bool(self.words.get("verbose"))
+        return Console(verbose=verbose or asked, commands=asked)
 
     def answer(self, value: object, text: str | Callable[[], str]) -> None:
         """Print the outcome on stdout: the value as JSON if --json was given, else the text, or what it returns."""

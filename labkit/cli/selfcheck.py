@@ -116,7 +116,7 @@ def _run(stage: Stage, checkout: Path) -> _Outcome:
     if stage.extent is not Extent.FAST:
         say(f"$ python -m {shlex.join(stage.words)}")
     argv = [sys.executable, "-m", *stage.words]
-    done = process.run(argv, timeout=_TIMEOUT, cwd=checkout, check=False, on_line=on_line)
+    done = process.run(argv, timeout=_TIMEOUT, cwd=checkout, check=False, on_line=on_line, passing=process.ALL)
     seconds = time.monotonic() - began
     if lines or stage.extent is Extent.FAST:
         say("\n".join([f"$ python -m {shlex.join(stage.words)}", *lines]))

@@ -28,3 +28,8 @@ def one_line(text: str, limit: int) -> str:
     # Every character prints as at least one, so what lies beyond the limit need not be looked at.
     shown = printable(text[: limit + 1])
     return shown if len(shown) <= limit else shown[: max(limit - 1, 0)] + "…"
+
+
+def seconds(value: float) -> str:
+    """A time as a person would have set it: `25 s`, also where a moment of it had passed already."""
+    return f"{value:.0f} s" if value >= 10 else f"{value:.2g} s"

@@ -185,14 +185,14 @@ def vagrant_providers() -> tuple[list[VagrantProvider], str]:
     needs = read_data().vagrant
     try:
         # Ruby takes a second or so for each of these.
-        said = process.run(["vagrant", "--version"], timeout=_VERSION_BOUND, check=False).stdout.strip()
+        said = _asked(["vagrant", "--version"]).stdout.strip()
         version = re.search(r"Vagrant (\d+)\.(\d+)", said)
         if version is None or (int(version[1]), int(version[2])) < _VAGRANT_LEAST:
             return [], f"Vagrant 2.2 or newer is needed, and this one says {said[:80]!r}"
         possible = [name for name in VagrantProvider if name in needs and _runs(needs[name].probe)]
         plugins: list[str] = []
         if any(needs[name].plugin for name in possible):
-            plugins = process.run(["vagrant", "plugin", "list"], timeout=_VERSION_BOUND, check=False).stdout.split()
+            plugins = _asked(["vagrant", "plugin", "list"]).stdout.split()
     except LabError as error:
         return [], error.message
     usable = [name for name in possible if needs[name].plugin in (None, *plugins)]
@@ -201,9 +201,14 @@ def vagrant_providers() -> tuple[list[VagrantProvider], str]:
 
 def _runs(argv: Sequence[str]) -> bool:
     try:
-        return process.run(argv, timeout=_VERSION_BOUND, check=False).status == 0
+        return _asked(argv).status == 0
     except LabError:
         return False
+
+
+def _asked(argv: Sequence[str]) -> process.Completed:
+    """What Vagrant, or a provider's tool, answers as the person has set it up."""
+    return process.run(argv, timeout=_VERSION_BOUND, passing=process.VAGRANT, check=False)
 
 
 def _vagrant() -> Fact:

@@ -7,24 +7,60 @@ limit or Ctrl-C ends it with all its children, and never through a shell.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
 import os
+import select
+import shlex
 import shutil
 import signal
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
 from labkit.core.errors import HostError, InfrastructureError, ProgramFailed
-from labkit.core.text import printable
+from labkit.core.text import printable, seconds, truncate
 
-_TAIL = 4000
-_GRACE = 10  # seconds
+_TAIL = 4000  # characters of what a program said last, in errors
+_COMMAND = 2000  # characters of a command, in errors
+_KEPT = 16 << 20  # bytes of what a program printed on each stream, its end, that are read back
+_LINE = 64 << 10  # bytes of a line; a longer one arrives in pieces
+_GRACE = 10.0  # seconds that a program has to end when it is asked to
+_POLL = 0.1  # seconds between two looks whether a program has ended that printed nothing
 OWNER = "_LABKIT_OWNER"  # environment variable that marks a process as started for a directory of the lab
+
+# Each command as it begins (`+ cmd`), and how and when it ended; under --verbose a person sees it.
+_log = logging.getLogger("labkit.process")
+
+Child = subprocess.Popen[bytes]
+
+# What a program gets of this process's environment, and why; a name that ends in * stands for all that begin so.
+# Anything else could steer programs behind labkit's back (GIT_DIR in a git hook, LD_PRELOAD, PYTHON*) or was meant
+# for labkit alone (LABKIT_*, and systemd's NOTIFY_SOCKET and LISTEN_FDS).
+_PASSED = {
+    "who runs it, and where that person's files are": (
+        "HOME", "USER", "LOGNAME", "SHELL",
+        "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR",
+    ),
+    "who called sudo: apt's log tells it": ("SUDO_USER", "SUDO_UID", "SUDO_GID"),
+    "where large files may lie for a while": ("TMPDIR",),
+    "scripts of packages ask for it, though they have no terminal": ("TERM",),
+    "the questions that packages may ask, and apt's own settings": ("DEBIAN_FRONTEND", "APT_CONFIG"),
+    "the way out, for package managers and Vagrant": (
+        "http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy",
+        "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY",
+    ),
+    "whom to trust on that way": ("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE"),
+}  # fmt: skip
+_ALWAYS = tuple(itertools.chain.from_iterable(_PASSED.values()))
+# What Vagrant and its providers' own tools are set up by.
+VAGRANT = ("VAGRANT_*", "LIBVIRT_*", "VBOX_*", "SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS")
+ALL = ("*",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +69,18 @@ class Completed:
     status: int
     stdout: str
     stderr: str
+
+    @property
+    def exit_status(self) -> int:
+        """The status as a shell has it: a signal counts 128 more."""
+        return self.status if self.status >= 0 else 128 - self.status
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, as the end of a sentence: `failed with status 1`, `failed, ended by SIGKILL`."""
+        if self.status < 0:
+            return f"failed, ended by {_signal_name(-self.status)}"
+        return f"{'failed' if self.status else 'ended'} with status {self.status}"
 
 
 def which(program: str) -> Path | None:
@@ -52,83 +100,158 @@ def _path() -> str:
     return os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
 
 
+def _environment(passing: Sequence[str], more: Mapping[str, str]) -> dict[str, str]:
+    named = (*_ALWAYS, *passing)
+    names = frozenset(named)
+    begins = tuple(name[:-1] for name in named if name.endswith("*"))
+    kept = {name: value for name, value in os.environ.items() if name in names or name.startswith(begins)}
+    return {**kept, "PATH": _path(), "LC_ALL": "C.UTF-8", **more}
+
+
 def run(
     argv: Sequence[str | Path],
     *,
     timeout: float,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    passing: Sequence[str] = (),
     stdin: bytes | None = None,
     check: bool = True,
     on_line: Callable[[str], None] | None = None,
 ) -> Completed:
     """Run argv and wait for it, timeout seconds at most.
 
-    env is added to this process's environment. on_line is called with each line of stdout and stderr as it
-    comes (both then arrive as stdout).
+    The program gets PATH with the sbin directories, the locale C.UTF-8, what _PASSED names of this process's
+    environment, what passing names (as _PASSED does), and env. on_line is called with each line of stdout and
+    stderr as it comes (both then arrive as stdout). Of much output the end is returned, the last 16 MiB.
 
-    Raises HostError where the program does not exist, ProgramFailed where it fails (check) or takes too long.
+    Raises HostError where the program does not exist, ProgramFailed where it cannot be started, fails (check)
+    or takes too long: it is asked to end then, and killed where it does not.
     """
     words = [str(word) for word in argv]
+    name, shown = Path(words[0]).name, _shown(words, cwd)
     words[0] = str(_found(words[0]))
+    began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        out: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
-        err: IO[bytes] = out if on_line else stack.enter_context(tempfile.TemporaryFile())
-        child = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env={**os.environ, "PATH": _path(), "LC_ALL": "C.UTF-8", **(env or {})},
-            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE if on_line else out,
-            stderr=subprocess.STDOUT if on_line else err,
-            start_new_session=True,
-        )
-        timer = _Timer(child, timeout)
+        out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+        given: IO[bytes] | int = subprocess.DEVNULL
+        if stdin is not None:
+            given = stack.enter_context(tempfile.TemporaryFile())
+            given.write(stdin)
+            given.seek(0)
+        with _starting(name, shown):
+            child = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env=_environment(passing, env or {}),
+                stdin=given,
+                stdout=subprocess.PIPE if on_line else out,
+                stderr=subprocess.STDOUT if on_line else err,
+                start_new_session=True,
+            )
         try:
-            with timer:
-                if on_line:
-                    assert child.stdout is not None
-                    with child.stdout as lines:
-                        for raw in lines:
-                            out.write(raw)
-                            on_line(raw.decode("utf-8", "replace").rstrip())
+            pipe = child.stdout and stack.enter_context(child.stdout)
+            with _Limit(child, timeout) as limit:
+                heard = _relay(child, pipe, limit, on_line) if on_line and pipe else b""
+                if not limit.refused:
                     child.wait()
-                else:
-                    child.communicate(stdin)
         except BaseException:
-            # A package manager that is asked to end finishes the step it is in; killed, it would leave that broken.
-            end_group(child.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(_GRACE)
-            end_group(child.pid)
-            child.wait()
+            _end(child)
             raise
-        done = Completed(tuple(words), child.returncode, _read(out), "" if on_line else _read(err))
-    if timer.expired:
-        raise ProgramFailed(f"{Path(words[0]).name} took longer than {timeout:g} s and was ended", hint=_tail(done))
+        if limit.refused:
+            raise ProgramFailed(
+                f"{name} took longer than {seconds(timeout)} and does not end: {shown}",
+                hint="it runs as another user; end it by hand",
+            )
+        printed = (_text(heard), "") if on_line else (_read(out), _read(err))
+        done = Completed(tuple(words), child.returncode, *printed)
+        _log.debug("%s %s after %.2f s", name, done.outcome, time.monotonic() - began)
+    if limit.expired:
+        end_group(child.pid)  # its children that do not end when asked
+        raise ProgramFailed(f"{name} took longer than {seconds(timeout)} and was ended: {shown}", hint=_tail(done))
     if check and done.status != 0:
-        raise ProgramFailed(f"{Path(words[0]).name} failed with status {done.status}", hint=_tail(done))
+        raise ProgramFailed(f"{name} {done.outcome}: {shown}", hint=_tail(done))
     return done
 
 
-class _Timer:
-    """Ends the child's whole group once its time is up; the wait in run() then returns by itself."""
+@contextlib.contextmanager
+def _starting(name: str, shown: str) -> Iterator[None]:
+    _log.debug("+ %s", shown)
+    try:
+        yield
+    except OSError as error:
+        raise ProgramFailed(f"{name} cannot be started: {error.strerror}: {shown}") from error
 
-    def __init__(self, child: subprocess.Popen[bytes], seconds: float) -> None:
+
+def _relay(child: Child, pipe: IO[bytes], limit: _Limit, on_line: Callable[[str], None]) -> bytes:
+    """Hand on what the child prints, until it ends: what it left running may hold the pipe for longer.
+
+    Returns the end of it.
+    """
+    kept = bytearray()
+    line = b""
+    ready = select.poll()
+    ready.register(pipe, select.POLLIN)
+    while not limit.refused:
+        if ready.poll(_POLL * 1000):
+            piece = os.read(pipe.fileno(), _LINE)
+            if not piece:
+                break
+            kept += piece
+            if len(kept) > 2 * _KEPT:
+                del kept[:-_KEPT]
+            *lines, line = (line + piece).split(b"\n")
+            if len(line) > _LINE:
+                lines, line = [*lines, line], b""
+            for whole in lines:
+                on_line(_text(whole).rstrip())
+        if child.poll() is not None and (limit.expired or not ready.poll(0)):
+            break
+    if line:
+        on_line(_text(line).rstrip())
+    return bytes(kept[-_KEPT:])
+
+
+class _Limit:
+    """Ends the child's group once its time is up; the wait in run() then returns by itself."""
+
+    def __init__(self, child: Child, after: float) -> None:
         self.expired = False
+        self.refused = False  # it still runs: sudo, and what it started, take no signals of an ordinary user
         self._child = child
-        self._timer = threading.Timer(seconds, self._expire)
-        self._timer.daemon = True
+        self._after = after
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def _expire(self) -> None:
+    def _watch(self) -> None:
+        if self._over.wait(self._after):
+            return
         self.expired = True
-        end_group(self._child.pid)
+        end_group(self._child.pid, signal.SIGTERM)
+        if not self._over.wait(_GRACE):
+            end_group(self._child.pid)
+            self.refused = not self._over.wait(_GRACE)
 
-    def __enter__(self) -> None:
-        self._timer.start()
+    def __enter__(self) -> _Limit:
+        self._thread.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+        self._over.set()
+        self._thread.join()
+
+
+def _end(child: Child) -> None:
+    """End a child whose caller gave up. A second Ctrl-C does not wait for what the first one asked for."""
+    # A package manager that is asked to end finishes the step it is in; killed, it would leave that broken.
+    end_group(child.pid, signal.SIGTERM)
+    try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE)
+    finally:
+        end_group(child.pid)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE)
 
 
 def end_group(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
@@ -137,20 +260,21 @@ def end_group(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
         os.killpg(pid, how)
 
 
-Child = subprocess.Popen[bytes]
-
-
 def spawn(
     argv: Sequence[str | Path], *, cwd: Path, log: Path, env: Mapping[str, str], files: Sequence[int] = ()
 ) -> Child:
-    """Start a program that outlives labkit, in its own session, its output appended to log; it inherits files."""
+    """Start a program that outlives labkit, in its own session, its output appended to log; it inherits files.
+
+    Its environment is as run() makes it. Raises HostError where there is no such program, ProgramFailed where it cannot
+    be started.
+    """
     words = [str(word) for word in argv]
     program = _found(words[0])
-    with log.open("ab") as output:
+    with log.open("ab") as output, _starting(Path(words[0]).name, _shown(words, cwd)):
         return subprocess.Popen(
             [str(program), *words[1:]],
             cwd=cwd,
-            env={**os.environ, **env},
+            env=_environment((), env),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -160,7 +284,10 @@ def spawn(
 
 
 def replace_with(argv: Sequence[str]) -> NoReturn:
-    """Become the program: for one that takes over the terminal. HostError where it does not exist."""
+    """Become the program: for one that takes over the terminal. HostError where it does not exist.
+
+    It has the whole environment, signals and terminal of the person, whose program it is from here on.
+    """
     os.execv(_found(argv[0]), list(argv))
 
 
@@ -210,9 +337,25 @@ def _gone(pid: int) -> bool:
         return True
 
 
+def _shown(words: Sequence[str], cwd: Path | None) -> str:
+    """A command as a person would type it, on one line."""
+    return printable(truncate(shlex.join(words), _COMMAND) + (f" (in {cwd})" if cwd else ""))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most of the real-time signals have none
+        return f"signal {number}"
+
+
 def _read(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode("utf-8", "replace")
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _KEPT))
+    return _text(file.read(_KEPT))
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
 
 
 def _tail(done: Completed) -> str | None:

@@ -1,7 +1,8 @@
 """The one place that speaks SSH (fabric, paramiko).
 
 Strict about host keys: the only key taken is the one pinned in the endpoint's known_hosts file. Every wait has a
-bound, and a command is bounded on the far side too, since closing a channel does not end it there.
+bound, and a command is bounded on the far side too, since closing a channel does not end it there. Whatever paramiko
+raises leaves as ConnectionFailed (_mapped).
 """
 
 from __future__ import annotations
@@ -10,25 +11,36 @@ import contextlib
 import logging
 import os
 import shlex
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import paramiko
 from fabric import Config, Connection
-from paramiko.ssh_exception import AuthenticationException, BadHostKeyException, NoValidConnectionsError, SSHException
+from paramiko.ssh_exception import (
+    AuthenticationException,
+    BadHostKeyException,
+    IncompatiblePeer,
+    NoValidConnectionsError,
+    SSHException,
+)
 
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Endpoint
 from labkit.core.errors import CommandTimeout, ConnectionFailed
-from labkit.core.text import printable
+from labkit.core.text import one_line, printable, seconds
 from labkit.io.remote import Answer
 
 _KEEPALIVE = 5  # seconds between keepalive messages
 _SILENT = 20  # seconds without a word, after which the far side is asked whether it is still there
 _ANSWER = 20  # seconds that it has to answer
 _CHUNK = 1 << 16
+_LEAST = 1.0  # seconds that an attempt to connect has, also near the deadline
+_PIECE = 1 << 15  # bytes that are sent at a time, about one packet
+_DRAIN = 1.0  # seconds in which output may still come after the exit status, where something holds its pipe
+_SHOWN = 200  # characters of a command, in errors
 
 # It prints the traceback of every attempt that nobody answered; what went wrong is raised here as well.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
@@ -54,8 +66,147 @@ def read_config(text: str) -> Login:
         found = config.lookup(text[text.index("Host ") + 5 :].split()[0])
         keys = tuple(Path(key) for key in found["identityfile"])
         return Login(found["hostname"], int(found.get("port", 22)), found["user"], keys)
-    except (KeyError, IndexError, paramiko.ConfigParseError) as error:
+    except (KeyError, IndexError, SSHException) as error:
         raise ValueError(printable(str(error))) from error
+
+
+class _NotPinned(SSHException):
+    pass
+
+
+class _Pinned(paramiko.MissingHostKeyPolicy):
+    """Takes no key that is not in known_hosts."""
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        raise _NotPinned(f"{hostname} has no pinned key")
+
+
+@contextlib.contextmanager
+def _mapped(endpoint: Endpoint, what: str) -> Iterator[None]:
+    """Turn whatever paramiko raises in the block into ConnectionFailed, `what: why`; what names the endpoint.
+
+    Whatever: its thread hands on what it met, and a garbled packet is an IndexError. So nothing but calls of paramiko
+    belongs into the block.
+    """
+    try:
+        yield
+    except BadHostKeyException as error:
+        raise ConnectionFailed(
+            f"{endpoint} shows another host key than the one pinned in {endpoint.known_hosts}",
+            hint="something else answers there, or the machine was replaced behind labkit's back; "
+            "if you trust that, `./lab destroy` the machine and `./lab up` again",
+        ) from error
+    except _NotPinned as error:
+        raise ConnectionFailed(
+            f"{endpoint} has no host key pinned in {endpoint.known_hosts}",
+            hint="./lab destroy the machine and ./lab up again",
+        ) from error
+    except Exception as error:
+        if isinstance(error, AuthenticationException) and not _unanswered(error):
+            raise ConnectionFailed(f"{endpoint} refuses the lab's key {endpoint.key}", hint=_reason(error)) from error
+        raise ConnectionFailed(f"{what}: {_reason(error)}") from error
+
+
+def _unanswered(error: AuthenticationException) -> bool:
+    """Whether the login was not refused: the connection ended, or no word came, while it was asked for."""
+    return "saw EOF" in str(error) or "timeout" in str(error)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in words; many of these exceptions have none."""
+    if isinstance(error, NoValidConnectionsError):
+        error = next(iter(error.errors.values()), error)
+    text = printable(str(error).strip())
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror[0].lower() + error.strerror[1:]
+        return f"{error.filename}: {text}" if error.filename else text
+    if isinstance(error, TimeoutError):
+        return "nothing came in time"
+    if isinstance(error, EOFError):
+        return "the other side closed the connection"
+    if text == "No existing session":
+        return "the connection ended while it was set up"
+    if not isinstance(error, SSHException) or not text:
+        return f"{type(error).__name__}: {text}".removesuffix(": ")
+    return text
+
+
+def _key(endpoint: Endpoint) -> paramiko.PKey:
+    try:
+        with _mapped(endpoint, f"cannot log in to {endpoint} with the key {endpoint.key}"):
+            return paramiko.PKey.from_path(endpoint.key)
+    except ConnectionFailed as error:
+        if isinstance(error.__cause__, TypeError):  # cryptography's word for it
+            error.hint = "it has a passphrase, which labkit does not ask for: name a key without one"
+        raise
+
+
+def _connected(endpoint: Endpoint, key: paramiko.PKey, deadline: Deadline) -> Connection:
+    """A connection, tried again until the deadline as long as nobody answers."""
+    while True:
+        wait = max(deadline.left, _LEAST)
+        connection = Connection(
+            endpoint.host,
+            user=endpoint.user,
+            port=endpoint.port,
+            connect_timeout=wait,
+            config=Config(lazy=True),
+            connect_kwargs={
+                "pkey": key,
+                "allow_agent": False,
+                "look_for_keys": False,
+                "banner_timeout": wait,
+                "auth_timeout": wait,
+            },
+        )
+        # Fabric's default takes any key it meets (AutoAddPolicy).
+        connection.client.set_missing_host_key_policy(_Pinned())
+        connection.client.load_host_keys(str(endpoint.known_hosts))
+        try:
+            connection.open()
+            return connection
+        except BaseException as error:
+            _close(connection)
+            if deadline.passed or not _may_pass(error):
+                raise
+        time.sleep(min(0.02, deadline.left))
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether another try may bring something else."""
+    if isinstance(error, AuthenticationException):
+        return _unanswered(error)
+    return isinstance(error, Exception) and not isinstance(error, (BadHostKeyException, IncompatiblePeer, _NotPinned))
+
+
+def _close(connection: Connection) -> None:
+    with contextlib.suppress(Exception):  # closing a broken connection may fail in any way; it is gone then
+        connection.client.close()
+
+
+def _pieces(stdin: bytes | Path) -> Generator[bytes, None, None]:
+    if isinstance(stdin, Path):
+        with stdin.open("rb") as file:
+            while piece := file.read(_PIECE):
+                yield piece
+    else:
+        yield from (stdin[at : at + _PIECE] for at in range(0, len(stdin), _PIECE))
+
+
+class _Stream:
+    """What a command prints: the first bytes are kept, all of it is handed on."""
+
+    def __init__(self, keep: int, call: Callable[[bytes], None] | None) -> None:
+        self._keep, self._call = keep, call
+        self._kept = bytearray()
+
+    def take(self, data: bytes) -> None:
+        self._kept += data[: self._keep - len(self._kept)]
+        if self._call:
+            self._call(data)
+
+    def text(self) -> str:
+        return self._kept.decode("utf-8", "replace")
 
 
 class SshRemote:
@@ -64,58 +215,20 @@ class SshRemote:
     def __init__(self, endpoint: Endpoint, deadline: Deadline) -> None:
         """Connect, trying again until the deadline as long as nobody answers.
 
-        Raises ConnectionFailed: at once for a wrong host key or a refused login, else at the deadline.
+        Raises ConnectionFailed: at once for a wrong host key, a refused login or a file that cannot be read, else at
+        the deadline.
         """
         self.endpoint = endpoint
-        while True:
-            self._connection = self._new(endpoint, deadline)
-            try:
-                self._connection.open()
-                break
-            except BadHostKeyException as error:
-                self.close()
-                raise ConnectionFailed(
-                    f"{endpoint} shows another host key than the one pinned in {endpoint.known_hosts}",
-                    hint="something else answers there, or the machine was replaced behind labkit's back; "
-                    "if you trust that, `./lab destroy` the machine and `./lab up` again",
-                ) from error
-            except AuthenticationException as error:
-                self.close()
-                raise ConnectionFailed(f"{endpoint} refuses the lab's key {endpoint.key}") from error
-            except (SSHException, NoValidConnectionsError, EOFError, OSError) as error:
-                self.close()
-                if isinstance(error, SSHException) and "not found in known_hosts" in str(error):
-                    raise ConnectionFailed(
-                        f"{endpoint} has no host key pinned in {endpoint.known_hosts}",
-                        hint="./lab destroy the machine and ./lab up again",
-                    ) from error
-                if deadline.passed:
-                    raise ConnectionFailed(f"no SSH answer from {endpoint}: {printable(str(error))}") from error
-                time.sleep(min(0.02, deadline.left))
-        self._transport = self._connection.client.get_transport()
-        self._transport.set_keepalive(_KEEPALIVE)
-
-    @staticmethod
-    def _new(endpoint: Endpoint, deadline: Deadline) -> Connection:
-        wait = max(deadline.left, 1.0)
-        connection = Connection(
-            endpoint.host,
-            user=endpoint.user,
-            port=endpoint.port,
-            connect_timeout=wait,
-            config=Config(lazy=True),
-            connect_kwargs={
-                "key_filename": str(endpoint.key),
-                "allow_agent": False,
-                "look_for_keys": False,
-                "banner_timeout": wait,
-                "auth_timeout": wait,
-            },
-        )
-        # Fabric's default takes any key it meets (AutoAddPolicy).
-        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        connection.client.load_host_keys(str(endpoint.known_hosts))
-        return connection
+        within = seconds(deadline.left)
+        key = _key(endpoint)
+        try:
+            endpoint.known_hosts.read_text()
+        except (OSError, ValueError) as error:
+            raise ConnectionFailed(f"the host key of {endpoint} cannot be read: {_reason(error)}") from error
+        with _mapped(endpoint, f"no SSH answer from {endpoint} within {within}"):
+            self._connection = _connected(endpoint, key, deadline)
+            self._transport = self._connection.client.get_transport()
+            self._transport.set_keepalive(_KEEPALIVE)
 
     def run(
         self,
@@ -133,61 +246,119 @@ class SshRemote:
         CommandTimeout, or ConnectionFailed where the connection breaks.
         """
         # --foreground is not given: timeout then ends the command's whole process group.
-        guarded = [*self.endpoint.as_root, "timeout", "--kill-after=5", f"{timeout:g}", *argv]
+        guarded = shlex.join([*self.endpoint.as_root, "timeout", "--kill-after=5", f"{timeout:g}", *argv])
         deadline = Deadline.after(timeout + 15)
-        kept = {True: bytearray(), False: bytearray()}
+        shown = f"`{one_line(shlex.join(argv), _SHOWN)}`"
+        cut = f"the SSH connection to {self.endpoint} was cut during {shown}"
+        with self._asking(cut):
+            channel = self._transport.open_session(timeout=_SILENT + _ANSWER)
+            channel.exec_command(guarded)
+        out, err = _Stream(keep, on_stdout), _Stream(keep, on_stderr)
         try:
-            channel = self._transport.open_session(timeout=max(1.0, deadline.left))
-            channel.exec_command(shlex.join(guarded))
-            channel.settimeout(0.25)
-            if isinstance(stdin, Path):
-                with stdin.open("rb") as file:
-                    while piece := file.read(_CHUNK):
-                        channel.sendall(piece)
-            else:
-                channel.sendall(stdin)
-            channel.shutdown_write()
-            heard = time.monotonic()
-            while True:
-                moved = False
-                for ready, read, call, mine in (
-                    (channel.recv_ready, channel.recv, on_stdout, kept[True]),
-                    (channel.recv_stderr_ready, channel.recv_stderr, on_stderr, kept[False]),
-                ):
-                    if ready():
-                        piece = read(_CHUNK)
-                        moved = moved or bool(piece)
-                        mine += piece[: max(0, keep - len(mine))]
-                        if call and piece:
-                            call(piece)
-                if moved:
-                    heard = time.monotonic()
-                    continue
-                if channel.exit_status_ready() and not channel.recv_ready() and not channel.recv_stderr_ready():
-                    break
-                if channel.closed or not self._transport.is_active():
-                    raise ConnectionFailed(f"the SSH connection to {self.endpoint} was cut")
-                if deadline.passed:
-                    raise CommandTimeout(f"`{shlex.join(argv)}` ran longer than {timeout:g} s on {self.endpoint}")
-                if time.monotonic() - heard > _SILENT:
-                    self._ask()
-                    heard = time.monotonic()
-                channel.status_event.wait(0.02)
-            status = channel.recv_exit_status()
-        except (SSHException, EOFError, OSError) as error:
-            raise ConnectionFailed(f"the SSH connection to {self.endpoint} was cut: {printable(str(error))}") from error
+            with contextlib.closing(_pieces(stdin)) as pieces:
+                status = self._talk(channel, pieces, out, err, deadline, cut)
+        finally:
+            with contextlib.suppress(ConnectionFailed), self._asking(cut):
+                channel.close()
+        if status is None:
+            raise CommandTimeout(f"{shown} ran longer than {seconds(timeout)} on {self.endpoint}")
         if status == -1:  # paramiko's word for a channel that closed without an exit status
-            raise ConnectionFailed(f"the SSH connection to {self.endpoint} was cut")
+            self._transport.join(0.1)  # its thread closes the channels first where the connection ends
+            if self._transport.is_active():
+                raise ConnectionFailed(f"{shown} ended on {self.endpoint} without an exit status, by a signal it seems")
+            reason = self._transport.get_exception() or EOFError()
+            raise ConnectionFailed(f"{cut}: {_reason(reason)}") from reason
         if status == 124 or (status == 137 and deadline.left <= 15):  # 137: it took --kill-after to end it
-            raise CommandTimeout(f"`{shlex.join(argv)}` ran longer than {timeout:g} s on {self.endpoint} and was ended")
-        return Answer(status, kept[True].decode("utf-8", "replace"), kept[False].decode("utf-8", "replace"))
+            raise CommandTimeout(f"{shown} ran longer than {seconds(timeout)} on {self.endpoint} and was ended")
+        return Answer(status, out.text(), err.text())
+
+    def _talk(
+        self,
+        channel: paramiko.Channel,
+        pieces: Iterator[bytes],
+        out: _Stream,
+        err: _Stream,
+        deadline: Deadline,
+        cut: str,
+    ) -> int | None:
+        """Send and receive until the command has ended; its status, None where the deadline passes before.
+
+        Both in one loop: a command that answers while it reads would wait for us as we wait for it.
+        """
+        sending, piece = True, b""
+        heard = time.monotonic()
+        ended: float | None = None
+        while True:
+            # Read in this order: what came before the end is there once the end is seen.
+            known, complete = channel.exit_status_ready(), channel.eof_received or channel.closed
+            moved = False
+            with _mapped(self.endpoint, cut):
+                received = (
+                    channel.recv(_CHUNK) if channel.recv_ready() else b"",
+                    channel.recv_stderr(_CHUNK) if channel.recv_stderr_ready() else b"",
+                )
+            for stream, data in zip((out, err), received, strict=True):
+                if data:
+                    stream.take(data)
+                    moved = True
+            if known:
+                sending = False  # it ended without reading the rest
+            if sending and channel.send_ready():
+                piece = piece or next(pieces, b"")
+                # A channel that is closed meanwhile ends the loop, with or without a status.
+                with self._asking(cut), contextlib.suppress(OSError):
+                    if piece:
+                        piece = piece[channel.send(piece) :]
+                        moved = True
+                    else:
+                        sending = False
+                        channel.shutdown_write()
+            if moved:
+                heard, ended = time.monotonic(), None
+                continue
+            if known:
+                # sshd may tell the status before the last output, and what the command left running may hold its pipes.
+                ended = ended or time.monotonic()
+                if complete or time.monotonic() - ended > _DRAIN:
+                    return channel.recv_exit_status()
+            if deadline.passed:
+                return None
+            if time.monotonic() - heard > _SILENT:
+                self._ask()
+                heard = time.monotonic()
+            if known:
+                time.sleep(0.005)
+            else:
+                channel.status_event.wait(0.02)
 
     def _ask(self) -> None:
         """See that the far side still answers: TCP alone notices a silent loss after many minutes, or never."""
-        try:
+        silent = f"{self.endpoint} has not answered for {seconds(_SILENT + _ANSWER)}"
+        with self._asking(silent):
             self._transport.open_session(timeout=_ANSWER).close()
-        except (SSHException, EOFError, OSError) as error:
-            raise ConnectionFailed(f"{self.endpoint} has not answered for {_SILENT + _ANSWER} s") from error
+
+    @contextlib.contextmanager
+    def _asking(self, what: str) -> Iterator[None]:
+        """_mapped, and bounded: paramiko waits without end where the far side falls silent."""
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self._transport.close()
+
+        timer = threading.Timer(_SILENT + _ANSWER, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            with _mapped(self.endpoint, what):
+                yield
+        except ConnectionFailed as error:
+            if late.is_set():
+                silent = f"{self.endpoint} has not answered for {seconds(_SILENT + _ANSWER)}"
+                raise ConnectionFailed(silent) from error
+            raise
+        finally:
+            timer.cancel()
 
     def upload(self, data: bytes | Path, target: str, *, mode: int = 0o644, timeout: float = 300) -> None:
         """Put data, or a file of this host, at the path target, written aside and renamed."""
@@ -198,8 +369,7 @@ class SshRemote:
             raise ConnectionFailed(f"cannot write {target} on {self.endpoint}: {printable(answer.stderr.strip())}")
 
     def close(self) -> None:
-        with contextlib.suppress(Exception):  # closing a broken connection may fail in any way; it is gone then
-            self._connection.close()
+        _close(self._connection)
 
     def __enter__(self) -> SshRemote:
         return self

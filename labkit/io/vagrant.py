@@ -14,7 +14,7 @@ from pathlib import Path
 import vagrant as upstream
 
 from labkit.core.errors import HostError, MachineError, ProgramFailed
-from labkit.core.text import printable
+from labkit.core.text import printable, seconds
 from labkit.io import process
 from labkit.io.ssh import Login, read_config
 
@@ -126,18 +126,19 @@ class Vagrant(upstream.Vagrant):
                 timeout=self._timeout,
                 cwd=Path(self.root),
                 env=self._environment,
+                passing=process.VAGRANT,
                 check=False,
                 on_line=shown,
             )
         except ProgramFailed as error:
             raise MachineError(
-                f"vagrant {words[0]} in {self.root} did not end in {self._timeout:g} s", hint=error.hint
+                f"vagrant {words[0]} in {self.root} did not end in {seconds(self._timeout)}", hint=error.hint
             ) from error
         if done.status:
             said = [_last(line) for line in (done.stderr.strip() or done.stdout).splitlines()]
             hint = "\n".join(line for line in said if line.strip())
             raise MachineError(
-                f"vagrant {words[0]} in {self.root} failed with status {done.status}",
+                f"vagrant {words[0]} in {self.root} {done.outcome}",
                 hint=printable("\n".join(hint.splitlines()[-_LINES:]), newlines=True) or None,
             )
         return done

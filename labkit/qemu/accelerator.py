@@ -67,4 +67,4 @@ def _try(qemu: Path, directory: Path) -> str | None:
         return f"a guest was started and did not run within {_BOUND:g} s"
     finally:
         disk.unlink()
-    return None if done.status == _RAN else (done.stderr.strip().splitlines() or [f"QEMU ended with {done.status}"])[-1]
+    return None if done.status == _RAN else (done.stderr.strip().splitlines() or [f"QEMU {done.outcome}"])[-1]
