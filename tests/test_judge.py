@@ -22,7 +22,7 @@ from labkit.suites.validation import SUITE, Validation
 from labkit.usecases.judge import judge
 from labkit.usecases.run import Outcome, run_cell
 from tests import replay
-from tests.test_front_door import Done, labkit
+from tests.test_cli import Done, labkit
 from tests.test_reports import Page
 from tests.test_validation import BAD, GOOD, copy, line, one, plan
 

@@ -1,4 +1,4 @@
-"""Real machines through the front door: images built, machines booted, suites run, and everything that goes wrong.
+"""Real machines through the command line: images built, machines booted, suites run, and everything that goes wrong.
 
 Most tests share one lab whose machine they leave running and clean (fixture `lab` in conftest.py).
 """
