@@ -151,27 +151,53 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path, environ: dict[st
         assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
-@pytest.mark.parametrize(
-    ("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
-)
-def test_signals_end_a_task_with_their_status_after_it_has_cleaned_up(signum: int, status: int) -> None:
-    code = """
-import time
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+GUARDED = """
+import sys
 from labkit.cli.console import guard
 with guard():
     try:
         print("ready", flush=True)
-        time.sleep(60)
+        sys.stdin.read()
     finally:
         print("cleaned up")
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-        assert child.stdout is not None and child.stderr is not None
+
+
+@contextlib.contextmanager
+def guarded(how: signal.Handlers) -> Iterator[subprocess.Popen[bytes]]:
+    """A guarded task that waits for the end of its stdin, started with all of SIGNALS at their default or ignored,
+    whatever they are for these tests: nohup and background jobs ignore some.
+    """
+
+    def prepare() -> None:
+        for signum, _ in SIGNALS:
+            signal.signal(signum, how)
+
+    argv = [sys.executable, "-c", GUARDED]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, preexec_fn=prepare) as child:
+        assert child.stdout is not None
         assert child.stdout.readline() == b"ready\n"
+        yield child
+
+
+@pytest.mark.parametrize(("signum", "status"), SIGNALS, ids=str)
+def test_signals_end_a_task_with_their_status_after_it_has_cleaned_up(signum: int, status: int) -> None:
+    with guarded(signal.SIG_DFL) as child:
+        assert child.stdout is not None and child.stderr is not None
         child.send_signal(signum)
         assert child.stdout.read() == b"cleaned up\n"
-        assert b"Traceback" not in child.stderr.read()
+        assert child.stderr.read() == (b"labkit: interrupted\n" if signum == signal.SIGINT else b"")
     assert child.returncode == status
+
+
+def test_signals_that_the_parent_ignores_stay_ignored() -> None:
+    with guarded(signal.SIG_IGN) as child:
+        for signum, _ in SIGNALS:
+            child.send_signal(signum)
+        assert child.communicate(b"", timeout=60) == (b"cleaned up\n", b"")
+    assert child.returncode == 0
 
 
 def test_invoke_in_a_checkout_has_the_same_tasks(tmp_path: Path, environ: dict[str, str]) -> None:
