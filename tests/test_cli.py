@@ -101,6 +101,10 @@ def test_listing_loads_nothing_heavy(tmp_path: Path, environ: dict[str, str]) ->
         (["--help", "tset"], "labkit: unknown task 'tset'; did you mean 'test'?"),
         (["destroy", "--dry"], "labkit: unknown flag '--dry'"),
         (["--help", ""], "labkit: the value of --help is empty: ''"),
+        (
+            ["--print-completion-script", "tcsh"],
+            "labkit: --print-completion-script is 'tcsh', must be bash, zsh or fish",
+        ),
         (["up", "--platform", "fedroa"], "labkit: unknown platform 'fedroa'; did you mean 'fedora'?"),
         (["test", "--runtime", "rnuc"], "labkit: unknown runtime 'rnuc'; did you mean 'runc'?"),
         (["test", "--suite", "spce"], "labkit: unknown suite 'spce'; did you mean 'spec'?"),

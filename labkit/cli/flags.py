@@ -114,6 +114,10 @@ CORE_FLAGS: Mapping[str, Flag] = {  # those of labkit itself, which go before th
     "help": Flag(None, "explain labkit or a task, and exit", "TASK", short="h", optional_value=True),
     "list": Flag(False, "list the tasks, and exit", short="l"),
     "version": Flag(False, "print labkit's version, and exit", short="V"),
+    "print_completion_script": Flag(
+        None, "print what makes a shell complete labkit's words, and exit", "SHELL", ("bash", "zsh", "fish")
+    ),
+    "print_man_page": Flag(False, "print the man page, and exit"),
 }
 
 

@@ -15,7 +15,7 @@ from invoke.parser.argument import Argument
 from invoke.parser.context import ParserContext
 from invoke.program import Program
 
-from labkit.cli import version
+from labkit.cli import completion, version
 from labkit.cli.console import guard
 from labkit.cli.flags import CORE_FLAGS, FLAGS, Command, LabTask, flag_spec, refuse_empty
 from labkit.core import resources
@@ -92,6 +92,9 @@ class LabProgram(Program):
         if self.args.version.value:
             print(f"labkit {version.full()}")
             raise Exit
+        if shell := self.args["print-completion-script"].value:
+            print(completion.script(shell), end="")
+            raise Exit
 
     @contextlib.contextmanager
     def _wrong_words(self) -> Iterator[None]:
@@ -122,6 +125,9 @@ def commands(tasks: Collection) -> dict[str, Command]:
 def main() -> None:
     """Run the tasks that the command line names, and exit with the status that the contract gives (docs)."""
     with guard():
+        if sys.argv[1:2] == ["--complete"]:
+            completion.answer(sys.argv[2:], lambda: commands(_tasks()))
+            return
         program = LabProgram(namespace=_tasks(), name="labkit", binary="./lab")
         try:
             program.run(_help_first(sys.argv))
