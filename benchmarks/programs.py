@@ -109,8 +109,8 @@ def in_a_guest(words: argparse.Namespace) -> None:
 def by_hand(made: Lab, script: str, out: Path) -> float:
     """Seconds of a shell script on the machine's clock; brings its OUT home and resets the machine."""
     clock = "read now rest </proc/uptime; echo $now >>/root/clock"
-    made.run("ssh", "--", "sh", "-c", f"rm -rf /root/clock {OUT}; mkdir {OUT}; {clock}; {script}; {clock}")
-    said = made.run("ssh", "--", "sh", "-c", f"cat /root/clock; tar -C {OUT} -c . | base64").stdout
+    made.run("ssh", "--", f"rm -rf /root/clock {OUT}; mkdir {OUT}; {clock}; {script}; {clock}")
+    said = made.run("ssh", "--", f"cat /root/clock; tar -C {OUT} -c . | base64").stdout
     begin, end, archive = said.split("\n", 2)
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(archive))) as tar:
         tar.extractall(out, filter="data", members=[one for one in tar if one.isfile() and one.name.count("/") == 1])
@@ -121,7 +121,7 @@ def by_hand(made: Lab, script: str, out: Path) -> float:
 def by_labkit(made: Lab, words: list[str]) -> tuple[float, float]:
     """Seconds of the suite's program on the machine's clock, and of the whole process but for the reset at its end."""
     shim = base64.b64encode(PYTHON.encode()).decode()
-    made.run("ssh", "--", "sh", "-c", f"cd /usr/local/bin; echo {shim} | base64 -d >python3; chmod 755 python3")
+    made.run("ssh", "--", f"cd /usr/local/bin; echo {shim} | base64 -d >python3; chmod 755 python3")
     started = time.monotonic()
     child = made.start(*words)
     assert child.stderr is not None

@@ -33,7 +33,7 @@ def overhead(made: Lab, runs: int, runtime: str) -> None:
     by_hand = in_machine("spec", runtime, Selection(only=tuple(FEW.split(","))))
     for _ in range(runs):
         script = f"read a rest </proc/uptime; {shlex.join(by_hand)} >/dev/null;read b rest </proc/uptime; echo $a $b"
-        begin, end = map(float, made.run("ssh", "--", "sh", "-c", script).stdout.split())
+        begin, end = map(float, made.run("ssh", "--", script).stdout.split())
         inside.append(end - begin)
         outside.append(timed(lambda: made.run("test", "--runtime", runtime, "--only", FEW, ok=(0, 1))))
     own = [b - a for a, b in zip(inside, outside, strict=True)]

@@ -86,7 +86,7 @@ class Lab:
     def guest(self, script: str, machine: str | None = None, status: int = 0) -> str:
         """What a shell script prints on the machine."""
         named = ["--machine", machine] if machine else []
-        return self.run("ssh", *named, "--", "sh", "-c", script, status=status).stdout
+        return self.run("ssh", *named, "--", script, status=status).stdout
 
     def results(self, run: str = "latest") -> Any:
         return json.loads((self.cwd / "reports" / run / "results.json").read_text())

@@ -202,6 +202,12 @@ def test_machines_are_not_twins(lab: Lab) -> None:
     lab.run("destroy", "--machine", "two")
 
 
+def test_a_command_of_several_words_is_what_ssh_makes_of_it(lab: Lab) -> None:
+    assert lab.run("ssh", "--", "echo one; echo two").stdout == "one\ntwo\n"
+    assert lab.run("ssh", "--", "echo", "a   b", "$((1 + 1));", "echo", "c").stdout == "a b 2\nc\n"
+    assert lab.run("ssh", "--", "exit 7", status=7).stdout == ""
+
+
 def test_two_ups_of_one_machine_at_once_make_one(lab: Lab) -> None:
     children = [lab.start("up", "--machine", "same", "--json") for _ in range(2)]
     ended = [lab.end(child) for child in children]
@@ -266,7 +272,7 @@ def test_a_guest_that_panics_during_the_suite(lab: Lab) -> None:
     lab.run("up", "--machine", "panic")
     child = lab.start("test", "--machine", "panic", "--only", SLOW, "--jobs", "1")
     until(lambda: _results_so_far(lab, "panic") >= 1, what="a first result")
-    lab.run("ssh", "--machine", "panic", "--", "sh", "-c", "(sleep 0.2; echo c >/proc/sysrq-trigger) >/dev/null 2>&1 &")
+    lab.run("ssh", "--machine", "panic", "--", "(sleep 0.2; echo c >/proc/sysrq-trigger) >/dev/null 2>&1 &")
     done = lab.end(child, 180)
     assert done.returncode == 4, done
     assert "kernel panicked" in lab.results()["run"]["reason"]
@@ -280,7 +286,7 @@ def test_a_check_that_hangs_and_an_ssh_connection_that_is_cut(lab: Lab) -> None:
     child = lab.start("test", "--runtime", "/usr/local/bin/hang", "--only", "START-003,QUERY-001", "--jobs", "1")
     until(lambda: "sleep 1000" in lab.guest("ps ax"), what="the hanging start")
     # The connection's process in the guest ends, as by a cut: what it ran must end too.
-    lab.run("ssh", "--", "pkill", "-f", "[s]shd-session: root@notty", status=None)
+    lab.run("ssh", "--", "pkill -f '[s]shd-session: root@notty'", status=None)
     done = lab.end(child, 120)
     assert done.returncode == 4, done
     assert lab.results()["run"]["complete"] is False
