@@ -56,11 +56,16 @@ class LabProgram(Program):
         topic = self.args.help.value
         if topic and topic is not True and topic not in self.parser.contexts:
             raise self._unknown_task(topic)
-        if topic or not (self.args.list.value or self.tasks):
+        if topic or not (self.args.list.value or self.args["print-man-page"].value or self.tasks):
             self.print_help() if topic in (True, None) else self.print_task_help(topic)
             raise Exit
         if self.args.list.value:
             self.list_tasks()
+            raise Exit
+        if self.args["print-man-page"].value:
+            from labkit.cli import manual  # the settings, which it names, take a quarter of a second to load
+
+            print(manual.page(commands(self.collection)), end="")
             raise Exit
 
     def update_config(self, merge: bool = True) -> None:
