@@ -100,6 +100,7 @@ def test_listing_loads_nothing_heavy(tmp_path: Path, environ: dict[str, str]) ->
         (["up", "--platform"], "labkit: Flag --platform needed value and was not given one!"),
         (["--help", "tset"], "labkit: unknown task 'tset'; did you mean 'test'?"),
         (["destroy", "--dry"], "labkit: unknown flag '--dry'"),
+        (["judge", "x", "--cgroup", "v3"], "labkit: --cgroup is 'v3', must be v1, v2 or hybrid"),
         (["--help", ""], "labkit: the value of --help is empty: ''"),
         (
             ["--print-completion-script", "tcsh"],

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from labkit.cli.flags import CORE_FLAGS, FLAGS, Command, Flag, spelt
+from labkit.cli.flags import CORE_FLAGS, FLAGS, Command, Flag, either, spelt
 from labkit.cli.values import DIRECTORIES, FILES
 from labkit.core import resources
 from labkit.core.errors import UsageError
@@ -26,8 +26,7 @@ _SHELLS = CORE_FLAGS["print_completion_script"].choices
 def script(shell: str) -> str:
     """The script for the shell, which calls what was typed or, where the shell knows no such program, this labkit."""
     if shell not in _SHELLS:
-        *most, last = _SHELLS
-        raise UsageError(f"--print-completion-script is {shell!r}, must be {', '.join(most)} or {last}")
+        raise UsageError(f"--print-completion-script is {shell!r}, must be {either(_SHELLS)}")
     launcher = resources.root() / "lab"
     argv = [str(launcher)] if launcher.is_file() else [sys.executable, "-I", "-m", "labkit"]
     text = (Path(__file__).parent / f"completion.{shell}").read_text()

@@ -31,7 +31,7 @@ _labkit() {
 }
 
 (( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i }
-if [[ $funcstack[1] == _lab ]]; then
+if [[ $funcstack[1] == (_lab|_labkit) ]]; then # autoloaded, to complete at once
     _labkit "$@"
 else
     compdef _labkit lab labkit

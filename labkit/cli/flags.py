@@ -11,7 +11,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +119,11 @@ CORE_FLAGS: Mapping[str, Flag] = {  # those of labkit itself, which go before th
     ),
     "print_man_page": Flag(False, "print the man page, and exit"),
 }
+
+
+def either(words: Sequence[str]) -> str:
+    """The words as alternatives in a sentence: `a, b or c`."""
+    return " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def flag_spec(name: str, row: Flag) -> str:
@@ -251,7 +256,7 @@ def _check(command: Command, given: Mapping[str, Any]) -> None:
         refuse_empty(shown, given[name])
         choices = FLAGS[name].choices
         if choices and not FLAGS[name].is_setting and given[name] not in (None, *choices):
-            raise UsageError(f"{shown} is {given[name]!r}, must be {' or '.join(choices)}")
+            raise UsageError(f"{shown} is {given[name]!r}, must be {either(choices)}")
     if not command.after_dashes:
         _refuse_after_dashes(command.name)
 
