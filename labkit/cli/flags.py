@@ -182,7 +182,7 @@ class Call:
         """What to run of a suite."""
         from labkit.core.cell import Selection
 
-        only = [word for words in self.words["only"] for word in words.split(",") if word.strip()]
+        only = [word.strip() for words in self.words["only"] for word in words.split(",") if word.strip()]
         repeat, limit = self.number("repeat", 1000), self.number("limit", 86400)
         return Selection(tuple(only), self.settings.jobs, repeat, limit)
 
