@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.cli.console import table
-from labkit.cli.flags import Call, after_dashes, lab_task
+from labkit.cli.flags import Call, lab_task, words_after_dashes
 from labkit.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,17 +99,20 @@ def destroy(call: Call) -> None:
     call.answer(names, "\n".join(f"destroyed {name}" for name in names) or "nothing to destroy")
 
 
-@lab_task(_MACHINE)
+@lab_task(_MACHINE, after_dashes="COMMAND")
 def ssh(call: Call) -> None:
     """Open a shell in a machine, or run a command there.
+
+    As ssh does it, the words after -- are joined by spaces, and the machine's shell reads them: quote for both shells.
 
     Examples:
         ./lab ssh
         ./lab ssh --platform debian -- runc --version
+        ./lab ssh -- 'cd /etc; ls *.conf | wc -l'
     """
     from labkit.usecases import machines
 
-    machines.ssh(call.settings, after_dashes())
+    machines.ssh(call.settings, words_after_dashes())
 
 
 @lab_task("json")

@@ -1,4 +1,4 @@
-"""What tests share: a lab of their own, driven through the real front door."""
+"""What tests share: a lab of their own, driven through the real command line."""
 
 from __future__ import annotations
 

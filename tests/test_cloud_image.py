@@ -1,4 +1,4 @@
-"""The way from a published cloud image to a report: a Debian image made here, served over HTTP, through the front door.
+"""From a published cloud image to a report: a Debian image made here, served over HTTP, through the command line.
 
 Slow on purpose: a real first boot with cloud-init, in QEMU, and a second one that leaves the live state.
 """

@@ -235,7 +235,8 @@ def test_two_processes_at_once_download_once(server: Server, tmp_path: Path) -> 
     said = sorted(child.communicate(timeout=60)[0] for child in both)
     assert [child.returncode for child in both] == [0, 0]
     assert said[0] == ""
-    assert said[1].startswith("waiting for another labkit that is busy with the download of disk.img")
+    assert said[1].startswith("waiting for process ")
+    assert ", which has held the download of disk.img since " in said[1]
     assert server.asked == [("/disk.img", None, len(BODY))]
 
 

@@ -22,7 +22,7 @@ from labkit.suites.validation import SUITE, Validation
 from labkit.usecases.judge import judge
 from labkit.usecases.run import Outcome, run_cell
 from tests import replay
-from tests.test_front_door import Done, labkit
+from tests.test_cli import Done, labkit
 from tests.test_reports import Page
 from tests.test_validation import BAD, GOOD, copy, line, one, plan
 
@@ -94,6 +94,36 @@ def test_a_run_is_judged_again_in_its_place(run: Run, recordings: dict[str, Path
         assert (directory / "results.json").read_text() == first, words
         assert (directory / "results.tap").exists()
     assert reports(tmp_path) == [directory]
+
+
+def test_a_unique_beginning_of_an_id_is_enough(run: Run, tmp_path: Path) -> None:
+    directory = tmp_path / "spec"
+    directory.mkdir()
+    (directory / "spec.tap").write_text("1..1\nok 1 - STATE-001 x\n")
+    run("judge", directory)
+    (made,) = reports(tmp_path)
+    names = ["20260101T000000Z-a-runc-spec", "20260101T000000Z-a-runc-spec-2", "20260202T000000Z-b-crun-spec"]
+    for name in names:
+        shutil.copytree(made, made.parent / name)
+    for words in (["judge", "202602"], ["report", "--run", "20260202T"], ["report", "--run", names[2]]):
+        (made.parent / names[2] / "results.tap").unlink()
+        assert json.loads(run(*words, "--json").stdout)["folder"] == str(made.parent / names[2])
+        assert (made.parent / names[2] / "results.tap").exists()
+    # A whole id is one, even if another begins with it.
+    assert json.loads(run("judge", names[0], "--json").stdout)["folder"] == str(made.parent / names[0])
+    assert "nothing changed" in run("diff", "202602", names[1]).stdout
+
+    for words in (
+        ["judge", "202601"],
+        ["report", "--run", "202601"],
+        ["diff", "latest", "202601"],
+        ["diff", "202601", "x"],
+    ):
+        said = run(*words, status=2).stderr
+        assert f"labkit: 2 runs in {made.parent} begin with 202601: {names[0]}, {names[1]}\n" in said
+        assert said.endswith("hint: type more of the id\n")
+    for words in (["judge", "2025"], ["report", "--run", "2025"], ["diff", "2025", "latest"]):
+        assert "there is no run 2025 in " in run(*words, status=2).stderr
 
 
 def test_no_policy_is_the_bare_truth(run: Run, recordings: dict[str, Path], tmp_path: Path) -> None:

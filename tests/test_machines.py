@@ -1,4 +1,4 @@
-"""Real machines through the front door: images built, machines booted, suites run, and everything that goes wrong.
+"""Real machines through the command line: images built, machines booted, suites run, and everything that goes wrong.
 
 Most tests share one lab whose machine they leave running and clean (fixture `lab` in conftest.py).
 """
@@ -202,12 +202,19 @@ def test_machines_are_not_twins(lab: Lab) -> None:
     lab.run("destroy", "--machine", "two")
 
 
+def test_a_command_of_several_words_is_what_ssh_makes_of_it(lab: Lab) -> None:
+    assert lab.run("ssh", "--", "echo one; echo two").stdout == "one\ntwo\n"
+    assert lab.run("ssh", "--", "echo", "a   b", "$((1 + 1));", "echo", "c").stdout == "a b 2\nc\n"
+    assert lab.run("ssh", "--", "exit 7", status=7).stdout == ""
+
+
 def test_two_ups_of_one_machine_at_once_make_one(lab: Lab) -> None:
     children = [lab.start("up", "--machine", "same", "--json") for _ in range(2)]
     ended = [lab.end(child) for child in children]
     assert [done.returncode for done in ended] == [0, 0], ended
     assert len({json.loads(done.stdout)["port"] for done in ended}) == 1
-    assert any("another labkit" in done.stderr for done in ended)
+    holders = [f"waiting for process {child.pid} (`./lab up --machine same --json`), which has" for child in children]
+    assert any(held in done.stderr for held in holders for done in ended)
     assert lab.guest("hostname", "same") == "same\n"
     lab.run("destroy", "--machine", "same")
 

@@ -29,6 +29,8 @@ def test_the_wheel_brings_everything_it_needs(tmp_path: Path) -> None:
         return subprocess.run(argv, cwd=tmp_path, env=env, check=True, capture_output=True, text=True).stdout
 
     assert "debian" in labkit("platforms")
+    for shell in ("bash", "zsh", "fish"):
+        assert f"{sys.executable} -I -m labkit" in labkit("--print-completion-script", shell)
     made = labkit("render", "--platform", "debian", "--out", "out").split()
     assert made
     assert all(str(tmp_path) in path or path.startswith("out/") for path in made)

@@ -140,13 +140,14 @@ class Interrupted(KeyboardInterrupt):
 def guard() -> Iterator[None]:
     """Turn what can be expected to go wrong into a message on stderr and an exit status. Bugs keep their traceback.
 
-    SIGTERM and SIGHUP end the command as Ctrl-C does, with 143 and 129 in place of 130.
+    SIGTERM and SIGHUP end the command as Ctrl-C does, with 143 and 129 in place of 130. A signal that whoever started
+    the command ignores (nohup, a shell's background job) stays ignored; for SIGINT Python itself sees to that.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a locale that lacks a character is no reason to fail
             stream.reconfigure(errors="backslashreplace")
     for signum in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(signum) is signal.SIG_DFL:  # nohup ignores SIGHUP, and is to be left so
+        if signal.getsignal(signum) is signal.SIG_DFL:
             signal.signal(signum, _interrupt)
     try:
         try:

@@ -9,14 +9,18 @@ import functools
 import inspect
 import json
 import re
+import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
-from invoke.tasks import task
+from invoke.tasks import Task
 
+from labkit.cli import values
 from labkit.cli.console import Console, guard
+from labkit.cli.values import Given
 from labkit.core.errors import UsageError
 from labkit.core.suggest import did_you_mean
 
@@ -24,48 +28,143 @@ if TYPE_CHECKING:
     from labkit.core.cell import Selection
     from labkit.core.config import Settings
 
-_SETTINGS = (
-    "platform",
-    "release",
-    "provider",
-    "machine",
-    "runtime",
-    "suite",
-    "jobs",
-    "yes",
-    "host",
-)  # flags that config knows
-_FLAGS: dict[str, tuple[object, str]] = {  # name: default, help
-    "platform": (None, "a distribution, see `platforms`; debian if nothing else is said"),
-    "release": (None, "a release of it; else the platform's default"),
-    "provider": (None, "what makes the machine: auto, qemu, vagrant or ssh"),
-    "host": (None, "an existing host for the ssh provider: USER@HOST or USER@HOST:PORT"),
-    "machine": (None, "the machine's name; else PLATFORM-RELEASE"),
-    "runtime": (None, "a name from `runtimes`, or the absolute path of a program in the machine; else runc"),
-    "suite": (None, "what to run, see `suites`; else spec"),
-    "only": ([], "run only this check or program: ID or ID,ID; may be repeated"),
-    "jobs": (None, "how many checks at a time; else what the machine can do"),
-    "run": (None, "the id of a run in the reports directory; else the latest"),
-    "failed": (False, "run only what failed in the newest run of this suite and runtime"),
-    "repeat": (None, "how often each program runs; tells which are flaky"),
-    "limit": (None, "seconds that each program may take"),
-    "no_policy": (False, "the bare truth: mark nothing as expected"),
-    "runtime_version": (None, "the runtime's version, where the directory does not say"),
-    "cgroup": (None, "v1 or v2, where the directory does not say"),
-    "ref": (None, "the ref of the suite's tree, where the directory does not say"),
-    "html": (None, "write a report of it to this file as well"),
-    "dir": (None, "a run's directory or id, its raw/, or a directory of NAME.tap, NAME.err and summary.tsv"),
-    "run_a": (None, "the earlier run: a directory or id, as `judge` takes it"),
-    "run_b": (None, "the later run"),
-    "out": ("rendered", "the directory to write to"),
-    "export": (None, "write the suite as DIR/labkit-spec.pyz, which runs without labkit"),
-    "all": (False, "every machine of this lab"),
-    "fast": (False, "only what starts neither containers nor machines: under a minute"),
-    "long": (False, "also Vagrant, every image, and whole suites on several runtimes: under an hour"),
-    "json": (False, "print JSON for scripts"),
-    "verbose": (False, "show which tools run, what they print, and the checks that pass"),
-    "yes": (False, "install what this host lacks without asking (with sudo, unless root)"),
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A row of the table: all there is to say of a flag. Parsing, help, completion and the man page are made of it.
+
+    metavar names the value in help, and is empty for a switch. values are those there are where that is a closed list,
+    else what completion offers. is_setting: whether the configuration has a key for it.
+    """
+
+    default: object
+    help: str
+    metavar: str = ""
+    values: tuple[str, ...] | Callable[[Given], Iterable[str]] = ()
+    is_setting: bool = False
+    short: str = ""
+    optional_value: bool = False
+
+    @property
+    def repeats(self) -> bool:
+        return isinstance(self.default, list)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """All values that there are; empty where they cannot be listed."""
+        return self.values if isinstance(self.values, tuple) else ()
+
+    @property
+    def text(self) -> str:
+        """The help, with what the row says besides."""
+        more = f": {', '.join(self.choices)}" if self.choices else ""
+        return self.help + more + (f"; else {self.default}" if isinstance(self.default, str) and self.default else "")
+
+
+FLAGS: Mapping[str, Flag] = {
+    "platform": Flag(
+        None, "a distribution, see `platforms`; debian if nothing else is said", "PLATFORM", values.platforms, True
+    ),
+    "release": Flag(None, "a release of it; else the platform's default", "RELEASE", values.releases, True),
+    "provider": Flag(None, "what makes the machine", "PROVIDER", ("auto", "qemu", "vagrant", "ssh"), True),
+    "host": Flag(None, "an existing host for the ssh provider: USER@HOST or USER@HOST:PORT", "HOST", (), True),
+    "machine": Flag(None, "the machine's name; else PLATFORM-RELEASE", "NAME", values.machines, True),
+    "runtime": Flag(
+        None,
+        "a name from `runtimes`, or the absolute path of a program in the machine; else runc",
+        "RUNTIME",
+        values.runtimes,
+        True,
+    ),
+    "suite": Flag(None, "what to run, see `suites`; else spec", "SUITE", values.suites, True),
+    "only": Flag([], "run only this check or program: ID or ID,ID; may be repeated", "ID", values.checks),
+    "jobs": Flag(None, "how many checks at a time; else what the machine can do", "NUMBER", (), True),
+    "run": Flag(
+        None, "the id of a run in the reports directory, or its beginning; else the latest", "RUN", values.runs
+    ),
+    "failed": Flag(False, "run only what failed in the newest run of this suite and runtime"),
+    "repeat": Flag(None, "how often each program runs; tells which are flaky", "NUMBER"),
+    "limit": Flag(None, "seconds that each program may take", "SECONDS"),
+    "no_policy": Flag(False, "without the policy: mark nothing as expected"),
+    "runtime_version": Flag(None, "the runtime's version, where the directory does not say", "VERSION"),
+    "cgroup": Flag(None, "the cgroup version, where the directory does not say", "VERSION", ("v1", "v2", "hybrid")),
+    "ref": Flag(None, "the ref of the suite's tree, where the directory does not say", "REF"),
+    "html": Flag(None, "write a report of it to this file as well", "FILE", values.files),
+    "dir": Flag(
+        None,
+        "a run's directory, its id or the beginning of that; or a directory of NAME.tap, NAME.err and summary.tsv",
+        "DIR",
+        values.runs_and_directories,
+    ),
+    "run_a": Flag(
+        None, "the earlier run: a directory or id, as `judge` takes it", "RUN-A", values.runs_and_directories
+    ),
+    "run_b": Flag(None, "the later run", "RUN-B", values.runs_and_directories),
+    "out": Flag("rendered", "the directory to write to", "DIR", values.directories),
+    "export": Flag(
+        None, "write the suite as DIR/labkit-spec.pyz, which runs without labkit", "DIR", values.directories
+    ),
+    "all": Flag(False, "every machine of this lab"),
+    "fast": Flag(False, "only what starts neither containers nor machines: under a minute"),
+    "long": Flag(False, "also Vagrant, every image, and whole suites on several runtimes: under an hour"),
+    "json": Flag(False, "print JSON for scripts"),
+    "verbose": Flag(False, "show which tools run, what they print, and the checks that pass"),
+    "yes": Flag(False, "install what this host lacks without asking (with sudo, unless root)", is_setting=True),
 }
+CORE_FLAGS: Mapping[str, Flag] = {  # those of labkit itself, which go before the task or stand alone
+    "help": Flag(None, "explain labkit or a task, and exit", "TASK", short="h", optional_value=True),
+    "list": Flag(False, "list the tasks, and exit", short="l"),
+    "version": Flag(False, "print labkit's version, and exit", short="V"),
+    "print_completion_script": Flag(
+        None, "print what makes a shell complete labkit's words, and exit", "SHELL", ("bash", "zsh", "fish")
+    ),
+    "print_man_page": Flag(False, "print the man page, and exit"),
+}
+
+
+def either(words: Sequence[str]) -> str:
+    """The words as alternatives in a sentence: `a, b or c`."""
+    return " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def flag_spec(name: str, row: Flag) -> str:
+    """How help shows a flag: `-h, --help [TASK]`."""
+    value = f"[{row.metavar}]" if row.optional_value else row.metavar
+    return f"{f'-{row.short}, ' if row.short else ''}{spelt(name)}{f' {value}' if value else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A task as the command line knows it: the names of its words and flags in the table, and its help.
+
+    after_dashes names what it takes after `--`, empty where it takes nothing.
+    """
+
+    name: str
+    doc: str
+    words: tuple[str, ...]
+    flags: tuple[str, ...]
+    after_dashes: str
+
+    @property
+    def summary(self) -> str:
+        return self.doc.partition("\n")[0]
+
+    @property
+    def usage(self) -> str:
+        words = [FLAGS[word].metavar for word in self.words] + ["[FLAGS]"] * bool(self.flags)
+        return " ".join(["./lab", self.name, *words, *([f"[-- {self.after_dashes}]"] if self.after_dashes else [])])
+
+
+class LabTask(Task[Any]):
+    """An Invoke task that knows its row of the table of tasks."""
+
+    command: Command
+
+
+def spelt(flag: str) -> str:
+    """The flag as it is typed."""
+    return f"--{flag.replace('_', '-')}"
 
 
 class Call:
@@ -78,13 +177,13 @@ class Call:
     def settings(self) -> Settings:
         from labkit.core import config
 
-        return config.load({flag: self.words[flag] for flag in _SETTINGS if flag in self.words})
+        return config.load({flag: value for flag, value in self.words.items() if FLAGS[flag].is_setting})
 
     def selection(self) -> Selection:
         """What to run of a suite."""
         from labkit.core.cell import Selection
 
-        only = [word for words in self.words["only"] for word in words.split(",") if word]
+        only = [word.strip() for words in self.words["only"] for word in words.split(",") if word.strip()]
         repeat, limit = self.number("repeat", 1000), self.number("limit", 86400)
         return Selection(tuple(only), self.settings.jobs, repeat, limit)
 
@@ -108,41 +207,77 @@ class Call:
             print(text if isinstance(text, str) else text())
 
 
-def lab_task(flags: str, *, words: str = "") -> Callable[[Callable[[Call], None]], Callable[..., Any]]:
+def lab_task(flags: str, *, words: str = "", after_dashes: str = "") -> Callable[[Callable[[Call], None]], LabTask]:
     """Make an Invoke task of body(call), with these flags (separated by spaces); its docstring is the help.
 
-    words are those that stand without a flag, in their order; all of them must be given.
+    words are those that stand without a flag, in their order; all of them must be given. after_dashes names what the
+    task takes after `--`.
     """
-    positional = words.split()
-    names = positional + flags.split()
 
-    def decorate(body: Callable[[Call], None]) -> Callable[..., Any]:
+    def decorate(body: Callable[[Call], None]) -> LabTask:
+        doc = inspect.cleandoc(body.__doc__ or "")
+        command = Command(body.__name__, doc, tuple(words.split()), tuple(flags.split()), after_dashes)
+        names = (*command.words, *command.flags)
+
         @functools.wraps(body)
-        def run(_: Context, **words: Any) -> None:
+        def run(_: Context, **given: Any) -> None:
             with guard():
-                for name in positional:
-                    if words[name].startswith("-"):  # Invoke takes whatever it does not know for one of these
-                        near = did_you_mean(words[name], [f"--{flag.replace('_', '-')}" for flag in names])
-                        hint = f"./lab --help {body.__name__} shows its flags"
-                        raise UsageError(f"unknown flag {words[name]!r}{near}", hint=hint)
-                body(Call(words))
+                _check(command, given)
+                body(Call(given))
 
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        parameters = [inspect.Parameter(name, kind, default=_FLAGS[name][0]) for name in names]
+        parameters = [inspect.Parameter(name, kind, default=FLAGS[name].default) for name in names]
         run.__signature__ = inspect.Signature([inspect.Parameter("c", kind), *parameters])  # type: ignore[attr-defined]
         # Short flags would be dealt out by Invoke in the order of the flags, other ones in every task.
-        made: Callable[..., Any] = task(
+        made = LabTask(
             run,
-            positional=positional,
+            positional=command.words,
             auto_shortflags=False,
-            help={name: _FLAGS[name][1] for name in names},
-            iterable=[name for name in names if isinstance(_FLAGS[name][0], list)],
+            help={name: FLAGS[name].text for name in names},
+            iterable=[name for name in names if FLAGS[name].repeats],
         )
+        made.command = command
         return made
 
     return decorate
 
 
-def after_dashes() -> list[str]:
+def words_after_dashes() -> list[str]:
     """Return the words after `--` as they were typed; Invoke would glue them together."""
     return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+
+
+def _check(command: Command, given: Mapping[str, Any]) -> None:
+    """UsageError where the words are not what the task takes, as far as the table tells."""
+    names = (*command.words, *command.flags)
+    for name in command.words:
+        if given[name].startswith("-"):  # Invoke takes whatever it does not know for one of these
+            near = did_you_mean(given[name], map(spelt, names))
+            raise UsageError(f"unknown flag {given[name]!r}{near}", hint=f"./lab --help {command.name} shows its flags")
+    for name in names:
+        shown = spelt(name) if name in command.flags else FLAGS[name].metavar
+        refuse_empty(shown, given[name])
+        choices = FLAGS[name].choices
+        if choices and not FLAGS[name].is_setting and given[name] not in (None, *choices):
+            raise UsageError(f"{shown} is {given[name]!r}, must be {either(choices)}")
+    if not command.after_dashes:
+        _refuse_after_dashes(command.name)
+
+
+def refuse_empty(name: str, value: object) -> None:
+    """UsageError where an empty value was given, by a script's empty variable, say: it never means "not given"."""
+    for word in value if isinstance(value, list) else [value]:
+        if isinstance(word, str) and not word.strip(", "):
+            hint = f"give {name} a value, or leave it out" if name.startswith("-") else "give it a value"
+            raise UsageError(f"the value of {name} is empty: {word!r}", hint=hint)
+
+
+def _refuse_after_dashes(task_name: str) -> None:
+    if extra := words_after_dashes():
+        hint = "only `./lab ssh` takes words after --: the command to run in the machine"
+        if task_name == "test":
+            hint = (
+                "labkit passes no arguments to a runtime; put them into a wrapper script in the machine and name it: "
+                "--runtime /PATH/OF/SCRIPT"
+            )
+        raise UsageError(f"{task_name} takes no words after --: {shlex.join(extra)}", hint=hint)

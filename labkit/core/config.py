@@ -81,7 +81,7 @@ Seconds = Annotated[
     float, BeforeValidator(_no_bool), Field(gt=0, le=86400, description="seconds: above 0, at most 86400 (a day)")
 ]
 Whole = Annotated[int, BeforeValidator(_no_bool)]
-Origin = Annotated[Source, BeforeValidator(_origin)]
+Origin = Annotated[Source, BeforeValidator(_origin), Field(description=sources.FORMS)]
 Sha256 = Annotated[StrictStr, Field(pattern="^[0-9a-f]{64}$", description="64 lower-case hex digits")]
 Location = Annotated[Path, Field(description="a path")]
 
@@ -95,8 +95,8 @@ class MachineSettings(Table):
 
     name: Name | None = None
     cpus: Whole = Field(default=2, ge=1, le=256, description="a whole number from 1 to 256")
-    memory: Annotated[int, _size("256M", "1024G")] = 2048
-    disk: Annotated[int, _size("2G", "16384G")] = 8192
+    memory: Annotated[int, _size("256M", "1024G"), Field(description="a size from 256M to 1024G")] = 2048
+    disk: Annotated[int, _size("2G", "16384G"), Field(description="a size from 2G to 16384G")] = 8192
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     ssh_port: Whole = Field(default=0, ge=0, le=65535, description="a port from 1 to 65535, or 0 for any free one")
 
@@ -143,7 +143,9 @@ class Settings(Table):
     proxy: StrictStr | None = Field(
         default=None, pattern=_WEB, description="the http(s) address of the proxy that a machine's bootstrap is to use"
     )
-    tools: Annotated[tuple[StrictStr, ...] | None, BeforeValidator(_tools)] = None
+    tools: Annotated[
+        tuple[StrictStr, ...] | None, BeforeValidator(_tools), Field(description="auto, or a list of tools")
+    ] = None
     go: Origin = Source(SourceKind.AUTO)
     go_sha256: Sha256 | None = None
     runc: Origin = Source(SourceKind.AUTO)
@@ -156,7 +158,7 @@ class Settings(Table):
     image_tools_sha256: Sha256 | None = None
     box: StrictStr | None = Field(default=None, description="the http(s) address or path of a Vagrant box")
     box_sha256: Sha256 | None = None
-    home: Annotated[Home, BeforeValidator(_home)]
+    home: Annotated[Home, BeforeValidator(_home), Field(description="a path")]
     reports: Location
     jobs: Whole | None = Field(default=None, ge=1, le=256, description="a whole number from 1 to 256")
     yes: bool = Field(default=False, description="true or false")
@@ -234,6 +236,12 @@ def load(
         if value is not None and value is not False:
             put(_FLAGS.get(flag, (flag,)), value, f"--{flag}", cwd)
     return tomlfile.check(Settings, data, lambda key: sources.get(key, str(file)))
+
+
+def variables() -> dict[str, str]:
+    """Every variable of the environment that stands for a key of labkit.toml, with the key and what it may be."""
+    told = ((name, tomlfile.dotted(key), tomlfile.allowed(Settings, key)) for name, key in sorted(_VARIABLES.items()))
+    return {name: f"`{key}`: {wanted}" if wanted else f"`{key}`" for name, key, wanted in told}
 
 
 def _is_local(value: str) -> bool:

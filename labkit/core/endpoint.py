@@ -42,4 +42,5 @@ def shell_argv(endpoint: Endpoint, command: Sequence[str] = ()) -> list[str]:
     words = ["ssh", "-F", "none", "-p", str(endpoint.port), "-i", str(endpoint.key)]
     for name, value in options.items():
         words += ["-o", f"{name}={value}"]
-    return [*words, f"{endpoint.user}@{endpoint.host}", *command]
+    # Without the dashes ssh would take a command's first words for options of its own, if they look like some.
+    return [*words, f"{endpoint.user}@{endpoint.host}", *(["--", *command] if command else [])]

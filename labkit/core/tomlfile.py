@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -85,13 +85,20 @@ def _line(model: type[Table], entry: dict[str, Any], source: Callable[[Key], str
 
 
 def _must_be(model: type[Table], key: Key) -> str:
+    wanted = allowed(model, key)
+    return f", must be {wanted}" if wanted else ""
+
+
+def allowed(model: type[Table], key: Key) -> str | None:
+    """Return what a key's value must be, in words; None where its field does not say."""
     field = _at(model, key)[1]
     if field is None:
-        return ""
+        return None
+    if get_origin(field.annotation) is Literal:
+        return f"one of {', '.join(get_args(field.annotation))}"
     # In `Annotated[str, Field(description=...)] | None` the description stands one level down.
     inner = (data for arg in get_args(field.annotation) for data in getattr(arg, "__metadata__", ()))
-    wanted = field.description or next((d.description for d in inner if getattr(d, "description", None)), None)
-    return f", must be {wanted}" if wanted else ""
+    return field.description or next((d.description for d in inner if getattr(d, "description", None)), None)
 
 
 def _at(model: Any, key: Key) -> tuple[Any, FieldInfo | None]:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
+import shlex
 import shutil
+import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from labkit.core.deadline import Deadline
 from labkit.core.errors import HostError, InfrastructureError
+from labkit.core.text import one_line
 
 _ELSEWHERE = (
     "choose other directories with `home` and `reports` in labkit.toml, LABKIT_HOME and LABKIT_REPORTS, or --out"
@@ -76,33 +83,90 @@ def require_space(where: Path, mib: int) -> None:
         )
 
 
+_PATIENCE = 0.2  # seconds that a command waits before it says so
+_REMIND_EVERY = 30.0  # seconds between two lines of a command that waits
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, timeout: float, waiting: Callable[[str], None], what: str) -> Iterator[None]:
-    """Hold the lock file at path. waiting(text) is called once if another labkit has it; timeout in seconds.
+    """Hold the lock file at path for as long as the context lasts; InfrastructureError after timeout seconds.
 
-    The kernel drops the lock with its holder, however that ended.
+    While another process has it, waiting(text) is called every half a minute: text says who has held `what` since when,
+    as the holder has written it into PATH.holder. The kernel drops the lock with its holder, however that ended; a
+    holder's file that is missing, damaged or of a process that is gone makes the text vaguer, nothing else.
     """
     make_directory(path.parent)
-    lock = FileLock(path)
+    lock, deadline = FileLock(path), Deadline.after(timeout)
     holder = path.with_suffix(".holder")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        with contextlib.suppress(OSError, ValueError):
-            what = f"{what} (process {int(holder.read_text() or 0)})"
-        waiting(f"waiting for another labkit that is busy with {what}")
+    pause = _PATIENCE
+    while True:
         try:
-            lock.acquire(timeout=timeout, poll_interval=0.05)
+            lock.acquire(timeout=min(pause, deadline.left), poll_interval=0.05)
+            break
         except Timeout:
-            raise InfrastructureError(
-                f"another labkit has been busy with {what} for more than {timeout:g} s",
-                hint="end it, or wait",
-            ) from None
-    holder.write_text(str(os.getpid()))
+            who = _Holder.read(holder)
+            if deadline.passed:
+                raise InfrastructureError(
+                    f"{_holds(who, what)}; gave up after waiting {timeout:g} s", hint="end it, or wait"
+                ) from None
+            waiting(f"waiting for {_holds(who, what, ', which')}")
+            pause = _REMIND_EVERY
+    _Holder.write(holder)
     try:
         yield
     finally:
+        with contextlib.suppress(OSError):
+            holder.unlink(missing_ok=True)
         lock.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """Which process holds a lock: its command as it was typed, without what follows `--`; since is Unix time."""
+
+    pid: int
+    command: str
+    since: float
+
+    @staticmethod
+    def write(path: Path) -> None:
+        program, *words = sys.argv or [""]
+        name = "./lab" if Path(program).name == "__main__.py" else Path(program).name
+        words = words[: words.index("--")] if "--" in words else words
+        with contextlib.suppress(OSError, ValueError):  # nothing but a message depends on it
+            path.write_text(json.dumps({"pid": os.getpid(), "command": [name, *words], "since": time.time()}))
+
+    @classmethod
+    def read(cls, path: Path) -> _Holder | None:
+        """None where the file does not tell, or tells of a process that is not there any more."""
+        try:
+            match json.loads(path.read_text()):
+                case {"pid": int(pid), "command": [*words], "since": int() | float() as since} if pid > 0:
+                    time.localtime(since)  # raises for what is no time
+                    holder = cls(pid, one_line(shlex.join(map(str, words)), 200), since)
+                case _:
+                    return None
+        except (OSError, ValueError, OverflowError, RecursionError):
+            return None
+        return holder if Path(f"/proc/{holder.pid}").exists() else None
+
+
+def _holds(holder: _Holder | None, what: str, which: str = "") -> str:
+    if holder is None:
+        return f"another labkit process{which} holds {what}"
+    day = "%H:%M:%S" if time.time() - holder.since < 43200 else "%Y-%m-%d %H:%M:%S"
+    since = time.strftime(day, time.localtime(holder.since))
+    return f"process {holder.pid} (`{holder.command}`){which} has held {what} since {since}{_ago(holder.since)}"
+
+
+def _ago(since: float) -> str:
+    """How long ago that was, in round figures; nothing where the clock was set back."""
+    seconds = int(time.time() - since)
+    if seconds < 0:
+        return ""
+    if seconds < 60:
+        return f" ({seconds} s)"
+    return f" ({seconds // 60} min)" if seconds < 3600 else f" ({seconds // 3600} h {seconds % 3600 // 60} min)"
 
 
 class through:

@@ -15,12 +15,18 @@ from typing import Any
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Endpoint
+from labkit.core.home import Home
 from labkit.core.observer import Observer
 from labkit.io import process
 from labkit.io.files import disk_errors, locked, write_atomic
 from labkit.io.remote import Remote
 
 _RECORD = "record.json"
+
+
+def names(home: Home) -> list[str]:
+    """The machines that have a directory in this home, sorted."""
+    return sorted(path.name for path in home.machines.iterdir() if path.is_dir()) if home.machines.is_dir() else []
 
 
 def provider_of(settings: Settings, name: str) -> str | None:

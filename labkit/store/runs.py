@@ -21,7 +21,7 @@ from labkit.results.model import Run
 
 RESULTS = "results.json"
 RAW = "raw"
-_LATEST = "latest"
+LATEST = "latest"
 _RUNS = "*Z-*"  # how ids begin: with the time of the run's start
 
 
@@ -40,8 +40,8 @@ def new_directory(reports: Path, words: Sequence[str]) -> Path:
 
 def point_latest(directory: Path) -> None:
     """Make reports/latest a link to the run's directory."""
-    link = directory.parent / _LATEST
-    aside = directory.parent / f".{_LATEST}.{os.getpid()}"
+    link = directory.parent / LATEST
+    aside = directory.parent / f".{LATEST}.{os.getpid()}"
     with disk_errors(directory.parent):
         aside.unlink(missing_ok=True)
         aside.symlink_to(directory.name)
@@ -62,21 +62,26 @@ def is_run(directory: Path) -> bool:
     return (directory / RESULTS).exists()
 
 
+def ids(reports: Path) -> list[str]:
+    """The ids of the runs below reports, the oldest first."""
+    return sorted(path.name for path in reports.glob(_RUNS)) if reports.is_dir() else []
+
+
 def find(reports: Path, name: str | None) -> Path:
     """The directory that is meant: a run below reports by its id or the beginning of it, "latest" (also for None), or
     the path of any directory; of a run's raw/ the run's. UsageError where there is none, or more than one.
     """
-    inside = reports / (name or _LATEST)
+    inside = reports / (name or LATEST)
     place = inside if name is None or ("/" not in name and inside.is_dir()) else Path(name)
     if not place.is_dir():
-        ids = sorted(path.name for path in reports.glob(_RUNS)) if reports.is_dir() else []
-        begun = [ident for ident in ids if name and ident.startswith(name)]
+        known = ids(reports)
+        begun = [ident for ident in known if name and ident.startswith(name)]
         if len(begun) > 1:
             some = ", ".join(begun[:5]) + (", ..." if len(begun) > 5 else "")
             raise UsageError(f"{len(begun)} runs in {reports} begin with {name}: {some}", hint="type more of the id")
         if not begun:
             raise UsageError(
-                f"there is no run {name or 'yet'} in {reports}{did_you_mean(name, ids) if name else ''}"
+                f"there is no run {name or 'yet'} in {reports}{did_you_mean(name, known) if name else ''}"
                 + (f", and no directory {name}" if name else ""),
                 hint="./lab test makes one",
             )
@@ -90,7 +95,7 @@ def failed_before(reports: Path, suite: str, runtime: str) -> tuple[str, ...]:
 
     UsageError where there is no such run, or nothing failed in it.
     """
-    for directory in sorted(reports.glob(_RUNS), reverse=True):
+    for directory in (reports / ident for ident in reversed(ids(reports))):
         try:
             run = load(directory)
         except LabError:  # somebody else's directory, or a run that was killed at once

@@ -16,7 +16,7 @@ from labkit.core.errors import UsageError
 from labkit.core.observer import Observer, Silent
 from labkit.core.platforms import Distro
 from labkit.io import process
-from labkit.machines import providers
+from labkit.machines import providers, record
 from labkit.machines.base import Haltable, Machine, MachineInfo, MachineState, Resettable
 
 _QEMU_TOOLS = ("qemu-system-x86_64", "qemu-img")
@@ -64,7 +64,7 @@ def halt(settings: Settings, observer: Observer) -> MachineInfo:
 
 def destroy(settings: Settings, observer: Observer, *, everything: bool = False) -> list[str]:
     """Remove the machine, or every machine of this lab; the names of those that were there."""
-    names = _existing(settings) if everything else [_named(settings, observer).name]
+    names = record.names(settings.home) if everything else [_named(settings, observer).name]
     gone = []
     for name in names:
         machine = providers.existing(name, settings, observer)
@@ -77,7 +77,7 @@ def destroy(settings: Settings, observer: Observer, *, everything: bool = False)
 
 def status(settings: Settings) -> list[MachineInfo]:
     """Every machine of this lab, by name."""
-    return [providers.existing(name, settings, Silent()).status() for name in _existing(settings)]
+    return [providers.existing(name, settings, Silent()).status() for name in record.names(settings.home)]
 
 
 def ssh(settings: Settings, words: Sequence[str] = ()) -> NoReturn:
@@ -131,8 +131,3 @@ def _named(settings: Settings, observer: Observer) -> Machine:
     """The machine that the settings mean; its platform need not be known any more if it is named."""
     name = settings.machine.name or settings.distro().name
     return providers.existing(name, settings, observer)
-
-
-def _existing(settings: Settings) -> list[str]:
-    directory = settings.home.machines
-    return sorted(path.name for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []

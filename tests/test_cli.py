@@ -17,10 +17,15 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+import tasks
+from labkit import __version__
 from labkit.cli.console import Console, table
+from labkit.cli.flags import FLAGS, LabTask, spelt
+from labkit.core.config import Settings
 from labkit.io import process
 from labkit.results.model import Result, Verdict
 
@@ -30,6 +35,7 @@ TASKS = [
     "doctor",
     *("platforms", "runtimes", "suites", "check"),
 ]
+COMMANDS = {task.command.name: task.command for task in vars(tasks).values() if isinstance(task, LabTask)}
 Done = subprocess.CompletedProcess[str]
 
 
@@ -55,6 +61,10 @@ def labkit(*words: str, environ: dict[str, str], cwd: Path) -> Done:
 
 
 # --- the tasks
+
+
+def test_the_table_offers_what_the_configuration_takes() -> None:
+    assert FLAGS["provider"].choices == get_args(Settings.model_fields["provider"].annotation)
 
 
 def test_list_names_every_task_at_once(tmp_path: Path, environ: dict[str, str]) -> None:
@@ -91,7 +101,13 @@ def test_listing_loads_nothing_heavy(tmp_path: Path, environ: dict[str, str]) ->
         (["up", "--platfrom", "fedora"], "labkit: unknown flag '--platfrom'; did you mean '--platform'?"),
         (["up", "--platform"], "labkit: Flag --platform needed value and was not given one!"),
         (["--help", "tset"], "labkit: unknown task 'tset'; did you mean 'test'?"),
-        (["--list-depth", "x"], "labkit: a flag has a wrong value"),
+        (["destroy", "--dry"], "labkit: unknown flag '--dry'"),
+        (["judge", "x", "--cgroup", "v3"], "labkit: --cgroup is 'v3', must be v1, v2 or hybrid"),
+        (["--help", ""], "labkit: the value of --help is empty: ''"),
+        (
+            ["--print-completion-script", "tcsh"],
+            "labkit: --print-completion-script is 'tcsh', must be bash, zsh or fish",
+        ),
         (["up", "--platform", "fedroa"], "labkit: unknown platform 'fedroa'; did you mean 'fedora'?"),
         (["test", "--runtime", "rnuc"], "labkit: unknown runtime 'rnuc'; did you mean 'runc'?"),
         (["test", "--suite", "spce"], "labkit: unknown suite 'spce'; did you mean 'spec'?"),
@@ -110,6 +126,20 @@ def test_listing_loads_nothing_heavy(tmp_path: Path, environ: dict[str, str]) ->
             ["up", "--provider", "qmeu"],
             "labkit: --provider: provider is 'qmeu', must be 'auto', 'qemu', 'vagrant' or 'ssh'",
         ),
+        (
+            ["test", "--only", ""],
+            "labkit: the value of --only is empty: ''\nhint: give --only a value, or leave it out",
+        ),
+        (["test", "--only", "STATE-001", "--only", " , "], "labkit: the value of --only is empty: ' , '"),
+        (["judge", ""], "labkit: the value of DIR is empty: ''\nhint: give it a value"),
+        (
+            ["test", "--runtime", "runc", "--", "--systemd-cgroup", "a b"],
+            "labkit: test takes no words after --: --systemd-cgroup 'a b'\nhint: labkit passes no arguments",
+        ),
+        (
+            ["destroy", "--", "mine"],
+            "labkit: destroy takes no words after --: mine\nhint: only `./lab ssh` takes words",
+        ),
     ],
 )
 def test_wrong_words_end_with_2(words: list[str], message: str, tmp_path: Path, environ: dict[str, str]) -> None:
@@ -118,6 +148,32 @@ def test_wrong_words_end_with_2(words: list[str], message: str, tmp_path: Path, 
     assert done.stderr.startswith(message)
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("flag", [flag for flag, row in FLAGS.items() if row.metavar])
+def test_an_empty_value_never_means_not_given(flag: str, tmp_path: Path, environ: dict[str, str]) -> None:
+    row = next(row for row in COMMANDS.values() if flag in (*row.words, *row.flags))
+    if flag in row.words:
+        shown, words = FLAGS[flag].metavar, ["" if word == flag else "x" for word in row.words]
+    else:
+        shown, words = spelt(flag), [*("x" for _ in row.words), spelt(flag), ""]
+    done = labkit(row.name, *words, environ=environ, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"labkit: the value of {shown} is empty: ''\nhint: give "), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "ssh"])
+def test_words_after_dashes_are_refused_not_dropped(task: str, tmp_path: Path, environ: dict[str, str]) -> None:
+    words = ["x" for _ in COMMANDS[task].words]
+    done = labkit(task, *words, "--", "--systemd-cgroup", environ=environ, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"labkit: {task} takes no words after --: --systemd-cgroup\nhint: ")
+
+
+def test_lone_dashes_are_fine(tmp_path: Path, environ: dict[str, str]) -> None:
+    done = labkit("runtimes", "--", environ=environ, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_json_alone_is_on_stdout(tmp_path: Path, environ: dict[str, str]) -> None:
@@ -153,27 +209,53 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path, environ: dict[st
         assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
-@pytest.mark.parametrize(
-    ("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
-)
-def test_signals_end_a_task_with_their_status_after_it_has_cleaned_up(signum: int, status: int) -> None:
-    code = """
-import time
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+GUARDED = """
+import sys
 from labkit.cli.console import guard
 with guard():
     try:
         print("ready", flush=True)
-        time.sleep(60)
+        sys.stdin.read()
     finally:
         print("cleaned up")
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-        assert child.stdout is not None and child.stderr is not None
+
+
+@contextlib.contextmanager
+def guarded(how: signal.Handlers) -> Iterator[subprocess.Popen[bytes]]:
+    """A guarded task that waits for the end of its stdin, started with all of SIGNALS at their default or ignored,
+    whatever they are for these tests: nohup and background jobs ignore some.
+    """
+
+    def prepare() -> None:
+        for signum, _ in SIGNALS:
+            signal.signal(signum, how)
+
+    argv = [sys.executable, "-c", GUARDED]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, preexec_fn=prepare) as child:
+        assert child.stdout is not None
         assert child.stdout.readline() == b"ready\n"
+        yield child
+
+
+@pytest.mark.parametrize(("signum", "status"), SIGNALS, ids=str)
+def test_signals_end_a_task_with_their_status_after_it_has_cleaned_up(signum: int, status: int) -> None:
+    with guarded(signal.SIG_DFL) as child:
+        assert child.stdout is not None and child.stderr is not None
         child.send_signal(signum)
         assert child.stdout.read() == b"cleaned up\n"
-        assert b"Traceback" not in child.stderr.read()
+        assert child.stderr.read() == (b"labkit: interrupted\n" if signum == signal.SIGINT else b"")
     assert child.returncode == status
+
+
+def test_signals_that_the_parent_ignores_stay_ignored() -> None:
+    with guarded(signal.SIG_IGN) as child:
+        for signum, _ in SIGNALS:
+            child.send_signal(signum)
+        assert child.communicate(b"", timeout=60) == (b"cleaned up\n", b"")
+    assert child.returncode == 0
 
 
 def test_invoke_in_a_checkout_has_the_same_tasks(tmp_path: Path, environ: dict[str, str]) -> None:
@@ -182,12 +264,22 @@ def test_invoke_in_a_checkout_has_the_same_tasks(tmp_path: Path, environ: dict[s
     assert [runtime["name"] for runtime in json.loads(done.stdout)] == ["crun", "runc"]
 
 
-def test_completion_works_for_a_path_too(tmp_path: Path, environ: dict[str, str]) -> None:
-    script = labkit("--print-completion-script", "bash", environ=environ, cwd=tmp_path).stdout
-    assert '`"${COMP_WORDS[0]}" --complete' in script
-    for typed in ("./lab", "lab", "/some where/lab"):
-        done = labkit("--complete", "--", typed.replace(" ", ""), "halt", "--p", environ=environ, cwd=tmp_path)
-        assert {"--platform", "--provider"} <= set(done.stdout.split())
+@pytest.mark.parametrize("words", [("--version",), ("-V",), ("destroy", "--version")])
+def test_the_version_is_told_with_the_commit_of_a_checkout(
+    words: tuple[str, ...], tmp_path: Path, environ: dict[str, str]
+) -> None:
+    done = labkit(*words, environ=environ, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    git = subprocess.run(["git", "-C", CHECKOUT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    commit = f" ({git.stdout.strip()})" if git.returncode == 0 else ""
+    assert done.stdout == f"labkit {__version__}{commit}\n"
+
+
+def test_the_version_is_told_without_git(tmp_path: Path, environ: dict[str, str]) -> None:
+    (tmp_path / "git").write_text("#!/bin/sh\necho broken >&2\nexit 1\n")
+    (tmp_path / "git").chmod(0o755)
+    done = labkit("--version", environ={**environ, "PATH": f"{tmp_path}:{environ['PATH']}"}, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"labkit {__version__}\n", "")
 
 
 # --- ./lab

@@ -1,0 +1,97 @@
+"""The values that completion offers for a flag, found out while somebody waits for the answer to a press of TAB.
+
+given is what the command line says so far, flag to value. FILES and DIRECTORIES stand for whatever the shell itself
+would complete. Everything is imported on use: a completion loads what its one flag needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from labkit.core.config import Settings
+
+Given = Mapping[str, str]
+FILES, DIRECTORIES = ":files", ":directories"
+
+
+def platforms(_given: Given) -> Iterator[str]:
+    from labkit.core import platforms as known
+
+    yield from known.names(known.directories(_settings().platforms))
+
+
+def releases(given: Given) -> Iterator[str]:
+    """Of the platform that is given, else of all."""
+    from labkit.core import platforms as known
+    from labkit.core.errors import LabError
+
+    directories = known.directories(_settings().platforms)
+    for name in [given["platform"]] if "platform" in given else known.names(directories):
+        with contextlib.suppress(LabError):
+            yield from known.load(name, directories).releases
+
+
+def machines(_given: Given) -> Iterator[str]:
+    """Those that exist in this lab."""
+    from labkit.machines import record
+
+    yield from record.names(_settings().home)
+
+
+def runtimes(_given: Given) -> Iterator[str]:
+    from labkit.subjects import runtimes as known
+
+    yield from known.names()
+    yield FILES  # a program in the machine often has the path of one here
+
+
+def suites(_given: Given) -> Iterator[str]:
+    from labkit.suites import registry
+
+    yield from registry.names()
+
+
+def checks(given: Given) -> Iterator[str]:
+    """What the suite that is given can be asked to run: ids of checks, or names of programs."""
+    from labkit.suites import registry
+
+    yield from registry.find(given.get("suite") or _settings().suite).names()
+
+
+def runs(_given: Given) -> Iterator[str]:
+    from labkit.store import runs as known
+
+    reports = _settings().reports
+    yield from known.ids(reports)
+    if (reports / known.LATEST).is_dir():
+        yield known.LATEST
+
+
+def runs_and_directories(given: Given) -> Iterator[str]:
+    yield from runs(given)
+    yield DIRECTORIES
+
+
+def files(_given: Given) -> Iterator[str]:
+    yield FILES
+
+
+def directories(_given: Given) -> Iterator[str]:
+    yield DIRECTORIES
+
+
+def _settings() -> Settings:
+    """The settings; where they are not right, what the environment says of places, and the defaults."""
+    from labkit.core import config
+    from labkit.core.errors import UsageError
+
+    try:
+        return config.load()
+    except UsageError:
+        kept = ("HOME", "XDG_DATA_HOME", "LABKIT_HOME", "LABKIT_REPORTS", "LABKIT_PLATFORMS")
+        environ = {name: os.environ[name] for name in kept if name in os.environ}
+        return config.load(environ={**environ, "LABKIT_CONFIG": os.devnull})

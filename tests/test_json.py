@@ -1,0 +1,165 @@
+"""docs/reference/json.md against what the commands print: every key is in its table, and no table has one too many."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labkit.core import platforms
+from labkit.core.platforms import Distro
+from labkit.host.facts import FactState
+from labkit.machines.base import MachineState
+from labkit.machines.fake import FakeMachine
+from labkit.results.model import Verdict
+from tests import recorded
+from tests.test_cli import CHECKOUT, COMMANDS, labkit
+
+TEXT = (CHECKOUT / "docs" / "reference" / "json.md").read_text()
+_NAMES = {"VERDICT": f"({'|'.join(Verdict)})", "GROUP": "(newly_failing|fixed|appeared|gone|changed)"}
+TASKS = sorted(name for name, command in COMMANDS.items() if "json" in command.flags)
+
+
+@cache
+def sections() -> dict[str, str]:
+    """Task to its section of the document."""
+    found = {}
+    for part in re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:]:
+        heading, _, text = part.partition("\n")
+        found.update(dict.fromkeys(re.findall(r"`(\w+)`", heading), text))
+    return found
+
+
+def documented(task: str) -> set[str]:
+    """The keys of a section's tables."""
+    rows = re.findall(r"^\| (`.*?`) \|", sections()[task], re.MULTILINE)
+    return {key for row in rows for key in re.findall(r"`(.+?)`", row)}
+
+
+def examples(task: str) -> list[Any]:
+    return [json.loads(text) for text in re.findall(r"```json\n(.*?)```", sections()[task], re.DOTALL)]
+
+
+def keys(value: Any, at: str = "") -> Iterator[str]:
+    """The keys of a value as the document writes them; of what can be empty, the list itself too."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            # A release can have a dot in its name, as 24.04.
+            path = f"{at}.{key.replace('.', '·')}" if at else key.replace(".", "·")
+            yield path
+            yield from keys(inner, path)
+    elif isinstance(value, list):
+        if at:
+            yield f"{at}[]"
+        for inner in value:
+            yield from keys(inner, f"{at}[]")
+
+
+def matches(key: str, path: str) -> bool:
+    """Whether the key of a table stands for the path: each word in capitals is any name, or one of those."""
+    pieces = re.split(r"([A-Z][A-Z-]+)", key)
+    pattern = (_NAMES.get(piece, "[^.]+?") if number % 2 else re.escape(piece) for number, piece in enumerate(pieces))
+    return re.fullmatch("".join(pattern), path) is not None
+
+
+def is_documented(path: str, known: set[str]) -> bool:
+    """A key itself, or something on the way to one."""
+    return any(matches(key, path) or matches(key.rpartition("[]")[0], path) for key in known) or any(
+        matches(beginning, path) for key in known for beginning in beginnings(key)
+    )
+
+
+def beginnings(key: str) -> Iterator[str]:
+    while "." in key:
+        key = key.rpartition(".")[0]
+        yield key
+        yield key.removesuffix("[]")
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """What each task prints, in the cases that differ."""
+    work = tmp_path_factory.mktemp("json")
+    (work / "home" / "machines" / "mine").mkdir(parents=True)  # one that labkit was killed over
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(work), "LABKIT_HOME": str(work / "home")}
+
+    def run(*words: object) -> Any:
+        done = labkit(*map(str, words), "--json", environ=environ, cwd=work)
+        assert "Traceback" not in done.stderr
+        return json.loads(done.stdout)
+
+    incomplete = work / "incomplete"
+    incomplete.mkdir()
+    (incomplete / "spec.tap").write_text("1..2\nok 1 - STATE-001 x\n")
+    changed = work / "changed"
+    changed.mkdir()
+    for path in recorded.V2.iterdir():
+        (changed / path.name).write_bytes(path.read_bytes())
+    (changed / "create.tap").write_text("TAP version 13\nnot ok 1 - create\n1..1\n")
+    told = [run("judge", recorded.V1), run("judge", recorded.V2, "--no-policy"), run("judge", incomplete)]
+    distro = Distro(platform := platforms.load("debian", platforms.directories()), platform.release(None))
+    fake = FakeMachine()
+    fake.create(distro)
+    machine = replace(fake.status(), address="127.0.0.1", port=22, user="root", accelerator="kvm", seconds=1.5)
+    return {
+        "up": [machine.to_json()],
+        "reset": [machine.to_json()],
+        "status": [run("status")],
+        "destroy": [run("destroy", "--machine", "mine"), run("destroy", "--all")],
+        "test": told,
+        "judge": told,
+        "report": [run("report"), run("report", "--no-policy")],
+        "diff": [run("diff", recorded.V1, recorded.V2), run("diff", recorded.V2, changed)],
+        "platforms": [run("platforms")],
+        "runtimes": [run("runtimes")],
+        "suites": [run("suites"), run("suites", "--export", work)],
+        "doctor": [run("doctor")],
+    }
+
+
+def test_every_task_with_json_has_a_section() -> None:
+    assert sorted(sections()) == TASKS
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_key_that_is_printed_is_documented(task: str, printed: dict[str, list[Any]]) -> None:
+    known = documented(task)
+    for value in printed[task] + examples(task):
+        assert [path for path in keys(value) if not is_documented(path, known)] == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_key_that_is_documented_is_printed(task: str, printed: dict[str, list[Any]]) -> None:
+    shared = {"report": "judge"}.get(task, task)
+    paths = {path for value in printed[shared] for path in keys(value)}
+    # A platform has one of three ways to know a file.
+    digests = {key for key in documented(task) if key.endswith((".sha256", ".sha512", ".checksums"))}
+    assert [key for key in documented(task) - digests if not any(matches(key, path) for path in paths)] == []
+    assert examples(task)
+
+
+def test_folder_is_the_directory_of_the_run(printed: dict[str, list[Any]]) -> None:
+    assert all((Path(told["folder"]) / "results.json").is_file() for told in printed["judge"])
+
+
+def test_the_vocabularies_are_complete() -> None:
+    for word in Verdict:
+        assert f"`{word}`" in TEXT.partition("\n## ")[0]
+    assert all(f"`{state}`" in sections()["up"] for state in MachineState)
+    assert all(f"`{state}`" in sections()["doctor"] for state in FactState)
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [("name", "nam"), ("[].name", "name"), ("totals.VERDICT", "totals.passed"), ("GROUP[].id", "fixed.id"),
+     ("GROUP[].id", "more"), ("policy.expired[]", "policy.more"), ("policy.expired[]", "more")],
+)  # fmt: skip
+def test_a_key_that_is_missing_would_be_noticed(key: str, path: str) -> None:
+    assert not matches(key, path)
+    assert not is_documented(path, {key})
