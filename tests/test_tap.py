@@ -277,8 +277,8 @@ def test_a_line_of_ten_megabytes_is_cut() -> None:
     assert len(last[1].description) == (1 << 20) - 7
 
 
-def test_a_million_plans_are_not_all_kept() -> None:
-    plans = b"1..5\n" * 1_000_000
+def test_plans_without_end_are_not_all_kept() -> None:
+    plans = b"1..5\n" * 300_000
     kept: list[tap.Event] = []
     used, _ = peak(lambda reader: kept.extend(reader.feed(plans)))
     assert used < 64 << 20
@@ -291,8 +291,8 @@ def test_a_million_plans_are_not_all_kept() -> None:
 )
 def test_no_shape_of_output_takes_long(piece: bytes) -> None:
     started = time.process_time()
-    tap.read(piece * ((17 << 20) // len(piece)))
-    assert time.process_time() - started < 20
+    tap.read(piece * ((5 << 20) // len(piece)))
+    assert time.process_time() - started < 6
 
 
 def test_lines_taken_at_once_are_the_same_as_lines_one_by_one(recordings: dict[str, Path]) -> None:
