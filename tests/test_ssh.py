@@ -299,6 +299,16 @@ def test_nobody_listens(server: Server) -> None:
     assert 0.2 <= time.monotonic() - began < 2
 
 
+def test_what_has_ended_is_not_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "_ALIVE_EVERY", 0.05)
+    endpoint = server.endpoint()
+    server.stop()
+    began = time.monotonic()
+    with pytest.raises(ConnectionFailed, match=r"within 60 s: it has ended \(connection refused\)"):
+        SshRemote(endpoint, Deadline.after(60), alive=lambda: False)
+    assert time.monotonic() - began < 2
+
+
 def test_it_is_tried_until_somebody_answers(server: Server) -> None:
     def from_the_third(sock: socket.socket) -> bool:
         if server.connections < 3:

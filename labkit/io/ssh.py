@@ -37,6 +37,7 @@ _KEEPALIVE = 5  # seconds between keepalive messages
 _SILENT = 20  # seconds without a word, after which the far side is asked whether it is still there
 _ANSWER = 20  # seconds that it has to answer
 _CHUNK = 1 << 16
+_ALIVE_EVERY = 0.5  # seconds between looks at whether what is to answer still runs
 _LEAST = 1.0  # seconds that an attempt to connect has, also near the deadline
 _PIECE = 1 << 15  # bytes that are sent at a time, about one packet
 _DRAIN = 1.0  # seconds in which output may still come after the exit status, where something holds its pipe
@@ -141,8 +142,9 @@ def _key(endpoint: Endpoint) -> paramiko.PKey:
         raise
 
 
-def _connected(endpoint: Endpoint, key: paramiko.PKey, deadline: Deadline) -> Connection:
-    """A connection, tried again until the deadline as long as nobody answers."""
+def _connected(endpoint: Endpoint, key: paramiko.PKey, deadline: Deadline, alive: Callable[[], bool]) -> Connection:
+    """A connection, tried again until the deadline as long as nobody answers and there is something that could."""
+    asked = time.monotonic()
     while True:
         wait = max(deadline.left, _LEAST)
         connection = Connection(
@@ -167,16 +169,20 @@ def _connected(endpoint: Endpoint, key: paramiko.PKey, deadline: Deadline) -> Co
             return connection
         except BaseException as error:
             _close(connection)
-            if deadline.passed or not _may_pass(error):
+            if not isinstance(error, Exception) or deadline.passed or not _may_pass(error):
                 raise
+            if time.monotonic() - asked > _ALIVE_EVERY:
+                asked = time.monotonic()
+                if not alive():
+                    raise SSHException(f"it has ended ({_reason(error)})") from error
         time.sleep(min(0.02, deadline.left))
 
 
-def _may_pass(error: BaseException) -> bool:
+def _may_pass(error: Exception) -> bool:
     """Whether another try may bring something else."""
     if isinstance(error, AuthenticationException):
         return _unanswered(error)
-    return isinstance(error, Exception) and not isinstance(error, (BadHostKeyException, IncompatiblePeer, _NotPinned))
+    return not isinstance(error, (BadHostKeyException, IncompatiblePeer, _NotPinned))
 
 
 def _close(connection: Connection) -> None:
@@ -212,8 +218,8 @@ class _Stream:
 class SshRemote:
     """An open SSH connection to an endpoint; a context manager."""
 
-    def __init__(self, endpoint: Endpoint, deadline: Deadline) -> None:
-        """Connect, trying again until the deadline as long as nobody answers.
+    def __init__(self, endpoint: Endpoint, deadline: Deadline, alive: Callable[[], bool] = lambda: True) -> None:
+        """Connect, trying again until the deadline as long as nobody answers, and alive says that somebody may.
 
         Raises ConnectionFailed: at once for a wrong host key, a refused login or a file that cannot be read, else at
         the deadline.
@@ -226,7 +232,7 @@ class SshRemote:
         except (OSError, ValueError) as error:
             raise ConnectionFailed(f"the host key of {endpoint} cannot be read: {_reason(error)}") from error
         with _mapped(endpoint, f"no SSH answer from {endpoint} within {within}"):
-            self._connection = _connected(endpoint, key, deadline)
+            self._connection = _connected(endpoint, key, deadline, alive)
             self._transport = self._connection.client.get_transport()
             self._transport.set_keepalive(_KEEPALIVE)
 

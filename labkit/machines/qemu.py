@@ -143,7 +143,7 @@ class QemuMachine(RecordedMachine):
 
     def _login(self, record: QemuRecord, deadline: Deadline) -> None:
         """See a command run over SSH."""
-        with self._connect(self._endpoint(record), deadline) as remote:
+        with self._connect(self._endpoint(record), deadline, lambda: bool(process.owned(self.directory))) as remote:
             remote.run(["true"], timeout=max(1.0, deadline.left))
 
     # -- what can be done ---------------------------------------------------------------------------------------

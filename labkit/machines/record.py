@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,10 @@ class RecordedMachine:
             yield
 
     @staticmethod
-    def _connect(endpoint: Endpoint, deadline: Deadline) -> Remote:
+    def _connect(endpoint: Endpoint, deadline: Deadline, alive: Callable[[], bool] = lambda: True) -> Remote:
         from labkit.io.ssh import SshRemote  # paramiko and cryptography: a quarter of a second
 
-        return SshRemote(endpoint, deadline)
+        return SshRemote(endpoint, deadline, alive)
 
     def _save_record(self, record: Mapping[str, object]) -> None:
         with disk_errors(self.directory):
