@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,22 +25,17 @@ class _File(Table):
     title: StrictStr
     homepage: StrictStr
     binary: StrictStr = Field(pattern=r"^[A-Za-z0-9._+-]+$", description="the name of a program, without a directory")
-    packages: dict[str, tuple[StrictStr, ...]] = Field(default={}, description="a table of lists, by platform family")
     runtime_tools: _Older | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """command is what to execute in the guest: a program's name, or its absolute path.
-
-    packages is platform family to the packages that bring it; empty for a path.
-    """
+    """command is what to execute in the guest: a program's name, or its absolute path."""
 
     name: str
     command: str
     title: str
     homepage: str = ""
-    packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,7 +58,7 @@ def find(name_or_path: str) -> Runtime:
     """Return the runtime with that name, or the program at that absolute path in the guest; else UsageError."""
     if name_or_path in names():
         data = _read(name_or_path)
-        return Runtime(name_or_path, data.binary, data.title, data.homepage, data.packages)
+        return Runtime(name_or_path, data.binary, data.title, data.homepage)
     path = PurePosixPath(name_or_path)
     if "/" not in name_or_path:
         message, hint = unknown("runtime", name_or_path, names())
