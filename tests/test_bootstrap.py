@@ -110,6 +110,14 @@ def test_every_platform_has_what_every_tool_needs(tmp_path: Path, name: str) -> 
     assert all(word in needed for word in ("busybox", "runc", "crun", "python3"))
 
 
+@pytest.mark.parametrize("platform", PLATFORMS, ids=lambda platform: platform.name)
+def test_no_platform_lists_packages_that_no_step_installs(platform: platforms.Platform) -> None:
+    inputs = {name for step in STEPS for name in step.inputs} | {"PACKAGES_DOWNLOAD"}  # functions.sh takes that one
+    listed = [platform.packages, *(release.packages for release in platform.releases.values())]
+    needs = {f"PACKAGES_{need.replace('-', '_').upper()}" for packages in listed for need in packages}
+    assert needs <= inputs
+
+
 def test_an_image_has_nothing_that_is_not_asked_for(tmp_path: Path) -> None:
     always = ("packages", "agent", "sshd", "quiet", "own-image", "labels")
     assert plan(settings(tmp_path), Target.BUILD).steps == always

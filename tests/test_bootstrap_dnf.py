@@ -115,7 +115,7 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
     gpg = ["gpg", "--homedir", str(directory / "gnupg"), "--batch", "--quiet"]
     call(*gpg, "--passphrase", "", "--quick-gen-key", "labkit", "rsa3072", "sign", "never")
     key = call(*gpg, "--armor", "--export", "labkit")
-    wanted = {name for need, names in FEDORA.packages.items() if need not in ("sandboxes", "manuals") for name in names}
+    wanted = {name for names in FEDORA.packages.values() for name in names}
     handler = functools.partial(Quiet, directory=str(directory))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         made = Mirror(directory, f"http://127.0.0.1:{server.server_port}", key)

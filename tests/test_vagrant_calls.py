@@ -145,8 +145,8 @@ class Details(Silent):
 def distro(*boxes: str) -> Distro:
     """A release of which only the boxes are looked at."""
     digest = "0" * 64
-    box = {"url": "https://example.org/x.box", "sha256": digest, "user": "vagrant"}
-    release = {"boxes": {name: box for name in boxes}, "cloud_image": box, "name": "1"}
+    box = {"url": "https://example.org/x.box", "sha256": digest}
+    release = {"boxes": {name: box for name in boxes}, "cloud_image": {**box, "user": "x"}, "name": "1"}
     platform = {"name": "x", "title": "X", "family": "debian", "default": "1", "releases": {"1": release}}
     made = Platform.model_validate(platform)
     return Distro(made, made.release(None))

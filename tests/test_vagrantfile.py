@@ -15,7 +15,7 @@ from labkit.core import config, platforms
 from labkit.core.errors import UsageError
 from labkit.core.platforms import VagrantProvider
 from labkit.provision import render
-from labkit.provision.render import DirectBoot, VagrantBox, VagrantValues
+from labkit.provision.render import VagrantBox, VagrantValues
 from labkit.usecases import export as exports
 
 FOLDERS = platforms.directories()
@@ -76,17 +76,14 @@ def test_no_value_breaks_out_of_the_file(tmp_path: Path) -> None:
             memory=1024,
             script=HOSTILE,
             uploads=[(HOSTILE, f"/x/{HOSTILE.replace('/', '')}")],
-            user=HOSTILE,
             emulated=True,
-            direct_boot=DirectBoot(HOSTILE, HOSTILE, HOSTILE),
         ),
     )
     assert value(recorded, "config.vm.define") == HOSTILE
-    for key in ("machine.vm.hostname", "machine.ssh.username", "override.vm.box"):
+    for key in ("machine.vm.hostname", "override.vm.box"):
         assert value(recorded, key) == HOSTILE
     assert value(recorded, "override.vm.box_url") == url
     assert value(recorded, "override.vm.box_download_checksum") == HOSTILE
-    assert value(recorded, "libvirt.cmd_line") == HOSTILE
     files, _, script = [rest for name, *rest in recorded if name == "machine.vm.provision"]
     assert files[1]["source"] == os.path.normpath(tmp_path / HOSTILE)
     assert files[1]["destination"] == f"/tmp/labkit-sources/{HOSTILE.replace('/', '')}"

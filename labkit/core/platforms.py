@@ -71,7 +71,6 @@ class Download(Table):
     sha256: Sha256 | None = None
     sha512: Sha512 | None = None
     checksums: Annotated[StrictStr, AfterValidator(_trusted)] | None = None
-    user: User
 
     @model_validator(mode="after")
     def _one_digest(self) -> Self:
@@ -84,11 +83,13 @@ class Download(Table):
 
 
 class CloudImage(Download):
-    """A disk image that configures itself with cloud-init at its first boot; user is who cloud-init makes."""
+    """A disk image that configures itself with cloud-init at its first boot; user is the one that cloud-init makes."""
+
+    user: User
 
 
 class Box(Download):
-    """A Vagrant box for one provider, named by address: registries come and go. user is who Vagrant logs in as."""
+    """A Vagrant box for one provider, named by address: registries come and go."""
 
 
 class Build(Table):
@@ -126,8 +127,8 @@ class Release(Table):
 
 
 class Platform(Table):
-    """family tells which package names apply (labkit/runtimes) and which installer; packages is need to package names,
-    a need mostly being a bootstrap step; mirror may use {mirror}, {codename} and {release}.
+    """family tells which package manager the bootstrap uses (debian: apt-get, any other: dnf). packages maps a need,
+    mostly a bootstrap step, to package names; mirror may use {mirror}, {codename} and {release}.
     """
 
     name: StrictStr

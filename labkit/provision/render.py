@@ -35,21 +35,12 @@ class VagrantBox:
 
 
 @dataclass(frozen=True, slots=True)
-class DirectBoot:
-    """How libvirt starts a box that has no boot loader: paths of kernel and initrd on the host."""
-
-    kernel: str
-    initrd: str
-    command_line: str
-
-
-@dataclass(frozen=True, slots=True)
 class VagrantValues:
     """One machine. `vagrant up` takes the first of boxes whose provider is there.
 
     script is the path of the bootstrap script, uploads are (path here, path on the machine); paths here may be relative
     to the Vagrantfile. memory is in MiB, boot_timeout in seconds. emulated: libvirt without KVM; None leaves it to
-    whether the host has /dev/kvm. user is who Vagrant logs in as.
+    whether the host has /dev/kvm.
     """
 
     machine: str
@@ -59,10 +50,8 @@ class VagrantValues:
     memory: int
     script: str | None
     uploads: Sequence[tuple[str, str]] = ()
-    user: str = "vagrant"
     emulated: bool | None = None
     boot_timeout: int = 900
-    direct_boot: DirectBoot | None = None
 
 
 def vagrantfile(values: VagrantValues) -> str:
