@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,12 @@ pytestmark = pytest.mark.host_runtime
 def test_the_wheel_brings_everything_it_needs(tmp_path: Path) -> None:
     build: list[str | Path] = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT]
     subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("labkit-*.whl")
+    (wheel,) = tmp_path.glob("oci_labkit-*.whl")
     target = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "labkit/py.typed" in names
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     install: list[str | Path] = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", target, wheel]
     subprocess.run(install, check=True, capture_output=True)
     env = {**os.environ, "PYTHONPATH": str(target), "LABKIT_HOME": str(tmp_path / "home")}
