@@ -77,7 +77,7 @@ def test_an_unexpected_pass_is_told_and_is_no_failure(apply: Apply) -> None:
     run = apply(a_run(a_result("DEV-002")), ENTRY)
     assert run.policy is not None
     assert run.policy.unexpected_passes == (
-        "DEV-002: policy.toml, entry.0 (spec DEV-002) expects fail, and nothing came out so: known",
+        "DEV-002: expected fail, got pass (policy.toml, entry.0 (spec DEV-002): known)",
     )
     assert exit_status(run) == 0
 
@@ -187,7 +187,7 @@ def test_shipped_entries_about_nothing_are_let_be() -> None:
 def test_an_own_entry_about_nothing_gets_a_guess(apply: Apply) -> None:
     run = apply(FAILS, ENTRY.replace("DEV-002", "DVE-002"))
     assert run.policy is not None
-    assert run.policy.misspelt == ("policy.toml, entry.0 (spec DVE-002) is about no result; did you mean 'DEV-002'?",)
+    assert run.policy.misspelt == ("policy.toml, entry.0 (spec DVE-002) matches no result; did you mean 'DEV-002'?",)
 
 
 def test_what_was_marked_is_kept_and_read_back(apply: Apply) -> None:
@@ -208,7 +208,7 @@ def test_what_was_marked_is_kept_and_read_back(apply: Apply) -> None:
         (f"[[entry]]\n{ENTRY}".replace("reason", "expires"), ": entry.0.reason is missing, must be a sentence"),
         (f"[[entry]]\n{ENTRY}".replace('"fail"', '"failed"'), ": entry.0.expected.0 is 'failed'"),
         (f"[[entry]]\n{ENTRY}".replace('"fail"', "[]"), ": entry.0.expected is []"),
-        (f"[[entry]]\n{ENTRY}".replace("spec", "spce"), ": entry.0.suite is 'spce', no suite; did you mean 'spec'?"),
+        (f"[[entry]]\n{ENTRY}".replace("spec", "spce"), ": entry.0.suite is 'spce', not a suite; did you mean 'spec'?"),
         (f"[[entry]]\n{ENTRY}".replace("id =", "violation ="), ": entry.0 names neither id nor program"),
         (f'[[entry]]\n{ENTRY}assertion = "x"\n', ": entry.0 names an assertion without its program"),
         (f'[[entry]]\n{ENTRY}version = ">1"\n', ": entry.0 names a version without its runtime"),
@@ -282,7 +282,7 @@ WRONG = {  # every row of what is known to be wrong or to need something, and th
 
 
 def test_every_program_known_to_be_wrong_has_an_entry() -> None:
-    named = {name for entry in policy.load() if entry.said.suite == "validation" for name in entry.said.program or ()}
+    named = {name for entry in policy.load() if entry.rule.suite == "validation" for name in entry.rule.program or ()}
     assert named >= WRONG
     known = set(validation.SUITE.names())
     assert {name for name in named if "*" not in name} <= known
@@ -293,10 +293,10 @@ def test_every_shipped_entry_is_about_something(recordings: dict[str, Path]) -> 
     known = {r.program: r for directory in recordings.values() for r in validation.SUITE.read(directory).results}
     ids = set(registry.find("spec").names())
     for entry in policy.load(suites=registry.names()):
-        if entry.said.suite == "spec":
-            assert set(entry.said.id or ()) <= ids, entry.source
-        elif entry.said.suite == "runtimetest":
-            assert set(entry.said.program or ()) <= set(registry.find("runtimetest").names()), entry.source
+        if entry.rule.suite == "spec":
+            assert set(entry.rule.id or ()) <= ids, entry.source
+        elif entry.rule.suite == "runtimetest":
+            assert set(entry.rule.program or ()) <= set(registry.find("runtimetest").names()), entry.source
         else:
             assert any(map(entry.concerns, known.values())), entry.source
 

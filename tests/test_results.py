@@ -107,13 +107,13 @@ def _with(value: object, *path: str | int) -> Callable[[Any], None]:
         (_with(2, "schema"), "schema is 2"),
         (_without("run", "id"), "run.id is missing"),
         (_with("yes", "run", "complete"), "run.complete must be true or false"),
-        (_with("2026-11-22", "run", "started"), "run.started must be a time with its zone"),
+        (_with("2026-11-22", "run", "started"), "run.started must be a time with a time zone"),
         (_with([], "machine"), "machine must be an object"),
         (_with("perhaps", "results", 0, "verdict"), "results[0].verdict is 'perhaps'"),
         (_with(-1, "results", 0, "seconds"), "results[0].seconds must be a number"),
         (_with(True, "results", 0, "seconds"), "results[0].seconds must be a number"),
         (_with("x", "results", 0), "results[0] must be an object"),
-        (_with(5, "totals", "pass"), "totals.pass is not the number of such results, which is 1"),
+        (_with(5, "totals", "pass"), "totals.pass does not match the results, which have 1"),
     ],
 )
 def test_a_damaged_file_is_named_with_its_key(change: Callable[[Any], None], message: str) -> None:

@@ -236,7 +236,7 @@ def test_any_bytes_in_any_chunks_give_the_same_events(data: bytes, cuts: list[in
         (b"ok 1\n", "the output has no plan"),
         (b"", "the output has no plan"),
         (STRAY, "the output has 2 plans"),
-        (b"1..1\nok 2\n", "result 1 has the number 2"),
+        (b"1..1\nok 2\n", "result 1 is numbered 2"),
         (b"1..1\nok 1\nBail out! no more\n", "bailed out: no more"),
     ],
 )

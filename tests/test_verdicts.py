@@ -84,7 +84,7 @@ def test_a_runtimetest_that_broke_off_is_said() -> None:
     cut = block(stderr="getwd: operation not permitted\n", stdout="TAP version 13\nok 1 - cwd\n")
     (first, _) = judge(f"{cut}ok 1 - \nok 2 - seccomp action is added correctly\n1..2\n").results
     assert first.verdict is Verdict.PASS, "as it was printed"
-    assert first.diagnostic["message"] == "the runtimetest in the container broke off: the output has no plan"
+    assert first.diagnostic["message"] == "runtimetest in the container ended early: the output has no plan"
     assert first.diagnostic["stderr"] == "getwd: operation not permitted\n"
 
 
@@ -107,7 +107,7 @@ def test_an_error_in_a_block_of_no_line_is_a_violation_that_nothing_asserts() ->
     assert (judged.program.verdict, result.name) == (Verdict.NO_ASSERTIONS, WHOLE)
     assert result.violation == "Hooks MUST be called in the listed order"
     assert (result.level, result.reference) == ("MUST", f"{URL}config.md#posix-platform-hooks")
-    assert result.bad and "found, though no assertion says so" in str(result.diagnostic["message"])
+    assert result.bad and "violation that no assertion reports" in str(result.diagnostic["message"])
 
 
 def test_an_error_in_a_block_of_no_line_fails_a_program_that_passes_otherwise() -> None:
@@ -153,11 +153,11 @@ def test_a_second_stream_may_have_its_plan_first() -> None:
 @pytest.mark.parametrize(
     ("output", "why"),
     [
-        ("ok 1 - a\n", "it printed no plan"),
-        ("ok 1 - a\n1..3\n", "it printed 1 of the 3 results that it planned"),
+        ("ok 1 - a\n", "no plan"),
+        ("ok 1 - a\n1..3\n", "printed 1 of 3 planned results"),
         ("1..2\n1..2\nok 1 - a\n", "a stream with 2 plans"),
-        ("ok 1 - a\nBail out! no cgroup\n1..1\n", "it bailed out: no cgroup"),
-        ("ok 1 - a\n1..1\nTAP version 13\nok 1 - b\n", "it printed no plan"),
+        ("ok 1 - a\nBail out! no cgroup\n1..1\n", "bailed out: no cgroup"),
+        ("ok 1 - a\n1..1\nTAP version 13\nok 1 - b\n", "no plan"),
     ],
 )
 def test_a_stream_that_is_not_whole_is_an_error_with_what_it_had(output: str, why: str) -> None:
@@ -207,7 +207,7 @@ def test_empty_output_passes_only_for_a_program_that_passes_so() -> None:
 def test_a_program_that_gives_up_says_why_on_stderr() -> None:
     judged = judge("TAP version 13\n1..0\n", stderr="cgroupv2 is not supported yet\n", end=End(1))
     assert judged.program.verdict is Verdict.ERROR
-    assert whole(judged).diagnostic["message"] == "ended with status 1: cgroupv2 is not supported yet"
+    assert whole(judged).diagnostic["message"] == "exited with status 1: cgroupv2 is not supported yet"
 
 
 def test_a_violation_on_stderr_is_shown_as_one() -> None:
@@ -234,12 +234,12 @@ def test_a_failure_that_gives_no_reason_gets_stderr() -> None:
 @pytest.mark.parametrize(
     ("end", "verdict", "why"),
     [
-        (End(None, 9, True, 30.0), Verdict.TIMEOUT, "no end within its time limit, 30.0 s"),
-        (End(124, seconds=30.0), Verdict.TIMEOUT, "no end within its time limit, 30.0 s"),
-        (End(None, 11), Verdict.ERROR, "ended by signal 11 (SIGSEGV)"),
-        (End(None, 99), Verdict.ERROR, "ended by signal 99 (unknown)"),
-        (End(), Verdict.ERROR, "ended, and nobody can tell how"),
-        (None, Verdict.ERROR, "it did not end"),
+        (End(None, 9, True, 30.0), Verdict.TIMEOUT, "time limit reached after 30.0 s"),
+        (End(124, seconds=30.0), Verdict.TIMEOUT, "time limit reached after 30.0 s"),
+        (End(None, 11), Verdict.ERROR, "killed by signal 11 (SIGSEGV)"),
+        (End(None, 99), Verdict.ERROR, "killed by signal 99 (unknown)"),
+        (End(), Verdict.ERROR, "exit status unknown"),
+        (None, Verdict.ERROR, "did not finish"),
     ],
 )
 def test_however_it_ended_its_lines_are_kept(end: End | None, verdict: Verdict, why: str) -> None:

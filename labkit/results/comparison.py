@@ -1,4 +1,4 @@
-"""What changed between two runs of a suite, by what identifies a result in both: Result.identity. Pure."""
+"""What changed between two runs of a suite; Result.identity pairs their results. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Group = Sequence[Result]
 class Change:
     """Results of one identity in two runs. Several can share one; each verdict comes with how often it was there.
 
-    before and after are empty where the run has none. expected is what the policy says of the later ones.
+    before and after are empty where the run has none. expected is the policy's reason for the later ones.
     """
 
     program: str
@@ -43,7 +43,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """changed is what has other verdicts and is neither newly failing nor fixed, such as a pass that is a skip now."""
+    """changed has the verdicts that changed without failing or being fixed, such as a pass that is now a skip."""
 
     before: Run
     after: Run
@@ -67,7 +67,7 @@ class Comparison:
 
 
 def compare(before: Run, after: Run) -> Comparison:
-    """Compare two runs; each list is in the order of programs and ids, and what is bad comes first."""
+    """Compare two runs; each list is in the order of programs and ids, bad results first."""
     old, new = _grouped(before), _grouped(after)
     found: dict[str, list[Change]] = defaultdict(list)
     for identity in dict.fromkeys([*old, *new]):
@@ -98,7 +98,7 @@ def _grouped(run: Run) -> dict[tuple[str, str, str], list[Result]]:
 
 
 def _silent(identity: tuple[str, str, str], run: Run) -> list[Result]:
-    """A program that ran, and of which as a whole there was nothing to say, so that it has no such result."""
+    """The implied pass of a program that ran and has no result about it as a whole."""
     name, what, _ = identity
     if what != WHOLE or not any(program.name == name for program in run.programs):
         return []
@@ -112,8 +112,8 @@ def _change(was: _Group, now: _Group) -> Change:
     expected = shown.expected.reason if now and shown.expected else ""
     counts = (Counter(result.verdict for result in group) for group in (was, now))
     before, after = (dict(sorted(count.items(), key=lambda item: URGENCY[item[0]])) for count in counts)
-    said = message if isinstance(message, str) else ""
-    return Change(shown.program, shown.id, shown.name, shown.reference, before, after, said, expected)
+    text = message if isinstance(message, str) else ""
+    return Change(shown.program, shown.id, shown.name, shown.reference, before, after, text, expected)
 
 
 def _order(change: Change) -> tuple[int, str, str, str]:

@@ -92,8 +92,8 @@ def _result_json(result: Result) -> Object:
 def from_json(text: str | bytes, where: str = "results.json") -> Run:
     """Return the run that a results.json holds. where names the file in errors.
 
-    Keys it does not know are ignored. LabError names the file and the key where something is missing or not what it
-    must be, or where the totals are not those of the results.
+    Unknown keys are ignored. LabError names the file and the key if a value is missing or wrong, or if the totals do
+    not match the results.
     """
     try:
         value = tap.parse_json(text if isinstance(text, str) else text.decode(), depth=64, commas=10_000_000)
@@ -123,7 +123,7 @@ def from_json(text: str | bytes, where: str = "results.json") -> Run:
     totals = top.table("totals")
     for verdict, count in read.totals.items():
         if totals.get(verdict.value, int, "a number") != count:
-            raise LabError(f"{where}: totals.{verdict.value} is not the number of such results, which is {count}")
+            raise LabError(f"{where}: totals.{verdict.value} does not match the results, which have {count}")
     return read
 
 
@@ -166,7 +166,7 @@ def _is(kind: type[_T], value: object, where: str, path: str, wanted: str) -> _T
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """An object of the document that knows where it stands."""
+    """An object of the document, with its path in it."""
 
     where: str
     at: str
@@ -191,7 +191,9 @@ class _Table:
         except ValueError:
             moment = None
         if moment is None or moment.tzinfo is None:
-            raise LabError(f"{self.where}: {self.path(key)} must be a time with its zone, as 2026-01-31T12:00:00Z")
+            raise LabError(
+                f"{self.where}: {self.path(key)} must be a time with a time zone, such as 2026-01-31T12:00:00Z"
+            )
         return moment
 
     def seconds(self, key: str) -> float:
@@ -202,7 +204,7 @@ class _Table:
 
     def verdict(self, key: str, word: str) -> Verdict:
         if word not in list(Verdict):
-            raise LabError(f"{self.where}: {self.path(key)} is {word!r}, none of {', '.join(Verdict)}")
+            raise LabError(f"{self.where}: {self.path(key)} is {word!r}, must be one of {', '.join(Verdict)}")
         return Verdict(word)
 
     def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a run showed, as values."""
+"""The results of a run, as values."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Verdict(enum.StrEnum):
     FAIL = "fail"
     ERROR = "error"  # the check itself broke
     TIMEOUT = "timeout"
-    TODO = "todo"  # known not to hold
-    NO_ASSERTIONS = "no-assertions"  # ran, and looked at nothing
+    TODO = "todo"  # a deviation that upstream knows of
+    NO_ASSERTIONS = "no-assertions"  # ran, and checked nothing
     SKIP = "skip"
     PASS = "pass"
 
     @property
     def bad(self) -> bool:
-        """True where the requirement was not shown to hold though the check meant to show it."""
+        """True where the check was to show that the requirement holds, and did not."""
         return self in (Verdict.FAIL, Verdict.ERROR, Verdict.TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Why a verdict is no surprise: what the policy says of it. source is the file and entry that says so."""
+    """Why the policy expects a verdict. source names the policy file and entry."""
 
     reason: str
     link: str
@@ -49,8 +49,8 @@ class Result:
     """One check, or one assertion of a program. seconds is how long it took; diagnostic is evidence, free in form.
 
     program is "" where the suite is one program. The keys of diagnostic that reports know: message, reason, violation
-    (what an error in an odd place says was violated), failures (objects with what, expected, actual), notes.
-    expected is the policy's word; the verdict never changes for it.
+    (a requirement that an error outside the assertions names), failures (objects with what, expected, actual), notes.
+    expected is set by the policy, which never changes the verdict.
     """
 
     id: str
@@ -65,14 +65,14 @@ class Result:
 
     @property
     def whole(self) -> bool:
-        """True for a result about a program as a whole, which no line of its output tells."""
+        """True for a result about a program as a whole rather than one of its test lines."""
         return bool(self.program) and self.name == WHOLE
 
     @property
     def violation(self) -> str:
-        """What was violated according to something other than an assertion, "" where nothing was."""
-        said = self.diagnostic.get("violation")
-        return said if self.program and isinstance(said, str) else ""
+        """The requirement that was violated according to something other than an assertion, or ""."""
+        violation = self.diagnostic.get("violation")
+        return violation if self.program and isinstance(violation, str) else ""
 
     @property
     def bad(self) -> bool:
@@ -81,9 +81,9 @@ class Result:
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """What is the same in two runs of a suite: program, description and reference, or the id where that is stable.
+        """What identifies the result in every run of a suite: program, description and reference, or a stable id.
 
-        Neither number nor order (runtimetest walks Go maps), nor what is made up anew in each run.
+        Number and order are no part of it (runtimetest walks Go maps), nor is text that each run makes up.
         """
         if not self.program:
             return ("", self.id, "")
@@ -100,8 +100,8 @@ _SPEC_VERSION = re.compile(r"(https://github\.com/opencontainers/[a-z-]+/blob/)[
 class Program:
     """A program of a suite that has several. status is None where it is not known or a signal ended it.
 
-    attempts has the verdict of each time it ran, where that was more than once; verdict is then the worst. left is what
-    it left behind, as text.
+    attempts has the verdict of each attempt, if there were several; verdict is then the worst. left lists what it left
+    behind (processes, mounts, cgroups), as text.
     """
 
     name: str
@@ -118,19 +118,19 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class PolicyNotes:
-    """What applying a policy showed beside the results that it expects: one line each."""
+    """Where the results do not match the policy: one line each."""
 
     expired: tuple[str, ...] = ()
     unexpected_passes: tuple[str, ...] = ()
-    misspelt: tuple[str, ...] = ()  # entries of a person's own that are about nothing, but nearly about something
+    misspelt: tuple[str, ...] = ()  # the user's own entries that match no result, but nearly do
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
     """When and by which labkit; times are aware. reason says why the run is not complete, None where it is.
 
-    interrupted_reason is the part of reason that only those could tell who watched the run; the rest follows from its
-    raw output.
+    interrupted_reason is the part of reason that only the process that ran the suite could know; the rest follows from
+    the raw output.
     """
 
     id: str
@@ -175,7 +175,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        """`spec 1.0.0 on runc 1.1.15`; not every suite and runtime tells its version."""
+        """`spec 1.0.0 on runc 1.1.15`; not every suite and runtime has a version."""
         return " ".join(f"{self.suite.name} {self.suite.version} on {self.runtime.name} {self.runtime.version}".split())
 
     @property
@@ -190,19 +190,19 @@ class Run:
 
     @property
     def unexpected(self) -> list[Result]:
-        """What is bad and not expected, the most urgent first."""
+        """The bad results that are not expected, the most urgent first."""
         bad = [result for result in self.by_id() if result.bad and result.expected is None]
         return sorted(bad, key=lambda result: URGENCY[result.verdict])
 
     @property
     def assertions(self) -> dict[Verdict, int]:
-        """What the programs printed at column 0, before any policy."""
+        """The assertions that the programs printed, by verdict, before any policy."""
         count = Counter(result.verdict for result in self.results if not result.whole)
         return {verdict: count[verdict] for verdict in (Verdict.PASS, Verdict.FAIL, Verdict.SKIP, Verdict.TODO)}
 
     def summary(self) -> dict[str, JSON]:
-        """What scripts want to know, as JSON; of a suite with programs also what these printed and came to."""
-        told: dict[str, JSON] = {
+        """The outcome for scripts, as JSON; for a suite of programs also their verdicts and assertions."""
+        values: dict[str, JSON] = {
             "run": self.run.id,
             "complete": self.run.complete,
             **({} if self.run.complete else {"reason": self.run.reason}),
@@ -210,16 +210,16 @@ class Run:
             "unexpected": len(self.unexpected),
         }
         if self.policy is not None:
-            told["policy"] = {key: list(lines) for key, lines in asdict(self.policy).items()}
+            values["policy"] = {key: list(lines) for key, lines in asdict(self.policy).items()}
         if self.programs:
-            told["programs"] = len(self.programs)
-            told["assertions"] = {verdict.value: count for verdict, count in self.assertions.items()}
-            told["programs_by_verdict"] = {
+            values["programs"] = len(self.programs)
+            values["assertions"] = {verdict.value: count for verdict, count in self.assertions.items()}
+            values["programs_by_verdict"] = {
                 verdict.value: [program.name for program in self.programs if program.verdict is verdict]
                 for verdict in Verdict
             }
-            told["flaky"] = [program.name for program in self.programs if program.flaky]
-        return told
+            values["flaky"] = [program.name for program in self.programs if program.flaky]
+        return values
 
 
 URGENCY = {verdict: rank for rank, verdict in enumerate(Verdict)}
@@ -237,8 +237,8 @@ def exit_status(run: Run) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the raw output of a suite says: results in order, what the suite said of itself and of the machine (kernel,
-    cgroup, runtime-path, runtime-version, spec, ref), and why it is not complete (None where it is).
+    """The raw output of a suite, read: results in order, facts about suite and machine (kernel, cgroup, runtime-path,
+    runtime-version, spec, ref), and why it is incomplete (None where it is complete).
     """
 
     results: tuple[Result, ...]

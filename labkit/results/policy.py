@@ -1,8 +1,8 @@
 """Policies: which results are known to be wrong or expected, and why. Applied after a run, never during it. Pure.
 
-A policy is TOML with entries; docs/adding.md shows one. labkit's own are in labkit/policies/; a person's come first,
-and of the entries that are about a result the first one decides. The verdict never changes: a result that an entry
-expects gets the reason beside it. What is not as the policy says is told: unexpected passes, entries past their date.
+A policy is TOML with entries; docs/how-to/write-a-policy.md shows one. labkit's own are in labkit/results/policies/.
+The user's come first, and the first entry that matches a result decides. The verdict never changes: a result that an
+entry expects gets the reason beside it. Mismatches are reported: unexpected passes, entries that have expired.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class _Entry(Table):
     @model_validator(mode="after")
     def _whole(self) -> _Entry:
         if self.id is None and self.program is None:
-            raise ValueError("names neither id nor program, so it is about nothing")
+            raise ValueError("names neither id nor program, so it matches nothing")
         if self.assertion and not self.program:
             raise ValueError("names an assertion without its program")
         if self.version is not None:
@@ -86,48 +86,48 @@ class _File(Table):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
-    """One entry of a policy. source names its file and place there, for people; own says that it is not labkit's."""
+    """One entry of a policy. source names its file and place there, for messages; own is False for labkit's."""
 
     source: str
-    said: _Entry
+    rule: _Entry
     own: bool
 
     def expired(self, today: date) -> bool:
-        return self.said.expires is not None and self.said.expires < today
+        return self.rule.expires is not None and self.rule.expires < today
 
     def applies(self, run: Run) -> bool:
-        """Whether its conditions hold for the run. A condition about something that is not known does not hold."""
-        said, platform = self.said, str(run.machine.get("platform") or "")
+        """Whether its conditions hold for the run. A condition on a fact that the run does not have does not hold."""
+        rule, platform = self.rule, str(run.machine.get("platform") or "")
         return (
-            said.suite == run.suite.name
-            and _any(said.runtime, run.runtime.name)
-            and (said.version is None or within(run.runtime.version, said.version))
-            and said.cgroup in (None, run.machine.get("cgroup"))
-            and _any(said.ref, run.suite.version)
-            and _any(said.platform, *((platform, f"{platform}-{run.machine.get('release')}") if platform else ()))
+            rule.suite == run.suite.name
+            and _any(rule.runtime, run.runtime.name)
+            and (rule.version is None or within(run.runtime.version, rule.version))
+            and rule.cgroup in (None, run.machine.get("cgroup"))
+            and _any(rule.ref, run.suite.version)
+            and _any(rule.platform, *((platform, f"{platform}-{run.machine.get('release')}") if platform else ()))
         )
 
     def concerns(self, result: Result) -> bool:
         """Whether it is about the result's program, or its check where that has none."""
         if result.program:
-            return _any(self.said.program, result.program)
-        return self.said.program is None and _any(self.said.id, result.id)
+            return _any(self.rule.program, result.program)
+        return self.rule.program is None and _any(self.rule.id, result.id)
 
     def about(self, result: Result) -> bool:
-        """Whether it is about this very result. A violation is only matched by an entry that names it."""
-        said, violation = self.said, result.violation
+        """Whether it matches this very result. Only an entry that names a violation matches one."""
+        rule, violation = self.rule, result.violation
         return (
-            (fnmatchcase(violation, said.violation) if said.violation else not violation)
+            (fnmatchcase(violation, rule.violation) if rule.violation else not violation)
             and self.concerns(result)
-            and _any(said.id, result.id)
-            and _any(said.assertion, result.name)
+            and _any(rule.id, result.id)
+            and _any(rule.assertion, result.name)
         )
 
 
 def load(own: Path | None = None, *, suites: Sequence[str] = ()) -> list[Entry]:
-    """Return a person's entries, from a file or a directory of *.toml, then labkit's.
+    """Return the user's entries, from a file or a directory of *.toml, then labkit's.
 
-    suites are those that there are. UsageError names the file and the key where something is wrong.
+    suites are the known ones. UsageError names the file and the key where something is wrong.
     """
     files = [(file, False) for file in sorted(_SHIPPED.glob("*.toml"))]
     if own is not None:
@@ -140,12 +140,12 @@ def load(own: Path | None = None, *, suites: Sequence[str] = ()) -> list[Entry]:
 
 def _read(file: Path, own: bool, suites: Sequence[str]) -> Iterator[Entry]:
     read = tomlfile.check(_File, tomlfile.read(file), lambda _: str(file))
-    for number, said in enumerate(read.entry):
-        if suites and said.suite not in suites:
+    for number, rule in enumerate(read.entry):
+        if suites and rule.suite not in suites:
             raise UsageError(
-                f"{file}: entry.{number}.suite is {said.suite!r}, no suite{did_you_mean(said.suite, suites)}"
+                f"{file}: entry.{number}.suite is {rule.suite!r}, not a suite{did_you_mean(rule.suite, suites)}"
             )
-        yield Entry(f"{file.name}, entry.{number} ({_what(said)})", said, own)
+        yield Entry(f"{file.name}, entry.{number} ({_what(rule)})", rule, own)
 
 
 def _what(entry: _Entry) -> str:
@@ -154,7 +154,7 @@ def _what(entry: _Entry) -> str:
 
 
 def apply(run: Run, entries: Sequence[Entry] | None, today: date) -> Run:
-    """Return the run with what the entries expect marked as expected; None takes every mark away: the bare truth."""
+    """Return the run with what the entries expect marked as expected; with None, without any mark."""
     bare = [dataclasses.replace(result, expected=None) if result.expected else result for result in run.results]
     if entries is None:
         return dataclasses.replace(run, results=tuple(bare), policy=None)
@@ -174,15 +174,15 @@ def apply(run: Run, entries: Sequence[Entry] | None, today: date) -> Run:
         for place in group:
             result = bare[place]
             entry = next((entry for entry in concerned if entry.about(result)), None)
-            if entry is not None and result.verdict in entry.said.expected:
+            if entry is not None and result.verdict in entry.rule.expected:
                 met.add(entry)
                 if result.bad or result.verdict is not Verdict.PASS:
-                    expected = Expected(entry.said.reason, entry.said.link, entry.source)
+                    expected = Expected(entry.rule.reason, entry.rule.link, entry.source)
                     marked[place] = dataclasses.replace(result, expected=expected)
         passes += _unexpected_passes([entry for entry in concerned if entry not in met], [bare[n] for n in group])
     notes = PolicyNotes(
         tuple(
-            f"{entry.source} expired on {entry.said.expires}: {entry.said.reason}"
+            f"{entry.source} expired on {entry.rule.expires}: {entry.rule.reason}"
             for entry in applying
             if entry.expired(today)
         ),
@@ -193,26 +193,27 @@ def apply(run: Run, entries: Sequence[Entry] | None, today: date) -> Run:
 
 
 def _unexpected_passes(entries: Sequence[Entry], results: Sequence[Result]) -> Iterator[str]:
-    """A line for each entry that is wrong about these results, which are of one check or program, and not bad."""
+    """A line for each entry that expects a failure of this check or program, where nothing is bad."""
     for entry in entries:
-        # What an entry says of a program as a whole has no result of its own where the program passed.
-        of = None if entry.said.assertion == (WHOLE,) else entry.said.assertion
-        found = [result.bad for result in results if _any(of, result.name)]
-        if found and not any(found) and Verdict.PASS not in entry.said.expected:
-            wanted = " or ".join(entry.said.expected)
+        # A program that passed has no result about it as a whole.
+        of = None if entry.rule.assertion == (WHOLE,) else entry.rule.assertion
+        found = [result for result in results if _any(of, result.name)]
+        if found and not any(result.bad for result in found) and Verdict.PASS not in entry.rule.expected:
+            wanted = " or ".join(entry.rule.expected)
+            got = " and ".join(dict.fromkeys(result.verdict for result in found))
             what = results[0].program or results[0].id
-            yield f"{what}: {entry.source} expects {wanted}, and nothing came out so: {entry.said.reason}"
+            yield f"{what}: expected {wanted}, got {got} ({entry.source}: {entry.rule.reason})"
 
 
 def _misspelt(entries: Sequence[Entry], results: Sequence[Result]) -> Iterator[str]:
-    """A line for each entry of a person's own that is about nothing here, and nearly about something."""
+    """A line for each of the user's own entries that matches no result here, but nearly does."""
     for entry in entries:
         if not entry.own or any(map(entry.concerns, results)):
             continue
-        known = {result.program if entry.said.program else result.id for result in results}
-        for pattern in entry.said.program or entry.said.id or ():
+        known = {result.program if entry.rule.program else result.id for result in results}
+        for pattern in entry.rule.program or entry.rule.id or ():
             if near := did_you_mean(pattern, known):
-                yield f"{entry.source} is about no result{near}"
+                yield f"{entry.source} matches no result{near}"
 
 
 def _any(patterns: Sequence[str] | None, *words: str) -> bool:
@@ -223,9 +224,9 @@ def _any(patterns: Sequence[str] | None, *words: str) -> bool:
 
 
 def within(version: str, bounds: str) -> bool:
-    """Whether a version, as a runtime tells it (1.1.15+ds1, v1.2.0-rc.1), is within `>=1.1, <1.2`.
+    """Whether a version, as a runtime prints it (1.1.15+ds1, v1.2.0-rc.1), is within `>=1.1, <1.2`.
 
-    An end of the version that the bound does not name counts as zero; a release candidate comes before its release.
+    Missing parts count as zero; a release candidate comes before its release.
     """
     found = _VERSION.match(version)
     return found is not None and all(

@@ -336,7 +336,7 @@ def unfinished(events: Iterable[Event]) -> str | None:
             case TestPoint(number=number):
                 points += 1
                 if number not in (None, points) and misnumbered is None:
-                    misnumbered = f"result {points} has the number {number}"
+                    misnumbered = f"result {points} is numbered {number}"
             case BailOut(reason):
                 return f"bailed out: {reason}" if reason else "bailed out"
             case Dropped(what):

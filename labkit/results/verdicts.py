@@ -1,4 +1,4 @@
-"""What the output of one upstream program means: its events, its exit status and its stderr, as results. Pure.
+"""The verdicts of one upstream program, from its TAP events, its exit status and its stderr. Pure.
 
 The upstream programs (runtime-tools' validation) print TAP in a dialect of their own; each quirk is handled here and
 has a test of its own in tests/test_verdicts.py:
@@ -7,8 +7,8 @@ has a test of its own in tests/test_verdicts.py:
   the line that it is about; a block may also follow its line after a stray line, or belong to none;
 - `# expect: A, actual: B` and `Refer to: URL` after a test line belong to that line;
 - a second stream may follow, with `TAP version` or without, its numbers starting over and with a plan of its own;
-- a program that gives up ends with a status that is not 0 and may say why on stderr only, a violation among it;
-- some programs report only in blocks that belong to no line, and so can neither pass nor fail.
+- a program that gives up exits non-zero, and may give the reason, even a violation, on stderr only;
+- some programs report only in blocks that belong to no test line, and so can neither pass nor fail.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TIMEOUT_STATUS = 124  # of timeout(1)
 class End:
     """How a program ended: status, or the signal that ended it; neither where its sandbox died with it.
 
-    unknown is for output of which nobody kept how it ended.
+    unknown is for recorded output without exit statuses.
     """
 
     status: int | None = None
@@ -49,7 +49,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """results has one per assertion, and one more where the program as a whole has something to say."""
+    """results has one per assertion, and one more where the program as a whole has a finding of its own."""
 
     program: Program
     results: tuple[Result, ...]
@@ -57,10 +57,10 @@ class Judged:
 
 @dataclass(slots=True)
 class _Point:
-    """A test line with all that was said about it."""
+    """A test line with everything in the output that belongs to it."""
 
     point: TestPoint
-    said: dict[str, JSON]
+    diagnostic: dict[str, JSON]
     notes: list[str] = field(default_factory=list)
 
 
@@ -81,13 +81,13 @@ class _Stream:
         if self.whole or not self.begun:
             return None
         if len(self.plans) != 1:
-            return f"a stream with {len(self.plans)} plans" if self.plans else "it printed no plan"
-        return f"it printed {len(self.points)} of the {self.plans[0]} results that it planned"
+            return f"a stream with {len(self.plans)} plans" if self.plans else "no plan"
+        return f"printed {len(self.points)} of {self.plans[0]} planned results"
 
 
 @dataclass(slots=True)
 class _Output:
-    """The events of an output, put where they belong."""
+    """The events of an output, sorted by what they belong to."""
 
     streams: list[_Stream]
     orphans: list[Block]
@@ -102,9 +102,9 @@ class _Output:
 
 
 def judge(name: str, events: Iterable[tap.Event], stderr: str, end: End | None, *, silent: bool = False) -> Judged:
-    """Return what a program's output says. Never raises, whatever is in it.
+    """Return the verdicts that a program's output comes to. Never raises, whatever is in it.
 
-    end is None where the program did not end. silent is for a program that passes by printing nothing at all.
+    end is None where the program did not finish. silent is for a program that passes by printing nothing at all.
     """
     output = _sort(events)
     taken: Counter[tuple[str, str, str]] = Counter()
@@ -130,7 +130,7 @@ def repeated(attempts: list[Judged]) -> Judged:
 
 
 def _together(verdicts: list[Verdict]) -> Verdict:
-    """The verdict of a program whose assertions are all it says: one failure is enough, and so is one pass."""
+    """The verdict of a program that has nothing but assertions: fail if any failed, else pass if any passed."""
     for verdict in (Verdict.FAIL, Verdict.PASS, Verdict.TODO, Verdict.SKIP):
         if verdict in verdicts:
             return verdict
@@ -155,18 +155,18 @@ def _sort(events: Iterable[tap.Event]) -> _Output:
                 output.strays = []
                 stream.points.append(last)
                 if ahead is not None:
-                    last.said |= _said(ahead)
+                    last.diagnostic |= _diagnostic(ahead)
                 ahead = None
                 if event.diagnostic is not None and _of_runtimetest(event.diagnostic):
                     ahead = event.diagnostic
                 elif event.diagnostic is not None:
-                    last.said |= _said(event.diagnostic)
+                    last.diagnostic |= _diagnostic(event.diagnostic)
             case Block():
                 if _of_runtimetest(event):
                     output.orphans += [ahead] if ahead is not None else []
                     ahead = event
-                elif last is not None and not last.said:
-                    last.said |= _said(event)
+                elif last is not None and not last.diagnostic:
+                    last.diagnostic |= _diagnostic(event)
                 else:
                     output.orphans.append(event)
             case Comment(text) | Unplaced(text):
@@ -186,7 +186,7 @@ def _sort(events: Iterable[tap.Event]) -> _Output:
                     output.streams.append(_Stream())
                 last = None
             case BailOut(reason):
-                output.problems.append(f"it bailed out: {reason}".removesuffix(": "))
+                output.problems.append(f"bailed out: {reason}".removesuffix(": "))
             case Dropped(what):
                 output.problems.append(f"it printed too much; dropped {what}")
     output.orphans += [ahead] if ahead is not None else []
@@ -203,13 +203,13 @@ def _of_runtimetest(block: Block) -> bool:
     return isinstance(block.value.get("stdout"), str) and block.value.keys() <= {"stdout", "stderr", "error"}
 
 
-def _said(block: Block) -> dict[str, JSON]:
-    said = dict(_inside(block)) if _of_runtimetest(block) else dict(block.value)
+def _diagnostic(block: Block) -> dict[str, JSON]:
+    diagnostic = dict(_inside(block)) if _of_runtimetest(block) else dict(block.value)
     if block.text:
-        said["text"] = truncate(block.text, _LONGEST)
+        diagnostic["text"] = truncate(block.text, _LONGEST)
     if not block.whole:
-        said["cut"] = True
-    return said
+        diagnostic["cut"] = True
+    return diagnostic
 
 
 def _inside(block: Block) -> Iterator[tuple[str, JSON]]:
@@ -222,8 +222,8 @@ def _inside(block: Block) -> Iterator[tuple[str, JSON]]:
     failures: list[JSON] = []
     for point in points:
         if _verdict(point) is Verdict.FAIL:
-            said = point.diagnostic.value if point.diagnostic else {}
-            compared = {key: said[key] for key in ("expected", "actual", "reference") if key in said}
+            diagnostic = point.diagnostic.value if point.diagnostic else {}
+            compared = {key: diagnostic[key] for key in ("expected", "actual", "reference") if key in diagnostic}
             failures.append({"what": point.description, **compared})
     if failures:
         yield "failures", failures
@@ -231,7 +231,7 @@ def _inside(block: Block) -> Iterator[tuple[str, JSON]]:
         if block.value.get(key):
             yield key, block.value[key]
     if reason := tap.unfinished(inner):
-        yield "message", f"the runtimetest in the container broke off: {reason}"
+        yield "message", f"runtimetest in the container ended early: {reason}"
         yield "stdout", truncate(stdout, _LONGEST)
 
 
@@ -248,24 +248,26 @@ def _verdict(point: TestPoint) -> Verdict:
 
 
 def _assertion(program: str, found: _Point, taken: Counter[tuple[str, str, str]], stderr: str) -> Result:
-    point, said = found.point, dict(found.said)
-    reference, level = said.pop("reference", ""), said.pop("level", "")
+    point, diagnostic = found.point, dict(found.diagnostic)
+    reference, level = diagnostic.pop("reference", ""), diagnostic.pop("level", "")
     notes: list[JSON] = []
     for note in found.notes:
         if match := _REFERENCE.fullmatch(note):
             reference = reference or match[1]
-        elif (match := _COMPARED.fullmatch(note)) and "actual" not in said:
-            said |= {"expected": match[1], "actual": match[2]}
+        elif (match := _COMPARED.fullmatch(note)) and "actual" not in diagnostic:
+            diagnostic |= {"expected": match[1], "actual": match[2]}
         else:
             notes.append(truncate(note, _LONGEST))
     if notes:
-        said["notes"] = notes
+        diagnostic["notes"] = notes
     if point.reason:
-        said["reason"] = truncate(point.reason, _LONGEST)
+        diagnostic["reason"] = truncate(point.reason, _LONGEST)
     verdict = _verdict(point)
-    if verdict is Verdict.FAIL and not said.keys() & {"message", "actual", "failures"}:
-        # `not ok 1 - exit status 1` is all that some say on stdout; what the runtime said is on the program's stderr.
-        said["message"] = _why(said) or "; ".join(map(str, notes)) or _why({"stderr": stderr}) or "it gives no reason"
+    if verdict is Verdict.FAIL and not diagnostic.keys() & {"message", "actual", "failures"}:
+        # Some print only `not ok 1 - exit status 1` on stdout; the runtime's message is on the program's stderr.
+        diagnostic["message"] = (
+            _why(diagnostic) or "; ".join(map(str, notes)) or _why({"stderr": stderr}) or "no reason given"
+        )
     name = truncate(point.description or point.reason, 1000)  # `ok 3 # SKIP linux.sysctl not set` has no other
     result = Result(
         id="",
@@ -274,7 +276,7 @@ def _assertion(program: str, found: _Point, taken: Counter[tuple[str, str, str]]
         reference=truncate(reference, 400) if isinstance(reference, str) else "",
         verdict=verdict,
         seconds=0.0,
-        diagnostic=said,
+        diagnostic=diagnostic,
         program=program,
     )
     return replace(result, id=_id(result, taken))
@@ -288,16 +290,18 @@ def _id(result: Result, taken: Counter[tuple[str, str, str]]) -> str:
     return f"{result.program}/{digest}" + (f".{taken[identity]}" if taken[identity] > 1 else "")
 
 
-def _level(said: JSON, text: str) -> str:
-    if isinstance(said, str) and said:
-        return truncate(said, 40)
+def _level(given: JSON, text: str) -> str:
+    if isinstance(given, str) and given:
+        return truncate(given, 40)
     match = _LEVEL.search(text)
     return match[1] if match else ""
 
 
-def _why(said: dict[str, JSON]) -> str:
-    """One sentence out of what SpecErrorOK writes: error is Go's, stderr the runtime's."""
-    words = [text.strip() for key in ("error", "stderr") if isinstance(text := said.get(key), str) and text.strip()]
+def _why(diagnostic: dict[str, JSON]) -> str:
+    """One sentence from the block that SpecErrorOK writes: error is Go's, stderr the runtime's."""
+    words = [
+        text.strip() for key in ("error", "stderr") if isinstance(text := diagnostic.get(key), str) and text.strip()
+    ]
     return truncate(": ".join(words), 2000)
 
 
@@ -313,26 +317,26 @@ def _violation(text: str) -> tuple[str, str] | None:
 def _whole(
     name: str, output: _Output, stderr: str, end: End | None, verdicts: list[Verdict], *, silent: bool
 ) -> Result | None:
-    """What the program as a whole says beyond its assertions, or None where that is nothing."""
-    said: dict[str, JSON] = {}
+    """The result about the program as a whole, or None where its assertions say everything."""
+    diagnostic: dict[str, JSON] = {}
     violation = None
     verdict: Verdict | None = None
     ended = _bad_end(end)
     problems = [problem for stream in output.streams if (problem := stream.problem())] + output.problems
     if ended is not None:
-        verdict, said["message"] = ended
+        verdict, diagnostic["message"] = ended
         violation = _violation(stderr)
         if verdict is Verdict.ERROR and (why := stderr.strip()):
-            said["message"] = f"{said['message']}: {truncate(why, 2000)}"
+            diagnostic["message"] = f"{diagnostic['message']}: {truncate(why, 2000)}"
     elif problems:
-        verdict, said["message"] = Verdict.ERROR, "; ".join(problems[:10])
+        verdict, diagnostic["message"] = Verdict.ERROR, "; ".join(problems[:10])
     elif output.empty and silent:
-        verdict, said["message"] = Verdict.PASS, "it passes by printing nothing"
+        verdict, diagnostic["message"] = Verdict.PASS, "passes by printing nothing"
     elif not verdicts and output.skipped:
-        verdict, said["reason"] = Verdict.SKIP, output.skipped
+        verdict, diagnostic["reason"] = Verdict.SKIP, output.skipped
     elif not verdicts:
         verdict = Verdict.NO_ASSERTIONS
-        said["message"] = "it printed nothing" if output.empty else "it asserted nothing"
+        diagnostic["message"] = "printed nothing" if output.empty else "made no assertions"
     for orphan in output.orphans:
         error = orphan.value.get("error")
         if isinstance(error, str) and error.strip():
@@ -342,32 +346,32 @@ def _whole(
     if verdict is None:
         return None
     if violation is not None:
-        said["violation"] = violation[0]
+        diagnostic["violation"] = violation[0]
         if verdict in (Verdict.NO_ASSERTIONS, Verdict.FAIL):
-            said["message"] = f"found, though no assertion says so: {violation[0]}"
+            diagnostic["message"] = f"violation that no assertion reports: {violation[0]}"
     if output.orphans:
-        said["blocks"] = [_said(orphan) for orphan in output.orphans[:100]]
+        diagnostic["blocks"] = [_diagnostic(orphan) for orphan in output.orphans[:100]]
     if output.strays:
-        said["notes"] = [truncate(stray, _LONGEST) for stray in output.strays[:100]]
+        diagnostic["notes"] = [truncate(stray, _LONGEST) for stray in output.strays[:100]]
     if stderr.strip():
-        said["stderr"] = truncate(stderr, _LONGEST)
+        diagnostic["stderr"] = truncate(stderr, _LONGEST)
     text, reference = violation or ("", "")
-    return Result(name, WHOLE, _level("", text), reference, verdict, 0.0, said, name)
+    return Result(name, WHOLE, _level("", text), reference, verdict, 0.0, diagnostic, name)
 
 
 def _bad_end(end: End | None) -> tuple[Verdict, str] | None:
     if end is None:
-        return Verdict.ERROR, "it did not end"
+        return Verdict.ERROR, "did not finish"
     if end.timeout or end.status == _TIMEOUT_STATUS:
-        return Verdict.TIMEOUT, f"no end within its time limit, {end.seconds:.1f} s"
+        return Verdict.TIMEOUT, f"time limit reached after {end.seconds:.1f} s"
     if end.signal is not None:
         try:
             word = signal.Signals(end.signal).name
         except ValueError:
             word = "unknown"
-        return Verdict.ERROR, f"ended by signal {end.signal} ({word})"
+        return Verdict.ERROR, f"killed by signal {end.signal} ({word})"
     if end.status:
-        return Verdict.ERROR, f"ended with status {end.status}"
+        return Verdict.ERROR, f"exited with status {end.status}"
     if end.status is None and not end.unknown:
-        return Verdict.ERROR, "ended, and nobody can tell how"
+        return Verdict.ERROR, "exit status unknown"
     return None
