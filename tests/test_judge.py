@@ -244,7 +244,10 @@ def test_an_unexpected_pass_is_told(run: Run, recordings: dict[str, Path], tmp_p
         '[[entry]]\nsuite = "validation"\nprogram = "create"\nexpected = "fail"\nreason = "mended?"\n'
     )
     text = run("judge", recordings["v0.9.0"], LABKIT_POLICY=str(own)).stdout
-    assert "unexpected pass: create: expected fail, got pass (a.toml, entry.0 (validation create): mended?)" in " ".join(text.split())
+    assert (
+        "unexpected pass: create: expected fail, got pass (a.toml, entry.0 (validation create): mended?)"
+        in " ".join(text.split())
+    )
 
 
 def test_a_mistake_in_a_policy_is_wrong_configuration(run: Run, recordings: dict[str, Path], tmp_path: Path) -> None:

@@ -351,7 +351,7 @@ def test_an_expected_failure_is_shown_as_one_in_every_report() -> None:
     assert [(d["data-verdict"], "open" in d) for d in page.named("details")] == [
         ("fail", True), ("fail", False), ("fail", False),
     ]  # fmt: skip
-    assert "Expected: because" in page.text and "1 of 2 bad ones expected" in page.text
+    assert "Expected: because" in page.text and "1 of 2 failures expected" in page.text
     assert "not ok 1 - create/known known\n" in as_tap.render(run)
     assert "  ...\n# expected: because (own.toml, entry.0)\nnot ok 2" in as_tap.render(run)
     suite = ET.fromstring(as_junit.render(run)).find("testsuite")
@@ -362,7 +362,7 @@ def test_an_expected_failure_is_shown_as_one_in_every_report() -> None:
     assert (skipped.get("type"), skipped.get("message")) == ("fail", "expected fail: because")
     text = terminal.summary(run)
     assert "fail  create  new" in text and "known" not in text
-    assert "bad as expected (--no-policy shows how): create\n" in text
+    assert "failing as expected (--no-policy shows details): create\n" in text
     assert "1 pass, 2 fail (1 expected)" in text
 
 

@@ -14,13 +14,13 @@ _TITLES = {
     "fixed": "fixed",
     "appeared": "appeared",
     "gone": "gone",
-    "changed": "changed otherwise",
+    "changed": "other changes",
 }
 _MOST = 100  # lines of one group in a terminal
 
 
 def text(compared: Comparison) -> str:
-    """Return the comparison for people: each run, then each group that has anything in it."""
+    """Return the comparison as text: both runs, then each group that is not empty."""
     lines = [f"from  {_title(compared.before)}", f"to    {_title(compared.after)}"]
     for group, changes in compared.groups.items():
         if changes:

@@ -16,19 +16,21 @@ from labkit.core.text import printable, truncate
 from labkit.reports.evidence import evidence, link, policy_lines, shown
 from labkit.results.model import URGENCY, Object, Result, Run
 
-# A value longer than this is evidence that a person will not read here; results.json has all of it.
+# Nobody reads a longer value here; results.json has all of it.
 _LONGEST = 8_000
 
 
 def render(run: Run) -> str:
-    """Return the run as HTML: what is bad and not expected first, then the rest, then each program with all it said."""
-    # Of a program's assertions those that something is to be said about get a row; all are listed with the program.
-    told = [result for result in run.by_id() if not result.program or result.bad or result.expected or result.whole]
-    told.sort(key=lambda result: (not result.bad or result.expected is not None, URGENCY[result.verdict]))
+    """Return the run as HTML: unexpected failures first, then the rest, then each program with all its assertions."""
+    # Of a program's assertions only the notable ones get a row; all are listed with the program.
+    shown_results = [
+        result for result in run.by_id() if not result.program or result.bad or result.expected or result.whole
+    ]
+    shown_results.sort(key=lambda result: (not result.bad or result.expected is not None, URGENCY[result.verdict]))
     seen: set[tuple[str, str, str]] = set()
     rows = []
-    for result in told:
-        # Of those that are alike and unexpected, one is open.
+    for result in shown_results:
+        # Of several unexpected results with one identity, the first is open.
         rows.append(
             _row(result, run.suite.spec, is_open=result.bad and not result.expected and result.identity not in seen)
         )
@@ -36,8 +38,8 @@ def render(run: Run) -> str:
     by_program: dict[str, Counter[tuple[str, str, str]]] = {program.name: Counter() for program in run.programs}
     for result in run.results:
         if result.program in by_program and not result.whole:
-            said = str(result.diagnostic.get("reason", ""))
-            by_program[result.program][result.verdict.value, result.name, said if said != result.name else ""] += 1
+            reason = str(result.diagnostic.get("reason", ""))
+            by_program[result.program][result.verdict.value, result.name, reason if reason != result.name else ""] += 1
     programs = sorted(run.programs, key=lambda program: (URGENCY[program.verdict], program.name))
     return page(
         "report.html.j2",
@@ -67,7 +69,7 @@ def page(template: str, **values: object) -> str:
     environment.filters["when"] = _when
     environment.filters["duration"] = _duration
     style, script = ((resources.root() / "templates" / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    # Nothing but these two texts may act: a script that escaping let through would still not run.
+    # Only these two texts may act: a script that slipped through the escaping would still not run.
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none'; "
         "form-action 'none'"
@@ -78,13 +80,13 @@ def page(template: str, **values: object) -> str:
 
 
 def _row(result: Result, spec: str, *, is_open: bool) -> dict[str, object]:
-    told = evidence(result)
+    found = evidence(result)
     reference = link(result.reference, spec)
-    return {"result": result, "told": told, "link": reference, "rest": _facts(told.rest), "open": is_open}
+    return {"result": result, "evidence": found, "link": reference, "rest": _facts(found.rest), "open": is_open}
 
 
 def _visible(value: object) -> object:
-    """Jinja's finalize: whatever an expression gives goes through here before it is escaped."""
+    """Jinja's finalize: the value of every expression passes through here before it is escaped."""
     return truncate(printable(value, newlines=True), _LONGEST) if type(value) is str else value
 
 
@@ -97,11 +99,13 @@ def _facts(values: Object) -> list[tuple[str, str]]:
 
 
 def _machine(values: Object) -> list[tuple[str, str]]:
-    """What is known of the machine; of its bootstrap, the steps that took time."""
+    """The facts about the machine; of its bootstrap, the steps that took time."""
     took = values.get("bootstrap")
     steps = took.items() if isinstance(took, Mapping) else ()
-    told = ", ".join(f"{name} {seconds} s" for name, seconds in steps if isinstance(seconds, float) and seconds >= 0.1)
-    return _facts({**values, "bootstrap": told})
+    durations = ", ".join(
+        f"{name} {seconds} s" for name, seconds in steps if isinstance(seconds, float) and seconds >= 0.1
+    )
+    return _facts({**values, "bootstrap": durations})
 
 
 def _when(moment: datetime) -> str:

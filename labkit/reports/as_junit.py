@@ -10,7 +10,7 @@ from labkit.results.model import Result, Run, Verdict
 
 
 def render(run: Run) -> str:
-    """Return the run as JUnit XML; one that is not complete has an error of its own, as JUnit knows no such state."""
+    """Return the run as JUnit XML. JUnit has no state for an incomplete run, so that is a test case with an error."""
     suite = TestSuite(printable(f"{run.suite.name} {run.runtime.name}"))
     suite.timestamp = run.run.started.isoformat(timespec="seconds")
     facts = {
@@ -48,20 +48,20 @@ def _classname(run: Run) -> str:
 
 
 def _case(run: Run, result: Result) -> TestCase:
-    # Systems that follow a test over time know it by class and name: an id that counts has no place there.
+    # CI systems follow a test over time by class and name, so an id with a counter must not be part of the name.
     name = result.name if result.program else f"{result.id} {result.name}".rstrip()
     classname = ".".join(filter(None, (_classname(run), printable(result.program))))
     case = TestCase(printable(name), classname=classname, time=result.seconds)
-    told = evidence(result)
-    message = told.message
+    found = evidence(result)
+    message = found.message
     if result.expected is not None:
         message = f"expected {result.verdict}: {result.expected.reason}"
     outcome = _outcome(result, printable(message or result.verdict))
     if outcome is not None:
-        lines = [f"{told.level} {result.reference}", *([told.message] if result.expected else [])]
-        for failure in told.failures:
+        lines = [f"{found.level} {result.reference}", *([found.message] if result.expected else [])]
+        for failure in found.failures:
             lines += [failure.what, f"  expected: {failure.expected}", f"  actual:   {failure.actual}"]
-        outcome.text = printable("\n".join([*lines, *told.notes]), newlines=True)
+        outcome.text = printable("\n".join([*lines, *found.notes]), newlines=True)
         case.result = [outcome]
     return case
 

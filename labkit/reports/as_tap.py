@@ -14,7 +14,7 @@ _OK = (Verdict.PASS, Verdict.SKIP, Verdict.NO_ASSERTIONS)
 
 
 def render(run: Run) -> str:
-    """Return the run as TAP; one that is incomplete ends with a bail-out, so that no reader takes it for a success."""
+    """Return the run as TAP. An incomplete run ends with a bail-out, so that no reader takes it for a success."""
     facts = {
         "run": run.run.id,
         "suite": f"{run.suite.name} {run.suite.version}".strip(),
@@ -53,8 +53,8 @@ def _point(number: int, result: Result) -> list[str]:
         "verdict": result.verdict.value,
         "seconds": result.seconds,
     }
-    said = {key: value for key, value in result.diagnostic.items() if key not in block}
-    return [line, "  ---", *(f"  {_key(key)}: {_json(value)}" for key, value in {**block, **said}.items()), "  ..."]
+    more = {key: value for key, value in result.diagnostic.items() if key not in block}
+    return [line, "  ---", *(f"  {_key(key)}: {_json(value)}" for key, value in {**block, **more}.items()), "  ..."]
 
 
 def _escaped(text: str) -> str:

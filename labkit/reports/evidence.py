@@ -1,4 +1,4 @@
-"""What the diagnostic of a result says, picked out of its free form for people to read."""
+"""The diagnostic of a result, sorted for people to read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UPSTREAM = re.compile(r"https://github\.com/opencontainers/[A-Za-z0-9_.-]+(/[A-
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One thing looked at. expected and actual are text, or None where the check named none."""
+    """One comparison that failed. expected and actual are text, or None where the check gave none."""
 
     what: str
     expected: str | None
@@ -40,7 +40,7 @@ class Evidence:
 
 
 def evidence(result: Result) -> Evidence:
-    """Sort the diagnostic of a result; whatever has another form than the one known stays in rest."""
+    """Sort the diagnostic of a result; values of an unknown form stay in rest."""
     rest = dict(result.diagnostic)
     message = next((str(rest.pop(key)) for key in ("message", "reason") if isinstance(rest.get(key), str)), "")
     level = result.level
@@ -67,14 +67,14 @@ def evidence(result: Result) -> Evidence:
 
 
 def policy_lines(run: Run) -> list[str]:
-    """What is not as the policy says, one line each, the worst first."""
+    """The mismatches between results and policy, one line each, the worst first."""
     notes = run.policy
     if notes is None:
         return []
     return [
         *(f"EXPIRED: {line}" for line in notes.expired),
         *(f"unexpected pass: {line}" for line in notes.unexpected_passes),
-        *(f"misspelt? {line}" for line in notes.misspelt),
+        *(f"possible typo: {line}" for line in notes.misspelt),
     ]
 
 
@@ -89,7 +89,7 @@ def shown(value: JSON) -> str:
 
 
 def link(reference: str, spec: str) -> str | None:
-    """Return the address of a reference, or None where it has no form that is known.
+    """Return the address of a reference, or None where its form is unknown.
 
     `file.md#anchor` is in runtime-spec at version spec ("1.0.2"; main where that is no version), `runtime-tools:` in
     that repository; addresses in the opencontainers organisation stay.
@@ -104,7 +104,7 @@ def link(reference: str, spec: str) -> str | None:
 
 
 def _commands(given: JSON) -> list[str]:
-    """Runtime calls as a terminal shows them; nothing where one of them has another form."""
+    """Runtime calls as a terminal shows them; nothing if one of them has an unknown form."""
     lines = []
     for call in given if isinstance(given, list) else []:
         argv = call.get("argv") if isinstance(call, dict) else None
@@ -113,8 +113,8 @@ def _commands(given: JSON) -> list[str]:
         status = call.get("status")
         end = "timed out" if status is None else f"exit status {shown(status)}"
         lines.append(f"$ {shlex.join(map(str, argv))}\n{end} after {shown(call.get('seconds'))} s")
-        if isinstance(said := call.get("stderr"), str) and said.strip():
-            lines.append(said.strip())
+        if isinstance(stderr := call.get("stderr"), str) and stderr.strip():
+            lines.append(stderr.strip())
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The end of `test` in a terminal: a table to read in ten seconds."""
+"""The summary that `test` ends with in a terminal, to be read in ten seconds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STYLES = {
 
 
 def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Path | None = None, most: int = 20) -> str:
-    """Return what a person wants to know at the end of a run.
+    """Return the summary of a run.
 
     width is in columns; terminal allows colours, without it the text is plain; directory is where the reports are; most
     is how many unexpected bad results are named.
@@ -48,7 +48,9 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
             console.print(f"and {len(bad) - most} more in the report", style="dim")
     console.print()
     if known := dict.fromkeys(result.program or result.id for result in run.by_id() if result.bad and result.expected):
-        console.print(_text(f"bad as expected (--no-policy shows how): {', '.join(known)}", "dim"), overflow="fold")
+        console.print(
+            _text(f"failing as expected (--no-policy shows details): {', '.join(known)}", "dim"), overflow="fold"
+        )
     for line in policy_lines(run):
         console.print(_text(line, "bold red" if line.startswith("EXPIRED") else "yellow"), overflow="fold")
     if flaky := [f"{p.name} ({_attempts(p)})" for p in run.programs if p.flaky]:
@@ -62,7 +64,7 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
     if run.run.reason is not None:
         console.print(_text(f"INCOMPLETE: {run.run.reason}", "bold reverse red"), overflow="fold")
     if directory is not None:
-        # One line, whatever the width: a path is there to be clicked or copied.
+        # One line, whatever the width: a path is to be clicked or copied.
         files = f"reports: {directory}/report.html (also results.json, results.tap, junit.xml)"
         console.print(_text(files, ""), soft_wrap=True)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
@@ -84,7 +86,7 @@ def _attempts(program: Program) -> str:
 
 
 def _table(counted: list[tuple[Result, int]], width: int) -> Table:
-    """One row for each result; the number is how many there are like it."""
+    """One row for each result; the number counts the results with its identity."""
     results = [result for result, _ in counted]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     ids = [one_line(result.program or result.id, 30) for result in results]
@@ -101,13 +103,13 @@ def _table(counted: list[tuple[Result, int]], width: int) -> Table:
 
 
 def _why(result: Result) -> list[str]:
-    told = evidence(result)
-    if not told.failures:
-        return [told.message] if told.message else []
-    first = told.failures[0]
+    found = evidence(result)
+    if not found.failures:
+        return [found.message] if found.message else []
+    first = found.failures[0]
     if first.expected is None and first.actual is None:
-        return [first.what or told.message]
-    more = f" (and {len(told.failures) - 1} more)" if len(told.failures) > 1 else ""
+        return [first.what or found.message]
+    more = f" (and {len(found.failures) - 1} more)" if len(found.failures) > 1 else ""
     return [*filter(None, [first.what + more]), f"expected: {first.expected}", f"actual: {first.actual}"]
 
 
