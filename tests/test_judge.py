@@ -164,7 +164,7 @@ def test_a_program_that_is_missing_makes_it_incomplete(run: Run, recordings: dic
     summary = (directory / "summary.tsv").read_text().splitlines(keepends=True)
     (directory / "summary.tsv").write_text("".join(row for row in summary if not row.startswith("state\t")))
     text = run("judge", directory, status=4).stdout
-    assert "INCOMPLETE: missing, 1 of the programs: state" in text
+    assert "INCOMPLETE: 1 program missing: state" in text
 
 
 def test_raw_output_of_the_spec_suite(run: Run, tmp_path: Path) -> None:

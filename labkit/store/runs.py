@@ -26,7 +26,7 @@ _RUNS = "*Z-*"  # how ids begin: with the time of the run's start
 
 
 def new_directory(reports: Path, words: Sequence[str]) -> Path:
-    """A new directory below reports, named by the time and words, with an empty raw/ in it."""
+    """A new directory below reports, named by time and words, with an empty raw/ in it."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     make_directory(reports)
     for number in range(1, 1000):
@@ -35,7 +35,7 @@ def new_directory(reports: Path, words: Sequence[str]) -> Path:
             directory.mkdir()
             (directory / RAW).mkdir()
             return directory
-    raise LabError(f"{reports} has a thousand runs of this second")
+    raise LabError(f"{reports} already has a thousand runs from this second")
 
 
 def point_latest(directory: Path) -> None:
@@ -58,7 +58,7 @@ def load(directory: Path) -> Run:
 
 
 def is_run(directory: Path) -> bool:
-    """Whether a run is kept there; else it may hold raw output that somebody else recorded."""
+    """Whether the directory is a run's; else it may hold a recording."""
     return (directory / RESULTS).exists()
 
 
@@ -68,8 +68,8 @@ def ids(reports: Path) -> list[str]:
 
 
 def find(reports: Path, name: str | None) -> Path:
-    """The directory that is meant: a run below reports by its id or the beginning of it, "latest" (also for None), or
-    the path of any directory; of a run's raw/ the run's. UsageError where there is none, or more than one.
+    """The directory that name stands for: a run below reports by its id or the beginning of one, "latest" (also for
+    None), or any directory by its path; a run's raw/ stands for the run. UsageError where none or several match.
     """
     inside = reports / (name or LATEST)
     place = inside if name is None or ("/" not in name and inside.is_dir()) else Path(name)
@@ -98,7 +98,7 @@ def failed_before(reports: Path, suite: str, runtime: str) -> tuple[str, ...]:
     for directory in (reports / ident for ident in reversed(ids(reports))):
         try:
             run = load(directory)
-        except LabError:  # somebody else's directory, or a run that was killed at once
+        except LabError:  # not a run, or one that was killed at once
             continue
         if (run.suite.name, run.runtime.name) != (suite, runtime):
             continue

@@ -15,10 +15,10 @@ OnResult = Callable[[Result, int, int | None], None]  # a result, its number, an
 
 
 class RunObserver(Observer, Protocol):
-    """An observer of a run."""
+    """An observer that also gets each result of a run."""
 
     def result(self, result: Result, done: int, planned: int | None) -> None:
-        """One check has its verdict; it is the done-th of planned, None where the plan is not known."""
+        """A check has its verdict. done counts them; planned is None where the plan is unknown."""
 
 
 class SilentRun(Silent):
@@ -29,11 +29,11 @@ class SilentRun(Silent):
 
 
 class Recorder(Protocol):
-    """Takes what the suite prints as it comes and keeps it in the run's raw/; no content makes it raise."""
+    """Writes what the suite prints to the run's raw/ as it comes; no content makes it raise."""
 
     @property
     def has_output(self) -> bool:
-        """Whether the suite has said anything that it would say."""
+        """Whether any output in the suite's own format has arrived."""
 
     def take(self, data: bytes) -> None: ...
 
@@ -46,7 +46,7 @@ class Suite(Protocol):
     name: str
     title: str
     version: str
-    needs: tuple[str, ...]  # the tools of the bootstrap that it cannot do without
+    needs: tuple[str, ...]  # the bootstrap steps that it requires
 
     def program(self) -> bytes:
         """The file to put on the machine."""
@@ -57,29 +57,29 @@ class Suite(Protocol):
         """The command that runs it there; program is the path it has there."""
 
     def names(self) -> list[str]:
-        """Its checks or programs: what a selection can name."""
+        """Its checks or programs, as a selection names them."""
 
     def check(self, selection: Selection) -> None:
-        """Raises UsageError where the selection names something that the suite does not have, or cannot do."""
+        """Raises UsageError where the selection asks for what the suite does not have or cannot do."""
 
     def needs_reset(self, selection: Selection) -> bool:
-        """Whether a machine cannot be trusted any more after this, so that it has to be reset."""
+        """Whether the machine has to be reset after this."""
 
     def recorder(self, raw: Path, on_result: OnResult, only: Sequence[str] = ()) -> AbstractContextManager[Recorder]:
-        """Write what the suite prints into the directory raw as it comes, and tell each result as it is known."""
+        """Write what the suite prints into the directory raw as it comes, and pass on each result once it is known."""
 
     def recognizes(self, raw: Path) -> bool:
         """Whether the directory has raw output of this suite."""
 
     def read(self, raw: Path, known: Mapping[str, str] | None = None) -> Reading:
-        """What the raw output in a directory says, whoever put it there, and however far it came.
+        """Read the raw output in a directory: a run's or a recording, complete or not.
 
-        known are facts that the directory itself may not tell. UsageError, naming the file, where it is damaged.
+        known are facts that the directory may lack. UsageError, naming the file, where it is damaged.
         """
 
 
 class Capped:
-    """A file that takes no more than a limit, for what a machine that is not trusted sends."""
+    """A file of bounded size, for data from an untrusted machine; what exceeds the limit is dropped."""
 
     def __init__(self, path: Path, limit: int) -> None:
         self._file = path.open("wb", buffering=0)

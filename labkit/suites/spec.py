@@ -46,7 +46,7 @@ class Spec:
 
     def check(self, selection: Selection) -> None:
         if selection.repeat or selection.timeout:
-            raise UsageError("the spec suite can neither repeat nor take a limit", hint="--suite validation can")
+            raise UsageError("the spec suite takes neither --repeat nor --limit", hint="--suite validation takes both")
         known = self.names()
         for ident in selection.only:
             if ident not in known:
@@ -82,7 +82,7 @@ class Spec:
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,99}")
 _LEADING_ID = re.compile(r"([A-Z][A-Z0-9]*-[0-9]{1,6})(?:\s+(.*))?", re.DOTALL)
 _FACT = re.compile(r"([a-z][a-z-]{0,39}): (.*)", re.DOTALL)
-_SAYABLE = {  # which verdicts a test line can carry; the first is meant where the block names none
+_POSSIBLE = {  # the verdicts that a test line can carry; the first is the default, where the block names none
     (True, ""): (Verdict.PASS, Verdict.NO_ASSERTIONS),
     (False, ""): (Verdict.FAIL, Verdict.ERROR, Verdict.TIMEOUT, Verdict.NO_ASSERTIONS),
     (True, "SKIP"): (Verdict.SKIP, Verdict.NO_ASSERTIONS),
@@ -110,33 +110,35 @@ def from_tap(events: Iterable[tap.Event]) -> Reading:
 
 
 def result_of(point: tap.TestPoint, position: int = 0) -> Result:
-    """Return the result that a test line and its block tell; never raises, whatever is in them.
+    """Return the result of a test line and its block; never raises, whatever is in them.
 
-    The line decides: a verdict in the block may only refine `not ok` (error, timeout) or say that nothing was looked
-    at. Where the two contradict each other the check is broken, which is an error. position names a result without id.
+    The line decides: a verdict in the block may only refine `not ok` (error, timeout) or say that nothing was checked.
+    If the two contradict each other the check is broken, which is an error. position names a result without id.
     """
     block = point.diagnostic or tap.Block({})
-    said = dict(block.value)
+    diagnostic = dict(block.value)
     leading = _LEADING_ID.fullmatch(point.description)
-    ident = said.pop("id", None)
+    ident = diagnostic.pop("id", None)
     if not (isinstance(ident, str) and _ID.fullmatch(ident)):
         ident = leading[1] if leading else f"test-{point.number or position}"
     name = (leading[2] or "") if leading and leading[1] == ident else point.description
-    level, reference, word, seconds = (said.pop(key, None) for key in ("level", "reference", "verdict", "seconds"))
-    possible = _SAYABLE[point.ok, point.directive]
+    level, reference, word, seconds = (
+        diagnostic.pop(key, None) for key in ("level", "reference", "verdict", "seconds")
+    )
+    possible = _POSSIBLE[point.ok, point.directive]
     verdict = possible[0]
     if isinstance(word, str) and word in list(Verdict):
         verdict = Verdict(word)
         if verdict not in possible:
             line = " ".join(filter(None, ("ok" if point.ok else "not ok", point.directive)))
             verdict = Verdict.ERROR
-            said["message"] = f"the check contradicts itself: its line says {line!r}, its verdict {word!r}"
+            diagnostic["message"] = f"the check contradicts itself: its line says {line!r}, its verdict {word!r}"
     if point.reason:
-        said.setdefault("reason", point.reason)
+        diagnostic.setdefault("reason", point.reason)
     if block.text:
-        said["text"] = truncate(block.text, 20_000)
+        diagnostic["text"] = truncate(block.text, 20_000)
     if not block.whole:
-        said["cut"] = True
+        diagnostic["cut"] = True
     return Result(
         id=ident,
         name=truncate(name, 1000),
@@ -144,7 +146,7 @@ def result_of(point: tap.TestPoint, position: int = 0) -> Result:
         reference=truncate(reference, 400) if isinstance(reference, str) else "",
         verdict=verdict,
         seconds=float(seconds) if is_duration(seconds) else 0.0,
-        diagnostic=said,
+        diagnostic=diagnostic,
     )
 
 

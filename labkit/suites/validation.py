@@ -1,6 +1,6 @@
 """The validation suite: runtime-tools' own programs, run by labkit.guest.programs in the machine, judged here.
 
-The directory of raw output, of a run or a recording somebody else made:
+The directory of raw output, of a run or of a recording:
 
     NAME.tap, NAME.err          what a program printed; NAME.2.tap and so on where it ran several times
     summary.tsv                 one line for each program that ended: program, exit_status, seconds and, where labkit
@@ -75,7 +75,7 @@ class _Data(Table):
 
 
 class RunFile(Table):
-    """run.json. noise is how many lines of the suite were none that it prints, over whether something was too large."""
+    """run.json. noise counts the lines that are not in the suite's format; over: the output exceeded a limit."""
 
     programs: tuple[Annotated[StrictStr, Field(pattern=rf"^{_NAME.pattern}$")], ...] = ()
     only: tuple[StrictStr, ...] = ()
@@ -93,7 +93,7 @@ def _data() -> _Data:
 class Validation:
     name = "validation"
     title = "the validation programs of opencontainers/runtime-tools"
-    version = ""  # the ref of its tree, which the machine knows
+    version = ""  # the ref of its tree, known only in the machine
     needs: tuple[str, ...] = ("runtime-tools",)
 
     def file_name(self) -> str:
@@ -141,7 +141,7 @@ class Validation:
         kept, reasons = _read_run(raw), []
         ends = _read_summary(raw / _SUMMARY)
         if ends is None:
-            reasons.append(f"there is no {_SUMMARY}, so how the programs ended is not known")
+            reasons.append(f"no {_SUMMARY}, so the programs' exit statuses are unknown")
         found, strange = _programs(raw, ends or {})
         room, judged, unread = _TOTAL, [], []
         for name, attempts in found.items():
@@ -158,26 +158,26 @@ class Validation:
         results = tuple(result for one in judged for result in one.results)
         facts = {**_deduced(results), **(known or {}), **(kept.facts if kept else {})}
         if ref := _data().find(facts.get("ref", "")):
-            facts["spec"] = ref.spec  # the suite's, whatever the runtime claims
+            facts["spec"] = ref.spec  # the suite's version, whatever the runtime claims
         if kept and not kept.finished:
             reasons.append("the suite did not finish")
         if kept and kept.noise:
-            reasons.append(f"{kept.noise} lines of the suite were none that it prints")
+            reasons.append(f"{kept.noise} lines of the output are not in the suite's format")
         if unread or (kept and kept.over):
-            reasons.append(f"more output than {_TOTAL >> 20} MiB; the rest was not kept or not read")
+            reasons.append(f"more than {_TOTAL >> 20} MiB of output; the rest was dropped")
         if strange:
-            reasons.append(f"not read, as no program is called so: {_some(map(repr, strange))}")
+            reasons.append(f"ignored, because no program has such a name: {_some(map(repr, strange))}")
         lost = [name for name, attempt in ends or () if attempt not in found.get(name, ())]
         if missing := list(dict.fromkeys([*lost, *(name for name in self.expected(kept, facts) if name not in found)])):
-            reasons.append(f"missing, {len(missing)} of the programs: {_some(missing)}")
+            reasons.append(f"{_programs_word(len(missing))} missing: {_some(missing)}")
         if ends is not None and (
             dangling := [n for n, times in found.items() if any((n, t) not in ends for t in times)]
         ):
-            reasons.append(f"not ended, {len(dangling)} of the programs: {_some(dangling)}")
+            reasons.append(f"{_programs_word(len(dangling))} not finished: {_some(dangling)}")
         return Reading(results, facts, "; ".join(reasons) or None, tuple(one.program for one in judged))
 
     def expected(self, kept: RunFile | None, facts: Mapping[str, str]) -> Sequence[str]:
-        """The programs that a complete run has: those asked for, else those of its ref, else what it planned."""
+        """The programs of a complete run: those selected, else those of its ref, else those planned."""
         if kept and kept.only:
             return list(dict.fromkeys((*kept.only, *kept.programs)))
         if ref := _data().find(facts.get("ref", "")):
@@ -185,14 +185,18 @@ class Validation:
         return kept.programs if kept and kept.programs else _data().programs(_data().refs[_data().default])
 
 
+def _programs_word(count: int) -> str:
+    return f"{count} program{'' if count == 1 else 's'}"
+
+
 def _some(words: Iterable[str]) -> str:
-    """At most ten of them, as text."""
+    """The first ten of them, as text."""
     listed = list(words)
     return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")
 
 
 def _deduced(results: Sequence[Result]) -> dict[str, str]:
-    """What the output itself tells: its references name a version of runtime-spec, and each ref has one of its own."""
+    """Facts from the output itself: its references name a version of runtime-spec, and that may identify the ref."""
     for result in results:
         if match := re.search(r"/runtime-spec/blob/v([0-9.]{1,20})/", result.reference):
             refs = [name for name, ref in _data().refs.items() if ref.spec == match[1]]
@@ -201,7 +205,7 @@ def _deduced(results: Sequence[Result]) -> dict[str, str]:
 
 
 def _judge(raw: Path, name: str, attempt: int, end: End | None) -> tuple[Judged, int]:
-    """What one attempt of a program showed, and how many bytes that took to read."""
+    """The verdicts of one attempt of a program, and how many bytes were read for them."""
     stem = _stem(name, attempt)
     out, err = _content(raw / f"{stem}.tap", _OUTPUT), _content(raw / f"{stem}.err", _STDERR)
     events, stderr = tap.read(out, _LIMITS), err.decode("utf-8", "replace")
@@ -213,7 +217,7 @@ def _stem(name: str, attempt: int) -> str:
 
 
 def _content(path: Path, limit: int) -> bytes:
-    """The beginning of a file; nothing where it is none, or a link to somewhere else."""
+    """The beginning of a file; nothing where it is missing or a symbolic link."""
     if path.is_symlink() or not path.is_file():
         return b""
     with path.open("rb") as file:
@@ -224,9 +228,7 @@ def _content(path: Path, limit: int) -> bytes:
 
 
 def _programs(raw: Path, ends: Mapping[tuple[str, int], End]) -> tuple[dict[str, list[int]], list[str]]:
-    """The programs that have output, with their attempts, in the order in which they ended; and the .tap files that are
-    no program's.
-    """
+    """The programs with output and their attempts, in the order in which they ended; and the other .tap files."""
     found: dict[str, set[int]] = defaultdict(set)
     strange = []
     for file in _names(raw):
@@ -252,7 +254,7 @@ def _read_run(raw: Path) -> RunFile | None:
     except ValueError as error:
         raise UsageError(f"{path}: not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise UsageError(f"{path}: is no JSON object")
+        raise UsageError(f"{path}: is not a JSON object")
     return tomlfile.check(RunFile, value, lambda _: str(path))
 
 
@@ -264,8 +266,8 @@ def _read_summary(path: Path) -> dict[tuple[str, int], End] | None:
     header = (lines or [last])[0].rstrip("\r").split("\t")
     if not {"program", "exit_status", "seconds"} <= set(header):
         raise UsageError(
-            f"{path}:1: the columns must be program, exit_status and seconds, with tabs between",
-            hint="such a file has a line for each program: its name, its exit status, how many seconds it took",
+            f"{path}:1: the columns must be program, exit_status and seconds, separated by tabs",
+            hint="the file has one line per program: its name, its exit status, its duration in seconds",
         )
     ends: dict[tuple[str, int], End] = {}
     if not path.with_name(_RUN).exists():
@@ -299,7 +301,7 @@ def _row(cells: Mapping[str, str]) -> tuple[str, int, End]:
 
     name = cells["program"]
     if not _NAME.fullmatch(name):
-        raise ValueError(f"program is {truncate(name, 100)!r}, must be a name of a-z, 0-9 and _")
+        raise ValueError(f"program is {truncate(name, 100)!r}, must consist of a-z, 0-9 and _")
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", cells["seconds"]):
         raise ValueError(f"seconds is {truncate(cells['seconds'], 100)!r}, must be a number")
     left = tap.parse_json(cells["left"]) if cells.get("left") else []
@@ -317,7 +319,7 @@ def _row(cells: Mapping[str, str]) -> tuple[str, int, End]:
 
 
 class _Recorder:
-    """Sorts the suite's lines into files. Lines that are none of its are counted; nothing raises but the disk."""
+    """Sorts the suite's lines into files and counts those in another format; only the disk makes it raise."""
 
     def __init__(self, raw: Path, err: Capped, on_result: OnResult, only: Sequence[str]) -> None:
         self.has_output = False
@@ -334,7 +336,7 @@ class _Recorder:
         self.keep()
 
     def keep(self) -> None:
-        """Put on disk what is known of the whole run."""
+        """Write what is known of the whole run to disk."""
         write_atomic(self._raw / _RUN, self._kept.model_dump_json(indent=1) + "\n")
 
     def take(self, data: bytes) -> None:
@@ -358,20 +360,20 @@ class _Recorder:
         self._kept = self._kept.model_copy(update=changed)
 
     def _message(self, line: bytes) -> bool:
-        """Act on one line; False where it is none that the suite prints."""
+        """Act on one line; False where it is not in the suite's format."""
         try:
-            said = tap.parse_json(line.decode(), depth=8, commas=20_000)
+            message = tap.parse_json(line.decode(), depth=8, commas=20_000)
         except ValueError:
             return False
-        if not isinstance(said, dict):
+        if not isinstance(message, dict):
             return False
-        match said:
+        match message:
             case {"type": "plan", "programs": list(names), "facts": dict(facts)} if not self._kept.programs:
                 if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names) or len(names) > _FILES:
                     return False
-                told = {key: truncate(value, 1000) for key, value in facts.items() if isinstance(value, str)}
-                told = {key: value for key, value in told.items() if _FACT.fullmatch(key)}
-                self._note(programs=tuple(dict.fromkeys(map(str, names))), facts=told)
+                texts = {key: truncate(value, 1000) for key, value in facts.items() if isinstance(value, str)}
+                texts = {key: value for key, value in texts.items() if _FACT.fullmatch(key)}
+                self._note(programs=tuple(dict.fromkeys(map(str, names))), facts=texts)
                 self.keep()
             case {"type": "start", "program": str(name)} if _NAME.fullmatch(name):
                 self._attempts[name] = self._attempts.get(name, 0) + 1
@@ -385,7 +387,7 @@ class _Recorder:
                     return False
                 self._append(name, "tap" if stream == "out" else "err", data)
             case {"type": "end", "program": str(name)} if name in self._attempts:
-                return self._end(name, said)
+                return self._end(name, message)
             case {"type": "finish"}:
                 self._note(finished=True)
                 self.keep()
@@ -398,7 +400,7 @@ class _Recorder:
         """Add to a program's file as much as the limits allow."""
         file = f"{_stem(name, self._attempts[name])}.{kind}"
         size = self._sizes.get(file, 0)
-        # A program that prints too much is judged by what it printed first, and its verdict says so.
+        # A program that prints too much is judged by the beginning of its output, and its verdict says so.
         data = data[: (_OUTPUT if kind == "tap" else _STDERR) - size]
         room = max(_TOTAL - sum(self._sizes.values()), 0)
         if len(data) > room or (file not in self._sizes and len(self._sizes) >= _FILES):
@@ -409,16 +411,16 @@ class _Recorder:
                 out.write(data)
             self._sizes[file] = size + len(data)
 
-    def _end(self, name: str, said: Mapping[str, JSON]) -> bool:
-        """Note that a program ended, and tell its verdict."""
+    def _end(self, name: str, message: Mapping[str, JSON]) -> bool:
+        """Record how a program ended, and pass on its verdict."""
         attempt = self._attempts[name]
-        left = said.get("left")
+        left = message.get("left")
         cells = {
             "program": name,
-            "exit_status": _cell(said.get("status")),
-            "seconds": _cell(said.get("seconds")),
-            "signal": _cell(said.get("signal")),
-            "timeout": "1" if said.get("timeout") is True else "",
+            "exit_status": _cell(message.get("status")),
+            "seconds": _cell(message.get("seconds")),
+            "signal": _cell(message.get("signal")),
+            "timeout": "1" if message.get("timeout") is True else "",
             "attempt": str(attempt),
             "left": json.dumps([truncate(str(text), 500) for text in left[:100]] if isinstance(left, list) else []),
         }
@@ -430,7 +432,7 @@ class _Recorder:
             file.write("\t".join(cells[column] for column in _COLUMNS) + "\n")
         self._ended.add(name)
         judged, _ = _judge(self._raw, name, attempt, end)
-        self._on_result(_told(judged), len(self._ended), len(self._kept.programs) or None)
+        self._on_result(_as_result(judged), len(self._ended), len(self._kept.programs) or None)
         return True
 
 
@@ -440,8 +442,8 @@ def _cell(value: JSON) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _told(judged: Judged) -> Result:
-    """One program as one result, for a person who watches."""
+def _as_result(judged: Judged) -> Result:
+    """One program as one result, for progress output."""
     program = judged.program
     bad = next((result for result in judged.results if result.bad), None)
     text = f"{sum(not result.whole for result in judged.results)} assertions"

@@ -1,4 +1,4 @@
-"""The use case `doctor`: what this host has and lacks, and getting it."""
+"""The use case `doctor`: what this host has and lacks, and installing what it lacks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from labkit.host.facts import Fact, examine, lacking
 
 
 def doctor(settings: Settings, observer: Observer) -> tuple[list[Fact], LabError | None]:
-    """Examine the host; install what is lacking where that is allowed; return the facts as they then are, and what
-    stands in the way of the default provider, None if nothing does.
+    """Examine the host and install what it lacks, where that is allowed. Return the facts as they then are, and what
+    keeps the default provider from working, None if nothing does.
     """
     facts = examine(settings)
     if not lacking(facts):

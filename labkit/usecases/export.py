@@ -1,4 +1,4 @@
-"""The use cases `render` and `package`: what a lab is made of, for use without labkit."""
+"""The use cases `render` and `package`: scripts and boxes for use without labkit."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from labkit.usecases.machines import image_tools
 
 
 def render(settings: Settings, out: Path) -> list[Path]:
-    """Write what makes a lab of the platform's release without labkit; the paths.
+    """Write the files that make a lab of the platform's release without labkit; return their paths.
 
-    The bootstrap script for any host, a Vagrantfile that runs it, cloud-init's files that do, and in sources/ what it
-    wants uploaded. Only the Vagrantfile may need the network, for a box whose digest is in a list: it comes last.
+    The bootstrap script for any host, a Vagrantfile and cloud-init files that run it, and in sources/ the files that it
+    needs uploaded. Only the Vagrantfile may need the network, for a box whose digest is in a list: it comes last.
     """
     distro = settings.distro()
     plan = bootstrap.prepare(distro, Target.VAGRANT, settings, ())

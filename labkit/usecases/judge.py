@@ -32,8 +32,8 @@ def judge(
 ) -> Outcome:
     """Read raw output again under today's policy and write its reports, without a machine.
 
-    name is a run's id or path (the latest by default), or its raw/: then the reports are written there anew. Or it is a
-    directory of raw output that somebody else recorded, and is made a run; known are facts that it may not tell.
+    name is a run's id or path (the latest by default) or its raw/, whose reports are then rewritten; or a recording, of
+    which a new run is made. known are facts that the recording may lack.
     """
     place, entries = runs.find(settings.reports, name), policies(settings) if with_policy else None
     if runs.is_run(place):
@@ -49,7 +49,7 @@ def diff(settings: Settings, before: str, after: str) -> Comparison:
 
 
 def policies(settings: Settings) -> list[Entry]:
-    """The entries that apply to this labkit's runs, a person's own first."""
+    """The policy entries for runs of this labkit, the user's own first."""
     return policy.load(settings.policy, suites=registry.names())
 
 
@@ -82,9 +82,9 @@ def _judge_recording(reports: Path, source: Path, entries: Sequence[Entry] | Non
 
 
 def recorded(source: Path, known: Mapping[str, str]) -> Run:
-    """What raw output that somebody else put into the directory source shows; UsageError where there is none.
+    """The run that a recording in the directory source shows; UsageError where there is none.
 
-    known are facts that the directory does not tell, "runtime" and "platform" among them.
+    known are facts that the directory lacks, "runtime" and "platform" among them.
     """
     suite = registry.of_directory(source)
     if suite is None:
@@ -99,6 +99,6 @@ def recorded(source: Path, known: Mapping[str, str]) -> Run:
 
 
 def _named(name: str) -> dict[str, str]:
-    """What the name of a directory tells that is called REF-RUNTIME-VERSION-cgroup-V: v0.9.0-crun-1.8.1-cgroup-v2."""
+    """The facts in the name of a directory called REF-RUNTIME-VERSION-cgroup-V: v0.9.0-crun-1.8.1-cgroup-v2."""
     match = re.fullmatch(r"(?P<ref>[\w.]+)-(?P<runtime>\w+)-(?P<version>[\w.+~]+)-cgroup-(?P<cgroup>v[12])", name)
     return {key.replace("version", "runtime-version"): word for key, word in match.groupdict().items()} if match else {}

@@ -1,6 +1,6 @@
 """The use cases of machines: up, reset, halt, destroy, status, ssh. Nothing here prints.
 
-settings say what is wanted, observer hears how it goes, and what comes back is a value.
+settings say what is wanted, the observer is told about progress, and the outcome is a value.
 """
 
 from __future__ import annotations
@@ -99,14 +99,16 @@ def bring_up(machine: Machine, settings: Settings, distro: Distro, observer: Obs
 
             ensure(settings, image_tools(settings, distro), observer)
         if state is MachineState.INTERRUPTED:
-            observer.step(f"clearing what an interrupted command left of {machine.name}")
+            observer.step(f"removing what an interrupted command left of {machine.name}")
         elif state is MachineState.LOST:
-            observer.warn(f"{machine.name} was destroyed behind labkit's back; making it anew")
+            observer.warn(f"{machine.name} was destroyed behind labkit's back; making it again")
         observer.step(f"bringing up {machine.name}")
         machine.create(distro)
     else:
         if difference := machine.outdated(distro):
-            observer.warn(f"machine {machine.name} {difference}; ./lab destroy it to get what is asked for now")
+            observer.warn(
+                f"machine {machine.name} {difference}; to get what the settings ask for, ./lab destroy it first"
+            )
         if state is MachineState.CRASHED:
             observer.step(f"{machine.name} crashed or was killed; booting its disk again")
         machine.start()
@@ -119,7 +121,7 @@ def _timed(machine: Machine, started: float) -> MachineInfo:
 
 
 def image_tools(settings: Settings, distro: Distro) -> tuple[str, ...]:
-    """The host's programs that the golden image of the release takes."""
+    """The host's programs that the golden image of the release needs."""
     return (*_QEMU_TOOLS, *(_BUILD_TOOLS if distro.release.build and settings.image != "cloud" else ()))
 
 
@@ -128,6 +130,6 @@ def machine_name(settings: Settings, distro: Distro) -> str:
 
 
 def _named(settings: Settings, observer: Observer) -> Machine:
-    """The machine that the settings mean; its platform need not be known any more if it is named."""
+    """The machine of the settings; if they name it, its platform need not exist any more."""
     name = settings.machine.name or settings.distro().name
     return providers.existing(name, settings, observer)

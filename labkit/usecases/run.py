@@ -73,10 +73,10 @@ def run_cell(
 ) -> Outcome:
     """Bring the cell's machine up, run its suite there, and write every report; they are in the outcome's directory.
 
-    settings say all that the cell does not: home, reports, hardware, limits. entries are the policy, None for the
-    verdicts without one. A suite that breaks off makes an incomplete run, not an error. UsageError where the suite
-    cannot run what is asked, which a runtime that is not there is; a KeyboardInterrupt is passed on after the reports
-    are written.
+    settings have what the cell does not: home, reports, hardware, limits. entries are the policy, None for verdicts
+    without one. A suite that ends early makes an incomplete run, not an error. UsageError where the suite cannot run
+    what is asked, such as a runtime that is not there; a KeyboardInterrupt is raised again after the reports are
+    written.
     """
     settings = settings.of_cell(cell)
     distro = settings.distro()
@@ -87,9 +87,9 @@ def run_cell(
         info = bring_up(machine, settings, distro, observer)
         observer.step(f"running {suite.name} against {runtime.name} on {machine.name}")
         with machine.connect(Deadline.after(settings.limits.connect)) as remote:
-            told: dict[str, JSON] = {**_facts(info), "bootstrap": step_seconds(remote)}
+            facts: dict[str, JSON] = {**_facts(info), "bootstrap": step_seconds(remote)}
             directory = runs.new_directory(settings.reports, [machine.name, runtime.name, suite.name])
-            run = _begin(directory, suite, runtime, told)
+            run = _begin(directory, suite, runtime, facts)
             try:
                 recording = record(
                     directory,
@@ -118,8 +118,8 @@ def run_cell(
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """How the suite's run ended: reason says why it is not complete, None where it ended by itself; interrupt is what a
-    person's Ctrl-C raised.
+    """How the suite's run ended: reason says why it is incomplete, None where the suite finished; interrupt is the
+    KeyboardInterrupt that ended it.
     """
 
     reason: str | None = None
@@ -137,9 +137,9 @@ def record(
     timeout: float,
     console: Path | None,
 ) -> Recording:
-    """Run the suite in the machine and keep what it prints in directory/raw, and what the machine's console said.
+    """Run the suite in the machine; keep its output in directory/raw, and the machine's console output.
 
-    timeout is what the suite may take, in seconds. Raises UsageError where the suite says that it was called wrongly.
+    timeout bounds the suite, in seconds. Raises UsageError where the suite rejects its arguments.
     """
     program = f"{PROGRAMS}/{suite.file_name()}"
     reason: str | None = None
@@ -161,10 +161,10 @@ def record(
             argv = suite.argv(program, runtime.command, selection)
             answer = remote.run(argv, timeout=timeout, on_stdout=take, on_stderr=recorder.take_stderr, keep=4096)
             if answer.status == 2 and not recorder.has_output:
-                raise UsageError(printable(answer.stderr.strip() or "the suite was called wrongly"))
+                raise UsageError(printable(answer.stderr.strip() or "the suite rejected its arguments"))
             if answer.status not in (0, 1):
-                said = printable(answer.stderr.strip()[-500:])
-                reason = f"the suite exited with status {answer.status}" + (f": {said}" if said else "")
+                stderr = printable(answer.stderr.strip()[-500:])
+                reason = f"the suite exited with status {answer.status}" + (f": {stderr}" if stderr else "")
         except ConnectionFailed as error:
             reason = error.message
         except KeyboardInterrupt as error:
@@ -176,7 +176,7 @@ def record(
 
 @contextlib.contextmanager
 def _console(source: Path | None, target: Path) -> Iterator[None]:
-    """Copy to target what the machine's console says during the block."""
+    """Copy what the machine's console prints during the block to target."""
     start = source.stat().st_size if source and source.exists() else 0
     try:
         yield
@@ -193,14 +193,14 @@ def _console(source: Path | None, target: Path) -> Iterator[None]:
 
 
 def judge(run: Run, entries: Sequence[Entry] | None) -> Run:
-    """The run with what the policy expects marked as expected; without a policy, nothing is."""
+    """The run with what the policy expects marked as expected; without a policy, nothing is marked."""
     return policy.apply(run, entries, datetime.now(UTC).date())
 
 
 def new_run(
     ident: str, suite: Suite, machine: Mapping[str, JSON], runtime: RuntimeInfo, interrupted_reason: str | None
 ) -> Run:
-    """A run of which nothing is known yet."""
+    """A run without results yet."""
     now = datetime.now(UTC)
     return Run(
         RunInfo(ident, now, now, labkit.__version__, interrupted_reason, interrupted_reason),
@@ -212,7 +212,7 @@ def new_run(
 
 
 def with_reading(run: Run, reading: Reading) -> Run:
-    """The run with what its raw output says."""
+    """The run with the results and facts of its raw output."""
     facts = reading.facts
     reasons = [why for why in (run.run.interrupted_reason, reading.reason) if why]
     version = facts.get("runtime-version", run.runtime.version).removeprefix(f"{run.runtime.name} version ")
@@ -241,7 +241,7 @@ def _facts(machine: MachineInfo) -> dict[str, JSON]:
 
 
 def _begin(directory: Path, suite: Suite, runtime: Runtime, machine: Mapping[str, JSON]) -> Run:
-    """The run as it stands on disk until it has ended."""
+    """The run as it is on disk until it has ended."""
     run = new_run(directory.name, suite, machine, RuntimeInfo(runtime.name, runtime.command, ""), _UNFINISHED)
     files.write(directory / runs.RESULTS, to_json(run))
     return run
@@ -255,7 +255,7 @@ def write(run: Run, directory: Path) -> Outcome:
 
 def _reset(machine: Resettable, suite: Suite, observer: RunObserver) -> None:
     try:
-        observer.step(f"resetting {machine.name}: {suite.name} does not leave it clean")
+        observer.step(f"resetting {machine.name}: the {suite.name} suite leaves changes behind")
         machine.reset()
     except LabError as error:  # the results are there
-        observer.warn(f"{error.message}; what {suite.name} has done to it stays")
+        observer.warn(f"{error.message}; what the {suite.name} suite changed on it stays")

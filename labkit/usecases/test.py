@@ -25,14 +25,14 @@ def test(
 ) -> Outcome:
     """Run the suite that the settings name against their runtime, on their machine.
 
-    failed takes, instead of what the selection names, what failed last time.
+    failed selects what failed last time, in place of what the selection names.
     """
     entries: list[Entry] | None = policies(settings) if with_policy else None
     return run_cell(cell_of(settings, selection, failed=failed), settings, observer, entries)
 
 
 def cell_of(settings: Settings, selection: Selection, *, failed: bool = False) -> Cell:
-    """The cell that the settings mean. UsageError where they name what does not exist."""
+    """The cell of the settings. UsageError where they name what does not exist."""
     distro = settings.distro()
     if failed:
         runtime = runtimes.find(settings.runtime)
