@@ -186,9 +186,9 @@ def test_a_step_runs_anew_where_it_or_what_it_needs_has_changed(tmp_path: Path) 
     [
         ({"tools": ["dokcer"]}, "unknown tool 'dokcer'; did you mean 'docker'"),
         ({"tools": ["sshd"]}, "unknown tool 'sshd'"),
-        ({"go": "https://example.org/go.tar.gz"}, "its digest must be known"),
+        ({"go": "https://example.org/go.tar.gz"}, "digest of the download is missing"),
         ({"go": "https://example.org/go.git"}, "Go is not built from source here"),
-        ({"crun": "release:1.20"}, "its digest must be known"),
+        ({"crun": "release:1.20"}, "digest of the download is missing"),
         ({"crun": "https://example.org/crun.git"}, "crun is not built from source here"),
         ({"image_tools": "release:1.0"}, "no releases of image-tools are known"),
         ({"runtime_tools": "package"}, "Debian names no packages for runtime-tools"),
@@ -253,7 +253,7 @@ def test_a_directory_becomes_an_archive_named_by_its_content(tmp_path: Path) -> 
     assert first == second
     (tmp_path / "b" / "sub" / "file").write_text("y")
     assert pack(tmp_path, f"{tmp_path}/b").name != first.name
-    with pytest.raises(UsageError, match="is no git repository"):
+    with pytest.raises(UsageError, match="is not a git repository"):
         pack(tmp_path, f"{tmp_path}/a#main")
     with pytest.raises(UsageError, match="none does not exist"):
         pack(tmp_path, f"{tmp_path}/none")

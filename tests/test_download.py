@@ -175,7 +175,7 @@ def test_a_later_command_goes_on_as_well(server: Server, tmp_path: Path) -> None
     (tmp_path / f"sha256-{SHA256}.part").write_bytes(BODY[:1000])
     with pytest.raises(ImageError, match="could not be downloaded: the server answers 503 Service Unav") as error:
         get(server, tmp_path)
-    assert error.value.hint == "run the command again: it goes on where this one stopped"
+    assert error.value.hint == "run the command again: the download resumes where it stopped"
     assert (100 - server.busy, left(tmp_path)) == (4, [f"sha256-{SHA256}.part"])
     server.busy = 2
     server.asked.clear()
@@ -198,7 +198,7 @@ def test_a_server_without_ranges_begins_anew(server: Server, tmp_path: Path, len
 
 def test_another_file_than_the_pinned_one_is_removed(server: Server, tmp_path: Path) -> None:
     server.files["/disk.img"] = BODY[:-1] + b"!"
-    with pytest.raises(ImageError, match=rf"is not what it should be: sha256 [0-9a-f]{{64}}, expected {SHA256}"):
+    with pytest.raises(ImageError, match=rf"has the wrong digest: sha256 [0-9a-f]{{64}}, expected {SHA256}"):
         get(server, tmp_path)
     assert left(tmp_path) == []
 
@@ -217,7 +217,7 @@ def test_nobody_answers(tmp_path: Path) -> None:
 def test_a_server_that_drips_forever_is_left_at_the_deadline(server: Server, tmp_path: Path) -> None:
     server.endless, server.length, server.pause = True, False, 0.05
     started = time.monotonic()
-    with pytest.raises(ImageError, match="it took too long"):
+    with pytest.raises(ImageError, match="time limit reached after"):
         get(server, tmp_path, timeout=1)
     assert time.monotonic() - started < 5
 
@@ -295,7 +295,7 @@ def test_redirects_are_followed_and_have_an_end(server: Server, tmp_path: Path) 
     server.redirects = {"/old": "SUMS", "/loop": "/loop", "/latest/disk.img": "/disk.img"}
     server.files["/SUMS"] = f"{SHA256}  disk.img\n".encode()
     assert listed_digest(f"{server.url}/old", "http://127.0.0.1/disk.img") == DIGEST
-    with pytest.raises(ImageError, match="leads from one address to the next"):
+    with pytest.raises(ImageError, match="too many redirects"):
         listed_digest(f"{server.url}/loop", "http://127.0.0.1/disk.img")
     assert get(server, tmp_path, name="latest/disk.img").read_bytes() == BODY
 
@@ -312,7 +312,7 @@ def test_a_list_is_not_led_from_https_to_http(server: Server, tmp_path: Path, mo
         safe.files["/SUMS"] = server.files["/SUMS"]
         safe.redirects = {"/away": f"{server.url}/SUMS", "/old": "/SUMS"}
         assert listed_digest(f"{safe.url}/old", "http://127.0.0.1/disk.img") == DIGEST
-        with pytest.raises(ImageError, match=r"cannot be trusted: it leads to http://127\.0\.0\.1:\d+/SUMS"):
+        with pytest.raises(ImageError, match=r"cannot be trusted: it redirects to http://127\.0\.0\.1:\d+/SUMS"):
             listed_digest(f"{safe.url}/away", "http://127.0.0.1/disk.img")
     assert server.asked == []
 

@@ -53,7 +53,7 @@ def test_the_state_is_read_from_among_other_lines(vagrant: Path) -> None:
 )
 def test_an_answer_without_a_state_is_an_error(vagrant: Path, output: str) -> None:
     (vagrant.parent / "out").write_text(output)
-    with pytest.raises(MachineError, match="does not tell the state"):
+    with pytest.raises(MachineError, match="reports no state"):
         says(vagrant, f"cat {vagrant.parent}/out").state()
 
 
@@ -76,7 +76,7 @@ def test_what_a_plugin_says_last_is_the_hint(vagrant: Path) -> None:
 def test_a_vagrant_that_hangs_is_ended_with_its_children(vagrant: Path) -> None:
     machine = says(vagrant, "sleep 1000 & sleep 1000")
     began = time.monotonic()
-    with pytest.raises(MachineError, match=r"vagrant up .* did not end in 0.5 s"):
+    with pytest.raises(MachineError, match=r"vagrant up .* did not finish within 0.5 s"):
         machine.start("libvirt", timeout=0.5)
     assert time.monotonic() - began < 5
     assert Deadline.after(5).poll(lambda: not process.owned(vagrant.parent))
@@ -156,8 +156,8 @@ def distro(*boxes: str) -> Distro:
     ("probe", "plugins", "boxes", "chosen", "why"),
     [
         ("exit 0", "vagrant-libvirt (0.11.2)", ["libvirt"], "Vagrant", "Vagrant works here with libvirt"),
-        ("exit 0", "", ["libvirt"], "Qemu", "Vagrant works here with none of libvirt"),
-        ("exit 1", "vagrant-libvirt (0.11.2)", ["libvirt"], "Qemu", "Vagrant works here with none of libvirt"),
+        ("exit 0", "", ["libvirt"], "Qemu", "no provider of Vagrant works here: tried libvirt"),
+        ("exit 1", "vagrant-libvirt (0.11.2)", ["libvirt"], "Qemu", "no provider of Vagrant works here: tried libvirt"),
         ("exit 0", "vagrant-libvirt (0.11.2)", ["virtualbox"], "Qemu", "Vagrant works here with libvirt only"),
         ("exit 0", "vagrant-libvirt (0.11.2)", [], "Qemu", "no Vagrant box is published for this release"),
     ],
@@ -177,7 +177,7 @@ def test_auto_says_what_it_takes_and_why(
 @pytest.mark.parametrize(
     ("script", "why"),
     [
-        ("echo Vagrant 1.9.8", "Vagrant 2.2 or newer is needed, and this one says 'Vagrant 1.9.8'"),
+        ("echo Vagrant 1.9.8", "Vagrant 2.2 or newer is needed; `vagrant --version` printed 'Vagrant 1.9.8'"),
         ("echo 'ruby: not found' >&2; exit 127", "Vagrant 2.2 or newer is needed"),
     ],
 )

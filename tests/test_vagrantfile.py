@@ -119,7 +119,7 @@ def test_a_box_of_this_host_is_found_beside_the_file(tmp_path: Path) -> None:
 
 def test_a_box_from_the_web_has_a_digest(tmp_path: Path) -> None:
     wanted = config.load({"box": "https://example.org/x.box"}, cwd=tmp_path, environ={"HOME": str(tmp_path)})
-    with pytest.raises(UsageError, match="its digest must be known"):
+    with pytest.raises(UsageError, match="digest of the download is missing"):
         exports.render(wanted, tmp_path / "out")
 
 

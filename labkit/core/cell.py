@@ -19,7 +19,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """provider may be "auto"; runtime is what --runtime takes; machine is the name of the machine to run it on."""
+    """provider may be "auto"; runtime is the value of --runtime; machine is the name of the machine to run it on."""
 
     platform: str
     release: str

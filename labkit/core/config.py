@@ -112,14 +112,14 @@ class Limits(Table):
 
 
 class VagrantSettings(Table):
-    """home: Vagrant's own directory (boxes, keys); labkit's own, so that the person's is not touched."""
+    """home: Vagrant's directory (boxes, keys); by default one of labkit's own, so that the user's is not touched."""
 
     provider: Literal["auto", "libvirt", "virtualbox", "vmware_desktop", "parallels", "hyperv"] = "auto"
     home: Location | None = Field(default=None, description="a path")
 
 
 class SshSettings(Table):
-    """A host that is there already. known_hosts holds its key, in OpenSSH's format."""
+    """An existing host. known_hosts holds its key, in OpenSSH's format."""
 
     host: StrictStr | None = Field(
         default=None, pattern=_HOST, description="an address: HOST, USER@HOST or USER@HOST:PORT"
@@ -141,7 +141,7 @@ class Settings(Table):
         default=None, pattern=_WEB, description="the http(s) address of a mirror of the platform's packages"
     )
     proxy: StrictStr | None = Field(
-        default=None, pattern=_WEB, description="the http(s) address of the proxy that a machine's bootstrap is to use"
+        default=None, pattern=_WEB, description="the http(s) address of a proxy for the bootstrap of machines"
     )
     tools: Annotated[
         tuple[StrictStr, ...] | None, BeforeValidator(_tools), Field(description="auto, or a list of tools")
@@ -168,13 +168,13 @@ class Settings(Table):
     limits: Limits = Limits()
 
     def of_cell(self, cell: Cell) -> Settings:
-        """Return these settings with all that the cell says in place of what they say of it."""
+        """Return these settings with the cell's values in place of their own."""
         named = {"platform", "release", "provider", "runtime", "suite"}
         machine = self.machine.model_copy(update={"name": cell.machine})
         return self.model_copy(update={**{key: getattr(cell, key) for key in named}, "machine": machine})
 
     def distro(self) -> Distro:
-        """Return the release that these settings mean. UsageError where there is no such platform or release."""
+        """Return the release that these settings name. UsageError where there is no such platform or release."""
         platform = platforms.load(self.platform, platforms.directories(self.platforms))
         return Distro(platform, platform.release(self.release))
 
@@ -183,7 +183,7 @@ class Settings(Table):
         return {name.replace("_", "-"): getattr(self, name) for name in _SOURCES}
 
     def sha256(self, tool: str) -> str | None:
-        """Return the digest that was given for what is fetched of a tool."""
+        """Return the configured digest of a tool's download."""
         digest: str | None = getattr(self, f"{tool.replace('-', '_')}_sha256")
         return digest
 
@@ -256,7 +256,7 @@ def _find(cwd: Path, environ: Mapping[str, str]) -> Path | None:
         if not os.access(path, os.F_OK):
             raise UsageError(f"LABKIT_CONFIG names {path}, which does not exist")
         return path
-    # os.access is content with directories that may not be entered, where Path.exists raises.
+    # os.access copes with directories that may not be entered, where Path.exists raises.
     return next((directory / FILE for directory in (cwd, *cwd.parents) if os.access(directory / FILE, os.F_OK)), None)
 
 

@@ -1,15 +1,15 @@
-"""What can go wrong, as one tree; the exit status of a command follows from the branch.
+"""Expected failures, as one tree; the exit status of a command follows from the branch.
 
 LabError
-├── UsageError            2  wrong words, wrong configuration
+├── UsageError            2  wrong usage, wrong configuration
 └── InfrastructureError   3  the lab itself failed
     ├── HostError            a tool, disk space or permission is missing on this host
     ├── ImageError           an image could not be built, downloaded or verified
     ├── MachineError         a machine did not start, died, or is not what its record says
-    │   └── MonitorGone      QEMU ended while its monitor was asked; why, it says in its log
+    │   └── MonitorGone      QEMU exited during a monitor command; its log has the reason
     ├── ProgramFailed        a program of this host failed, or passed its time limit
     └── ConnectionFailed     SSH: refused, cut, timed out, or a host key that is not the pinned one
-        └── CommandTimeout   a command on a machine passed its time limit and was ended there
+        └── CommandTimeout   a command on a machine passed its time limit and was killed there
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import ClassVar
 class LabError(Exception):
     """An expected failure, shown to the person without a traceback.
 
-    message says what is wrong and where; hint, if any, what to do about it. Both are plain text and may
-    hold words that came from outside: whoever prints them escapes them (labkit.text.printable).
+    message says what is wrong and where; hint, if any, what to do about it. Both are plain text and may contain
+    untrusted text: the code that prints them escapes it (labkit.core.text.printable).
     """
 
     exit_status: ClassVar[int] = 3

@@ -1,4 +1,4 @@
-"""The home of a lab: the directory that holds all it keeps, and what lies where in it."""
+"""The home of a lab: the directory of all that it keeps, and its layout."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Home:
 
     @property
     def host(self) -> Path:
-        """What was found out about this host."""
+        """Facts about this host that are remembered, such as whether KVM works."""
         return self.path / "host"
 
     @property

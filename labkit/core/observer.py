@@ -1,4 +1,4 @@
-"""What a use case tells while it works; who listens decides what to show. Any thread may call."""
+"""How a use case reports its progress; the observer decides what to show. Any thread may call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 class Observer(Protocol):
     def step(self, text: str) -> None:
-        """Something a person would wait for begins."""
+        """A step begins that takes noticeable time."""
 
     def detail(self, text: str) -> None:
         """One line that a tool printed."""
@@ -16,7 +16,7 @@ class Observer(Protocol):
         """How far something measurable is, in that unit; total is None where it is not known."""
 
     def warn(self, text: str) -> None:
-        """Something is not as it should be, and the work goes on."""
+        """Something is wrong, but the work goes on."""
 
 
 class Silent:

@@ -34,7 +34,7 @@ def _trusted(value: str) -> str:
     # A list of digests protects only as well as the way it came; a pinned digest has no such weakness.
     parts = urllib.parse.urlsplit(_web(value))
     if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-        raise ValueError(f"is {value!r}, must be an https address: whoever alters the image could alter this list too")
+        raise ValueError(f"is {value!r}, must be an https address: over http the list could be altered like the image")
     return value
 
 
@@ -51,7 +51,7 @@ User = Annotated[
 
 
 class VagrantProvider(enum.StrEnum):
-    """What Vagrant can make machines with; the value is Vagrant's own name for it."""
+    """A provider of Vagrant; the value is Vagrant's own name for it."""
 
     LIBVIRT = "libvirt"
     VIRTUALBOX = "virtualbox"
@@ -93,7 +93,7 @@ class Box(Download):
 
 
 class Build(Table):
-    """What labkit needs to make an image by itself from the distribution's packages."""
+    """How labkit builds an image itself from the distribution's packages."""
 
     tool: Literal["mmdebstrap"]
     suite: StrictStr = Field(pattern=r"^[a-z]+$", description="a suite's code name, such as trixie")
@@ -137,7 +137,7 @@ class Platform(Table):
     default: StrictStr = Field(description='a release in quotes, such as "13"')
     packages: dict[str, Packages] = Field(default={}, description="a table of lists of package names")
     mirror: tuple[StrictStr, ...] = Field(
-        default=(), description="what a mirror holds: apt's lines or dnf's addresses, with {mirror} and {codename}"
+        default=(), description="the layout of a mirror: apt's lines or dnf's addresses, with {mirror} and {codename}"
     )
     releases: dict[str, Release]
 

@@ -1,8 +1,8 @@
-"""Where a tool comes from, as one setting says it: `runc = "release:1.3.0"`. Pure: nothing here looks at a file.
+"""Where a tool comes from, as a setting: `runc = "release:1.3.0"`. Pure: nothing here reads a file.
 
-    auto               whatever the platform and labkit/bootstrap.toml say
+    auto               the default of the platform and of labkit/provision/bootstrap.toml
     package            the distribution's package
-    release:VERSION    what upstream publishes
+    release:VERSION    an upstream release
     URL.git, URL#REF   a git repository, at REF or else at its HEAD
     URL                a file on the web: an archive, or the program itself
     PATH, PATH#REF     the same on this host: git repository or bundle, directory, archive, program
@@ -45,13 +45,13 @@ class Source:
 
 
 FORMS = "auto, package, release:VERSION, an http(s) address (URL#REF for git) or a path with a / in it (PATH#REF)"
-# No leading dash, no space, nothing that a shell or git would take for more than a name.
+# No leading dash, no space, nothing that a shell or git would treat as more than a name.
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/@+~^-]{0,199}")
 _VERSION = re.compile(r"[0-9][A-Za-z0-9.+~-]{0,39}")
 
 
 def parse(text: str) -> Source:
-    """Return what text says; ValueError, completing "KEY ...", where it says nothing that is known."""
+    """Return the source that text names; ValueError, completing "KEY ...", where it has none of the forms."""
     if text in ("auto", "package"):
         return Source(SourceKind(text))
     kind, colon, version = text.partition(":")

@@ -1,4 +1,4 @@
-"""Help with a word that is not known: the one that was probably meant."""
+"""Suggestions for unknown words."""
 
 from __future__ import annotations
 

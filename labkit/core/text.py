@@ -1,4 +1,4 @@
-"""Text from outside made fit to be shown: on a terminal, in HTML, in XML."""
+"""Makes untrusted text safe to show on a terminal, in HTML and in XML."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _DATA = Path(__file__).with_name("host.toml")
 _VERSION_BOUND = 20.0  # seconds; Vagrant starts a Ruby with all its plugins
 _VAGRANT_LEAST = (2, 2)
 _DISK_LEAST = 2048  # MiB to build one image
-_DISK_WISHED = 8192  # MiB for a few images with their live states, and reports
+_DISK_RECOMMENDED = 8192  # MiB for a few images with their live states, and reports
 
 Packages = dict[str, tuple[str, ...]]  # by package manager
 
@@ -44,7 +44,7 @@ class _Program(Table):
     purpose: Literal["always", "build", "option"] = Field(alias="for")
     version: tuple[str, ...] = ()
     packages: Packages = Field(default={})
-    instead: str = ""  # what to do where nothing packages it
+    instead: str = ""  # what to do where no package has it
 
 
 class _VagrantProvider(Table):
@@ -88,8 +88,8 @@ class FactState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing looked at. found is a version, a place, or what is wrong; packages is what would bring it on this
-    host; required says that the default provider cannot work without it under these settings.
+    """One thing examined. found is a version, a path, or what is wrong; packages would install it on this host;
+    required says that the default provider cannot work without it under these settings.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class PackageManager:
-    """The package manager of this system; None where it is not one that doctor.toml knows."""
+    """The package manager of this system; None where host.toml does not know it."""
 
     name: str | None
     manager: _Manager | None
@@ -135,7 +135,7 @@ def package_manager(data: HostData) -> PackageManager:
 
 
 def examine(settings: Settings) -> list[Fact]:
-    """Look at this host as these settings need it. Writes nothing but the memory of whether KVM works, in home."""
+    """Examine this host for what these settings need. Writes nothing but whether KVM works, in home."""
     data = read_data()
     host = package_manager(data)
     release = platforms.load(settings.platform, platforms.directories(settings.platforms)).release(settings.release)
@@ -148,7 +148,7 @@ def examine(settings: Settings) -> list[Fact]:
 
 
 def lacking(facts: Iterable[Fact]) -> list[Fact]:
-    """Return what must be had and is not."""
+    """Return the required facts that are missing."""
     return [check for check in facts if check.required and check.state is FactState.MISSING]
 
 
@@ -162,7 +162,7 @@ def program_fact(name: str, program: _Program, host: PackageManager, *, building
     if path is not None:
         return Fact(name, FactState.OK, _version(path, program.version), program.needed_for, required=required)
     packages = host.packages(program.packages)
-    found = "not installed" if packages else "not installed, and no known package of this system brings it"
+    found = "not installed" if packages else "not installed, and labkit knows no package of it for this system"
     if program.instead and not packages:
         found += f"; {program.instead}"
     return Fact(name, FactState.MISSING, found, program.needed_for, packages, required)
@@ -179,16 +179,16 @@ def _version(path: Path, words: Sequence[str]) -> str:
 
 
 def vagrant_providers() -> tuple[list[VagrantProvider], str]:
-    """What the Vagrant of this host can make machines with, best first; where that is nothing, the text says why."""
+    """The Vagrant providers that work on this host, best first; if there is none, the text says why."""
     if process.which("vagrant") is None:
         return [], "Vagrant is not installed"
     needs = read_data().vagrant
     try:
         # Ruby takes a second or so for each of these.
-        said = _asked(["vagrant", "--version"]).stdout.strip()
-        version = re.search(r"Vagrant (\d+)\.(\d+)", said)
+        printed = _asked(["vagrant", "--version"]).stdout.strip()
+        version = re.search(r"Vagrant (\d+)\.(\d+)", printed)
         if version is None or (int(version[1]), int(version[2])) < _VAGRANT_LEAST:
-            return [], f"Vagrant 2.2 or newer is needed, and this one says {said[:80]!r}"
+            return [], f"Vagrant 2.2 or newer is needed; `vagrant --version` printed {printed[:80]!r}"
         possible = [name for name in VagrantProvider if name in needs and _runs(needs[name].probe)]
         plugins: list[str] = []
         if any(needs[name].plugin for name in possible):
@@ -196,7 +196,7 @@ def vagrant_providers() -> tuple[list[VagrantProvider], str]:
     except LabError as error:
         return [], error.message
     usable = [name for name in possible if needs[name].plugin in (None, *plugins)]
-    return usable, "" if usable else f"Vagrant works here with none of {', '.join(needs)}"
+    return usable, "" if usable else f"no provider of Vagrant works here: tried {', '.join(needs)}"
 
 
 def _runs(argv: Sequence[str]) -> bool:
@@ -281,8 +281,8 @@ def _disk(home: Path) -> Fact:
     free = shutil.disk_usage(place).free >> 20
     if not os.access(place, os.W_OK) or not place.is_dir():
         return Fact(name, FactState.MISSING, f"{place} cannot be written", needed_for, required=True)
-    state = FactState.MISSING if free < _DISK_LEAST else FactState.WARNING if free < _DISK_WISHED else FactState.OK
-    return Fact(name, state, f"{free} MiB free, {_DISK_WISHED} wished", needed_for, required=True)
+    state = FactState.MISSING if free < _DISK_LEAST else FactState.WARNING if free < _DISK_RECOMMENDED else FactState.OK
+    return Fact(name, state, f"{free} MiB free, {_DISK_RECOMMENDED} MiB recommended", needed_for, required=True)
 
 
 def _memory(machine: int) -> Fact:

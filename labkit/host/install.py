@@ -1,4 +1,4 @@
-"""The installer: gets what this host lacks, by its own package manager."""
+"""Installs what this host lacks, with its own package manager."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from labkit.io import process
 
 
 def install(settings: Settings, facts: Iterable[Fact], observer: Observer) -> None:
-    """Install what is lacking, as root or where settings.yes says so; HostError otherwise, with the command to type,
-    and where no package of this system brings it.
+    """Install what is missing, as root or with settings.yes. HostError otherwise, with the command to type, and where
+    this system has no package of it.
     """
     wanted = lacking(facts)
     if not wanted:

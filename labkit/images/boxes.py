@@ -32,14 +32,16 @@ end
 
 
 def listed(distro: Distro, settings: Settings) -> list[VagrantBox]:
-    """The boxes that the settings name, else the release's file; none where both are silent.
+    """The boxes that the settings name, else those of the release's file; empty where neither names one.
 
     ImageError where a digest cannot be had.
     """
     name = f"labkit/{distro.name}"
     if settings.box:
         if "://" in settings.box and not settings.box_sha256:
-            raise UsageError(f"box = {settings.box}: its digest must be known", hint="set box_sha256 in labkit.toml")
+            raise UsageError(
+                f"box = {settings.box}: the digest of the download is missing", hint="set box_sha256 in labkit.toml"
+            )
         return [VagrantBox(None, name, settings.box, settings.box_sha256 and "sha256", settings.box_sha256)]
     found = []
     for provider, box in distro.release.boxes.items():
@@ -49,7 +51,7 @@ def listed(distro: Distro, settings: Settings) -> list[VagrantBox]:
 
 
 def find(distro: Distro, provider: VagrantProvider, settings: Settings, observer: Observer) -> VagrantBox:
-    """The box for one provider; labkit's own, made now if need be, where none is published."""
+    """The box for one provider; where none is published, labkit's own, made now if necessary."""
     for box in listed(distro, settings):
         if box.provider in (None, provider):
             return box
@@ -86,8 +88,8 @@ def _package(image: Image, target: Path) -> None:
     try:
         require_space(directory, _SPACE)
         process.run(["qemu-img", "convert", "-O", "qcow2", image.disk, directory / "box.img"], timeout=600)
-        told = process.run(["qemu-img", "info", "--output=json", directory / "box.img"], timeout=60).stdout
-        size = -(-json.loads(told)["virtual-size"] // (1 << 30))
+        info = process.run(["qemu-img", "info", "--output=json", directory / "box.img"], timeout=60).stdout
+        size = -(-json.loads(info)["virtual-size"] // (1 << 30))
         about = {"provider": "libvirt", "format": "qcow2", "virtual_size": size}
         write_atomic(directory / "metadata.json", json.dumps(about))
         write_atomic(directory / "Vagrantfile", _VAGRANTFILE)

@@ -1,4 +1,4 @@
-"""The making of golden images.
+"""Builds golden images.
 
     recipe (pure)  ->  images/KEY.making/  ->  images/KEY/{disk.qcow2, kernel, initrd, image.json}
 
@@ -36,9 +36,9 @@ from labkit.qemu.launch import again_after_panic, boot_and_run, ended, launch
 if TYPE_CHECKING:
     from labkit.io.download import Digest
 
-_FORMAT = 1  # to be raised when build() makes another image of the same recipe
+_FORMAT = 1  # to be raised when the same recipe gives another image
 # The end of a cloud image's first boot. Made earlier, the file would keep the rest of cloud-init's own units from
-# starting in it. A box forgets who it was: each machine made of it is a new one.
+# starting in it. A box loses its identity: each machine made of it gets its own.
 _WAIT = "cloud-init status --wait >/dev/null\n"
 _SETTLED = "touch /etc/cloud/cloud-init.disabled\n"
 _FORGET = """set -e
@@ -79,18 +79,19 @@ class Recipe:
 
 
 def recipe(distro: Distro, settings: Settings, needs: Sequence[str] = (), *, box: bool = False) -> Recipe:
-    """What the golden image of this release is made of, with the tools that needs names; box: to be a Vagrant box.
+    """What the golden image of this release is made of, with the tools that needs names; box: for a Vagrant box.
 
-    Raises UsageError where the wished source does not exist.
+    Raises UsageError where the release has no source of the kind that the settings ask for.
     """
-    wished = settings.image if settings.image != "auto" else ("build" if distro.release.build else "cloud")
-    source = {"build": Target.BOX, "cloud": Target.CLOUD_BOX}[wished] if box else Target(wished)
+    kind = settings.image if settings.image != "auto" else ("build" if distro.release.build else "cloud")
+    source = {"build": Target.BOX, "cloud": Target.CLOUD_BOX}[kind] if box else Target(kind)
     common = (distro.platform.name, distro.release.name, distro.title, source)
     plan = bootstrap.prepare(distro, source, settings, needs)
     if source in (Target.BUILD, Target.BOX):
         if distro.release.build is None:
             raise UsageError(
-                f"{common[2]} cannot be built from packages here", hint="use its cloud image: image = cloud"
+                f"{common[2]} cannot be built from packages here",
+                hint='use its cloud image: image = "cloud" in labkit.toml',
             )
         made = distro.release.build
         return Recipe(
@@ -105,7 +106,10 @@ def recipe(distro: Distro, settings: Settings, needs: Sequence[str] = (), *, box
         )
     cloud = distro.release.cloud_image
     if cloud is None:
-        raise UsageError(f"{common[2]} has no cloud image in its platform.toml", hint="use image = build")
+        raise UsageError(
+            f"{common[2]} has no cloud image in its platform.toml",
+            hint='build it from packages: image = "build" in labkit.toml',
+        )
     from labkit.io.download import expected  # urllib3, which an image of packages needs not
 
     digest = expected(cloud)
@@ -122,7 +126,7 @@ class Builder:
         self._observer = observer
 
     def ensure(self, wanted: Recipe, hardware: Hardware) -> Image:
-        """The image, made now if need be; hardware is what a cloud image boots on for the first time."""
+        """The image, made now if necessary; hardware is what a cloud image boots on for the first time."""
         if image := find(self._settings.home, wanted.key):
             return image
         limits = self._settings.limits
@@ -240,7 +244,7 @@ class Builder:
                 boot_and_run(agent, making, monitor, f"{_WAIT}{script}sync\n", deadline, self._observer)
                 monitor.execute("system_powerdown")
                 if not deadline.poll(lambda: not process.owned(making), every=0.05):
-                    raise ImageError(f"{wanted.title} does not shut down after its first boot")
+                    raise ImageError(f"{wanted.title} did not shut down after its first boot")
 
         again_after_panic(boot, self._observer)
         seed.unlink()
@@ -276,8 +280,8 @@ def mmdebstrap(wanted: Recipe, script: Path, target: Path) -> list[str | Path]:
 def _plain_disk(base: Path, disk: Path, mib: int) -> None:
     """Copy the image at base, a qcow2 or a raw disk, to a qcow2 of at least mib MiB.
 
-    One that refers to other files is refused, before QEMU sees it: they could be this host's own. Offsets as in
-    QEMU's docs/interop/qcow2.txt.
+    An image that refers to other files is refused before QEMU opens it: they could be files of this host. Offsets as
+    in QEMU's docs/interop/qcow2.txt.
     """
     with base.open("rb") as file:
         head = file.read(512).ljust(512, b"\0")
@@ -301,12 +305,12 @@ def _plain_disk(base: Path, disk: Path, mib: int) -> None:
 
 
 def _as_root() -> list[str | Path]:
-    """What makes this user root over its own subordinate ids, where it is not root already."""
+    """The command that makes this user root over its own subordinate ids; nothing for root."""
     return [] if os.geteuid() == 0 else ["unshare", "--map-auto", "--map-root-user"]
 
 
 def _discard(directory: Path) -> None:
-    """End what still builds in directory, after a killed labkit, and remove it."""
+    """Kill what a killed labkit left building in directory, and remove it."""
     process.end_owned(directory)
     try:
         process.run([*_as_root(), "rm", "-rf", "--one-file-system", directory], timeout=300)

@@ -1,4 +1,4 @@
-"""Golden images: made once from everything that goes into them, kept under the hash of that.
+"""Golden images: made once, kept under the hash of everything that goes into them.
 
 images/KEY/{disk.qcow2, kernel, initrd, image.json}; labkit.images.build makes them.
 """

@@ -1,4 +1,4 @@
-"""A disk that starts by itself: GRUB for a PC's BIOS in front of one partition, without a loop device or a mount.
+"""A disk that boots by itself: GRUB for a PC's BIOS in front of one partition, without a loop device or a mount.
 
 SeaBIOS starts GRUB's boot.img from the disk's first sector, that its core image from the sectors behind, and that, with
 the configuration in it, the kernel (https://www.gnu.org/software/grub/manual/grub/html_node/Images.html).
@@ -14,7 +14,7 @@ START = 1 << 20  # byte at which the partition begins; GRUB has what is before i
 
 
 def install(disk: Path, boot: bytes, core: bytes) -> None:
-    """Write boot.img with a partition table in it, and core.img, into the raw disk; its partition goes from START on.
+    """Write boot.img with a partition table in it, and core.img, to the raw disk; its partition begins at START.
 
     ValueError where they are not what grub-mkimage makes, or do not fit.
     """

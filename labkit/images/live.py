@@ -22,9 +22,9 @@ from labkit.qemu.launch import again_after_panic, boot_and_run, ended, launch, m
 
 STATE = "state"
 SPACE = 1024  # MiB that a state may take
-# What the first connection and the first run will read belongs into the state, not to every machine's start. A guest
-# that still has some of its boot before it would go on with that after every restore: it is kept once it is idle, which
-# is less than a tenth of one CPU in a second.
+# Files that the first connection and the first run read are cached in the state, so that no restored machine reads them
+# from disk. A guest that has not finished its boot would go on with it after every restore, so the state is kept once
+# the guest is idle: less than a tenth of one CPU in a second.
 _WARM = """sync
 for file in /usr/sbin/sshd /usr/lib/openssh/sshd* /usr/libexec/openssh/sshd* /bin/sh /usr/bin/env /usr/bin/timeout \\
   /usr/bin/python3 /usr/sbin/runc /usr/bin/runc /usr/bin/crun; do
@@ -68,7 +68,7 @@ def live_state(image: Image, hardware: Hardware, settings: Settings, observer: O
 
 
 def make_live(directory: Path, image: Image, hardware: Hardware, deadline: Deadline, observer: Observer) -> None:
-    """Boot image in directory and leave disk.qcow2 and state there; what stood in directory goes."""
+    """Boot image in directory and leave disk.qcow2 and state there; any former content of directory is removed."""
     process.end_owned(directory)
     shutil.rmtree(directory, ignore_errors=True)
     make_directory(directory)

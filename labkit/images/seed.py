@@ -1,4 +1,4 @@
-"""The NoCloud seed of a cloud image's first boot; apart from building.py because only that boot needs its library."""
+"""The NoCloud seed of a cloud image's first boot; apart from build.py because only that boot needs its library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloads that are pinned: a digest is known before, checked after, and only then has the file its name."""
+"""Pinned downloads: the digest is known before and checked after, and only then does the file get its name."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def fetch(
     progress: Callable[[str, int, int | None, str], None],
     waiting: Callable[[str], None],
 ) -> Path:
-    """The file at url with that digest, from directory if it is there already; its path.
+    """Return the path of the file at url with that digest, downloaded to directory unless it is there already.
 
-    A download that was cut goes on where it stopped, also in a later call. progress(name, done, total) in bytes.
-    Raises ImageError where the server or the digest says no; what was downloaded of a cut file stays.
+    An interrupted download resumes where it stopped, also in a later call. progress(name, done, total) in bytes.
+    Raises ImageError where the server refuses or the digest differs; the part of an interrupted download is kept.
     """
     target = directory / f"{digest.algorithm}-{digest.hex}"
     name = _file_name(url)
@@ -70,15 +70,15 @@ def fetch(
                 if failed == _ATTEMPTS or deadline.passed:
                     raise ImageError(
                         f"{url} could not be downloaded: {printable(str(error))}",
-                        hint="run the command again: it goes on where this one stopped",
+                        hint="run the command again: the download resumes where it stopped",
                     ) from error
                 time.sleep(min(_PAUSE * failed, deadline.left))
         found = _hash(part, digest.algorithm)
         if found != digest.hex:
             part.unlink()
             raise ImageError(
-                f"{url} is not what it should be: {digest.algorithm} {found}, expected {digest.hex}",
-                hint="it was removed; if the publisher replaced the file, pin its new digest in platform.toml",
+                f"{url} has the wrong digest: {digest.algorithm} {found}, expected {digest.hex}",
+                hint="the file was removed; if the publisher replaced the file, pin its new digest in platform.toml",
             )
         part.rename(target)
     return target
@@ -98,13 +98,13 @@ def _receive(
     with contextlib.closing(pool.request("GET", url, headers=headers, preload_content=False)) as answer:
         if answer.status == 416:  # nothing is left to come
             return
-        said = f"the server answers {answer.status} {printable(answer.reason or '')}".rstrip()
+        status = f"the server answers {answer.status} {printable(answer.reason or '')}".rstrip()
         if answer.status == 429 or answer.status >= 500:
-            raise _Cut(said)
+            raise _Cut(status)
         if answer.status not in (200, 206):
             raise ImageError(
-                f"{url} cannot be downloaded: {said}",
-                hint="dated cloud images vanish: point the platform's url to a copy with the same digest",
+                f"{url} cannot be downloaded: {status}",
+                hint="publishers remove dated cloud images: point the platform's url to a copy with the same digest",
             )
         if answer.status == 200:
             done = 0
@@ -113,12 +113,12 @@ def _receive(
         require_space(part.parent, ((total or done) - done >> 20) + _SPARE)
         with part.open("r+b" if done else "wb") as file:
             file.seek(done)
-            # read1 gives what has come: a server that only drips must not outlast the deadline.
+            # read1 returns what has arrived: a server that trickles must not outlast the deadline.
             while piece := answer.read1(_CHUNK, decode_content=False):
                 done += file.write(piece)
                 progress(name, done, total, "bytes")
                 if deadline.passed:
-                    raise _Cut(f"it took too long; {done} of {total or 'unknown'} bytes came")
+                    raise _Cut(f"time limit reached after {done} of {total or 'unknown'} bytes")
                 if total is None:
                     require_space(part.parent, _SPARE)
             file.flush()
@@ -162,7 +162,7 @@ def listed_digest(checksums: str, url: str) -> Digest:
 
 
 def _list(url: str) -> str:
-    """The text at url. An https address is not left for http: whoever alters the image could alter the list too."""
+    """The text at url. A redirect from https to http is refused: with it the list could be altered like the image."""
     pool = urllib3.PoolManager(retries=urllib3.Retry(connect=2, read=2, redirect=False), timeout=_TIMEOUT)
     here = url
     try:
@@ -175,8 +175,8 @@ def _list(url: str) -> str:
                     return answer.read(_LIST_LIMIT).decode("utf-8", "replace")
             onward = urllib.parse.urljoin(here, target)
             if here.startswith("https:") and not onward.startswith("https:"):
-                raise ImageError(f"{url} cannot be trusted: it leads to {printable(onward)}, which is not https")
+                raise ImageError(f"{url} cannot be trusted: it redirects to {printable(onward)}, which is not https")
             here = onward
     except HTTPError as error:
         raise ImageError(f"{url} cannot be read: {printable(str(error))}") from error
-    raise ImageError(f"{url} cannot be read: it leads from one address to the next")
+    raise ImageError(f"{url} cannot be read: too many redirects")

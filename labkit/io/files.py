@@ -52,7 +52,7 @@ def make_directory(path: Path, *, mode: int = 0o755) -> Path:
 
 @contextlib.contextmanager
 def disk_errors(where: Path) -> Iterator[None]:
-    """Turn the disk's refusals (full, read-only, forbidden) into a HostError that names the directory."""
+    """Turn errors of the disk (full, read-only, no permission) into a HostError that names the directory."""
     try:
         yield
     except OSError as error:
@@ -107,7 +107,7 @@ def locked(path: Path, *, timeout: float, waiting: Callable[[str], None], what: 
             who = _Holder.read(holder)
             if deadline.passed:
                 raise InfrastructureError(
-                    f"{_holds(who, what)}; gave up after waiting {timeout:g} s", hint="end it, or wait"
+                    f"{_holds(who, what)}; gave up after waiting {timeout:g} s", hint="wait, or end that process"
                 ) from None
             waiting(f"waiting for {_holds(who, what, ', which')}")
             pause = _REMIND_EVERY
@@ -170,7 +170,7 @@ def _ago(since: float) -> str:
 
 
 class through:
-    """A short path to a directory: a unix socket's path may have 107 bytes, a lab's directory has more soon."""
+    """A short path to a directory: a unix socket's path may have 107 bytes, which a lab's directory easily exceeds."""
 
     def __init__(self, directory: Path) -> None:
         self._fd = os.open(directory, os.O_PATH | os.O_DIRECTORY)

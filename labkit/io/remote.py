@@ -12,7 +12,7 @@ from labkit.core.endpoint import Endpoint
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a remote command left: its exit status, and what it printed as far as it was kept."""
+    """The outcome of a remote command: its exit status, and the part of its output that was kept."""
 
     status: int
     stdout: str
@@ -35,7 +35,7 @@ class Remote(Protocol):
         on_stderr: Callable[[bytes], None] | None = None,
         keep: int = 1 << 20,
     ) -> Answer:
-        """Run argv on the machine, as root, and wait for its end, timeout seconds at most.
+        """Run argv on the machine, as root, and wait for it to end, timeout seconds at most.
 
         Output goes to the callbacks as it comes; keep bytes of each stream are returned as well. Raises
         CommandTimeout, or ConnectionFailed where the connection breaks.

@@ -1,6 +1,6 @@
 """The one place that speaks to Vagrant, through python-vagrant.
 
-What is wrong with python-vagrant 1.0.0 is mended here: nothing in it has a time limit, a line that is not CSV raises
+Faults of python-vagrant 1.0.0 that are fixed here: nothing in it has a time limit, a line that is not CSV raises
 IndexError and an `error-exit` ValueError, an environment given to it replaces the whole, `ssh` swallows the command's
 status, the last of several IdentityFile lines wins, snapshots take no options, and output is shown whole or not at all.
 """
@@ -18,9 +18,9 @@ from labkit.core.text import printable, seconds
 from labkit.io import process
 from labkit.io.ssh import Login, read_config
 
-_ASK = 120.0  # seconds for a question; Ruby and its plugins take two to load
+_ASK = 120.0  # seconds for a query; Ruby and its plugins take two to load
 _STATUS = re.compile(r"[a-z_]+")
-_LINES = 12  # of what Vagrant said last, in errors
+_LINES = 12  # of the end of Vagrant's output, in errors
 
 
 class Vagrant(upstream.Vagrant):
@@ -34,7 +34,7 @@ class Vagrant(upstream.Vagrant):
         owner: Path,
         on_line: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """home: Vagrant's own directory with its boxes; None for the user's. owner: see labkit.process.OWNER."""
+        """home: Vagrant's own directory with its boxes; None for the user's. owner: see labkit.io.process.OWNER."""
         program = process.which("vagrant")
         if program is None:
             raise HostError("Vagrant is not installed on this host", hint="run: ./lab doctor --yes")
@@ -58,7 +58,7 @@ class Vagrant(upstream.Vagrant):
         """The machine's state in the words of its provider: running, shutoff, poweroff, not_created, ..."""
         states = [status.state for status in self.status()]
         if len(states) != 1 or not _STATUS.fullmatch(states[0]):
-            raise MachineError(f"Vagrant does not tell the state of the machine in {self.root}")
+            raise MachineError(f"Vagrant reports no state for the machine in {self.root}")
         found: str = states[0]
         return found
 
@@ -84,7 +84,7 @@ class Vagrant(upstream.Vagrant):
             self.destroy()
 
     def execute(self, command: str) -> str:
-        """What a command prints that Vagrant runs over its own SSH; a status other than 0 is an error."""
+        """Return the output of a command that Vagrant runs over its own SSH; a non-zero status is an error."""
         done = self._run(["ssh", "--no-tty", "--command", command])
         return done.stdout
 
@@ -132,11 +132,11 @@ class Vagrant(upstream.Vagrant):
             )
         except ProgramFailed as error:
             raise MachineError(
-                f"vagrant {words[0]} in {self.root} did not end in {seconds(self._timeout)}", hint=error.hint
+                f"vagrant {words[0]} in {self.root} did not finish within {seconds(self._timeout)}", hint=error.hint
             ) from error
         if done.status:
-            said = [_last(line) for line in (done.stderr.strip() or done.stdout).splitlines()]
-            hint = "\n".join(line for line in said if line.strip())
+            lines = [_last(line) for line in (done.stderr.strip() or done.stdout).splitlines()]
+            hint = "\n".join(line for line in lines if line.strip())
             raise MachineError(
                 f"vagrant {words[0]} in {self.root} {done.outcome}",
                 hint=printable("\n".join(hint.splitlines()[-_LINES:]), newlines=True) or None,
@@ -148,7 +148,7 @@ class Vagrant(upstream.Vagrant):
 
 
 class _Bound:
-    """Lets the calls in a block take longer than a question may."""
+    """Gives the calls in a block another time limit than that of a query."""
 
     def __init__(self, of: Vagrant, seconds: float) -> None:
         self._of, self._seconds = of, seconds
@@ -161,5 +161,5 @@ class _Bound:
 
 
 def _last(line: str) -> str:
-    """A line as a terminal shows it in the end: progress is written over itself."""
+    """A line as a terminal finally shows it: progress output overwrites itself."""
     return line.replace("\x1b[K", "").rstrip("\r").rpartition("\r")[2]

@@ -1,4 +1,4 @@
-"""Machines: what every provider's machine can do, what only some can, and what is told about one."""
+"""Machines: what every provider's machine can do, what only some can, and how one is described."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class MachineState(StrEnum):
     RUNNING = "running"
     HALTED = "halted"  # asleep on disk; `up` goes on where it stopped
     CRASHED = "crashed"  # the process is gone without a halt; `up` boots its disk again
-    LOST = "lost"  # what labkit knows of is gone from its provider; `up` makes it anew
-    INTERRUPTED = "interrupted"  # labkit was killed while it made this; `up` begins again
+    LOST = "lost"  # its provider no longer has it; `up` makes it again
+    INTERRUPTED = "interrupted"  # labkit was killed while making it; `up` starts over
 
 
 @dataclass(frozen=True, slots=True)
 class MachineInfo:
-    """What a person or script is told about a machine. seconds: how long the command took to bring it up."""
+    """A machine as commands show it. seconds: how long the command took to bring it up."""
 
     name: str
     platform: str
@@ -53,9 +53,9 @@ class Machine(Protocol):
         """Hold the machine against other labkit processes."""
 
     def create(self, distro: Distro) -> None:
-        """Make what the machine needs and bring it to its clean state, running and reachable.
+        """Make the machine and bring it to its clean state, running and reachable.
 
-        UsageError where the settings ask for what cannot be.
+        UsageError where the settings ask for what is impossible.
         """
 
     def start(self) -> None:
@@ -68,13 +68,13 @@ class Machine(Protocol):
         """A connection to it."""
 
     def destroy(self) -> None:
-        """Remove the machine and all it left, in whatever state it is."""
+        """Remove the machine and all its files, whatever its state."""
 
     def outdated(self, distro: Distro) -> str | None:
-        """In which way the machine is not what the settings want today; None if it is."""
+        """How the machine differs from what the settings ask for; None if it does not."""
 
     def update(self, distro: Distro) -> None:
-        """Run the bootstrap of a machine that runs again, where it has changed and the machine is one that can."""
+        """Run the bootstrap on a running machine again, if the bootstrap has changed and the machine allows it."""
 
     def console(self) -> Path | None:
         """The file that its console is written to; None where there is none."""
@@ -88,15 +88,15 @@ class Resettable(Protocol):
     def name(self) -> str: ...
 
     def reset(self) -> None:
-        """Throw away everything since create, keeping the machine's identity."""
+        """Undo every change since create, keeping the machine's identity."""
 
 
 @runtime_checkable
 class Haltable(Protocol):
-    """A machine that can be stopped, to go on later."""
+    """A machine that can be stopped and resumed."""
 
     @property
     def name(self) -> str: ...
 
     def halt(self) -> None:
-        """Stop it, keeping all it has; start() goes on with it."""
+        """Stop it, keeping its state; start() resumes it."""

@@ -1,6 +1,6 @@
-"""A machine in memory, for tests of whatever works with machines: no process, no network, every state.
+"""A machine in memory, for tests of code that uses machines: no process, no network, every state.
 
-What would be its disk is a dict of files; a command is answered by a function of the test's.
+Its disk is a dict of files; the test supplies a function that answers commands.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from labkit.machines.base import MachineInfo, MachineState
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a command prints and exits with; error is raised after the output was passed on, as by a cut connection."""
+    """What a command prints and exits with; error is raised after the output, as a lost connection would."""
 
     status: int = 0
     stdout: bytes = b""
@@ -38,7 +38,7 @@ def succeed(_argv: Sequence[str]) -> Reply:
 class FakeMachine:
     """respond answers each command; fails maps the name of a method to the error that it raises instead of working.
 
-    files is the disk; commands and steps are what was asked of the machine so far, in order.
+    files is the disk; commands and steps record the calls so far, in order.
     """
 
     name: str = "fake"

@@ -1,4 +1,4 @@
-"""The ssh provider: a host that is there already, bootstrapped and tested as it is."""
+"""The ssh provider: an existing host, bootstrapped and tested as it is."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class HostRecord:
 
 
 class HostMachine(RecordedMachine):
-    """A host of the person's own; labkit bootstraps it and runs suites on it, and can neither make nor reset it."""
+    """A host of the user's own; labkit bootstraps it and runs suites on it, but cannot make or reset it."""
 
     def __init__(self, name: str, settings: Settings, observer: Observer, needs: tuple[str, ...] = ()) -> None:
         super().__init__(name, settings, observer)
@@ -71,19 +71,19 @@ class HostMachine(RecordedMachine):
         return self._connect(self.endpoint(), deadline)
 
     def create(self, distro: Distro) -> None:
-        """Take the host as a machine of the lab and run the bootstrap on it."""
+        """Add the host to the lab and run the bootstrap on it."""
         wanted = self._settings.ssh
         if wanted.host is None:
             raise UsageError("the ssh provider needs a host", hint="--host USER@HOST, or host in [ssh] of labkit.toml")
         if wanted.key is None or wanted.known_hosts is None:
             raise UsageError(
-                "the ssh provider needs the private key to log in with, and a file with the host's own key",
+                "the ssh provider needs a private key to log in with, and a known_hosts file with the host's key",
                 hint="set key and known_hosts in [ssh] of labkit.toml; ssh-keyscan HOST prints the host's key: "
                 "compare it with the host's own /etc/ssh/ssh_host_ed25519_key.pub",
             )
         for path in (wanted.key, wanted.known_hosts):
             if not path.is_file():
-                raise UsageError(f"[ssh]: there is no file {path}")
+                raise UsageError(f"[ssh]: the file {path} does not exist")
         user, at, rest = wanted.host.rpartition("@")
         host, _, port = (
             rest.removesuffix("]").rpartition(":") if not rest.endswith("]") and ":" in rest else (rest, "", "22")
@@ -119,7 +119,7 @@ class HostMachine(RecordedMachine):
             pass
 
     def destroy(self) -> None:
-        """Forget the host; what the bootstrap put on it stays there."""
+        """Forget the host; what the bootstrap installed on it stays."""
         self._remove_directory()
 
     def _bootstrap(self, record: HostRecord, distro: Distro) -> None:

@@ -1,6 +1,6 @@
-"""What makes a machine itself: name, machine-id, SSH host key, and who may log in.
+"""A machine's identity: name, machine-id, SSH host key, and the key that may log in.
 
-Machines restored from one live state are twins until they are told apart; the script made here does that.
+Machines restored from one live state are twins until the script made here gives each its own identity.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ test -z "$pid" || while ! test -s /run/sshd.pid; do sleep 0.02; done
 
 
 def wake_script(*, now: float, entropy: str) -> str:
-    """The shell script for a guest that has its identity already, and slept; arguments as for script()."""
+    """The shell script for a guest that has its identity and resumes after a halt; arguments as for script()."""
     return f"date -u -s @{now:.0f} >/dev/null\nprintf %s {shlex.quote(entropy)} >/dev/urandom\n"
 
 

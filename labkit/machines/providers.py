@@ -1,4 +1,4 @@
-"""Which provider makes a machine. Adding one is adding a module here with a class that satisfies Machine."""
+"""Which provider makes a machine. To add one, add a module with a class that satisfies Machine, and its name here."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from labkit.machines.record import provider_of
 
 
 def existing(name: str, settings: Settings, observer: Observer, needs: Sequence[str] = ()) -> Machine:
-    """The machine of that name with the provider that made it; one that is not there is the settings' provider's."""
-    wished = settings.provider if settings.provider != "auto" else "qemu"
-    return _machine(provider_of(settings, name) or wished, name, settings, observer, needs)
+    """The machine of that name, of the provider that made it; if there is none yet, of the settings' provider."""
+    default = settings.provider if settings.provider != "auto" else "qemu"
+    return _machine(provider_of(settings, name) or default, name, settings, observer, needs)
 
 
 def wanted(name: str, settings: Settings, observer: Observer, distro: Distro, needs: Sequence[str] = ()) -> Machine:
-    """The machine of that name if it is there, else one of the provider that the settings, the host and the release
-    allow; where the settings leave it open, the observer hears which and why.
+    """The machine of that name if it exists, else one of the provider that settings, host and release allow; if the
+    settings leave the provider open, the observer is told which was chosen and why.
     """
     if settings.provider == "auto" and provider_of(settings, name) is None:
         provider, why = _best(settings, distro)

@@ -30,7 +30,7 @@ def names(home: Home) -> list[str]:
 
 
 def provider_of(settings: Settings, name: str) -> str | None:
-    """Which provider made the machine of that name; None where there is none, or its record was never written."""
+    """Which provider made the machine of that name; None if there is no machine or no record of it."""
     found = read_record(settings.home.machine(name)).get("provider")
     return found if isinstance(found, str) else None
 

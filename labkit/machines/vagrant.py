@@ -1,4 +1,4 @@
-"""The vagrant provider: machines that Vagrant makes of a box, bootstrapped over SSH, with a snapshot to go back to.
+"""The vagrant provider: machines made by Vagrant from a box, bootstrapped over SSH, with a snapshot to reset to.
 
     vagrant/                     Vagrant's own directory (VAGRANT_HOME) with the boxes, unless the settings name another
     boxes/KEY.box                boxes that labkit makes where a release has none
@@ -53,7 +53,7 @@ _STATES = {
 
 @dataclass(frozen=True, slots=True)
 class VagrantRecord:
-    """What is known of a machine, on disk before anything is done to it. plan: the key of the bootstrap it has had."""
+    """What is known of a machine, saved before anything is done to it. plan: the key of the bootstrap that has run."""
 
     platform: str
     release: str
@@ -65,7 +65,7 @@ class VagrantRecord:
     user: str = ""
     key: str = ""
     plan: str = ""
-    ready: bool = False  # False until it has its snapshot: what is there is to be made anew
+    ready: bool = False  # False until it has its snapshot: until then `up` starts over
     provider: str = "vagrant"
 
 
@@ -73,12 +73,12 @@ class VagrantMachine(RecordedMachine):
     """A machine of the Vagrant on this host."""
 
     def __init__(self, name: str, settings: Settings, observer: Observer, needs: tuple[str, ...] = ()) -> None:
-        """needs: the tools that a suite or runtime asks for, see labkit.bootstrap."""
+        """needs: the tools that a suite or runtime asks for, see labkit.provision.bootstrap."""
         super().__init__(name, settings, observer)
         self._needs = needs
         self._running = False  # seen so by this command
 
-    # -- what there is ------------------------------------------------------------------------------------------
+    # -- state ------------------------------------------------------------------------------------------
 
     def record(self) -> VagrantRecord | None:
         try:
@@ -109,7 +109,7 @@ class VagrantMachine(RecordedMachine):
         return _STATES.get(self._vagrant().state(), MachineState.CRASHED)
 
     def console(self) -> Path | None:
-        return None  # Vagrant has no such thing
+        return None  # Vagrant offers none
 
     def endpoint(self) -> Endpoint:
         record = self.record()
@@ -121,7 +121,7 @@ class VagrantMachine(RecordedMachine):
         return self._connect(self.endpoint(), deadline)
 
     def _answers(self) -> bool:
-        """Whether it runs, without a question to Vagrant, which takes a second or two: its own host key answers."""
+        """Whether it runs: it answers with its pinned host key. Asking Vagrant would take a second or two."""
         if not self._running:
             with contextlib.suppress(LabError), self.connect(Deadline.after(_AT_ONCE)):
                 self._running = True
@@ -173,7 +173,7 @@ class VagrantMachine(RecordedMachine):
             self._bootstrap(record, plan)
 
     def start(self) -> None:
-        """Bring it back if it does not run; its address may be another one then, its host key may not."""
+        """Start it if it is not running; its address may change, its host key may not."""
         record = self._existing()
         if self._answers():
             return
@@ -183,7 +183,7 @@ class VagrantMachine(RecordedMachine):
         self._login(record)
 
     def reset(self) -> None:
-        """Back to the snapshot that was taken after the bootstrap."""
+        """Go back to the snapshot that was taken after the bootstrap."""
         record = self._existing()
         self._running = False
         self._vagrant().restore(_CLEAN, timeout=self._settings.limits.boot)
@@ -195,7 +195,7 @@ class VagrantMachine(RecordedMachine):
         self._vagrant().stop(timeout=self._settings.limits.boot)
 
     def destroy(self) -> None:
-        """Remove the machine and all it left, in whatever state it is."""
+        """Remove the machine and all its files, whatever its state."""
         self._running = False
         process.end_owned(self.directory)
         if (self.directory / "Vagrantfile").exists():
@@ -219,7 +219,7 @@ class VagrantMachine(RecordedMachine):
 
     @contextlib.contextmanager
     def _box(self, box: render.VagrantBox) -> Iterator[None]:
-        """Let one process at a time bring a box into Vagrant's directory and its provider's storage."""
+        """Let only one process at a time add a box to Vagrant's directory and its provider's storage."""
         directory = self._settings.vagrant.home or self._settings.home.vagrant
         mark = directory / f"labkit-{hashlib.sha256(repr(box).encode()).hexdigest()[:16]}"
         if mark.exists():
@@ -240,10 +240,10 @@ class VagrantMachine(RecordedMachine):
         login = vagrant.login()
         pinned = self.directory / "known_hosts"
         name = login.host if login.port == 22 else f"[{login.host}]:{login.port}"
-        said = pinned.read_text() if known else vagrant.execute("cat /etc/ssh/ssh_host_*_key.pub")
-        keys = [found[0] for found in _KEYS.finditer(re.sub(r"(?m)^\S+ (?=ssh-|ecdsa-)", "", said))]
+        printed = pinned.read_text() if known else vagrant.execute("cat /etc/ssh/ssh_host_*_key.pub")
+        keys = [found[0] for found in _KEYS.finditer(re.sub(r"(?m)^\S+ (?=ssh-|ecdsa-)", "", printed))]
         if not keys:
-            raise MachineError(f"machine {self.name} shows no host key in /etc/ssh")
+            raise MachineError(f"machine {self.name} has no host key in /etc/ssh")
         with disk_errors(self.directory):
             write_atomic(pinned, "".join(f"{name} {key}\n" for key in keys), mode=0o600)
         record = dataclasses.replace(record, host=login.host, port=login.port, user=login.user, key=str(login.keys[0]))
@@ -259,12 +259,12 @@ class VagrantMachine(RecordedMachine):
         self._save(dataclasses.replace(record, plan=plan.key, ready=True))
 
     def _login(self, record: VagrantRecord) -> None:
-        """See a command run over SSH, which sets the clock: a snapshot's stands where it was taken."""
+        """Run a command over SSH that sets the clock, which a snapshot restores to the time it was taken."""
         deadline = Deadline.after(self._settings.limits.boot)
         with self.connect(deadline) as remote:
             answer = remote.run(["date", "-u", "-s", f"@{time.time():.0f}"], timeout=60)
         if answer.status:
-            raise ConnectionFailed(f"{self.endpoint()} does not let {record.user} become root with sudo")
+            raise ConnectionFailed(f"{self.endpoint()}: sudo does not let {record.user} run commands as root")
         self._running = True
 
     def _save(self, record: VagrantRecord) -> None:
@@ -272,10 +272,10 @@ class VagrantMachine(RecordedMachine):
 
 
 def vagrant_provider(settings: Settings, distro: Distro) -> VagrantProvider:
-    """What Vagrant is to make the machine with: the settings' choice, else one that works here, best one with a box."""
+    """The Vagrant provider to use: the settings' choice, else one that works here, preferably one with a box."""
     if settings.vagrant.provider != "auto":
         return VagrantProvider(settings.vagrant.provider)
     usable, why = vagrant_providers()
     if not usable:
-        raise HostError(why, hint="./lab doctor says what this host lacks")
+        raise HostError(why, hint="./lab doctor shows what this host lacks")
     return next((found for found in usable if found in distro.release.boxes), usable[0])

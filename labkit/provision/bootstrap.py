@@ -1,4 +1,4 @@
-"""The bootstrap of one machine: which steps of bootstrap/ run there, with what, and which files they need.
+"""The bootstrap of one machine: which steps of bootstrap/ run there, with which inputs, and which files they need.
 
     Settings -> prepare() -> BootstrapPlan(script, uploads, key)     plan() is the pure half of it
 
@@ -6,11 +6,11 @@ A step is a shell fragment whose first comment lines say what it is:
 
     # purpose: what it is for
     # inputs: NAME NAME          variables that plan() fills in; "none"
-    # check: COMMAND             true where the step's result is there
+    # check: COMMAND             succeeds if the step's result is there
     # on: build vagrant          kinds of machines; without this line, all
-    # needs: STEP STEP           steps that have to be there first; "none". A step with this line is a tool: it runs
-                                 where it is asked for. One without it always runs.
-    # builds: STEP STEP          what it needs besides, where it is built from source
+    # needs: STEP STEP           steps that must run first; "none". A step with this line is a tool and runs where it is
+                                 asked for; one without it always runs.
+    # builds: STEP STEP          what it needs in addition where it is built from source
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Target(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A shell fragment of bootstrap/. number gives its place; needs is None for a step that always runs."""
+    """A shell fragment of bootstrap/. number gives its order; needs is None for a step that always runs."""
 
     number: str
     name: str
@@ -76,7 +76,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file of this host that the script wants: local, to be put at remote, readable by root."""
+    """A file of this host that the script needs: local, to be uploaded to remote, readable by root."""
 
     local: Path
     remote: str
@@ -84,7 +84,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class BootstrapPlan:
-    """script runs as root once the uploads are there; key names all that goes into it, uploads' content included."""
+    """script runs as root once the uploads are there; key covers all of it, the uploads' content included."""
 
     script: str
     uploads: tuple[Upload, ...]
@@ -97,8 +97,8 @@ class BootstrapPlan:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A local source as one file: name says tool and content, ref is a commit where it is git's, built whether it is
-    source code (else the program itself).
+    """A local source as one file: name has the tool and a digest of the content, ref the commit if it is git's, and
+    built says whether it is source code (else it is the program itself).
     """
 
     local: Path
@@ -124,7 +124,7 @@ class _Data(Table):
 
 @dataclass(frozen=True, slots=True)
 class _Resolved:
-    """What a source comes to: variables are those of its step, version is "" where it does not tell."""
+    """A resolved source: the variables of its step; version is "" where the source does not name one."""
 
     variables: dict[str, str]
     version: str
@@ -132,7 +132,7 @@ class _Resolved:
 
 
 def prepare(distro: Distro, target: Target, settings: Settings, needs: Sequence[str] = ()) -> BootstrapPlan:
-    """Return the plan for a machine of this release; needs names the tools that a suite or runtime asks for.
+    """Return the plan for a machine of this release; needs names the tools that a suite requires.
 
     Packs the local sources of the settings into home/sources, where they stay until they change.
     Raises UsageError where the settings ask for what does not exist.
@@ -160,13 +160,13 @@ def plan(
         for tool, source in settings.sources().items()
     }
     asked = [tool for tool, source in settings.sources().items() if source.kind is not SourceKind.AUTO]
-    wished = settings.tools if settings.tools is not None else (*data.tools[target], *asked)
+    requested = settings.tools if settings.tools is not None else (*data.tools[target], *asked)
     built = {tool for tool, found in resolved.items() if found.built}
-    chosen = _chosen(known, target, (*wished, *needs), built)
+    chosen = _chosen(known, target, (*requested, *needs), built)
     names = {step.name for step in chosen}
     least = _newest(data.sources[tool].go_for(resolved[tool].version) for tool in built & names)
     if settings.go.kind is not SourceKind.AUTO:
-        least = ""  # what is given is taken; the code itself says what it needs
+        least = ""  # an explicit choice is used as it is; the code to build says what it needs
     elif not (distro.release.go and _number(distro.release.go) >= _number(least)):
         upstream = parse(data.sources["go"].upstream)
         resolved["go"] = _resolve("go", data.sources["go"], upstream, known["go"], packages, settings, None)
@@ -184,7 +184,7 @@ def plan(
                 f"{distro.platform.title} names no packages for {step.name}",
                 hint=f"add {step.name} = [...] to [packages] of its platform.toml, or leave it out of `tools`",
             )
-        # What a step needs is part of what it is: a new compiler builds everything anew.
+        # What a step needs is part of its key: a new compiler rebuilds everything.
         needed = (*(step.needs or ()), *(step.builds if step.name in built else ()))
         below = [fragments[name].key for name in needed]
         given = [(name, variables.get(name, "")) for name in step.inputs]
@@ -228,7 +228,7 @@ def pack(tool: str, source: Source, directory: Path) -> Packed:
         with path.open("rb") as file:
             head = file.read(16)
     if source.ref and not head.startswith(b"# v"):
-        raise UsageError(f"{tool} = {source}: {path} is no git repository, so it has no {source.ref}")
+        raise UsageError(f"{tool} = {source}: {path} is not a git repository, so it has no {source.ref}")
     if path.is_dir():
         archive = directory / f"{tool}-{uuid.uuid4().hex}.tar"
         fixed = ["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "--format=gnu"]
@@ -239,18 +239,18 @@ def pack(tool: str, source: Source, directory: Path) -> Packed:
     return Packed(path, f"{tool}-{_sha256(path)[:16]}", source.ref, built=not is_program)
 
 
-def _chosen(known: Mapping[str, Step], target: Target, wished: Iterable[str], built: Collection[str]) -> list[Step]:
-    """The steps that always run and the tools wished for, with what those need, in their order."""
+def _chosen(known: Mapping[str, Step], target: Target, requested: Iterable[str], built: Collection[str]) -> list[Step]:
+    """The steps that always run and the requested tools, with what those need, in order."""
     tools = {name: step for name, step in known.items() if step.needs is not None}
     wanted: set[str] = set()
-    todo = list(wished)
+    todo = list(requested)
     while todo:
         name = todo.pop()
         if name not in tools:
             message, hint = unknown("tool", name, sorted(tools))
             raise UsageError(message, hint=hint)
         if target not in tools[name].on:
-            raise UsageError(f"the tool {name} is not made for a machine of kind {target}")
+            raise UsageError(f"the tool {name} is not available on machines of kind {target}")
         if name not in wanted:
             wanted.add(name)
             todo += tools[name].needs or ()
@@ -270,7 +270,7 @@ def _resolve(
             way, url = "package", ""
         case SourceKind.RELEASE:
             if not data.url:
-                raise UsageError(f"{tool} = {source}: no releases of {tool} are known", hint=f"take {data.upstream}")
+                raise UsageError(f"{tool} = {source}: no releases of {tool} are known", hint=f"use {data.upstream}")
             way, url, sums = "download", data.url.format(version=source.where, arch="{arch}"), data.sums
             sums = sums.replace("{version}", source.where)
         case SourceKind.FILE:
@@ -282,19 +282,19 @@ def _resolve(
             way, url, ref, built = "upload", packed.name, packed.ref, packed.built
     if way == "download" and not (sha256 or sums):
         key = f"{tool.replace('-', '_')}_sha256"
-        raise UsageError(f"{tool} = {source}: its digest must be known", hint=f"set {key} in labkit.toml")
+        raise UsageError(f"{tool} = {source}: the digest of the download is missing", hint=f"set {key} in labkit.toml")
     if tool == "go":
         if way == "git":
-            raise UsageError(f"go = {source}: Go is not built from source here", hint="name an archive of it")
+            raise UsageError(f"go = {source}: Go is not built from source here", hint="give an archive of it")
         built = False
     elif built and not step.builds:
-        raise UsageError(f"{tool} = {source}: {tool} is not built from source here", hint="name the program itself")
+        raise UsageError(f"{tool} = {source}: {tool} is not built from source here", hint="give the program itself")
     values = {"FROM": way, "URL": url, "REF": ref, "SHA256": sha256 or "", "SUMS": "" if sha256 else sums}
     return _Resolved({f"{_upper(tool)}_{name}": value for name, value in values.items()}, _version(source), built)
 
 
 def _has_refs(tool: str, settings: Settings, packed: Mapping[str, Packed]) -> bool:
-    """Whether another ref of the source can be taken: it is git's, and the settings leave the ref open."""
+    """Whether another ref of the source can be used: it is git's, and the settings leave the ref open."""
     source = settings.sources()[tool]
     is_git = source.kind in (SourceKind.AUTO, SourceKind.GIT) or (
         tool in packed and packed[tool].local.suffix == ".bundle"
@@ -303,7 +303,7 @@ def _has_refs(tool: str, settings: Settings, packed: Mapping[str, Packed]) -> bo
 
 
 def _version(source: Source) -> str:
-    """MAJOR.MINOR where a release or a ref such as v1.3.0 or release-1.3 tells, else nothing."""
+    """MAJOR.MINOR of a release or of a ref such as v1.3.0 or release-1.3, else ""."""
     text = source.where if source.kind is SourceKind.RELEASE else source.ref
     found = re.match(r"(?:refs/\w+/)?(?:v|release-)?(\d+\.\d+)(?![0-9])", text)
     return found[1] if found else ""
@@ -318,13 +318,13 @@ def _newest(versions: Iterable[str]) -> str:
 
 
 def _variables(distro: Distro, target: Target, settings: Settings) -> dict[str, str]:
-    """What steps may name as inputs, apart from the sources of tools."""
+    """The inputs that any step may name, apart from the sources of tools."""
     mirror: tuple[str, ...] = ()
     # mmdebstrap has put the mirror into the image's own list.
     if settings.mirror and target not in (Target.BUILD, Target.BOX):
         if not distro.platform.mirror:
             raise UsageError(
-                f"{distro.platform.title} does not say what a mirror of it holds", hint="set mirror in its file"
+                f"{distro.platform.title} does not describe its mirrors", hint="set mirror in its platform.toml"
             )
         known = {
             "mirror": settings.mirror.rstrip("/"),
@@ -339,13 +339,13 @@ def _variables(distro: Distro, target: Target, settings: Settings) -> dict[str, 
         "LAB_KIND": target.value,
         "LAB_FAMILY": distro.platform.family,
         "LAB_MIRROR": "\n".join(mirror),
-        # Empty: whoever called sudo, which only the machine knows.
+        # Empty: the user who called sudo, known only on the machine.
         "LAB_USER": "vagrant" if target in (Target.BOX, Target.CLOUD_BOX) else user.user if user else "",
     }
 
 
 def _wants_packages(step: Step, source: _Resolved | None) -> bool:
-    """Whether the tool's own packages are what the step installs."""
+    """Whether the step installs the tool's packages."""
     if source is not None:
         return source.variables[f"{_upper(step.name)}_FROM"] == "package"
     return step.needs is not None and f"PACKAGES_{_upper(step.name)}" in step.inputs
@@ -385,13 +385,13 @@ def _commit(tool: str, source: Source) -> str:
 
 
 def _git(path: Path, *words: str | Path, check: bool = True) -> process.Completed:
-    # As root, git refuses a repository of the user who called sudo unless told that it was meant.
+    # As root, git refuses a repository of the user who called sudo without this.
     argv: list[str | Path] = ["git", "-c", "safe.directory=*", "-C", path, *words]
     return process.run(argv, timeout=_PACK_BOUND, check=check)
 
 
 def _make(target: Path, write: Callable[[Path], object]) -> None:
-    """Let write(path) make a file, which then gets its name."""
+    """Let write(path) make a file, and rename it to target once it is complete."""
     part = make_directory(target.parent) / f".{target.name}.{os.getpid()}.part"
     try:
         write(part)

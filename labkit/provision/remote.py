@@ -1,4 +1,4 @@
-"""A bootstrap over SSH: what a plan wants is put on the machine, and its script run, step by step."""
+"""A bootstrap over SSH: a plan's files are uploaded, and its script is run, step by step."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _STEP = re.compile(r"labkit: step ([a-z0-9-]+)$")
 
 
 def provision(remote: Remote, plan: BootstrapPlan, observer: Observer, *, timeout: float) -> None:
-    """Run the plan's script on the machine, as root; timeout is what it may take, in seconds.
+    """Run the plan's script on the machine, as root; timeout bounds it, in seconds.
 
-    Raises MachineError where a step fails; run again, the script goes on there.
+    Raises MachineError where a step fails; run again, the script resumes at that step.
     """
     for upload in plan.uploads:
         observer.step(f"uploading {upload.local.name}")
@@ -37,7 +37,7 @@ def provision(remote: Remote, plan: BootstrapPlan, observer: Observer, *, timeou
 
 
 def step_seconds(remote: Remote) -> dict[str, float]:
-    """Return how many seconds each step of the machine's bootstrap took, as its script keeps it."""
+    """Return how many seconds each step of the machine's bootstrap took, as its script recorded it."""
     answer = remote.run(["tail", "-n", "200", "/var/lib/labkit/bootstrap.tsv"], timeout=30, keep=1 << 16)
     rows = [line.split("\t") for line in answer.stdout.splitlines()]
     return {
@@ -48,7 +48,7 @@ def step_seconds(remote: Remote) -> dict[str, float]:
 
 
 class _Lines:
-    """Tells an observer of what the script prints, line by line."""
+    """Passes what the script prints to an observer, line by line."""
 
     def __init__(self, observer: Observer) -> None:
         self.step = ""

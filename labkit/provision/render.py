@@ -1,6 +1,6 @@
 """Values to text: the bootstrap script, cloud-init's files, the Vagrantfile. Pure: nothing here touches a machine.
 
-Every value is quoted for the language it lands in by a filter of that language's name: `sh`, `ruby`.
+Every value is quoted for the language of the file by a filter of that language's name: `sh`, `ruby`.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def bootstrap(title: str, functions: str, variables: Mapping[str, str], steps: S
 def user_data(bootstrap_script: str, *, agent: bool, sources: bool) -> str:
     """Return cloud-init user-data that runs the bootstrap script once, at the first boot.
 
-    agent: labkit waits at the virtio port, where it hears how that ended.
-    sources: what the script wants uploaded lies in the directory sources of the disk that this came on (label cidata).
+    agent: labkit waits at the virtio port for the outcome.
+    sources: the script's uploads are in the directory sources of the disk that this is on (label cidata).
     """
     # Some clouds take 16 KiB of user-data at most.
     script = base64.b64encode(gzip.compress(bootstrap_script.encode(), mtime=0)).decode()
@@ -98,7 +98,7 @@ def ruby(text: str) -> str:
 
 
 def hostname(name: str) -> str:
-    """Return the name as Vagrant takes it for a host: letters, digits and dashes, a dash at neither end."""
+    """Return the name as Vagrant accepts it for a host: letters, digits and dashes, a dash at neither end."""
     return re.sub(r"[^a-z0-9-]+", "-", name).strip("-") or "labkit"
 
 

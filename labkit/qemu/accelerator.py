@@ -1,4 +1,4 @@
-"""Whether KVM works here, found by trying.
+"""Whether KVM works here, found out by trying.
 
 /dev/kvm proves nothing: under some hypervisors a virtual machine can be created and its guest never runs.
 """
@@ -24,7 +24,7 @@ _BOUND = 10.0  # seconds; a working KVM needs well under one
 
 
 def choose(wanted: str, home: Home) -> str:
-    """ "kvm" or "tcg" for wanted "auto", "kvm" or "tcg". Raises HostError where kvm was demanded and does not work."""
+    """ "kvm" or "tcg" for wanted "auto", "kvm" or "tcg". Raises HostError if kvm is required and does not work."""
     if wanted == "tcg":
         return "tcg"
     reason = probe_kvm(home)
@@ -40,11 +40,11 @@ def probe_kvm(home: Home) -> str | None:
     if not Path("/dev/kvm").exists():
         return "/dev/kvm does not exist"
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return "/dev/kvm may not be opened by this user (join the group kvm)"
+        return "this user may not open /dev/kvm (join the group kvm)"
     qemu = process.which("qemu-system-x86_64")
     if qemu is None:
         return "qemu-system-x86_64 is not installed"
-    # A new kernel, QEMU or boot may bring another answer.
+    # A new kernel, QEMU or boot may change the answer.
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     subject = f"{platform.release()} {boot} {qemu} {qemu.stat().st_mtime_ns}"
     memory = home.host / f"kvm-{hashlib.sha256(subject.encode()).hexdigest()[:16]}.json"
@@ -64,7 +64,7 @@ def _try(qemu: Path, directory: Path) -> str | None:
         argv += ["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-drive", f"file={disk},format=raw"]
         done = process.run([str(word) for word in argv], timeout=_BOUND, check=False)
     except LabError:
-        return f"a guest was started and did not run within {_BOUND:g} s"
+        return f"a test guest did not run within {_BOUND:g} s"
     finally:
         disk.unlink()
     return None if done.status == _RAN else (done.stderr.strip().splitlines() or [f"QEMU {done.outcome}"])[-1]

@@ -1,4 +1,4 @@
-"""The virtio port into a guest, on which the agent of bootstrap/10-agent.sh runs short scripts as root."""
+"""The virtio port into a guest, through which the agent of bootstrap/80-agent.sh runs short scripts as root."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Agent:
         try:
             self._socket.sendall(base64.b64encode(script.encode()) + b"\n")
         except OSError as error:
-            raise MachineError(f"the machine ended before its agent was asked: {error}") from error
+            raise MachineError(f"the machine ended before its agent got the script: {error}") from error
 
     def answer(self, seconds: float) -> int | None:
         """The script's exit status; None if none came within seconds."""

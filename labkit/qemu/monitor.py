@@ -1,4 +1,4 @@
-"""The one place that speaks QMP, QEMU's monitor protocol, by the library of the QEMU project."""
+"""The one place that speaks QMP, QEMU's monitor protocol, with the library of the QEMU project."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class Monitor:
 
     def command(self, line: str) -> str:
         """What a command of the human monitor prints. Raises MachineError where that is an error."""
-        said = str(self.execute("human-monitor-command", **{"command-line": line}))
-        if said.startswith("Error"):
-            raise MachineError(f"QEMU refused {line}: {said.strip()}")
-        return said
+        output = str(self.execute("human-monitor-command", **{"command-line": line}))
+        if output.startswith("Error"):
+            raise MachineError(f"QEMU refused {line}: {output.strip()}")
+        return output
 
     def forwarded_port(self) -> int:
         """The port on 127.0.0.1 that QEMU forwards to the guest's SSH (it chose a free one itself)."""
