@@ -1,4 +1,4 @@
-# purpose: the programs that the lab needs, where the system lacks them (an image made from packages has them)
+# purpose: the programs that the lab needs (an image built from packages already has them)
 # inputs: PACKAGES_LAB
 # check: are_installed "$PACKAGES_LAB"
 # shellcheck disable=SC2086

@@ -1,4 +1,4 @@
-# purpose: a clock that stays right: certificates and TLS depend on it
+# purpose: keep the clock right, which certificates and TLS depend on
 # inputs: PACKAGES_TIME
 # check: have chronyd
 # needs: none

@@ -1,4 +1,4 @@
-# purpose: JSON in shell scripts, which suites are made of
+# purpose: read JSON in shell scripts
 # inputs: PACKAGES_JQ
 # check: jq --version
 # needs: none

@@ -1,4 +1,4 @@
-# purpose: umoci and skopeo: images to bundles, and images from anywhere
+# purpose: umoci and skopeo: unpack images to bundles, copy images
 # inputs: PACKAGES_UMOCI
 # check: umoci --version && skopeo --version
 # needs: none

@@ -1,4 +1,4 @@
-# purpose: Docker, from the distribution, which knows crun besides its own runtime
+# purpose: Docker, from the distribution, with crun as a second runtime
 # inputs: PACKAGES_DOCKER
 # check: docker --version && have dockerd
 # needs: none

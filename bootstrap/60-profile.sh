@@ -1,4 +1,4 @@
-# purpose: PATH and GOPATH for whoever logs in
+# purpose: PATH and GOPATH for login shells
 # inputs: none
 # check: test -s /etc/profile.d/labkit.sh && test -d /opt/labkit/gopath
 # needs: none

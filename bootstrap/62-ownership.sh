@@ -1,4 +1,4 @@
-# purpose: the lab's user works in the trees of source code without sudo
+# purpose: let the lab's user work in the source trees without sudo
 # inputs: LAB_USER
 # check: test -z "$(find /opt/labkit/src /opt/labkit/gopath ! -user "$(lab_user)" -print -quit)"
 # needs: profile

@@ -1,11 +1,11 @@
-# purpose: let labkit give a restored machine its own identity over a virtio port, before SSH is used
+# purpose: let labkit give a restored machine its own identity over a virtio port, before the first SSH connection
 # inputs: none
 # check: test -x /usr/local/bin/labkit-agent
 # on: build cloud cloud-box
 #
 # One line in: a base64 shell script, run as root. One line out: its exit status. Only the process that started
-# the machine can reach the port. busybox, where it is there, runs most commands without starting a program,
-# which counts under software emulation. SELinux lets systemd start programs from bin folders, not from lib.
+# the machine can reach the port. busybox, if installed, runs most commands without starting a program, which
+# matters under software emulation. SELinux lets systemd start programs from bin directories, not from lib.
 shell=/bin/sh
 if busybox=$(command -v busybox); then
   shell="$busybox sh"
@@ -22,12 +22,13 @@ while :; do
 done 3<>/dev/virtio-ports/org.labkit.0
 AGENT
 chmod 755 /usr/local/bin/labkit-agent
-# The limits are there to be there: the kernel patches its scheduler's and its allocator's code when the first cgroup
-# with a quota or a cpuset appears and the last one goes, and QEMU's emulation does not always survive that (Oops: int3).
+# The values of the limits do not matter, only that they are set: the kernel patches the code of its scheduler and its
+# allocator when the first cgroup with a quota or a cpuset appears and when the last one goes, and QEMU's emulation does
+# not always survive that (Oops: int3).
 cat >/etc/systemd/system/labkit-agent.service <<'UNIT'
 [Unit]
 Description=labkit identity agent
-# Not a condition: udev may make the port later than everything else is up.
+# Not a condition: udev may create the port after everything else is up.
 Requires=dev-virtio\x2dports-org.labkit.0.device
 After=dev-virtio\x2dports-org.labkit.0.device ssh.service sshd.service ssh.socket network.target
 

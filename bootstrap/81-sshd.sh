@@ -17,9 +17,9 @@ PrintMotd no
 CONF
 rm -f /etc/ssh/ssh_host_*
 ssh-keygen -q -t ed25519 -N '' -C labkit-throwaway -f /etc/ssh/ssh_host_ed25519_key
-# `!` would lock the account for an sshd without PAM; `*` only means that no password fits.
+# `!` would lock the account for an sshd without PAM; `*` only means that no password matches.
 usermod -p '*' root
-# Where the lab's key will be: made now, so that it has the right mode and label.
+# Created now for the lab's key, so that it has the right mode and label.
 mkdir -p /root/.ssh
 : >>/root/.ssh/authorized_keys
 chmod 700 /root/.ssh

@@ -1,4 +1,4 @@
-# purpose: what an image made from packages needs to boot: network, file systems, names (cloud images have it)
+# purpose: what an image built from packages needs to boot: network, fstab, hostname (cloud images have it)
 # inputs: LAB_KIND
 # check: test -s /etc/fstab
 # on: build box

@@ -1,4 +1,4 @@
-# purpose: what Vagrant wants of a box: its user, its public key, host keys made at the first boot
+# purpose: what Vagrant expects of a box: its user, its public key; host keys are made at the first boot
 # inputs: none
 # check: test -s /home/vagrant/.ssh/authorized_keys
 # on: box cloud-box
@@ -16,7 +16,7 @@ chmod 600 /home/vagrant/.ssh/authorized_keys
 echo 'vagrant ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/vagrant
 chmod 440 /etc/sudoers.d/vagrant
 
-# A host key in a box would be everybody's. The pause for a machine's name in DNS would be everybody's, too.
+# A host key in a box would be shared by all its machines. UseDNS would delay every login.
 rm -f /etc/ssh/ssh_host_*
 mkdir -p /etc/systemd/system/ssh.service.d /etc/ssh/sshd_config.d
 printf '[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n' \

@@ -1,4 +1,4 @@
-# purpose: what a box made from packages needs beside an image: GRUB, and names from DHCP (cloud images have both)
+# purpose: what a box needs in addition to an image built from packages: GRUB, and DNS by DHCP (cloud images have both)
 # inputs: none
 # check: test -s /boot/core.img
 # on: box

@@ -1,4 +1,4 @@
-# purpose: cloud-init takes each machine made of a box for a new one, with nobody to ask: it gives it network and host keys
+# purpose: cloud-init, without a data source, gives each machine made of a box its own network and host keys
 # inputs: none
 # check: test -s /etc/cloud/cloud.cfg.d/99-labkit.cfg
 # on: cloud-box

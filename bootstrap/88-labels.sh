@@ -1,4 +1,4 @@
-# purpose: SELinux labels for what the steps before have written
+# purpose: SELinux labels for the files that earlier steps wrote
 # inputs: none
 # check: ! have restorecon || test -z "$(restorecon -n -v -R /etc/ssh /root/.ssh /etc/sudoers.d)"
 # on: build cloud cloud-box

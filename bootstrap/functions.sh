@@ -1,11 +1,12 @@
-# What the steps share; part of every rendered script, which has set state, LAB_FAMILY, LAB_MIRROR, PACKAGES_DOWNLOAD.
+# Functions shared by the steps; part of every rendered script, which sets state, LAB_FAMILY, LAB_MIRROR and
+# PACKAGES_DOWNLOAD.
 
 fail() {
   echo "labkit: $*" >&2
   exit 1
 }
 
-# retry COMMAND...: mirrors fail now and then, and so does a network that has just come up. Status 9: it is no use.
+# retry COMMAND...: mirrors fail now and then, and so does a network that has just come up. Status 9: do not retry.
 retry() {
   for pause in ${_LABKIT_PAUSES-5 15 45}; do
     tried=0
@@ -30,7 +31,7 @@ has_systemd() {
   test -d /run/systemd/system
 }
 
-# start_unit UNIT...: the first of these units that there is starts with the machine, and now if systemd runs.
+# start_unit UNIT...: enable the first of these units that exists, and start it if systemd runs.
 start_unit() {
   have systemctl || return 0
   for unit in "$@"; do
@@ -44,7 +45,7 @@ start_unit() {
       fi
     done
   done
-  fail "there is no unit $*"
+  fail "none of these units exists: $*"
 }
 
 # ---- packages
@@ -63,7 +64,7 @@ packages() {
       echo "$LAB_MIRROR" >"$state/apt.list"
       set -- -o "Dir::Etc::SourceList=$state/apt.list" -o Dir::Etc::SourceParts=/dev/null "$@"
     fi
-    # Not wanted and slow under emulation: needrestart's look at every process.
+    # needrestart looks at every process, which is slow under emulation and of no use here.
     NEEDRESTART_SUSPEND=1 apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
       -o DPkg::Options::=--force-confdef -o DPkg::Options::=--force-confold --no-install-recommends "$@"
   else
@@ -82,8 +83,8 @@ packages() {
   fi
 }
 
-# Lists of packages are read once in a run, and anew after a failure. What a killed run left half installed is finished;
-# what it had not unpacked yet may be needed for that.
+# Package lists are read once in a run, and again after a failure. What a killed run left half installed is finished
+# first; that may need packages that it had not unpacked yet.
 refresh_packages() {
   if test "$LAB_FAMILY" = debian && ! test -e "$state/fresh"; then
     if dpkg --force-confdef --force-confold --configure -a; then
@@ -94,12 +95,12 @@ refresh_packages() {
   fi
 }
 
-# are_unknown ARGUMENTS...: whether apt-get's lists lack a package.
+# are_unknown ARGUMENTS...: whether a package is missing from apt-get's lists.
 are_unknown() {
   test "$LAB_FAMILY" = debian && packages --simulate "$@" 2>&1 | grep '^E: Unable to locate package'
 }
 
-# Status 9: no list has such a package, and all of them could be read, which apt-get update's success alone does not say.
+# Status 9: no list has such a package, and all lists could be read, which the success of apt-get update does not prove.
 fetch_packages() {
   if refresh_packages && packages "$@"; then
     return
@@ -153,14 +154,14 @@ are_installed() {
   done
 }
 
-# Whether nothing is half installed; rpm keeps no such thing.
+# Whether no package is half installed; rpm has no such state.
 are_packages_whole() {
   test "$LAB_FAMILY" != debian || test -z "$(dpkg --audit)"
 }
 
 # ---- sources of tools
 
-# The user who is to work in the lab: the image's, else whoever called sudo.
+# The user who works in the lab: the image's, else the one who called sudo.
 lab_user() {
   user=${LAB_USER:-${SUDO_USER:-root}}
   if id -u "$user" >/dev/null 2>&1; then
@@ -191,12 +192,12 @@ verify() {
   test "${found%% *}" = "$2" || fail "$3 has the wrong sha256: ${found%% *}, expected $2"
 }
 
-# uploaded NAME: the path of a file that labkit sends along, or that lies in sources/ beside this script.
+# uploaded NAME: the path of a file that labkit uploaded, or that is in sources/ beside this script.
 uploaded() {
   beside=$(dirname -- "$0")/sources
   if test -e "$state/sources/$1"; then
     echo "$state/sources/$1"
-  # In a folder that anybody can write, such as /tmp, it could be anybody's.
+  # In a directory that any user can write to, such as /tmp, it could be any user's.
   elif test -e "$beside/$1" && test -z "$(find "$beside" "$beside/.." -maxdepth 0 -perm -o+w)"; then
     echo "$beside/$1"
   else
@@ -223,13 +224,13 @@ checkout() {
   ref=${2:-refs/labkit/head}
   if test -n "${history-}" && fetch_git "$3" "$1" '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*' &&
     commit_of "$3" "$ref"; then
-    : # and not what else a server has, such as every pull request
+    : # but not a server's other refs, such as every pull request
   elif ! test -f "$1" && git -C "$3" fetch -q --depth 1 "$1" "${2:-HEAD}" 2>"$3.err"; then
     ref=FETCH_HEAD
   elif grep -qs "couldn't find remote ref" "$3.err" && ! expr "$ref" : '[0-9a-f]\{4,40\}$' >/dev/null; then
     fail "$1 has no ref ${2:-HEAD}"
   else
-    # Not every server gives a single commit, and none knows it by a part of its number: take all.
+    # Not every server serves a single commit, and none an abbreviated one: fetch everything.
     retry fetch_git "$3" "$1" '+refs/*:refs/*' || fail "cannot fetch $1"
   fi
   rm -f "$3.err"
@@ -237,7 +238,7 @@ checkout() {
   git -C "$3" -c advice.detachedHead=false checkout -q "$commit"
 }
 
-# unpack ARCHIVE FOLDER: into FOLDER, without the one folder that most archives have at their top.
+# unpack ARCHIVE FOLDER: into FOLDER, without the single directory that most archives have at the top.
 unpack() {
   mkdir "$2.all"
   tar -C "$2.all" --no-same-owner -xf "$1" || fail "$1 is not an archive"
@@ -250,7 +251,7 @@ unpack() {
   fi
 }
 
-# take TOOL FROM URL REF SHA256 SUMS: sets $taken to a folder that holds tree, source code, or program, the tool itself.
+# take TOOL FROM URL REF SHA256 SUMS: set $taken to a directory with tree (source code) or program (the tool itself).
 take() {
   taken=$lab/src/$1.part
   rm -rf "$taken"
@@ -294,7 +295,7 @@ sum_of() {
   fi
 }
 
-# publish FILE PATH: the program gets its place at once, with the label that SELinux wants there.
+# publish FILE PATH: install the program atomically, with its SELinux label.
 publish() {
   mkdir -p "${2%/*}" "$state/published"
   : >"$state/published/${2##*/}"
@@ -306,21 +307,21 @@ publish() {
   fi
 }
 
-# withdraw PATH: what publish has put there gives way to the distribution's.
+# withdraw PATH: remove what publish has installed, in favour of the distribution's.
 withdraw() {
   if test -e "$state/published/${1##*/}"; then
     rm -f "$1" "$state/published/${1##*/}"
   fi
 }
 
-# keep TOOL: the tree of source code, built, gets its place.
+# keep TOOL: move the built source tree to its final place.
 keep() {
   rm -rf "$lab/src/$1"
   mv "$lab/src/$1.part/tree" "$lab/src/$1"
   rm -rf "$lab/src/$1.part"
 }
 
-# The refs of RUNTIME_TOOLS_OLDER that runtimes of this machine need.
+# The refs of RUNTIME_TOOLS_OLDER that the runtimes of this machine need.
 older_refs() {
   echo "$RUNTIME_TOOLS_OLDER" | while read -r runtime before ref; do
     have "$runtime" || continue
@@ -329,7 +330,7 @@ older_refs() {
   done | sort -u
 }
 
-# go_here TREE IMPORT: goes where Go can build a tree. One older than modules must stand in a GOPATH under its name.
+# go_here TREE IMPORT: change to where Go can build the tree. Without go.mod it must be in a GOPATH, by import path.
 go_here() {
   export PATH="$lab/go/bin:$PATH" GOCACHE="$cache/go-build" GOFLAGS=-mod=vendor GOTOOLCHAIN=local GOPATH="$cache/gopath"
   cd "$1"

@@ -81,7 +81,7 @@ def test_a_step_without_a_proper_head_is_a_bug(tmp_path: Path) -> None:
         bootstrap.steps(tmp_path)
 
 
-SHARED = "# What the steps share"  # in a script, after the variables
+SHARED = "# Functions shared by the steps"  # in a script, after the variables
 
 
 def test_every_script_is_clean(tmp_path: Path) -> None:
@@ -286,7 +286,8 @@ def test_no_value_breaks_out_of_the_script(tmp_path: Path) -> None:
     wanted = settings(tmp_path, proxy=f"http://example.org/{sneaky}", mirror=f"http://example.org/{sneaky}", runc=runc)
     script = bootstrap.plan(Distro(platform, platform.release(None)), Target.HOST, wanted).script
     assert shellcheck(script) == ""
-    head = script.partition("# What the steps share")[0]
+    head, mark, _ = script.partition(SHARED)
+    assert mark  # else the whole bootstrap would run here, as root perhaps
     names = ("LAB_MIRROR", "http_proxy", "RUNC_URL")
     shown = "".join(f"printf '%s\\0' \"${name}\"\n" for name in names)
     done = subprocess.run(["sh"], input=(head + shown).encode(), cwd=tmp_path, capture_output=True, check=True)

@@ -50,7 +50,7 @@ def refused(lock: Path) -> tuple[list[str], str]:
         locked(lock, timeout=0.5, waiting=said.append, what="machine mine"),
     ):
         raise AssertionError("it is held by another process")
-    assert caught.value.hint == "end it, or wait"
+    assert caught.value.hint == "wait, or end that process"
     return said, caught.value.message
 
 
