@@ -33,8 +33,8 @@ def main() -> None:
 
 
 def reading(runs: int) -> None:
-    """labkit.tap against tap.py on the same bytes, in CPU seconds: once as tap.py reads, leaving blocks as lines until
-    they are asked for (labkit has parsed them), once with every block asked for.
+    """labkit.results.tap against tap.py on the same bytes, in CPU seconds: once as tap.py reads, which leaves blocks as
+    lines until they are asked for (labkit has parsed them), once with every block asked for.
     """
     from tap.line import Result
     from tap.parser import Parser

@@ -21,7 +21,7 @@ GUIDED = __name__ == "__main__" and sys.argv[1:2] != ["--random"]
 if GUIDED:
     import atheris
 
-    coverage = atheris.instrument_imports(include=["labkit.tap", "labkit.verdicts"])
+    coverage = atheris.instrument_imports(include=["labkit.results.tap", "labkit.results.verdicts"])
 else:
     coverage = contextlib.nullcontext()
 with coverage:
