@@ -1,6 +1,6 @@
 """Where the files that ship with labkit are: platforms/, bootstrap/, templates/ and tasks.py.
 
-In a checkout they stand at its root; a wheel carries them inside the package (pyproject.toml, force-include).
+In a checkout they are at its root; a wheel has them inside the package (pyproject.toml, force-include).
 """
 
 from __future__ import annotations

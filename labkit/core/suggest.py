@@ -14,6 +14,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> tuple[str, str]:
-    """Return message and hint for a word that is none of the known ones."""
+    """Return message and hint for an unknown word."""
     entries = list(known)
     return f"unknown {kind} {word!r}{did_you_mean(word, entries)}", f"known: {', '.join(entries) or 'none'}"

@@ -102,7 +102,7 @@ def allowed(model: type[Table], key: Key) -> str | None:
 
 
 def _at(model: Any, key: Key) -> tuple[Any, FieldInfo | None]:
-    """The type that stands at key, and the innermost field on the way there."""
+    """The type at key, and the innermost field on the way there."""
     kind, field = model, None
     for part in key:
         if isinstance(kind, type) and issubclass(kind, Table):

@@ -74,7 +74,7 @@ def no_space(where: Path) -> HostError:
 
 
 def require_space(where: Path, mib: int) -> None:
-    """HostError unless mib mebibytes are free where the directory lies."""
+    """HostError unless mib mebibytes are free on the disk of the directory."""
     free = shutil.disk_usage(where).free >> 20
     if free < mib:
         raise HostError(

@@ -17,7 +17,7 @@ from labkit.io.remote import Remote
 class MachineState(StrEnum):
     ABSENT = "absent"
     RUNNING = "running"
-    HALTED = "halted"  # asleep on disk; `up` goes on where it stopped
+    HALTED = "halted"  # its whole state is on disk; `up` resumes it
     CRASHED = "crashed"  # the process is gone without a halt; `up` boots its disk again
     LOST = "lost"  # its provider no longer has it; `up` makes it again
     INTERRUPTED = "interrupted"  # labkit was killed while making it; `up` starts over

@@ -52,7 +52,7 @@ def client_key(home: Home) -> tuple[Path, str]:
 def script(identity: Identity, authorized: str, *, now: float, entropy: str) -> str:
     """The shell script that gives a restored guest its identity. now: seconds since the epoch; entropy: any text.
 
-    sshd rereads its key first, so that it restarts on one CPU while the rest goes on on the other; it writes its
+    sshd rereads its key first, so that it restarts on one CPU while the rest runs on the other; it writes its
     pid file again once it listens, and the script ends after that.
     """
     quoted = {name: shlex.quote(value) for name, value in (("name", identity.hostname), ("key", authorized))}

@@ -1,4 +1,4 @@
-"""An incremental reader of TAP 12, 13 and 14 for output that nobody can trust.
+"""An incremental reader of TAP 12, 13 and 14 for untrusted output.
 
 Bytes in, events out: it never raises, whatever the bytes, and its memory is bounded by Limits. Nothing is dropped
 silently: what does not fit the format comes out as Unplaced or as a Block of its own, what is over a limit as Dropped.

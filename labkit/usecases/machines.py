@@ -49,7 +49,7 @@ def reset(settings: Settings, observer: Observer) -> MachineInfo:
 
 
 def halt(settings: Settings, observer: Observer) -> MachineInfo:
-    """Stop the machine, keeping all it has; `up` goes on with it."""
+    """Stop the machine, keeping its state; `up` resumes it."""
     machine = _named(settings, observer)
     with machine.lock():
         state = machine.status().state
@@ -89,7 +89,7 @@ def ssh(settings: Settings, words: Sequence[str] = ()) -> NoReturn:
 
 
 def bring_up(machine: Machine, settings: Settings, distro: Distro, observer: Observer) -> MachineInfo:
-    """Make the machine where it is not there, start it where it does not run. The caller holds its lock."""
+    """Make the machine if it does not exist, start it if it does not run. The caller holds its lock."""
     started = time.monotonic()
     info = machine.status()
     state = info.state
