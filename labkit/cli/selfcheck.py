@@ -28,7 +28,7 @@ from labkit.io import process
 
 _TIMEOUT = 7200.0  # seconds for one stage; image builds and boots under emulation are slow
 _PYTEST = ("pytest", "-q", "-rfE")
-_WORKERS = ("--numprocesses=2", "--dist=loadgroup")
+_WORKERS = ("--numprocesses=3", "--dist=loadgroup")
 # Emulated kernels panic now and then (docs/decisions.md, 11); for anything else a test has one chance.
 _PANICS = ("--reruns=1", "--only-rerun=kernel panicked")
 _NO_TESTS = 5  # pytest's exit status where none was chosen
