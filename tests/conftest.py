@@ -23,17 +23,15 @@ ROOT = Path(__file__).parent.parent
 MACHINE_NEEDS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "debian keyring", "mkfs.ext4", "ssh")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this host cannot run, and keep the tests of one file, which share what they make, with one worker."""
-    for item in items:
-        names = [name for mark in item.iter_markers("needs") for name in mark.args]
-        names += MACHINE_NEEDS if item.get_closest_marker("machine") else ()
-        if missing := missing_programs(tuple(dict.fromkeys(names))):
-            item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(missing)}"))
-        if item.get_closest_marker("host_runtime") or item.get_closest_marker("machine"):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-            if os.geteuid() != 0:
-                item.add_marker(pytest.mark.skip(reason="takes root"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Skip what this host cannot run."""
+    slow = [mark for mark in ("host_runtime", "bootstrap", "machine") if item.get_closest_marker(mark)]
+    names = [name for mark in item.iter_markers("needs") for name in mark.args]
+    names += MACHINE_NEEDS if "machine" in slow else ()
+    if missing := missing_programs(tuple(dict.fromkeys(names))):
+        item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(missing)}"))
+    if slow and os.geteuid() != 0:
+        item.add_marker(pytest.mark.skip(reason="takes root"))
 
 
 @dataclass

@@ -24,7 +24,7 @@ from labkit.provision.bootstrap import BootstrapPlan, Target
 from tests import chroot
 from tests.chroot import Chroot, Quiet, says
 
-pytestmark = [pytest.mark.host_runtime, pytest.mark.needs("dnf", "rpm", "rpmbuild", "createrepo_c")]
+pytestmark = [pytest.mark.bootstrap, pytest.mark.long, pytest.mark.needs("dnf", "rpm", "rpmbuild", "createrepo_c")]
 
 FEDORA = platforms.load("fedora", platforms.directories())
 RELEASE = FEDORA.release("44")

@@ -28,7 +28,7 @@ from tests import chroot
 from tests.chroot import Chroot, Quiet, Run, says
 from tests.test_bootstrap import git
 
-pytestmark = [pytest.mark.host_runtime, pytest.mark.needs("mmdebstrap", "debian keyring", "go", "git", "xz")]
+pytestmark = [pytest.mark.bootstrap, pytest.mark.needs("mmdebstrap", "debian keyring", "go", "git", "xz")]
 
 MAIN = 'package main\nimport ("fmt"; "os")\nfunc main() { fmt.Println("%s", len(os.Args)) }\n'
 REPOSITORIES = {
@@ -217,6 +217,7 @@ def test_a_second_run_does_nothing(plain: Box, sources: Sources) -> None:
     assert plain.system.manifest() == before
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_in_every_step_ends_in_the_same_state(
     plain: Box, boxes: list[Box], sources: Sources
 ) -> None:
@@ -298,7 +299,7 @@ def test_a_source_that_fails_is_told_and_the_rest_goes_on_once_it_is_right(
     plain: Box, sources: Sources, changed: dict[str, str], step: str, message: str
 ) -> None:
     sha256 = hashlib.sha256((sources.directory / "go.tar.gz").read_bytes()).hexdigest()
-    known = {"url": sources.url, "folder": str(sources.directory), "go": sha256}
+    known = {"url": sources.url, "directory": str(sources.directory), "go": sha256}
     wrong = {key: value.format_map(known) for key, value in changed.items()}
     done = plain.bootstrap(sources.plan(**wrong))
     assert done.status not in (0, None)
@@ -309,6 +310,7 @@ def test_a_source_that_fails_is_told_and_the_rest_goes_on_once_it_is_right(
     assert list(done.outcomes())[-1] == step
 
 
+@pytest.mark.long
 def test_an_older_runtime_has_the_suite_built_at_its_ref_too(plain: Box, sources: Sources) -> None:
     old = sources.directory / "old"
 

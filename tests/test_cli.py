@@ -370,7 +370,7 @@ def test_completion_installs_nothing(bare: Path) -> None:
     assert not (bare / ".labkit").exists()
 
 
-@pytest.mark.host_runtime  # seconds: makes a virtual environment
+@pytest.mark.bootstrap  # seconds: makes a virtual environment
 def test_a_failed_installation_is_told_with_3_and_leaves_no_stamp(bare: Path, tmp_path: Path) -> None:
     (bare / "pyproject.toml").write_text("[build-system]\nrequires = []\nbuild-backend = 'nowhere'\n")
     (bare / "constraints.txt").write_text("")
@@ -380,7 +380,7 @@ def test_a_failed_installation_is_told_with_3_and_leaves_no_stamp(bare: Path, tm
     assert not (bare / ".labkit" / "venv" / "labkit.stamp").exists()
 
 
-@pytest.mark.host_runtime  # half a minute of pip
+@pytest.mark.bootstrap  # half a minute of pip
 def test_first_use_twice_at_once_then_interrupted_then_moved(tmp_path: Path, environ: dict[str, str]) -> None:
     checkout = tmp_path / "a checkout"
     ignored = shutil.ignore_patterns(".labkit", ".git", "__pycache__", "reports", ".*_cache")

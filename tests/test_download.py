@@ -240,7 +240,7 @@ def test_two_processes_at_once_download_once(server: Server, tmp_path: Path) -> 
     assert server.asked == [("/disk.img", None, len(BODY))]
 
 
-@pytest.mark.host_runtime
+@pytest.mark.bootstrap
 @pytest.mark.parametrize("length", [True, False], ids=["announced", "not announced"])
 def test_a_full_disk_is_named(server: Server, tmp_path: Path, length: bool) -> None:
     if os.geteuid() != 0:

@@ -21,8 +21,6 @@ from labkit.results.model import Verdict
 from tests import recorded
 from tests.test_cli import CHECKOUT, COMMANDS, labkit
 
-pytestmark = pytest.mark.xdist_group("json")  # what is printed is made once
-
 TEXT = (CHECKOUT / "docs" / "reference" / "json.md").read_text()
 _NAMES = {"VERDICT": f"({'|'.join(Verdict)})", "GROUP": "(newly_failing|fixed|appeared|gone|changed)"}
 TASKS = sorted(name for name, command in COMMANDS.items() if "json" in command.flags)

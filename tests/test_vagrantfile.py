@@ -123,7 +123,7 @@ def test_a_box_from_the_web_has_a_digest(tmp_path: Path) -> None:
         exports.render(wanted, tmp_path / "out")
 
 
-@pytest.mark.host_runtime
+@pytest.mark.bootstrap
 @pytest.mark.long
 @pytest.mark.needs("vagrant")
 def test_vagrant_takes_the_file_of_every_platform_with_every_provider(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_vagrant_takes_the_file_of_every_platform_with_every_provider(tmp_path: 
         vagrant(directory, "validate", "--ignore-provider")
 
 
-@pytest.mark.host_runtime
+@pytest.mark.bootstrap
 @pytest.mark.long
 @pytest.mark.needs("vagrant")
 def test_vagrant_refuses_what_is_wrong(tmp_path: Path) -> None:

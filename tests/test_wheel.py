@@ -13,7 +13,7 @@ import pytest
 from tests import recorded
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.host_runtime
+pytestmark = pytest.mark.bootstrap
 
 
 def test_the_wheel_brings_everything_it_needs(tmp_path: Path) -> None:

@@ -28,10 +28,9 @@ from labkit.io import process
 
 _TIMEOUT = 7200.0  # seconds for one stage; image builds and boots under emulation are slow
 _PYTEST = ("pytest", "-q", "-rfE")
-_WORKERS = ("--numprocesses=3", "--dist=loadgroup")
+_WORKERS = ("--numprocesses=3",)  # some of the tests only wait
 # Emulated kernels panic now and then (docs/decisions.md, 11); for anything else a test has one chance.
 _PANICS = ("--reruns=1", "--only-rerun=kernel panicked")
-_NO_TESTS = 5  # pytest's exit status where none was chosen
 say = functools.partial(print, flush=True)
 
 
@@ -43,25 +42,34 @@ class Extent(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """words is a module of this environment with its arguments. root: it can do nothing without being root."""
+    """words is a module of this environment with its arguments; stages of one turn run side by side. root: it can do
+    nothing without being root.
+    """
 
     name: str
     words: tuple[str, ...]
+    turn: int = 0
     extent: Extent = Extent.FAST
     root: bool = False
 
 
 def stages(extent: Extent) -> list[Stage]:
-    """The stages of a check, in their order; those of the fast one run side by side."""
-    chosen = "" if extent is Extent.LONG else " and not long"
-    times = ("--durations=15",) if extent is Extent.LONG else ()
+    """The stages of a check, in their order."""
+
+    def tests(marker: str, *words: str) -> tuple[str, ...]:
+        if extent is Extent.LONG:
+            return (*_PYTEST, *words, "--durations=15", "-m", marker)
+        return (*_PYTEST, *words, "-m", f"{marker} and not long")
+
     every = [
         Stage("style", ("ruff", "check", ".")),
         Stage("format", ("ruff", "format", "--check", ".")),
         Stage("types", ("mypy",)),
         Stage("tests", (*_PYTEST, *_WORKERS)),
-        Stage("host", (*_PYTEST, *_WORKERS, *times, "-m", f"host_runtime{chosen}"), Extent.NORMAL, root=True),
-        Stage("machines", (*_PYTEST, *_PANICS, *times, "-m", f"machine{chosen}"), Extent.NORMAL, root=True),
+        # One test at a time: what a runtime leaves in the host's cgroups is looked for.
+        Stage("runtimes", tests("host_runtime"), 1, Extent.NORMAL, root=True),
+        Stage("bootstrap", tests("bootstrap"), 1, Extent.NORMAL, root=True),
+        Stage("machines", tests("machine", *_PANICS), 2, Extent.NORMAL, root=True),
     ]
     return [stage for stage in every if stage.extent <= extent]
 
@@ -80,10 +88,11 @@ def run(checkout: Path, settings: Settings, observer: Observer, extent: Extent) 
         left_out.append(f"{', '.join(stage.name for stage in chosen if stage.root)}: only root can run these")
         chosen = [stage for stage in chosen if not stage.root]
     began = time.monotonic()
+    outcomes: list[_Outcome] = []
     with ThreadPoolExecutor() as pool:
-        together = [stage for stage in chosen if stage.extent is Extent.FAST]
-        outcomes = list(pool.map(lambda stage: _run(stage, checkout), together))
-    outcomes += [_run(stage, checkout) for stage in chosen if stage not in together]
+        for _, turn in itertools.groupby(chosen, lambda stage: stage.turn):
+            together = list(turn)
+            outcomes += pool.map(functools.partial(_run, checkout, len(together) == 1), together)
     say("")
     for outcome in outcomes:
         say(f"{outcome.stage.name:10} {outcome.seconds:7.1f} s  {'ok' if outcome.ok else f'FAILED: {outcome.command}'}")
@@ -108,19 +117,18 @@ class _Outcome:
         return f"python -m {shlex.join(self.stage.words)} (exit status {self.status})"
 
 
-def _run(stage: Stage, checkout: Path) -> _Outcome:
-    """Run one stage. A fast one runs beside others, so its output comes at its end; of a slow one line by line."""
+def _run(checkout: Path, alone: bool, stage: Stage) -> _Outcome:
+    """Run one stage. Where it runs beside others, its output comes at its end, else line by line."""
     began = time.monotonic()
-    lines: list[str] = []
-    on_line = lines.append if stage.extent is Extent.FAST else say
-    if stage.extent is not Extent.FAST:
-        say(f"$ python -m {shlex.join(stage.words)}")
+    lines = [f"$ python -m {shlex.join(stage.words)}"]
+    if alone:
+        say(lines[0])
     argv = [sys.executable, "-m", *stage.words]
+    on_line = say if alone else lines.append
     done = process.run(argv, timeout=_TIMEOUT, cwd=checkout, check=False, on_line=on_line, passing=process.ALL)
-    seconds = time.monotonic() - began
-    if lines or stage.extent is Extent.FAST:
-        say("\n".join([f"$ python -m {shlex.join(stage.words)}", *lines]))
-    return _Outcome(stage, seconds, done.status)
+    if not alone:
+        say("\n".join(lines))
+    return _Outcome(stage, time.monotonic() - began, done.status)
 
 
 def _get_programs(settings: Settings, observer: Observer, extent: Extent) -> list[str]:
