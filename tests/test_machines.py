@@ -158,7 +158,7 @@ def test_a_runtime_that_cannot_run_is_wrong_usage(lab: Lab, runtime: str, said: 
 def test_a_machine_that_lacks_the_tools_of_a_suite_says_which(lab: Lab) -> None:
     lab.run("up")
     done = lab.run("test", "--suite", "validation", status=2)
-    assert "machine debian-13 lacks runtime-tools; ./lab destroy it" in done.stderr
+    assert "machine debian-13 lacks runtime-tools; to get what the settings ask for, ./lab destroy it first" in done.stderr
 
 
 def test_reset_forgets_and_keeps_the_identity(lab: Lab) -> None:
