@@ -67,6 +67,17 @@ def test_two_commands_from_nothing_to_a_report(lab: Lab) -> None:
     assert (directory / "raw" / "spec.tap").read_text().startswith("TAP version 14\n1..2\n")
 
 
+def test_nobody_else_reaches_a_machine(lab: Lab) -> None:
+    """Its monitor runs commands as root in it, and its disk and its image's state hold keys."""
+    images = [path for path in (lab.home / "images").iterdir() if path.is_dir()]
+    live = [path for image in images for path in image.glob("live-*")]
+    assert live
+    for directory in (lab.home / "machines/debian-13", lab.home / "keys", *images, *live):
+        assert directory.stat().st_mode & 0o777 == 0o700, directory
+    for name in ("qmp.sock", "agent.sock", "console.log", "record.json", "known_hosts"):
+        assert (lab.home / "machines/debian-13" / name).stat().st_mode & 0o077 == 0, name
+
+
 KNOWN = {  # what these versions really do not keep, each looked up in the spec's text; everything else must hold
     "runc": {"DEV-002", "MOUNT-004", "RLIM-003", "SECC-002"},
     "crun": {
@@ -158,7 +169,9 @@ def test_a_runtime_that_cannot_run_is_wrong_usage(lab: Lab, runtime: str, said: 
 def test_a_machine_that_lacks_the_tools_of_a_suite_says_which(lab: Lab) -> None:
     lab.run("up")
     done = lab.run("test", "--suite", "validation", status=2)
-    assert "machine debian-13 lacks runtime-tools; to get what the settings ask for, ./lab destroy it first" in done.stderr
+    assert (
+        "machine debian-13 lacks runtime-tools; to get what the settings ask for, ./lab destroy it first" in done.stderr
+    )
 
 
 def test_reset_forgets_and_keeps_the_identity(lab: Lab) -> None:

@@ -24,6 +24,7 @@ from labkit.core.platforms import Distro
 from labkit.core.sources import Source, SourceKind
 from labkit.core.suggest import did_you_mean
 from labkit.core.tomlfile import Key, Table
+from labkit.core.trust import require_trusted
 
 FILE = "labkit.toml"
 
@@ -227,8 +228,8 @@ def load(
 
     put(("home",), _default_home(environ), "the default", cwd)
     put(("reports",), "reports", "the default", cwd)
-    if (file := _find(cwd, environ)) is not None:
-        for key, value in _leaves(tomlfile.read(file), file):
+    if (file := find(cwd, environ)) is not None:
+        for key, value in _leaves(tomlfile.read(require_trusted(file, environ)), file):
             put(key, value, str(file), file.parent)
     for key, value, variable in _environment(environ):
         put(key, value, variable, cwd)
@@ -250,7 +251,8 @@ def _is_local(value: str) -> bool:
     return False
 
 
-def _find(cwd: Path, environ: Mapping[str, str]) -> Path | None:
+def find(cwd: Path, environ: Mapping[str, str]) -> Path | None:
+    """Return the configuration file that applies in the directory cwd, None where there is none."""
     if named := environ.get("LABKIT_CONFIG"):
         path = cwd / named
         if not os.access(path, os.F_OK):

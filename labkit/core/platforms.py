@@ -19,6 +19,7 @@ from labkit.core import resources, tomlfile
 from labkit.core.errors import UsageError
 from labkit.core.suggest import unknown
 from labkit.core.tomlfile import Table
+from labkit.core.trust import require_trusted
 
 FILE = "platform.toml"
 
@@ -201,7 +202,7 @@ def load(name: str, directories: Sequence[Path]) -> Platform:
         message, hint = unknown("platform", name, names(directories))
         raise UsageError(message, hint=f"{hint}; looked in {', '.join(map(str, directories))}")
     file = next(path for directory in directories if (path := directory / name / FILE).is_file())
-    data = tomlfile.read(file)
+    data = tomlfile.read(file if file.is_relative_to(resources.root()) else require_trusted(file))
     releases = data.get("releases")
     if isinstance(releases, dict):
         data["releases"] = {key: {**v, "name": key} if isinstance(v, dict) else v for key, v in releases.items()}

@@ -150,6 +150,7 @@ class Builder:
                 write_atomic(making / "image.json", json.dumps(wanted.to_json(), indent=1))
                 final = self._settings.home.images / wanted.key
                 shutil.rmtree(final, ignore_errors=True)
+                making.chmod(0o700)  # not before: in a user namespace it is built by another user
                 making.rename(final)
             finally:
                 if making.exists():

@@ -71,7 +71,7 @@ def make_live(directory: Path, image: Image, hardware: Hardware, deadline: Deadl
     """Boot image in directory and leave disk.qcow2 and state there; any former content of directory is removed."""
     process.end_owned(directory)
     shutil.rmtree(directory, ignore_errors=True)
-    make_directory(directory)
+    make_directory(directory, mode=0o700)
     disk = directory / "disk.qcow2"
     overlay(image.disk, disk)
     words = argv(

@@ -45,8 +45,12 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
 
 
 def make_directory(path: Path, *, mode: int = 0o755) -> Path:
+    """Make a directory, and those above it that are missing: none that others can write to, whatever the umask."""
     with disk_errors(path):
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
+        for parent in reversed(path.parents):
+            if not parent.exists():
+                parent.mkdir(mode=0o755, exist_ok=True)
+        path.mkdir(mode=mode, exist_ok=True)
     return path
 
 

@@ -280,6 +280,7 @@ def spawn(
             stderr=output,
             start_new_session=True,
             pass_fds=files,
+            umask=0o077,  # its sockets and files are this user's alone
         )
 
 
@@ -295,16 +296,32 @@ def owned(owner: Path) -> list[int]:
     """Pids of the processes that were started for owner (env OWNER), and of their descendants.
 
     The mark is in the environment, so that what a killed labkit left behind is found although its parent is
-    gone and whether or not it had come to write a pid file.
+    gone and whether or not it had come to write a pid file. Anybody can write it there, and root reads everybody's: of
+    other users' processes root believes those only that one of its own has started.
     """
     mark = f"{OWNER}={owner}".encode()
-    found = []
+    marked: dict[int, tuple[int, bool]] = {}  # pid: its parent, and whether its user is trusted
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
                 if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-    return found
+                    marked[int(entry.name)] = _parent_and_trust(entry)
+    found = {pid for pid, (_, trusted) in marked.items() if trusted}
+    while more := {pid for pid, (parent, _) in marked.items() if parent in found} - found:
+        found |= more
+    return sorted(found)
+
+
+def _parent_and_trust(entry: Path) -> tuple[int, bool]:
+    """The parent of a process, by its directory in /proc, and whether it is this user's. A process can make itself
+    unreadable, and its directory root's, but not the numbers in its status.
+    """
+    fields = dict(
+        line.split(":", 1) for line in (entry / "status").read_text(errors="replace").splitlines() if ":" in line
+    )
+    parent, uids = int(fields["PPid"]), {int(uid) for uid in fields["Uid"].split()}
+    # An ordinary user can read the environment of no process but its own and those in its user namespaces.
+    return parent, os.geteuid() != 0 or uids == {0}
 
 
 def end_owned(owner: Path, *, timeout: float = 10) -> int:

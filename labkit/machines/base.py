@@ -20,6 +20,7 @@ class MachineState(StrEnum):
     HALTED = "halted"  # its whole state is on disk; `up` resumes it
     CRASHED = "crashed"  # the process is gone without a halt; `up` boots its disk again
     LOST = "lost"  # its provider no longer has it; `up` makes it again
+    DAMAGED = "damaged"  # its record cannot be read; nothing is done to it but `destroy`
     INTERRUPTED = "interrupted"  # labkit was killed while making it; `up` starts over
 
 

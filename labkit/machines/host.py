@@ -16,7 +16,7 @@ from labkit.core.platforms import Distro
 from labkit.io.files import make_directory
 from labkit.io.remote import Remote
 from labkit.machines.base import MachineInfo, MachineState
-from labkit.machines.record import RecordedMachine, read_record
+from labkit.machines.record import RecordedMachine, load_record
 from labkit.provision import bootstrap
 from labkit.provision.bootstrap import Target
 from labkit.provision.remote import provision
@@ -43,10 +43,7 @@ class HostMachine(RecordedMachine):
         self._needs = needs
 
     def record(self) -> HostRecord | None:
-        try:
-            return HostRecord(**read_record(self.directory))
-        except TypeError:
-            return None
+        return load_record(HostRecord, self.directory)
 
     def status(self) -> MachineInfo:
         record = self.record()
@@ -88,7 +85,7 @@ class HostMachine(RecordedMachine):
         host, _, port = (
             rest.removesuffix("]").rpartition(":") if not rest.endswith("]") and ":" in rest else (rest, "", "22")
         )
-        make_directory(self.directory)
+        make_directory(self.directory, mode=0o700)
         shutil.copyfile(wanted.known_hosts, self.directory / "known_hosts")
         record = HostRecord(
             distro.platform.name,

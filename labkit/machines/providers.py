@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from labkit.core.config import Settings
-from labkit.core.errors import UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
 from labkit.machines.base import Machine
-from labkit.machines.record import provider_of
+from labkit.machines.damaged import DamagedMachine
+from labkit.machines.record import DamagedRecord, damaged, provider_of
+
+if TYPE_CHECKING:
+    from labkit.machines.host import HostMachine
+    from labkit.machines.qemu import QemuMachine
+    from labkit.machines.vagrant import VagrantMachine
 
 
 def existing(name: str, settings: Settings, observer: Observer, needs: Sequence[str] = ()) -> Machine:
-    """The machine of that name, of the provider that made it; if there is none yet, of the settings' provider."""
-    default = settings.provider if settings.provider != "auto" else "qemu"
-    return _machine(provider_of(settings, name) or default, name, settings, observer, needs)
+    """The machine of that name with the provider that made it; one that is not there is the settings' provider's."""
+    try:
+        wished = settings.provider if settings.provider != "auto" else "qemu"
+        return _machine(provider_of(settings, name) or wished, name, settings, observer, needs)
+    except DamagedRecord as error:
+        return DamagedMachine(name, settings, observer, error)
 
 
 def wanted(name: str, settings: Settings, observer: Observer, distro: Distro, needs: Sequence[str] = ()) -> Machine:
-    """The machine of that name if it exists, else one of the provider that settings, host and release allow; if the
-    settings leave the provider open, the observer is told which was chosen and why.
+    """The machine of that name if it is there, else one of the provider that the settings, the host and the release
+    allow; where the settings leave it open, the observer hears which and why.
     """
-    if settings.provider == "auto" and provider_of(settings, name) is None:
-        provider, why = _best(settings, distro)
-        observer.step(f"provider {provider}: {why}")
-        return _machine(provider, name, settings, observer, needs)
-    return existing(name, settings, observer, needs)
+    machine = existing(name, settings, observer, needs)
+    if settings.provider != "auto" or isinstance(machine, DamagedMachine) or provider_of(settings, name):
+        return machine
+    provider, why = _best(settings, distro)
+    observer.step(f"provider {provider}: {why}")
+    return _machine(provider, name, settings, observer, needs)
 
 
 def _best(settings: Settings, distro: Distro) -> tuple[str, str]:
@@ -44,17 +54,23 @@ def _best(settings: Settings, distro: Distro) -> tuple[str, str]:
 
 
 def _machine(provider: str, name: str, settings: Settings, observer: Observer, needs: Sequence[str]) -> Machine:
+    """The machine, whose record, if there is one, is whole. DamagedRecord."""
+    made: QemuMachine | VagrantMachine | HostMachine
     match provider:  # each with the libraries that it needs
         case "qemu":
             from labkit.machines.qemu import QemuMachine
 
-            return QemuMachine(name, settings, observer, tuple(needs))
+            made = QemuMachine(name, settings, observer, tuple(needs))
         case "vagrant":
             from labkit.machines.vagrant import VagrantMachine
 
-            return VagrantMachine(name, settings, observer, tuple(needs))
+            made = VagrantMachine(name, settings, observer, tuple(needs))
         case "ssh":
             from labkit.machines.host import HostMachine
 
-            return HostMachine(name, settings, observer, tuple(needs))
-    raise UsageError(f"unknown provider {provider!r} of machine {name}", hint="known: qemu, ssh, vagrant")
+            made = HostMachine(name, settings, observer, tuple(needs))
+        case _:
+            path = settings.home.machine(name) / "record.json"
+            raise damaged(path, f"names the provider {provider!r:.60}, which this labkit does not know")
+    made.record()
+    return made

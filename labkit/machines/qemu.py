@@ -34,7 +34,7 @@ from labkit.io.remote import Remote
 from labkit.machines import identity
 from labkit.machines.base import MachineInfo, MachineState
 from labkit.machines.identity import Identity, KeyPair
-from labkit.machines.record import RecordedMachine, read_record
+from labkit.machines.record import RecordedMachine, load_record
 from labkit.qemu.accelerator import choose
 from labkit.qemu.agent import Agent
 from labkit.qemu.hardware import AGENT, CONSOLE, LOG, MONITOR, Boot, Hardware, argv, here
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
 _ADDRESS = "127.0.0.1"
 _SPACE_MACHINE = 256
+_USED = f"{STATE}.used"  # of a guest that runs again
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +95,7 @@ class QemuMachine(RecordedMachine):
     # -- what there is ------------------------------------------------------------------------------------------
 
     def record(self) -> QemuRecord | None:
-        try:
-            return QemuRecord(**read_record(self.directory))
-        except TypeError:
-            return None
+        return load_record(QemuRecord, self.directory)
 
     def status(self) -> MachineInfo:
         record, state = self.record(), self._state()
@@ -118,8 +116,10 @@ class QemuMachine(RecordedMachine):
         alive = bool(process.owned(self.directory))
         if record is None or not record.ready:
             return MachineState.INTERRUPTED
-        if alive:
-            return MachineState.RUNNING if (self.directory / "known_hosts").exists() else MachineState.INTERRUPTED
+        # A QEMU without a pinned key was being started when its labkit was killed: start() ends it and goes on with
+        # what the machine had.
+        if alive and (self.directory / "known_hosts").exists():
+            return MachineState.RUNNING
         if (self.directory / STATE).exists():
             return MachineState.HALTED
         return MachineState.CRASHED
@@ -160,7 +160,7 @@ class QemuMachine(RecordedMachine):
         image = Builder(self._settings, self._observer).ensure(wanted_image, hardware)
         live = live_state(image, hardware, self._settings, self._observer)
         require_space(self._settings.home.path, _SPACE_MACHINE)
-        make_directory(self.directory)
+        make_directory(self.directory, mode=0o700)
         me = identity.new(self.name)
         record = QemuRecord(
             image.platform, image.release, image.key, accelerator, wanted.cpus, wanted.memory, False, 0,
@@ -206,14 +206,16 @@ class QemuMachine(RecordedMachine):
     def _continue(self, record: QemuRecord, image: Image, hardware: Hardware) -> None:
         """Start on the machine's own disk, with the state that it was halted in if there is one."""
         state, disk = self.directory / STATE, self.directory / "disk.qcow2"
+        used = self.directory / _USED
         deadline = Deadline.after(self._settings.limits.boot)
         self._end(keep_state=True)
         asleep = state.exists()
         with self._qemu(hardware, image.boot, disk, record.port, state if asleep else None) as monitor:
             if asleep:
                 loaded(monitor, deadline)
-                state.unlink()  # the disk goes on from here: this memory would fit it never again
+                state.rename(used)  # the disk goes on from here: this memory would fit it never again
             self._go(monitor, record, deadline, known=asleep)
+        used.unlink(missing_ok=True)
 
     def _wake(self) -> None:
         """Let a guest go on that stands still because a `halt` was broken off."""
@@ -326,7 +328,7 @@ class QemuMachine(RecordedMachine):
     def _end(self, *, keep_state: bool = False) -> None:
         process.end_owned(self.directory)
         (self.directory / "known_hosts").unlink(missing_ok=True)
-        for name in (AGENT, MONITOR, *([] if keep_state else [STATE]), f"{STATE}.part"):
+        for name in (AGENT, MONITOR, *([] if keep_state else [STATE]), f"{STATE}.part", _USED):
             (self.directory / name).unlink(missing_ok=True)
 
     def _save(self, record: QemuRecord) -> None:

@@ -6,22 +6,28 @@ machines/NAME/record.json      says by its provider which class reads the rest
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Endpoint
+from labkit.core.errors import MachineError
 from labkit.core.home import Home
 from labkit.core.observer import Observer
 from labkit.io import process
 from labkit.io.files import disk_errors, locked, write_atomic
 from labkit.io.remote import Remote
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 _RECORD = "record.json"
+_Record = TypeVar("_Record", bound="DataclassInstance")
 
 
 def names(home: Home) -> list[str]:
@@ -30,18 +36,65 @@ def names(home: Home) -> list[str]:
 
 
 def provider_of(settings: Settings, name: str) -> str | None:
-    """Which provider made the machine of that name; None if there is no machine or no record of it."""
-    found = read_record(settings.home.machine(name)).get("provider")
-    return found if isinstance(found, str) else None
+    """Which provider made the machine of that name; None if there is no machine or no record of it. DamagedRecord."""
+    data = read_record(settings.home.machine(name))
+    found = data.get("provider") if data else None
+    return found if found is None or isinstance(found, str) else str(found)
 
 
-def read_record(directory: Path) -> dict[str, Any]:
-    """What record.json holds; empty where it cannot be read."""
+def read_record(directory: Path) -> dict[str, Any] | None:
+    """What record.json holds; None where there is none. DamagedRecord where it cannot be read."""
+    path = directory / _RECORD
     try:
-        data = json.loads((directory / _RECORD).read_text())
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        if any(directory.glob("disk.*")):  # which no machine has before its record
+            raise damaged(path, "is missing") from None
+        return None
+    except NotADirectoryError:
+        return None
+    except OSError as error:
+        raise damaged(path, f"cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, "is not JSON") from error
+    if not isinstance(data, dict):
+        raise damaged(path, "is not a JSON object")
+    return data
+
+
+def load_record(kind: type[_Record], directory: Path) -> _Record | None:
+    """The record as a value; None where there is none. DamagedRecord where a key lacks or is not what it must be.
+
+    Keys that this labkit does not know are left alone: a newer one may have written them.
+    """
+    data = read_record(directory)
+    if data is None:
+        return None
+    values = {}
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if field.name in data:
+            value = data[field.name]
+            if type(value) is not hints[field.name]:
+                raise damaged(
+                    directory / _RECORD, f"has {field.name} = {value!r:.60}, which is no {hints[field.name].__name__}"
+                )
+            values[field.name] = value
+        elif field.default is dataclasses.MISSING:
+            raise damaged(directory / _RECORD, f"has no {field.name}")
+    return kind(**values)
+
+
+class DamagedRecord(MachineError):
+    """The record of a machine cannot be read; what the machine has on its disk may be good."""
+
+
+def damaged(path: Path, why: str) -> DamagedRecord:
+    return DamagedRecord(
+        f"{path} {why}, so labkit does not know what machine {path.parent.name} is",
+        hint="nothing of it was touched: put the file back, or copy what you need from its disk; "
+        f"./lab destroy --machine {path.parent.name} removes it",
+    )
 
 
 class RecordedMachine:
@@ -69,8 +122,10 @@ class RecordedMachine:
         return SshRemote(endpoint, deadline, alive)
 
     def _save_record(self, record: Mapping[str, object]) -> None:
+        """Write the record; keys that a newer labkit has added stay."""
         with disk_errors(self.directory):
-            write_atomic(self.directory / _RECORD, json.dumps(record, indent=1), mode=0o600)
+            text = json.dumps({**(read_record(self.directory) or {}), **record}, indent=1)
+            write_atomic(self.directory / _RECORD, text, mode=0o600)
 
     def _remove_directory(self) -> None:
         process.end_owned(self.directory)

@@ -31,7 +31,7 @@ from labkit.io.files import disk_errors, locked, make_directory, write_atomic
 from labkit.io.remote import Remote
 from labkit.io.vagrant import Vagrant
 from labkit.machines.base import MachineInfo, MachineState
-from labkit.machines.record import RecordedMachine, read_record
+from labkit.machines.record import RecordedMachine, load_record
 from labkit.provision import bootstrap, render
 from labkit.provision.bootstrap import BootstrapPlan, Target
 from labkit.provision.remote import provision
@@ -81,10 +81,7 @@ class VagrantMachine(RecordedMachine):
     # -- state ------------------------------------------------------------------------------------------
 
     def record(self) -> VagrantRecord | None:
-        try:
-            return VagrantRecord(**read_record(self.directory))
-        except TypeError:
-            return None
+        return load_record(VagrantRecord, self.directory)
 
     def status(self) -> MachineInfo:
         record, state = self.record(), self._state()
@@ -136,7 +133,7 @@ class VagrantMachine(RecordedMachine):
         provider = vagrant_provider(settings, distro)
         plan = self._plan(distro)
         box = boxes.find(distro, provider, settings, self._observer)
-        make_directory(self.directory)
+        make_directory(self.directory, mode=0o700)
         record = VagrantRecord(distro.platform.name, distro.release.name, provider.value, machine.cpus, machine.memory)
         self._save(record)
         values = render.VagrantValues(

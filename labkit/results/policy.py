@@ -23,6 +23,7 @@ from labkit.core.errors import UsageError
 from labkit.core.suggest import did_you_mean
 from labkit.core.text import one_line
 from labkit.core.tomlfile import Table
+from labkit.core.trust import require_trusted
 from labkit.results.model import WHOLE, Expected, PolicyNotes, Result, Run, Verdict
 
 _SHIPPED = Path(__file__).with_name("policies")
@@ -139,7 +140,7 @@ def load(own: Path | None = None, *, suites: Sequence[str] = ()) -> list[Entry]:
 
 
 def _read(file: Path, own: bool, suites: Sequence[str]) -> Iterator[Entry]:
-    read = tomlfile.check(_File, tomlfile.read(file), lambda _: str(file))
+    read = tomlfile.check(_File, tomlfile.read(require_trusted(file) if own else file), lambda _: str(file))
     for number, rule in enumerate(read.entry):
         if suites and rule.suite not in suites:
             raise UsageError(
