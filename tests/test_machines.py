@@ -341,6 +341,30 @@ def test_sigkill_during_a_test_loses_nothing(lab: Lab) -> None:
     lab.run("test", "--only", QUICK)
 
 
+@pytest.mark.parametrize("before", ["halted", "crashed"])
+def test_sigkill_while_a_machine_comes_back_loses_nothing(lab: Lab, before: str) -> None:
+    """labkit is killed when QEMU runs and no key is pinned: the next `up` goes on with what the machine had."""
+    lab.run("up", "--machine", "precious")
+    lab.guest("echo kept >/root/precious; sync", "precious")
+    if before == "halted":
+        lab.run("halt", "--machine", "precious")
+    else:
+        os.kill(lab.qemu("precious"), signal.SIGKILL)
+        until(lambda: not lab.processes("precious"), what="QEMU is gone")
+    monitor = lab.home / "machines/precious/qmp.sock"
+    monitor.unlink(missing_ok=True)
+    child = lab.start("up", "--machine", "precious")
+    until(monitor.exists, what="QEMU's start")
+    lab.kill(child)
+    assert lab.processes("precious"), "QEMU goes on without labkit"
+    states = {info["name"]: info["state"] for info in lab.json("status")}
+    assert states["precious"] in ("halted", "crashed")
+    lab.run("up", "--machine", "precious")
+    assert lab.guest("cat /root/precious", "precious") == "kept\n"
+    assert len(lab.processes("precious")) == 1
+    lab.run("destroy", "--machine", "precious")
+
+
 @pytest.fixture
 def own(tmp_path: Path, lab: Lab) -> Iterator[Lab]:
     """A lab of the test's own, without an image."""
