@@ -91,6 +91,7 @@ def _be_labkit(words: Sequence[str], environ: Mapping[str, str], cwd: Path, out:
         os.environ.clear()
         os.environ.update(environ)
         sys.argv = ["labkit", *words]
+        warnings.simplefilter("ignore")  # pytest has made errors of them
         program.main()
         status = 0
     except SystemExit as end:

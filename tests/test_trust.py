@@ -100,6 +100,11 @@ def test_policies_and_platforms_of_another_user_are_refused(tmp_path: Path) -> N
         platforms.load("mine", platforms.directories(directory.parent))
 
 
+def test_no_configuration_can_be_asked_for(tmp_path: Path) -> None:
+    file(tmp_path)
+    assert load(tmp_path, LABKIT_CONFIG="/dev/null").platform == "debian"
+
+
 def test_what_is_not_there_is_for_its_reader_to_tell(tmp_path: Path) -> None:
     assert require_trusted(tmp_path / "none") == tmp_path / "none"
 
