@@ -30,8 +30,10 @@ cp -a /etc/libvirt "$scratch/etc"
 mount --bind "$scratch/etc" /etc/libvirt
 virtlogd -d
 libvirtd -d
-for round in 1 2 3 4 5 6 7 8 9 10; do
-  virsh -q -c qemu:///system list >/dev/null 2>&1 && break
+round=0
+until virsh -q -c qemu:///system list >/dev/null 2>&1; do
+  round=$((round + 1))
+  test "$round" -lt 60 || exit 1 # a loaded host takes its time
   sleep 1
 done
 echo ready

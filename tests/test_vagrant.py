@@ -5,6 +5,7 @@ The box is labkit's own: the only one that is made of what a test may reach.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -36,6 +37,10 @@ boot = 1200
 """
 
 
+def there_or_ended(path: Path, child: subprocess.Popen[str]) -> bool:
+    return path.exists() or child.poll() is not None
+
+
 @pytest.fixture(scope="module")
 def vagrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab whose provider is Vagrant, with the machines `one` and `two` up at once, `two` after an accident."""
@@ -48,7 +53,8 @@ def vagrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             one, two = (lab.start("up", "--machine", name) for name in ("one", "two"))
             # Vagrant dies when the machine is there; `up` again makes it anew.
             ident = lab.home / "machines/two/.vagrant/machines/two/libvirt/id"
-            until(ident.exists, 1200)
+            until(functools.partial(there_or_ended, ident, two), 1200)
+            assert two.poll() is None, lab.end(two).stderr
             for pid in lab.processes("two"):
                 os.kill(pid, signal.SIGKILL)
             done = lab.end(two)
