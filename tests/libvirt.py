@@ -31,7 +31,7 @@ mount --bind "$scratch/etc" /etc/libvirt
 virtlogd -d
 libvirtd -d
 round=0
-until virsh -q -c qemu:///system list >/dev/null 2>&1; do
+until virsh -q -c qemu:///system version >/dev/null 2>&1; do
   round=$((round + 1))
   test "$round" -lt 60 || exit 1 # a loaded host takes its time
   sleep 1

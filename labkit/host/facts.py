@@ -25,7 +25,8 @@ from labkit.io import process
 from labkit.qemu.accelerator import probe_kvm
 
 _DATA = Path(__file__).with_name("host.toml")
-_VERSION_BOUND = 20.0  # seconds; Vagrant starts a Ruby with all its plugins
+_VERSION_TIMEOUT = 20.0  # seconds; Vagrant starts a Ruby with all its plugins
+_PROVIDER_TIMEOUT = 90.0  # a libvirtd that has just started tries every QEMU, for half a minute where KVM hangs
 _VAGRANT_LEAST = (2, 2)
 _DISK_LEAST = 2048  # MiB to build one image
 _DISK_RECOMMENDED = 8192  # MiB for a few images with their live states, and reports
@@ -172,7 +173,7 @@ def _version(path: Path, words: Sequence[str]) -> str:
     if not words:
         return str(path)
     try:
-        done = process.run([path, *words], timeout=_VERSION_BOUND, check=False)
+        done = process.run([path, *words], timeout=_VERSION_TIMEOUT, check=False)
     except LabError as error:
         return f"{path} ({error.message})"
     return next(iter((done.stdout or done.stderr).strip().splitlines()), str(path))
@@ -208,7 +209,7 @@ def _runs(argv: Sequence[str]) -> bool:
 
 def _asked(argv: Sequence[str]) -> process.Completed:
     """What Vagrant, or a provider's tool, answers as the person has set it up."""
-    return process.run(argv, timeout=_VERSION_BOUND, passing=process.VAGRANT, check=False)
+    return process.run(argv, timeout=_PROVIDER_TIMEOUT, passing=process.VAGRANT, check=False)
 
 
 def _vagrant() -> Fact:
@@ -251,7 +252,7 @@ def _namespaces(data: _Namespaces, host: PackageManager) -> Fact:
             found = f"{file} has no line for {user}; run: sudo usermod {ranges} {user}"
             return Fact(name, FactState.MISSING, found, needed_for, required=True)
     try:
-        done = process.run(["unshare", "--user", "--map-root-user", "true"], timeout=_VERSION_BOUND, check=False)
+        done = process.run(["unshare", "--user", "--map-root-user", "true"], timeout=_VERSION_TIMEOUT, check=False)
         refused = done.stderr.strip() if done.status else None
     except LabError as error:
         refused = error.message
