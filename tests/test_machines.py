@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -76,6 +77,126 @@ def test_nobody_else_reaches_a_machine(lab: Lab) -> None:
         assert directory.stat().st_mode & 0o777 == 0o700, directory
     for name in ("qmp.sock", "agent.sock", "console.log", "record.json", "known_hosts"):
         assert (lab.home / "machines/debian-13" / name).stat().st_mode & 0o077 == 0, name
+
+
+REACH = """
+import socket
+for host in ("10.0.2.2", "127.0.0.1"):
+    with socket.socket() as here:
+        here.settimeout(10)
+        here.bind(("10.0.2.15", 0))
+        try:
+            here.connect((host, %d))
+            print("reached", host)
+        except OSError:
+            pass
+"""
+
+
+def test_a_guest_reaches_no_server_of_this_host(lab: Lab) -> None:
+    """Neither at the address where QEMU shows them, nor with packets to 127.0.0.1 that it sends out by its network."""
+    craft = "ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1/32 via 10.0.2.2 dev eth0 src 10.0.2.15; "
+    craft += "sysctl -qw net.ipv4.conf.all.route_localnet=1; ip route del local 127.0.0.1 table local; "
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert lab.guest(f"{craft}python3 -c '{REACH % server.getsockname()[1]}'") == ""
+    # QEMU's network on this host is not cut off with that: its packets do go out.
+    assert lab.guest("ip -4 -o addr show eth0 | grep -c 10.0.2.15") == "1\n"
+    lab.run("reset")
+
+
+def test_qemu_is_not_root_and_starts_no_program(lab: Lab) -> None:
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{lab.qemu()}/status").read_text().splitlines())
+    assert int(status["Uid"].split()[0]) > 1_000_000_000
+    assert int(status["CapEff"], 16) == 0
+    assert (status["NoNewPrivs"].strip(), status["Seccomp"].strip()) == ("1", "2")
+
+
+def test_what_a_guest_prints_is_there(lab: Lab) -> None:
+    lab.guest("echo on the console >/dev/ttyS0")
+    console = lab.home / "machines/debian-13/console.log"
+    until(lambda: "on the console" in console.read_text(errors="replace"), 20, "the console's line")
+
+
+def test_a_qemu_that_was_stopped_is_named_at_once(lab: Lab) -> None:
+    pid = lab.qemu()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        [info] = lab.json("status")
+        assert (info["state"], info["problem"]) == (
+            "unreachable", f"the QEMU of machine debian-13, process {pid}, was stopped by a signal",
+        )  # fmt: skip
+        for words in (["up"], ["halt"], ["test", "--only", QUICK]):
+            began = time.monotonic()
+            assert f"process {pid}, was stopped by a signal" in lab.run(*words, status=3).stderr
+            assert time.monotonic() - began < 30
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    lab.run("up")
+    assert lab.json("status")[0]["state"] == "running"
+
+
+def test_a_machine_without_sshd_is_unreachable_and_comes_back(lab: Lab) -> None:
+    lab.run("up", "--machine", "mute")
+    lab.guest("echo kept >/root/precious; systemctl stop ssh; pkill -x sshd; true", "mute", status=255)
+    info = next(info for info in lab.json("status") if info["name"] == "mute")
+    assert (info["state"], info["problem"]) == ("unreachable", "its sshd does not run")
+    said = lab.run("test", "--machine", "mute", "--only", QUICK, status=3).stderr
+    assert "cannot be reached: its sshd does not run" in said
+    assert "--discard-state boots it again from its disk" in said
+    lab.run("halt", "--machine", "mute")
+    assert "its sshd does not run" in lab.run("up", "--machine", "mute", status=3).stderr
+    lab.run("up", "--machine", "mute", "--discard-state")
+    assert lab.guest("cat /root/precious", "mute") == "kept\n"
+    lab.run("destroy", "--machine", "mute")
+
+
+def test_memory_that_cannot_be_loaded_is_given_up_only_when_asked(lab: Lab) -> None:
+    lab.run("up", "--machine", "torn")
+    lab.guest("echo kept >/root/precious", "torn")
+    lab.run("halt", "--machine", "torn")
+    state = lab.home / "machines/torn/state"
+    with state.open("r+b") as file:
+        file.seek(state.stat().st_size // 2)
+        file.write(b"not what was written")
+    for words in (["up"], ["test", "--only", QUICK]):
+        said = lab.run(*words, "--machine", "torn", status=3).stderr
+        assert f"{state} is not what was written" in said
+        assert "--discard-state" in said
+    lab.run("up", "--machine", "torn", "--discard-state")
+    assert lab.guest("cat /root/precious", "torn") == "kept\n"
+    assert not list((lab.home / "machines/torn").glob("state*"))
+    lab.run("destroy", "--machine", "torn")
+
+
+@pytest.fixture
+def cramped(lab: Lab, tmp_path: Path) -> Iterator[Lab]:
+    """A lab with the image of the shared one, on a small disk of its own."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2G", "none", small], check=True)
+    try:
+        for made in make_lab(small):
+            subprocess.run(["cp", "-a", lab.home / "images", made.home / "images"], check=True)
+            yield made
+    finally:
+        subprocess.run(["umount", "--lazy", small], check=True)
+
+
+def test_a_full_disk_of_this_host_holds_a_machine_and_does_not_lose_it(cramped: Lab) -> None:
+    def problem() -> str:
+        [info] = cramped.json("status")
+        return info["problem"] if info["state"] == "unreachable" else ""
+
+    cramped.run("up")
+    cramped.guest("echo kept >/root/precious; sync")
+    ballast = cramped.home / "ballast"
+    subprocess.run(["fallocate", "-l", str(shutil.disk_usage(cramped.home).free - (8 << 20)), ballast], check=True)
+    cramped.start("ssh", "--", "head -c 60000000 /dev/urandom >/root/big; sync")
+    until(lambda: "was full" in problem(), 120, "QEMU holds the machine")
+    assert "MiB free; this needs" in cramped.run("up", status=3).stderr
+    ballast.unlink()
+    assert "stood still, for its disk was full; it goes on" in cramped.run("up").stderr
+    assert cramped.guest("cat /root/precious") == "kept\n"
 
 
 KNOWN = {  # what these versions really do not keep, each looked up in the spec's text; everything else must hold

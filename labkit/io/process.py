@@ -279,7 +279,7 @@ def spawn(
     words = [str(word) for word in argv]
     program = _found(words[0])
     with _starting(Path(words[0]).name, _shown(words, cwd)):
-        return subprocess.Popen(
+        child = subprocess.Popen(
             [str(program), *words[1:]],
             cwd=cwd,
             env=_environment((), env),
@@ -290,6 +290,9 @@ def spawn(
             pass_fds=files,
             umask=0o077,  # its sockets and files are this user's alone
         )
+    # Nobody need wait for it; a labkit that runs for long would gather zombies.
+    threading.Thread(target=child.wait, daemon=True).start()
+    return child
 
 
 def replace_with(argv: Sequence[str]) -> NoReturn:
