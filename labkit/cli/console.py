@@ -81,6 +81,15 @@ class Console:
         bad = f", {self._bad} failed" if self._bad else ""
         self._show(f"{done}{f' of {planned}' if planned else ''} checks{bad}: {result.id}", last=done == planned)
 
+    def confirm(self, question: str) -> bool | None:
+        """Ask a person, who has to say yes; None where there is nobody: stdin or this stream is no terminal."""
+        if not (sys.stdin.isatty() and self._stream.isatty()):
+            return None
+        with self._lock:
+            self._clear()
+            self._write(f"{printable(question)} [y/N] ")
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
     def _line(self, text: str) -> None:
         with self._lock:
             self._clear()
