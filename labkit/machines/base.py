@@ -130,12 +130,13 @@ class Owned(Protocol):
     """A host of somebody's own: create(), start() and update() change nothing there."""
 
     def pending(self, distro: Distro) -> Sequence[str]:
-        """What the whole bootstrap would do there, a line for each step; empty where it has run. Looks at the record
-        only. UsageError where the settings do not say how to reach the host.
-        """
+        """What the whole bootstrap would do there, a line for each step; empty where it has run."""
 
     def bootstrap(self, distro: Distro) -> None:
         """Run the whole bootstrap."""
+
+    def not_brought(self, distro: Distro) -> Sequence[Difference]:
+        """What the settings ask the bootstrap for, where it has not run with that."""
 
     def provide(self, distro: Distro, programs: Mapping[str, str]) -> None:
         """Bring the steps that a suite needs, and for each of these programs that is not there the step named for it;

@@ -46,7 +46,7 @@ def lacking(settings: Settings, machine: str, lacks: Iterable[str], needs: Itera
         key = tool.replace("-", "_")
         origin = settings.origin(key) or settings.origin("tools")
         who = f"the {settings.suite} suite needs it" if tool in needs or not origin else by(key, origin)
-        yield Difference(f"the tool {tool}", "there", "missing", who, anew(machine))
+        yield Difference(tool, "installed", "missing", who, anew(machine))
 
 
 def older(machine: str) -> Difference:

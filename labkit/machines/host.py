@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from labkit.core import platforms
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Address, Endpoint
@@ -116,20 +117,20 @@ class HostMachine(RecordedMachine):
             asked, has = str(Address.parse(settings.ssh.host)), str(record.address)
             rows.append(Row("ssh.host", "the host", asked.lower(), has.lower(), f"--host {has}"))
             rows.append(Row("ssh.key", "the key to log in with", str(settings.ssh.key), record.key))
-        return [*differences.compared(settings, self.name, rows), *self._not_brought(record, distro)]
+        return differences.compared(settings, self.name, rows)
 
-    def _not_brought(self, record: HostRecord, distro: Distro) -> Iterator[Difference]:
-        """What the settings ask the bootstrap for, where it has not run with that."""
-        settings = self._settings
+    def not_brought(self, distro: Distro) -> Sequence[Difference]:
+        record, settings, found = self.record(), self._settings, []
         asked = {tool.replace("-", "_"): str(source) for tool, source in settings.sources().items()}
         asked = {key: value for key, value in asked.items() if value != "auto" and settings.origin(key)}
         if settings.tools and settings.origin("tools"):
             asked["tools"] = " ".join(settings.tools)
-        if asked and record.plan != self._plan(distro).key:
+        if asked and record and record.plan != self._plan(distro).key:
+            remedy = f"./lab up --machine {self.name} brings it there, with the whole bootstrap"
             for key, value in asked.items():
-                remedy = f"./lab up --machine {self.name} brings it there"
-                by = differences.by(key, settings.origin(key) or "")
-                yield Difference(key, value, "what the host has", by, remedy)
+                who = differences.by(key, settings.origin(key) or "")
+                found.append(Difference(key, value, "what the host has", who, remedy))
+        return found
 
     def start(self) -> None:
         with self.connect(Deadline.after(self._settings.limits.connect)):
@@ -146,9 +147,7 @@ class HostMachine(RecordedMachine):
 
     def pending(self, distro: Distro) -> Sequence[str]:
         record, plan = self.record(), self._plan(distro)
-        if record is None or not record.ready:
-            self._wanted()
-        elif record.plan == plan.key:
+        if record and record.plan == plan.key:
             return []
         purposes = {step.name: step.purpose for step in bootstrap.steps()}
         return [f"{name}: {purposes[name]}" for name in plan.steps]
@@ -170,13 +169,32 @@ class HostMachine(RecordedMachine):
             steps = list(dict.fromkeys((*self._needs, *brought)))
             if not steps:
                 return
-            plan = bootstrap.prepare(distro, Target.HOST, self._settings, steps, alone=True)
+            plan = bootstrap.prepare(self._own(distro), Target.HOST, self._settings, steps, alone=True)
             if missing:
                 self._observer.step(f"{self.name} lacks {', '.join(missing)}; installing that and nothing else")
             provision(remote, plan, self._observer, timeout=limits.build)
 
     def _plan(self, distro: Distro) -> BootstrapPlan:
-        return bootstrap.prepare(distro, Target.HOST, self._settings)
+        return bootstrap.prepare(self._own(distro), Target.HOST, self._settings)
+
+    def _own(self, distro: Distro) -> Distro:
+        """The release that the host is, whatever the settings take it for. UsageError where labkit does not know it."""
+        record = self.record()
+        if record is None or (record.platform, record.release) == (distro.platform.name, distro.release.name):
+            return distro
+        try:
+            return self._known(record.platform, record.release)
+        except UsageError as error:
+            what = f"{record.platform} {record.release}".rstrip()
+            raise UsageError(
+                f"labkit knows no packages for {what}, which {self.name} is: {error.message}",
+                hint="install what the suite needs yourself (python3, a static busybox, the runtime); "
+                f"or ./lab destroy --machine {self.name}, and say with --platform and --release what it is like",
+            ) from error
+
+    def _known(self, platform: str, release: str) -> Distro:
+        loaded = platforms.load(platform, platforms.directories(self._settings.platforms))
+        return Distro(loaded, loaded.release(release))
 
     def _wanted(self) -> tuple[Address, Path, Path]:
         """The address, the key and the known hosts that the settings name. UsageError where one of them is missing."""
@@ -202,6 +220,11 @@ class HostMachine(RecordedMachine):
         if answer.status or len(said) < 2 or not _NAME.fullmatch(said[0]):
             return record  # it does not say
         platform, release = said[0], said[1] if _NAME.fullmatch(said[1]) else ""
+        try:
+            self._known(platform, release)
+        except UsageError:
+            if self._settings.origin("platform"):
+                return record  # a system that is like another one
         rows = list(differences.system(self._settings, distro, platform, release or distro.release.name))
         if found := differences.compared(self._settings, self.name, rows):
             raise UsageError(

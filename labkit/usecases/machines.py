@@ -40,14 +40,17 @@ def up(settings: Settings, observer: Observer, confirm: Confirm = lambda _: None
     distro = settings.distro()
     machine = providers.wanted(machine_name(settings), settings, observer, distro)
     with machine.lock():
-        if not isinstance(machine, Owned):
-            return bring_up(machine, settings, distro, observer)
-        pending = machine.pending(distro)
-        if pending:
+        new = machine.status().state in _ANEW
+        info = bring_up(machine, settings, distro, observer)
+        if not isinstance(machine, Owned) or not (pending := machine.pending(distro)):
+            return info
+        try:
             _agree(machine.name, settings, pending, observer, confirm)
-        bring_up(machine, settings, distro, observer)
-        if pending:
-            machine.bootstrap(distro)
+        except UsageError:
+            if new:
+                machine.destroy()  # nothing but labkit's note of it
+            raise
+        machine.bootstrap(distro)
         return _timed(machine, started)
 
 
@@ -145,7 +148,7 @@ def bring_up(
         observer.step(f"bringing up {machine.name}")
         machine.create(distro)
     else:
-        _compare(machine, machine.differences(distro), observer, insist=insist)
+        compare(machine, machine.differences(distro), observer, insist=insist)
         if state is MachineState.CRASHED:
             observer.step(f"{machine.name} crashed or was killed; booting its disk again")
         machine.start()
@@ -153,19 +156,15 @@ def bring_up(
     return _timed(machine, started)
 
 
-def _compare(machine: Machine, found: Sequence[Difference], observer: Observer, *, insist: bool) -> None:
+def compare(machine: Machine, found: Sequence[Difference], observer: Observer, *, insist: bool) -> None:
+    """Tell the observer what was found to be another thing than was asked for; insist: UsageError where that stops."""
     stopping = [difference for difference in found if difference.stops]
     for difference in found:
         if not (insist and difference.stops):
             observer.warn(f"machine {machine.name}: {difference}; {difference.remedy}")
     if insist and stopping:
-        raise unlike(machine.name, stopping)
-
-
-def unlike(name: str, found: Sequence[Difference]) -> UsageError:
-    """The error that says in what a machine is not what was asked for."""
-    message = f"machine {name} is not what was asked for: " + "; ".join(map(str, found))
-    return UsageError(message, hint="\n".join(dict.fromkeys(difference.remedy for difference in found)))
+        message = f"machine {machine.name} is not what was asked for: " + "; ".join(map(str, stopping))
+        raise UsageError(message, hint="\n".join(dict.fromkeys(difference.remedy for difference in stopping)))
 
 
 def _timed(machine: Machine, started: float) -> MachineInfo:

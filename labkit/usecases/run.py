@@ -42,7 +42,7 @@ from labkit.subjects import runtimes
 from labkit.subjects.runtimes import Runtime
 from labkit.suites import registry
 from labkit.suites.base import RunObserver, Suite
-from labkit.usecases.machines import bring_up
+from labkit.usecases.machines import bring_up, compare
 
 PROGRAMS = "/var/lib/labkit"  # in the machine: where a suite's program goes
 _UNFINISHED = "the run did not finish"
@@ -87,6 +87,7 @@ def run_cell(
         info = bring_up(machine, settings, distro, observer, insist=True)
         if isinstance(machine, Owned):
             bring = {runtime.command: runtime.name} if cell.runtime in runtimes.names() else {}
+            compare(machine, machine.not_brought(distro), observer, insist=True)
             machine.provide(distro, {**suite.programs, **bring})
         observer.step(f"running {suite.name} against {runtime.name} on {machine.name}")
         with machine.connect(Deadline.after(settings.limits.connect)) as remote:
