@@ -223,12 +223,12 @@ class HostMachine(RecordedMachine):
         try:
             self._known(platform, release)
         except UsageError:
-            if self._settings.origin("platform"):
+            if self._settings.origin("platform") or self._settings.origin("release"):
                 return record  # a system that is like another one
-        rows = list(differences.system(self._settings, distro, platform, release or distro.release.name))
+        rows = list(differences.system(self._settings, distro, platform, release))
         if found := differences.compared(self._settings, self.name, rows):
             raise UsageError(
                 f"the host {record.address} is not what was asked for: {found[0]}",
                 hint=f"leave out what it is asked to be, or name another host; it is {platform} {release}".rstrip(),
             )
-        return dataclasses.replace(record, platform=platform, release=release or distro.release.name)
+        return dataclasses.replace(record, platform=platform, release=release)
