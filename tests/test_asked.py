@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import pty
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -422,6 +423,8 @@ class Host:
         self.server.handler = self.handle
         self.programs = {"python3", "busybox", "runc"}
         self.system = "debian\n12\n"
+        self.answer = OUTPUT
+        self.slow = 0.0  # seconds that a bootstrap takes
         self.scripts: list[bytes] = []
 
     def handle(self, channel: paramiko.Channel, command: str) -> None:
@@ -437,7 +440,11 @@ class Host:
         elif taken.startswith(b"#!/bin/sh"):
             self.scripts.append(taken)
         elif "labkit-spec.pyz --runtime" in command:
-            answer = OUTPUT
+            answer = self.answer
+        elif command.endswith("sh /var/lib/labkit/bootstrap"):
+            limit = float(command.split()[2])  # timeout --kill-after=5 LIMIT
+            time.sleep(min(self.slow, limit))
+            status = 124 if self.slow > limit else 0
         channel.sendall(answer)
         channel.send_exit_status(status)
         channel.close()
