@@ -47,6 +47,7 @@ __all__ = ["environ", "host"]  # fixtures
 
 FAILING = OUTPUT.replace(b"ok 1 - QUERY-001", b"not ok 1 - DEV-002")
 RECORDING = str(recorded.V2)
+FEW = "v0.9.0-crun-1.8.1-cgroup-v2"  # a few of its programs, in the world's directory
 
 
 @dataclass
@@ -140,11 +141,11 @@ ROWS: dict[tuple[str, str], Row] = dict(
         (("judge", "cgroup"), Row(("judge", "{elsewhere}"), ("--cgroup", "v1"), "cgroup v1")),
         (("judge", "ref"), Row(("judge", "{elsewhere}"), ("--ref", "v7"), "validation v7")),
         (("judge", "platform"), Row(("judge", "{elsewhere}"), ("--platform", "fedora"), "fedora")),
-        as_json("judge", RECORDING, mark='"totals"'),
+        as_json("judge", FEW, mark='"totals"'),
         (("diff", "run_a"), Row(("diff", "nothing", RECORDING), (), "")),
         (("diff", "run_b"), Row(("diff", RECORDING, "nothing"), (), "")),
         (("diff", "html"), Row(("diff", RECORDING, RECORDING), ("--html", "diff.html"), "")),
-        as_json("diff", RECORDING, RECORDING, mark='"newly_failing"'),
+        as_json("diff", FEW, FEW, mark='"newly_failing"'),
         (("render", "platform"), Row(("render",), ("--platform", "ubuntu"), "bootstrap-ubuntu.sh")),
         (("render", "release"), Row(("render",), ("--release", "99"), "unknown release of Debian '99'")),
         (("render", "out"), Row(("render",), ("--out", "there"), "there/bootstrap-debian.sh")),
@@ -189,6 +190,13 @@ def world(tmp_path: Path, environ: dict[str, str], host: Host, monkeypatch: pyte
     monkeypatch.setattr(selfcheck, "run", stand_in_check)
     host.answer = FAILING
     (tmp_path / "policy.toml").write_text(POLICY)
+    (tmp_path / FEW).mkdir()
+    for file in recorded.V2.glob("[kps]*"):
+        if file.stem in ("kill", "pidfile", "state", "summary"):
+            shutil.copy(file, tmp_path / FEW)
+    rows = (tmp_path / FEW / "summary.tsv").read_text().splitlines(keepends=True)
+    kept = [row for row in rows if row.split("\t")[0] in ("program", "kill", "pidfile", "state")]
+    (tmp_path / FEW / "summary.tsv").write_text("".join(kept))
     mine = {"LABKIT_LIMITS_CONNECT": "5", "LABKIT_POLICY": str(tmp_path / "policy.toml")}
     return World(tmp_path, {**environ, **mine}, host)
 
@@ -238,8 +246,7 @@ def test_the_flag_has_an_effect(
         monkeypatch.setattr(process, "_path", lambda: "/nowhere")  # nothing is found, so nothing takes its time
     elsewhere = tmp_path / "elsewhere"
     if "{elsewhere}" in row.without:
-        shutil.copytree(recorded.V2, elsewhere)
-        (elsewhere / "run.json").unlink(missing_ok=True)
+        shutil.copytree(tmp_path / FEW, elsewhere)
     if command == "report" or flag == "failed":
         first = world.run("test", *SSH, "--json")
         assert "status" in first
@@ -261,11 +268,11 @@ def test_the_flag_has_an_effect(
 
 def test_words_that_stand_without_a_flag_say_what_is_read(world: World) -> None:
     assert "no run 'nothing'" in world.run("judge", "nothing") or "nothing" in world.run("judge", "nothing")
-    for words in (("nothing", RECORDING), (RECORDING, "nothing")):
+    for words in (("nothing", FEW), (FEW, "nothing")):
         assert "nothing" in world.run("diff", *words)
     assert "58 programs" in world.run("judge", RECORDING)
     for more in ([], ["--html", "diff.html"]):
-        world.run("diff", RECORDING, RECORDING, *more)
+        world.run("diff", FEW, FEW, *more)
         assert (world.directory / "diff.html").exists() == bool(more)
 
 
@@ -278,7 +285,7 @@ def test_json_of_a_machine_that_was_reset(monkeypatch: pytest.MonkeyPatch, world
 
 def test_the_platform_of_a_recording_reaches_its_run(world: World, tmp_path: Path) -> None:
     for words, platform in (((), ""), (("--platform", "fedora"), "fedora")):
-        world.run("judge", RECORDING, *words)
+        world.run("judge", FEW, *words)
         kept = json.loads((tmp_path / "reports/latest/results.json").read_text())
         assert kept["machine"]["platform"] == platform
 
