@@ -29,7 +29,7 @@ from labkit.machines import providers
 from labkit.machines.base import Difference, MachineState
 from labkit.machines.fake import FakeMachine
 from labkit.machines.host import HostRecord
-from labkit.machines.qemu import QemuRecord
+from labkit.machines.qemu import QemuMachine, QemuRecord
 from labkit.machines.vagrant import VagrantRecord
 from labkit.suites.base import SilentRun
 from labkit.usecases import machines
@@ -233,12 +233,19 @@ def test_a_variable_asks_too(tmp_path: Path) -> None:
     assert one.remedy.endswith("; or leave LABKIT_MACHINE_CPUS out")
 
 
+def test_a_network_is_asked_of_a_machine_that_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    qemu(load(tmp_path), network="guarded")
+    toml = '[machine]\nnetwork = "closed"'
+    assert found(load(tmp_path, toml)) == []  # a crashed one is started with it
+    monkeypatch.setattr(QemuMachine, "_state", lambda _: MachineState.HALTED)
+    [one] = found(load(tmp_path, toml))
+    assert (one.what, one.asked, one.has) == ("the network", "closed", "guarded")
+
+
 def test_a_fixed_port_is_asked_of_a_machine_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(tmp_path, "[machine]\nssh_port = 2222")
     qemu(settings)
     assert found(load(tmp_path, "[machine]\nssh_port = 2222")) == []  # it gets it when it starts
-    from labkit.machines.qemu import QemuMachine
-
     monkeypatch.setattr(QemuMachine, "_state", lambda _: MachineState.RUNNING)
     [one] = found(load(tmp_path, "[machine]\nssh_port = 2222"))
     assert (one.what, one.asked, one.has) == ("the SSH port", "2222", "4022")
@@ -345,6 +352,8 @@ def test_the_run_is_of_the_machines_own_platform(tmp_path: Path) -> None:
         *(("ssh", f"machine.{key}", value) for key, value in (("cpus", "3"), ("memory", "1G"), ("disk", "9G"))),
         ("ssh", "machine.accelerator", "tcg"),
         ("ssh", "machine.ssh_port", "2222"),
+        ("vagrant", "machine.network", "closed"),
+        ("ssh", "machine.network", "closed"),
         ("ssh", "image", "cloud"),
     ],
 )
@@ -568,15 +577,16 @@ def test_a_person_is_asked(host: Host, tmp_path: Path, environ: dict[str, str], 
     settings = config.load(cwd=tmp_path, environ=environ)
     asked: list[str] = []
 
-    def confirm(question: str) -> bool:
-        asked.append(question)
-        return answer
+    class Person(Told):
+        def confirm(self, question: str) -> bool:
+            asked.append(question)
+            return answer
 
     if answer:
-        assert machines.up(settings, Silent(), confirm).state is MachineState.RUNNING
+        assert machines.up(settings, Person()).state is MachineState.RUNNING
     else:
-        with pytest.raises(UsageError, match="nothing was changed on 127"):
-            machines.up(settings, Silent(), confirm)
+        with pytest.raises(UsageError, match="nobody has agreed to that"):
+            machines.up(settings, Person())
     assert len(asked) == 1
     assert len(host.scripts) == answer
 
@@ -593,7 +603,7 @@ def test_the_console_asks_at_a_terminal(typed: str, answer: bool, monkeypatch: p
     os.close(leader)
     with Path("/dev/null").open() as nobody, Path("/dev/null").open("w") as nowhere:
         monkeypatch.setattr("sys.stdin", nobody)
-        assert Console(nowhere).confirm("Change it?") is None
+        assert Console(nowhere).confirm("Change it?") is False
 
 
 # --- which file was used

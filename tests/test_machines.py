@@ -215,7 +215,7 @@ known_hosts = "{lab.home}/machines/debian-13/known_hosts"
     done = mine.run("test", "--only", "QUERY-001", env=asked, status=2)
     assert "tools is what the host has; asked for: profile (LABKIT_TOOLS)" in done.stderr
     done = mine.run("up", env=asked, status=2)
-    assert "profile: " in done.stderr and "there is nobody to ask" in done.stderr
+    assert "profile: " in done.stderr and "nobody has agreed to that" in done.stderr
     assert changed() == ""
     assert "bootstrap: profile" in mine.run("up", "--yes", env=asked).stderr
     assert lab.guest("ls /etc/profile.d/*labkit*")

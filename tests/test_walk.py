@@ -115,6 +115,7 @@ ROWS: dict[tuple[str, str], Row] = dict(
             for row in of_machines(command)
         ),
         *(verbose(command) for command in ("up", "test", "reset", "halt", "destroy", "package", "check")),
+        (("up", "discard_state"), Row(("up", *SSH, "--yes"), ("--discard-state",), "--discard-state is for QEMU's")),
         (("up", "yes"), Row(("up", *SSH), ("--yes",), "1800 sh /var/lib/labkit/bootstrap")),
         as_json("up", *SSH, "--yes", mark='"state": "running"'),
         (("test", "runtime"), Row(("test", *SSH), ("--runtime", "/opt/x"), "--runtime /opt/x")),
@@ -347,6 +348,14 @@ def of_differences(settings: Settings) -> list[Difference]:
     return found(settings)
 
 
+def of_network(settings: Settings) -> object:
+    from labkit.qemu.network import choose
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "_path", lambda: "/nowhere")
+        return choose(settings.machine.network)
+
+
 def of_vagrantfile(settings: Settings) -> str:
     out = settings.home.path / "out"
     export.render(settings, out)
@@ -435,6 +444,7 @@ KEYS: dict[str, Key] = {
     "machine.memory": Key('"3G"', lambda settings: (of_vagrantfile(settings), of_differences(settings))),
     "machine.disk": Key('"9G"', of_image),
     "machine.accelerator": Key('"tcg"', of_vagrantfile),
+    "machine.network": Key('"closed"', of_network),
     "vagrant.provider": Key('"virtualbox"', lambda settings: str(vagrant_or_none(settings))),
     "vagrant.home": Key('"vhome"', of_vagrant),
     "ssh.host": Key('"lab7"', machine_name),

@@ -132,7 +132,7 @@ class HostMachine(RecordedMachine):
                 found.append(Difference(key, value, "what the host has", who, remedy))
         return found
 
-    def start(self) -> None:
+    def start(self, *, discard_state: bool = False) -> None:
         with self.connect(Deadline.after(self._settings.limits.connect)):
             pass
 

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 # Keys that say nothing to a provider's machines, and why. Tables named for another provider speak of that one alone.
 _CHOSEN = "a virtual machine is given this; a host of your own is what it is"
 _UNHEEDED: dict[str, dict[str, str]] = {
-    "vagrant": {"machine.ssh_port": "Vagrant chooses the address of its machines"},
+    "vagrant": {
+        "machine.ssh_port": "Vagrant chooses the address of its machines",
+        "machine.network": "Vagrant makes the network of its machines",
+    },
     "ssh": {
         "image": "a host of your own is made of no image",
-        **{f"machine.{key}": _CHOSEN for key in ("cpus", "memory", "disk", "accelerator", "ssh_port")},
+        **{f"machine.{key}": _CHOSEN for key in ("cpus", "memory", "disk", "accelerator", "network", "ssh_port")},
     },
 }
 _OF_A_BOX = "the machine is made of a published box, which has its own"

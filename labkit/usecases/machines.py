@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from labkit.core.config import Settings
@@ -20,20 +20,21 @@ from labkit.io import process
 from labkit.machines import differences, providers, record
 from labkit.machines.base import Difference, Haltable, Machine, MachineInfo, MachineState, Owned, Resettable
 from labkit.machines.differences import Row
+from labkit.qemu.network import TOOLS as NETWORK_TOOLS
 
-_QEMU_TOOLS = ("qemu-system-x86_64", "qemu-img")
+_QEMU_TOOLS = ("qemu-system-x86_64", "qemu-img", *NETWORK_TOOLS)
 _BUILD_TOOLS = ("mmdebstrap", "mkfs.ext4")
 
 
 _IDENTITY = ("provider", "platform", "release", "ssh.host")  # the settings with flags that tell machines apart
 _ANEW = (MachineState.ABSENT, MachineState.INTERRUPTED, MachineState.LOST)
-Confirm = Callable[[str], bool | None]  # ask a person; None where there is nobody to ask
 
 
-def up(settings: Settings, observer: Observer, confirm: Confirm = lambda _: None) -> MachineInfo:
+def up(settings: Settings, observer: Observer, *, discard_state: bool = False) -> MachineInfo:
     """Bring the machine up, whatever state it is in; one that runs is left as it is.
 
-    confirm asks whether a host of somebody's own may be changed, where the settings do not say yes already.
+    discard_state: give up the memory that it was halted with, or that of one that cannot be reached. A host of
+    somebody's own is changed only where the settings say yes, or the person whom the observer asks.
     """
     started = time.monotonic()
     settings = settled(settings)
@@ -41,11 +42,16 @@ def up(settings: Settings, observer: Observer, confirm: Confirm = lambda _: None
     machine = providers.wanted(machine_name(settings), settings, observer, distro)
     with machine.lock():
         new = machine.status().state in _ANEW
-        info = bring_up(machine, settings, distro, observer)
+        if discard_state and machine.status().provider.partition(" ")[0] in ("vagrant", "ssh"):
+            raise UsageError(
+                f"--discard-state is for QEMU's machines, whose memory labkit keeps; {machine.name} is none",
+                hint="leave --discard-state out",
+            )
+        info = bring_up(machine, settings, distro, observer, discard_state=discard_state)
         if not isinstance(machine, Owned) or not (pending := machine.pending(distro)):
             return info
         try:
-            _agree(machine.name, settings, pending, observer, confirm)
+            _agree(machine.name, settings, pending, observer)
         except UsageError:
             if new:
                 machine.destroy()  # nothing but labkit's note of it
@@ -54,19 +60,16 @@ def up(settings: Settings, observer: Observer, confirm: Confirm = lambda _: None
         return _timed(machine, started)
 
 
-def _agree(name: str, settings: Settings, pending: Sequence[str], observer: Observer, confirm: Confirm) -> None:
+def _agree(name: str, settings: Settings, pending: Sequence[str], observer: Observer) -> None:
     """Say what the bootstrap will change on a host of somebody's own. UsageError where that is not agreed to."""
     observer.step(f"the bootstrap of {name} runs these steps there, as root:")
     for line in pending:
         observer.step(f"  {line}")
-    answer = True if settings.yes else confirm(f"Change the host {name} so?")
-    if answer is None:
+    if not settings.yes and not observer.confirm(f"Change the host {name} so?"):
         raise UsageError(
-            f"{name} is a host of its own, which the bootstrap would change, and there is nobody to ask",
+            f"the bootstrap would change {name}, a host of its own, and nobody has agreed to that",
             hint="--yes agrees to it; ./lab test needs no bootstrap, it brings only what the suite lacks",
         )
-    if not answer:
-        raise UsageError(f"nothing was changed on {name}", hint="./lab test brings only what the suite lacks")
 
 
 def reset(settings: Settings, observer: Observer) -> MachineInfo:
@@ -95,7 +98,7 @@ def halt(settings: Settings, observer: Observer) -> MachineInfo:
             raise UsageError(f"machine {machine.name} does not exist", hint="./lab status lists those that do")
         if not isinstance(machine, Haltable):
             raise UsageError(f"machine {machine.name} is a host of your own: labkit does not stop it")
-        if state in (MachineState.RUNNING, MachineState.DAMAGED):
+        if state in (MachineState.RUNNING, MachineState.DAMAGED, MachineState.UNREACHABLE):
             machine.halt()
     return machine.status()
 
@@ -115,7 +118,7 @@ def destroy(settings: Settings, observer: Observer, *, everything: bool = False)
 
 def status(settings: Settings) -> list[MachineInfo]:
     """Every machine of this lab, by name."""
-    return [providers.existing(name, settings, Silent()).status() for name in record.names(settings.home)]
+    return [providers.existing(name, settings, Silent()).examine() for name in record.names(settings.home)]
 
 
 def ssh(settings: Settings, words: Sequence[str] = ()) -> NoReturn:
@@ -127,7 +130,13 @@ def ssh(settings: Settings, words: Sequence[str] = ()) -> NoReturn:
 
 
 def bring_up(
-    machine: Machine, settings: Settings, distro: Distro, observer: Observer, *, insist: bool = False
+    machine: Machine,
+    settings: Settings,
+    distro: Distro,
+    observer: Observer,
+    *,
+    discard_state: bool = False,
+    insist: bool = False,
 ) -> MachineInfo:
     """Make the machine if it does not exist, start it if it does not run. The caller holds its lock.
 
@@ -151,7 +160,7 @@ def bring_up(
         compare(machine, machine.differences(distro), observer, insist=insist)
         if state is MachineState.CRASHED:
             observer.step(f"{machine.name} crashed or was killed; booting its disk again")
-        machine.start()
+        machine.start(discard_state=discard_state)
         machine.update(distro)
     return _timed(machine, started)
 
