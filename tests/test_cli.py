@@ -342,7 +342,7 @@ def test_the_version_is_told_without_git(tmp_path: Path, environ: dict[str, str]
 def fake_path(directory: Path, python: str) -> str:
     """A PATH with the ordinary tools, and a python3 of which the shell script `python` is all there is."""
     directory.mkdir()
-    for name in ("sh", "cat", "cksum", "dirname", "readlink", "mkdir", "grep", "rm"):
+    for name in ("sh", "cat", "cksum", "dirname", "readlink", "mkdir", "grep", "rm", "id", "find"):
         (directory / name).symlink_to(shutil.which(name) or f"/usr/bin/{name}")
     (directory / "python3").write_text(f"#!/bin/sh\n{python}\n")
     (directory / "python3").chmod(0o755)
@@ -363,6 +363,70 @@ def test_an_unusable_python_is_told_with_2(python: str, message: str, bare: Path
     assert done.returncode == 2
     assert done.stderr.startswith(f"labkit: {message}")
     assert not (bare / ".labkit").exists()
+
+
+OTHER = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user, which takes root")
+
+
+def lab_in(checkout: Path, **environ: str) -> Done:
+    """What ./lab says where it would make its environment next, which this Python does not let it do."""
+    path = checkout.parent / "bin"
+    if not path.exists():
+        fake_path(path, "exit 127")
+    argv = [str(checkout / "lab"), "--list"]
+    return subprocess.run(argv, env={"PATH": str(path), **environ}, capture_output=True, text=True, timeout=60)
+
+
+@as_root
+@pytest.mark.parametrize("name", [".", "lab", "tasks.py", "labkit", "labkit/core/x.py", ".labkit", ".labkit/venv/bin"])
+def test_root_runs_nothing_of_a_checkout_that_another_user_owns(name: str, bare: Path) -> None:
+    for directory in ("labkit/core", ".labkit/venv/bin"):
+        (bare / directory).mkdir(parents=True)
+    for file in ("labkit/core/x.py", "tasks.py"):
+        (bare / file).touch()
+    assert lab_in(bare).stderr.startswith("labkit: Python 3.11 or newer is needed")
+    os.chown(bare / name, OTHER, OTHER)
+    done = lab_in(bare)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"labkit: {bare}/{name} belongs to another user, or others can write it, so labkit")
+    assert f"chown -R root '{bare}'" in done.stderr
+    # By way of sudo it is the caller's, whom the caller trusts.
+    assert lab_in(bare, SUDO_UID=str(OTHER)).stderr.startswith("labkit: Python 3.11 or newer is needed")
+    assert "belongs to another user" in lab_in(bare, SUDO_UID=str(OTHER - 1)).stderr
+    assert "belongs to another user" in lab_in(bare, SUDO_UID="0 -o -true").stderr
+
+
+@as_root
+def test_root_runs_nothing_that_anybody_can_write(bare: Path) -> None:
+    (bare / "tasks.py").touch()
+    (bare / "tasks.py").chmod(0o646)
+    assert f"{bare}/tasks.py belongs to another user, or others can write it" in lab_in(bare).stderr
+    (bare / "tasks.py").chmod(0o644)
+    os.chown(bare.parent, OTHER, OTHER)  # who can replace the checkout, but by nothing that root owns
+    assert lab_in(bare).stderr.startswith("labkit: Python 3.11 or newer is needed")
+
+
+@as_root
+def test_a_user_runs_whatever_checkout_there_is(bare: Path, tmp_path: Path) -> None:
+    lab_in(bare)
+    os.chown(bare, OTHER, OTHER)
+    places = [bare, *(directory for directory in bare.parents if directory != Path("/") and directory != Path("/tmp"))]
+    modes = [(directory, directory.stat().st_mode) for directory in places]
+    try:
+        for directory, mode in modes:
+            directory.chmod(mode | 0o055)
+        done = subprocess.run(
+            [bare / "lab", "--list"],
+            env={"PATH": str(tmp_path / "bin")},
+            capture_output=True,
+            text=True,
+            user=OTHER + 1,
+        )
+    finally:
+        for directory, mode in modes:
+            directory.chmod(mode)
+    assert done.stderr.startswith("labkit: Python 3.11 or newer is needed")
 
 
 def test_completion_installs_nothing(bare: Path) -> None:

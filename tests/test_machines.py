@@ -291,8 +291,66 @@ def test_a_machine_that_lacks_the_tools_of_a_suite_says_which(lab: Lab) -> None:
     lab.run("up")
     done = lab.run("test", "--suite", "validation", status=2)
     assert (
-        "machine debian-13 lacks runtime-tools; to get what the settings ask for, ./lab destroy it first" in done.stderr
-    )
+        "machine debian-13 is not what was asked for: runtime-tools is missing; asked for: installed "
+        "(the validation suite needs it)\nhint: ./lab destroy --machine debian-13, and the same command again"
+    ) in done.stderr
+
+
+def test_what_was_asked_is_what_is_used(lab: Lab) -> None:
+    lab.run("up")
+    pid = lab.qemu()
+    done = lab.run("test", "--only", QUICK, env={"LABKIT_MACHINE_MEMORY": "1G"}, status=2)
+    assert "the memory is 2048M; asked for: 1024M (LABKIT_MACHINE_MEMORY)" in done.stderr
+    done = lab.run("up", env={"LABKIT_MACHINE_MEMORY": "1G"})
+    assert "warning: machine debian-13: the memory is 2048M; asked for: 1024M" in done.stderr
+    done = lab.run("test", "--provider", "ssh", "--host", "root@127.0.0.1:1", "--only", QUICK, status=2)
+    assert "the ssh provider needs a private key" in done.stderr
+    done = lab.run("test", "--provider", "vagrant", "--only", QUICK, status=2)
+    assert "the provider is qemu; asked for: vagrant (--provider)" in done.stderr
+    assert lab.qemu() == pid
+    assert "warning" not in lab.run("test", "--only", "QUERY-001").stderr
+
+
+def test_a_host_that_is_there_already(lab: Lab, tmp_path: Path) -> None:
+    """The shared machine, as if it were somebody's host."""
+    [known] = [info for info in lab.json("status") if info["name"] == "debian-13"]
+    config = f"""
+[ssh]
+host = "root@127.0.0.1:{known["port"]}"
+key = "{lab.home}/keys/id_ed25519"
+known_hosts = "{lab.home}/machines/debian-13/known_hosts"
+"""
+    (tmp_path / "labkit.toml").write_text(config)
+    mine, name = Lab(tmp_path / "home", tmp_path), f"127.0.0.1-{known['port']}"
+
+    def changed() -> str:
+        return lab.guest("cd /; find etc usr opt var/lib -newer /root/mark -type f ! -path '*/labkit/labkit-spec.pyz'")
+
+    lab.guest("touch /root/mark; sleep 1")
+    mine.run("test", "--only", "QUERY-001")
+    result = mine.results()["machine"]
+    assert (result["provider"], result["name"], result["release"]) == ("ssh", name, "13")
+    assert changed() == ""  # it has what the suite needs
+    # The whole bootstrap is for `up`, and for the host's owner to agree to.
+    asked = {"LABKIT_TOOLS": "profile"}
+    done = mine.run("test", "--only", "QUERY-001", env=asked, status=2)
+    assert "tools is what the host has; asked for: profile (LABKIT_TOOLS)" in done.stderr
+    done = mine.run("up", env=asked, status=2)
+    assert "profile: " in done.stderr and "nobody has agreed to that" in done.stderr
+    assert changed() == ""
+    assert "bootstrap: profile" in mine.run("up", "--yes", env=asked).stderr
+    assert lab.guest("ls /etc/profile.d/*labkit*")
+    assert "bootstrap:" not in mine.run("up", env=asked).stderr
+    mine.run("test", "--only", "QUERY-001", env=asked)
+    assert "cannot reset" in mine.run("reset", status=2).stderr
+    assert "does not stop" in mine.run("halt", status=2).stderr
+    # Another key than the pinned one is not taken.
+    pinned = tmp_path / "home/machines" / name / "known_hosts"
+    other = json.dumps(pinned.read_text().split()[2])
+    pinned.write_text(pinned.read_text().replace(json.loads(other)[-12:], "A" * 12))
+    assert mine.run("up", status=3).stderr.count("host key") == 1
+    assert mine.run("destroy").stdout == f"destroyed {name}\n"
+    lab.run("reset")
 
 
 def test_reset_forgets_and_keeps_the_identity(lab: Lab) -> None:

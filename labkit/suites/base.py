@@ -47,6 +47,7 @@ class Suite(Protocol):
     title: str
     version: str
     needs: tuple[str, ...]  # the bootstrap steps that it requires
+    programs: Mapping[str, str]  # what it starts in the machine, and the bootstrap step that brings each
 
     def program(self) -> bytes:
         """The file to put on the machine."""

@@ -7,6 +7,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from labkit.core.cell import Selection
 from labkit.core.errors import UsageError
@@ -28,6 +29,7 @@ class Spec:
     title = "labkit's conformance suite for the OCI runtime-spec 1.0 to 1.3"
     version = guest.__version__
     needs: tuple[str, ...] = ()
+    programs: Mapping[str, str] = MappingProxyType({"python3": "python", "busybox": "busybox"})
 
     def file_name(self) -> str:
         return "labkit-spec.pyz"

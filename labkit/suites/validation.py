@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import Field, StrictStr
@@ -95,6 +96,7 @@ class Validation:
     title = "the validation programs of opencontainers/runtime-tools"
     version = ""  # the ref of its tree, known only in the machine
     needs: tuple[str, ...] = ("runtime-tools",)
+    programs: Mapping[str, str] = MappingProxyType({"python3": "python"})
 
     def file_name(self) -> str:
         return "labkit-programs.pyz"

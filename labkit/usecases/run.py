@@ -28,7 +28,7 @@ from labkit.core.text import printable
 from labkit.io.files import disk_errors
 from labkit.io.remote import Remote
 from labkit.machines import providers
-from labkit.machines.base import Machine, MachineInfo, Resettable
+from labkit.machines.base import Machine, MachineInfo, Owned, Resettable
 from labkit.provision.remote import step_seconds
 from labkit.qemu.launch import panic_lines
 from labkit.reports import files
@@ -42,7 +42,7 @@ from labkit.subjects import runtimes
 from labkit.subjects.runtimes import Runtime
 from labkit.suites import registry
 from labkit.suites.base import RunObserver, Suite
-from labkit.usecases.machines import bring_up
+from labkit.usecases.machines import bring_up, compare
 
 PROGRAMS = "/var/lib/labkit"  # in the machine: where a suite's program goes
 _UNFINISHED = "the run did not finish"
@@ -84,7 +84,11 @@ def run_cell(
     suite.check(cell.selection)
     machine = make_machine(cell.machine, settings, observer, distro, suite.needs)
     with machine.lock():
-        info = bring_up(machine, settings, distro, observer)
+        info = bring_up(machine, settings, distro, observer, insist=True)
+        if isinstance(machine, Owned):
+            bring = {runtime.command: runtime.name} if cell.runtime in runtimes.names() else {}
+            compare(machine, machine.not_brought(distro), observer, insist=True)
+            machine.provide(distro, {**suite.programs, **bring})
         observer.step(f"running {suite.name} against {runtime.name} on {machine.name}")
         with machine.connect(Deadline.after(settings.limits.connect)) as remote:
             facts: dict[str, JSON] = {**_facts(info), "bootstrap": step_seconds(remote)}
