@@ -112,7 +112,7 @@ def recipe(distro: Distro, settings: Settings, needs: Sequence[str] = (), *, box
         )
     from labkit.io.download import expected  # urllib3, which an image of packages needs not
 
-    digest = expected(cloud)
+    digest = expected(cloud, timeout=settings.limits.download)
     return Recipe(
         *common, plan.script, plan.steps, settings.machine.disk, url=cloud.url, digest=digest, uploads=plan.uploads
     )
