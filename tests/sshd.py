@@ -32,6 +32,7 @@ def runs(channel: paramiko.Channel, command: str) -> None:
         with contextlib.suppress(OSError), child.stdin:
             while piece := channel.recv(1 << 16):
                 child.stdin.write(piece)
+                child.stdin.flush()
 
     def hand(read: Callable[[int], bytes], send: Callable[[bytes], None]) -> None:
         with contextlib.suppress(OSError):

@@ -11,6 +11,10 @@ from labkit.core.cell import Selection
 from labkit.core.observer import Observer, Silent
 from labkit.results.model import Reading, Result
 
+# What every suite's program is called with: it ends when its stdin does, so with its labkit, and runs on its machine
+# alone (labkit/guest/common/attached.py).
+ATTACHED = ("--attached", "--lock", "/run/labkit-suite.lock")
+
 OnResult = Callable[[Result, int, int | None], None]  # a result, its number, and how many are planned, if that is known
 
 
@@ -54,7 +58,7 @@ class Suite(Protocol):
     def file_name(self) -> str: ...
 
     def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
-        """The command that runs it there; program is the path it has there."""
+        """The command that runs it there; program is the path it has there. With ATTACHED it ends with its stdin."""
 
     def names(self) -> list[str]:
         """Its checks or programs, as a selection names them."""

@@ -16,7 +16,7 @@ from labkit.guest import spec as guest
 from labkit.guest.pyz import pyz
 from labkit.results import tap
 from labkit.results.model import Reading, Result, Verdict, is_duration
-from labkit.suites.base import Capped, OnResult, Suite
+from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
 
 _DIRECTORY = Path(guest.__file__).parent
 _OUTPUT, _ERRORS = "spec.tap", "spec.err"
@@ -36,7 +36,7 @@ class Spec:
         return pyz("spec")
 
     def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
-        words = ["python3", program, "--runtime", runtime]
+        words = ["python3", program, *ATTACHED, "--runtime", runtime]
         words += ["--only", ",".join(selection.only)] if selection.only else []
         return words + (["--jobs", str(selection.jobs)] if selection.jobs else [])
 

@@ -37,7 +37,7 @@ from labkit.results.model import WHOLE, Reading, Result
 from labkit.results.tap import JSON
 from labkit.results.verdicts import End, Judged
 from labkit.subjects import runtimes
-from labkit.suites.base import Capped, OnResult, Suite
+from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
 
 _DATA = Path(__file__).with_name("validation.toml")
 _SUMMARY, _RUN, _ERRORS = "summary.tsv", "run.json", "labkit-programs.err"  # no program can have a dash in its name
@@ -103,7 +103,7 @@ class Validation:
         return pyz("programs")
 
     def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
-        words = ["python3", program, "--tree", _data().tree, "--runtime", runtime]
+        words = ["python3", program, *ATTACHED, "--tree", _data().tree, "--runtime", runtime]
         words += itertools.chain.from_iterable(("--older", *one) for one in runtimes.older_refs())
         for flag, value in (("only", ",".join(selection.only)), ("jobs", selection.jobs), ("repeat", selection.repeat)):
             words += [f"--{flag}", str(value)] if value else []
