@@ -300,8 +300,31 @@ def test_signals_end_a_task_with_their_status_after_it_has_cleaned_up(signum: in
         assert child.stdout is not None and child.stderr is not None
         child.send_signal(signum)
         assert child.stdout.read() == b"cleaned up\n"
-        assert child.stderr.read() == (b"labkit: interrupted\n" if signum == signal.SIGINT else b"")
+        name = signal.Signals(signum).name
+        assert (
+            child.stderr.read().decode()
+            == f"labkit: interrupted by {name}: the same command again goes on from there\n"
+        )
     assert child.returncode == status
+
+
+def test_a_terminal_that_is_closed_ends_a_task_with_129(tmp_path: Path) -> None:
+    """Nothing can be said there any more, and what cleans up must not fail over that."""
+    script = GUARDED.replace("import sys\n", "import sys\nfrom labkit.cli.console import Console\n", 1).replace(
+        'print("cleaned up")',
+        f'console.step("cleaning"); open({str(tmp_path / "clean")!r}, "w").close()',
+    )
+    script = script.replace("with guard():", "with guard(), Console() as console:")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", script])
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 1000)
+    os.close(terminal)  # the kernel sends SIGHUP
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    assert (tmp_path / "clean").exists()
 
 
 def test_signals_that_the_parent_ignores_stay_ignored() -> None:

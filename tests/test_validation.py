@@ -405,7 +405,8 @@ def test_only_known_programs_can_be_asked_for() -> None:
 def test_the_command_carries_the_wish() -> None:
     words = SUITE.argv("/x/labkit-programs.pyz", "runc", Selection(("create", "start"), 4, 3, 30))
     assert words[:2] == ["python3", "/x/labkit-programs.pyz"]
-    assert " ".join(words[4:]) == (
+    assert words[2:7] == ["--attached", "--lock", "/run/labkit-suite.lock", "--tree", "/opt/labkit/src/runtime-tools"]
+    assert " ".join(words[7:]) == (
         "--runtime runc --older crun 1.14.3 v0.9.0 --only create,start --jobs 4 --repeat 3 --timeout 30"
     )
 

@@ -7,6 +7,7 @@ returns. All text passes through printable(): it may come from a guest.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from labkit.core.errors import LabError
+from labkit.core.errors import Interrupted, LabError
 from labkit.core.text import one_line, printable
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Console:
         self._stream = stream or sys.stderr
         self._verbose = verbose
         self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
-        self._drawn = False
+        self._drawn = self._gone = False
         self._shown_at = 0.0
         self._started = time.monotonic()
         self._bad = 0
@@ -58,7 +59,7 @@ class Console:
             _logger.setLevel(logging.NOTSET)
         with self._lock:
             self._clear()
-            self._stream.flush()
+            self._write("")
 
     def step(self, text: str) -> None:
         self._line(f"[{time.monotonic() - self._started:5.1f} s] {printable(text)}")
@@ -106,8 +107,15 @@ class Console:
             self._drawn = False
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        if self._gone:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self._gone = True  # a terminal that was closed; what goes on, or cleans up, is not to fail over that
 
 
 class _Log(logging.Handler):
@@ -128,19 +136,12 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal that asks to end, handled as Ctrl-C is: everything held is let go."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__()
-        self.exit_status = 128 + signum
-
-
 @contextlib.contextmanager
 def guard() -> Iterator[None]:
     """Turn what can be expected to go wrong into a message on stderr and an exit status. Bugs keep their traceback.
 
-    SIGTERM and SIGHUP end the command as Ctrl-C does, with 143 and 129 in place of 130. A signal that whoever started
+    SIGTERM and SIGHUP end the command as Ctrl-C does, with 143 and 129 in place of 130, and one line that says what is
+    left and how to go on. A signal that whoever started
     the command ignores (nohup, a shell's background job) stays ignored; for SIGINT Python itself sees to that.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -160,14 +161,15 @@ def guard() -> Iterator[None]:
         complain(error.message, error.hint)
         sys.exit(error.exit_status)
     except BrokenPipeError:
-        # Whoever read our output has seen enough. What is still in the buffer must not fail once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go(sys.stdout)
         sys.exit(128 + signal.SIGPIPE)
-    except Interrupted as error:
-        sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        complain("interrupted")
-        sys.exit(128 + signal.SIGINT)
+    except KeyboardInterrupt as error:
+        signum = signal.Signals(error.signum if isinstance(error, Interrupted) else signal.SIGINT)
+        notes = getattr(error, "__notes__", None) or ["the same command again goes on from there"]
+        with contextlib.suppress(OSError):  # SIGHUP: the terminal may be gone
+            complain(f"interrupted by {signum.name}: {'; '.join(notes)}")
+        _let_go(sys.stdout)
+        sys.exit(128 + signum)
 
 
 def complain(message: str, hint: str | None = None) -> None:
@@ -175,6 +177,14 @@ def complain(message: str, hint: str | None = None) -> None:
     print(f"labkit: {printable(message, newlines=True)}", file=sys.stderr)
     if hint:
         print(f"hint: {printable(hint, newlines=True)}", file=sys.stderr)
+
+
+def _let_go(stream: TextIO) -> None:
+    """Print what is still to come, or nowhere, where nobody is there to read it: not to fail once more at exit."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _interrupt(signum: int, _frame: FrameType | None) -> NoReturn:

@@ -161,7 +161,7 @@ class Builder:
 
     def _build(self, wanted: Recipe, making: Path) -> None:
         self._observer.step(f"building an image of {wanted.title} from packages")
-        limits = Deadline.after(self._settings.limits.build)
+        limits = Deadline.after(self._settings.limits.build, "build")
         script = making / "bootstrap"
         script.write_text(wanted.bootstrap)
         environment = {process.OWNER: str(making)}
@@ -175,7 +175,8 @@ class Builder:
             except ProgramFailed as error:
                 if "No space left on device" in (error.hint or ""):
                     require_space(making, _SPACE_BUILD)
-                raise ImageError(f"{failure}: {error.message}", hint=error.hint) from error
+                why = f" within {limits.allowed}" if limits.passed else f": {error.message}"
+                raise ImageError(f"{failure}{why}", hint=error.hint) from error
 
         tar, tree, raw = making / "rootfs.tar", making / "rootfs", making / "disk.raw"
         # As root mmdebstrap mounts /proc, /sys and /dev in the tree: where only it sees them, and gone with it.

@@ -112,7 +112,7 @@ class HostMachine(RecordedMachine):
             self._bootstrap(record, distro)
 
     def start(self) -> None:
-        with self.connect(Deadline.after(self._settings.limits.connect)):
+        with self.connect(Deadline.after(self._settings.limits.connect, "connect")):
             pass
 
     def destroy(self) -> None:
@@ -124,6 +124,6 @@ class HostMachine(RecordedMachine):
         if plan.key == record.plan:
             return
         limits = self._settings.limits
-        with self.connect(Deadline.after(limits.connect)) as remote:
+        with self.connect(Deadline.after(limits.connect, "connect")) as remote:
             provision(remote, plan, self._observer, timeout=limits.build)
         self._save_record(asdict(dataclasses.replace(record, plan=plan.key, ready=True)))

@@ -83,19 +83,25 @@ class Suite(Protocol):
 
 
 class Capped:
-    """A file of bounded size, for data from an untrusted machine; what exceeds the limit is dropped."""
+    """A file of bounded size, for data from an untrusted machine; what exceeds the limit is dropped, and its last line
+    says so.
+    """
 
     def __init__(self, path: Path, limit: int) -> None:
         self._file = path.open("wb", buffering=0)
         self._left = limit
+        self._dropped = 0
 
     def write(self, data: bytes) -> None:
         piece = data[: self._left]
         self._left -= len(piece)
+        self._dropped += len(data) - len(piece)
         self._file.write(piece)
 
     def __enter__(self) -> Capped:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._dropped:
+            self._file.write(f"\n# labkit: {self._dropped} more bytes are left out\n".encode())
         self._file.close()
