@@ -175,7 +175,7 @@ def test_an_upload_that_fails_is_a_run_that_ended_early(settings: Settings, monk
     def upload(*_: object, **__: object) -> None:
         raise ConnectionFailed("the upload was cut")
 
-    monkeypatch.setattr(fake._FakeRemote, "upload", upload)
+    monkeypatch.setattr(fake.FakeRemote, "upload", upload)
     outcome = run(CELL, settings, suite_prints(OUTPUT))
     assert outcome.exit_status == 4
     assert (outcome.run.run.reason or "").startswith("the upload was cut")
@@ -183,7 +183,7 @@ def test_an_upload_that_fails_is_a_run_that_ended_early(settings: Settings, monk
 
 
 def test_a_suite_that_finds_another_one_says_so(settings: Settings) -> None:
-    said = b"labkit-spec: another suite runs on this machine: process 7 (`python3 x`), for 61 s; gave up after waiting 60 s\n"
+    said = b"labkit-spec: another suite runs on this machine: process 7 (`python3 x`), for 61 s; gave up\n"
     outcome = run(CELL, settings, suite_prints(b"", status=3, stderr=said))
     assert outcome.exit_status == 4
     assert "process 7 (`python3 x`), for 61 s" in (outcome.run.run.reason or "")

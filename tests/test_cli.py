@@ -29,8 +29,10 @@ from labkit import __version__
 from labkit.cli import program
 from labkit.cli.console import Console, table
 from labkit.cli.flags import FLAGS, LabTask, spelt
+from labkit.core import config
 from labkit.core.config import Settings
 from labkit.io import process
+from labkit.io.files import locked
 from labkit.results.model import Result, Verdict
 
 CHECKOUT = Path(__file__).parent.parent
@@ -306,6 +308,27 @@ def test_signals_end_a_task_with_their_status_after_it_has_cleaned_up(signum: in
             == f"labkit: interrupted by {name}: the same command again goes on from there\n"
         )
     assert child.returncode == status
+
+
+@pytest.mark.parametrize(("signum", "status"), SIGNALS, ids=str)
+def test_a_command_that_is_interrupted_says_one_line(
+    signum: signal.Signals, status: int, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """A real one, while it waits for its machine."""
+    home = config.load(cwd=tmp_path, environ=environ).home
+    words = [sys.executable, "-m", "labkit", "up", "--provider", "qemu", "--machine", "mine"]
+    with locked(home.lock("machine-mine"), timeout=1, waiting=pytest.fail, what="it"):
+        child = subprocess.Popen(
+            words, env={**environ, "PYTHONPATH": str(CHECKOUT)}, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        with child:
+            assert child.stderr is not None
+            waiting = child.stderr.readline()
+            assert "waiting for process" in waiting, waiting
+            child.send_signal(signum)
+            said = child.stderr.read()
+    assert child.returncode == status
+    assert said == f"labkit: interrupted by {signum.name}: the same command again goes on from there\n"
 
 
 def test_a_terminal_that_is_closed_ends_a_task_with_129(tmp_path: Path) -> None:

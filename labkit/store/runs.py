@@ -56,8 +56,8 @@ def new_directory(reports: Path, words: Sequence[str], begin: Callable[[str], st
 def _make(directory: Path, begin: Callable[[str], str] | None) -> Path:
     part = part_name(directory)
     try:
-        part.mkdir()
-        (part / RAW).mkdir()
+        part.mkdir(mode=0o755)  # whatever the umask: nobody else is to write there
+        (part / RAW).mkdir(mode=0o755)
         if begin:
             write_atomic(part / RESULTS, begin(directory.name))
         if directory.exists():
