@@ -338,6 +338,7 @@ def test_a_terminal_that_is_closed_ends_a_task_with_129(tmp_path: Path) -> None:
         f'console.step("cleaning"); open({str(tmp_path / "clean")!r}, "w").close()',
     )
     script = script.replace("with guard():", "with guard(), Console() as console:")
+    script = script.replace("sys.stdin.read()", "import time; time.sleep(60)")  # to read there is an error by then
     pid, terminal = pty.fork()
     if pid == 0:
         os.execv(sys.executable, [sys.executable, "-c", script])
@@ -348,6 +349,26 @@ def test_a_terminal_that_is_closed_ends_a_task_with_129(tmp_path: Path) -> None:
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
     assert (tmp_path / "clean").exists()
+
+
+def test_a_signal_that_comes_twice_at_once_is_one_wish(tmp_path: Path) -> None:
+    """As `timeout` and closed terminals send it. A second one later does not wait for what the first one began."""
+    script = GUARDED.replace(
+        'print("cleaned up")',
+        'import time; print("cleaning", flush=True); time.sleep(0.3); print("cleaned up", flush=True); time.sleep(60)',
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=pipe) as child:
+        assert child.stdout is not None
+        for said in (b"ready\n", b"cleaning\n"):
+            assert child.stdout.readline() == said
+            child.terminate()
+        assert child.stdout.readline() == b"cleaned up\n"
+        time.sleep(1)
+        began = time.monotonic()
+        child.terminate()
+        assert child.wait(10) == 128 + signal.SIGTERM
+        assert time.monotonic() - began < 5
 
 
 def test_signals_that_the_parent_ignores_stay_ignored() -> None:

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from labkit.core.errors import Interrupted, LabError
 from labkit.core.text import one_line, printable
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("labkit")
 _LIVE_EVERY = 0.1  # seconds between redrawings of the live line
+# A terminal that is closed sends SIGHUP to its session's leader and to the group in the foreground, `timeout` SIGTERM
+# to its child and to its group: what comes twice within so many seconds is one wish, and must not stop the cleaning up.
+_ECHO = 1.0
 _PLAIN_EVERY = 10.0  # seconds between progress lines in a log
 
 
@@ -147,9 +150,16 @@ def guard() -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a locale that lacks a character is no reason to fail
             stream.reconfigure(errors="backslashreplace")
+    heard: dict[int, float] = {}
+
+    def interrupt(signum: int, _frame: FrameType | None) -> None:
+        before, heard[signum] = heard.get(signum), time.monotonic()
+        if before is None or heard[signum] - before > _ECHO:
+            raise Interrupted(signum)
+
     for signum in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(signum) is signal.SIG_DFL:
-            signal.signal(signum, _interrupt)
+            signal.signal(signum, interrupt)
     try:
         try:
             yield
@@ -185,7 +195,3 @@ def _let_go(stream: TextIO) -> None:
         stream.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _interrupt(signum: int, _frame: FrameType | None) -> NoReturn:
-    raise Interrupted(signum)
