@@ -29,7 +29,7 @@ def runs(channel: paramiko.Channel, command: str) -> None:
 
     def feed() -> None:
         assert child.stdin
-        with contextlib.suppress(OSError), child.stdin:
+        with contextlib.suppress(OSError, ValueError), child.stdin:
             while piece := channel.recv(1 << 16):
                 child.stdin.write(piece)
                 child.stdin.flush()

@@ -359,7 +359,7 @@ def test_the_limit_holds_in_every_stage(
     """paramiko gives each of them its own; `connect = 30` was up to 120 s."""
     endpoint = server.endpoint()
     if stage == "name":
-        monkeypatch.setattr(socket, "getaddrinfo", hang)
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: hang())
     elif stage == "greeting":
         server.on_connect = lambda _: False
     elif stage == "keys":
