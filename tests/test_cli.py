@@ -29,8 +29,10 @@ from labkit import __version__
 from labkit.cli import program
 from labkit.cli.console import Console, table
 from labkit.cli.flags import FLAGS, LabTask, spelt
+from labkit.core import config
 from labkit.core.config import Settings
 from labkit.io import process
+from labkit.io.files import locked
 from labkit.results.model import Result, Verdict
 
 CHECKOUT = Path(__file__).parent.parent
@@ -300,8 +302,73 @@ def test_signals_end_a_task_with_their_status_after_it_has_cleaned_up(signum: in
         assert child.stdout is not None and child.stderr is not None
         child.send_signal(signum)
         assert child.stdout.read() == b"cleaned up\n"
-        assert child.stderr.read() == (b"labkit: interrupted\n" if signum == signal.SIGINT else b"")
+        name = signal.Signals(signum).name
+        assert (
+            child.stderr.read().decode()
+            == f"labkit: interrupted by {name}: the same command again goes on from there\n"
+        )
     assert child.returncode == status
+
+
+@pytest.mark.parametrize(("signum", "status"), SIGNALS, ids=str)
+def test_a_command_that_is_interrupted_says_one_line(
+    signum: signal.Signals, status: int, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """A real one, while it waits for its machine."""
+    home = config.load(cwd=tmp_path, environ=environ).home
+    words = [sys.executable, "-m", "labkit", "up", "--provider", "qemu", "--machine", "mine"]
+    with locked(home.lock("machine-mine"), timeout=1, waiting=pytest.fail, what="it"):
+        child = subprocess.Popen(
+            words, env={**environ, "PYTHONPATH": str(CHECKOUT)}, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        with child:
+            assert child.stderr is not None
+            waiting = child.stderr.readline()
+            assert "waiting for process" in waiting, waiting
+            child.send_signal(signum)
+            said = child.stderr.read()
+    assert child.returncode == status
+    assert said == f"labkit: interrupted by {signum.name}: the same command again goes on from there\n"
+
+
+def test_a_terminal_that_is_closed_ends_a_task_with_129(tmp_path: Path) -> None:
+    """Nothing can be said there any more, and what cleans up must not fail over that."""
+    script = GUARDED.replace("import sys\n", "import sys\nfrom labkit.cli.console import Console\n", 1).replace(
+        'print("cleaned up")',
+        f'console.step("cleaning"); open({str(tmp_path / "clean")!r}, "w").close()',
+    )
+    script = script.replace("with guard():", "with guard(), Console() as console:")
+    script = script.replace("sys.stdin.read()", "import time; time.sleep(60)")  # to read there is an error by then
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", script])
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 1000)
+    os.close(terminal)  # the kernel sends SIGHUP
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    assert (tmp_path / "clean").exists()
+
+
+def test_a_signal_that_comes_twice_at_once_is_one_wish(tmp_path: Path) -> None:
+    """As `timeout` and closed terminals send it. A second one later does not wait for what the first one began."""
+    script = GUARDED.replace(
+        'print("cleaned up")',
+        'import time; print("cleaning", flush=True); time.sleep(0.3); print("cleaned up", flush=True); time.sleep(60)',
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=pipe) as child:
+        assert child.stdout is not None
+        for said in (b"ready\n", b"cleaning\n"):
+            assert child.stdout.readline() == said
+            child.terminate()
+        assert child.stdout.readline() == b"cleaned up\n"
+        time.sleep(1)
+        began = time.monotonic()
+        child.terminate()
+        assert child.wait(10) == 128 + signal.SIGTERM
+        assert time.monotonic() - began < 5
 
 
 def test_signals_that_the_parent_ignores_stay_ignored() -> None:

@@ -15,7 +15,6 @@ from invoke.parser import Parser
 from pydantic import BaseModel
 
 import labkit
-from labkit.cli import console
 from labkit.core import config, errors, platforms
 from labkit.core.home import Home
 from labkit.core.tomlfile import Table
@@ -178,7 +177,7 @@ def test_every_exit_status_is_described() -> None:
     kinds = [errors.LabError]
     for kind in kinds:
         kinds += kind.__subclasses__()
-    signals = [console.Interrupted(number).exit_status for number in (1, 15)]
+    signals = [128 + errors.Interrupted(number).signum for number in (1, 15)]
     statuses = {kind.exit_status for kind in kinds} | {0, 1, 4, 130, 141, *signals}
     described = {
         int(number)

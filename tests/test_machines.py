@@ -520,6 +520,32 @@ def test_sigkill_during_a_test_loses_nothing(lab: Lab) -> None:
     lab.run("test", "--only", QUICK)
 
 
+def test_the_suite_of_a_killed_labkit_ends_and_the_next_is_not_beside_it(lab: Lab) -> None:
+    put(lab, "/usr/local/bin/hang", '#!/bin/sh\ncase "$1" in start) exec sleep 1000;; esac\nexec runc "$@"')
+    child = lab.start("test", "--runtime", "/usr/local/bin/hang", "--only", "START-003", "--jobs", "1")
+    until(lambda: "sleep 1000" in lab.guest("ps ax"), what="the hanging start")
+    first = lab.results()["run"]
+    assert (first["complete"], first["reason"]) == (False, "the run did not finish")
+    lab.kill(child)
+    lab.run("test", "--only", QUICK)  # it waits for what is left of the first
+    assert lab.guest("ps ax | grep -c '[s]leep 1000' || true") == "0\n"
+    assert lab.guest("ls /tmp | grep -c labkit- || true") == "0\n"
+    before, after = (re.fullmatch(r"\d+T\d+Z\.(\d+)-.*", run["id"]) for run in (first, lab.results()["run"]))
+    assert before and after
+    assert int(after[1]) == int(before[1]) + 1
+    # One that does not end is named: here a shell that has inherited the lock.
+    holder = lab.start("ssh", "--", "exec 9>>/run/labkit-suite.lock; flock 9; echo held; sleep 1000")
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    lab.run("test", "--only", QUICK, status=4)
+    reason = lab.results()["run"]["reason"]
+    assert "labkit-spec: another suite runs on this machine" in reason
+    assert "gave up after waiting 60 s" in reason
+    lab.guest("pkill -f '[s]leep 1000'")
+    lab.end(holder)
+    lab.run("test", "--only", QUICK)
+
+
 @pytest.mark.parametrize("before", ["halted", "crashed"])
 def test_sigkill_while_a_machine_comes_back_loses_nothing(lab: Lab, before: str) -> None:
     """labkit is killed when QEMU runs and no key is pinned: the next `up` goes on with what the machine had."""
@@ -601,7 +627,7 @@ def test_no_space_for_an_image(own: Lab) -> None:
 
 def _results_so_far(lab: Lab, machine: str) -> int:
     """How many results the newest run on the machine has brought home; it has not finished."""
-    runs = sorted((lab.cwd / "reports").glob(f"*Z-{machine}-*"))
+    runs = sorted((lab.cwd / "reports").glob(f"*Z.*-{machine}-*"))
     if not runs or (runs[-1] / "report.html").exists():
         return 0
     raw = runs[-1] / "raw" / "spec.tap"

@@ -131,6 +131,7 @@ class FakeRemote:
         on_stdout: Callable[[bytes], None] | None = None,
         on_stderr: Callable[[bytes], None] | None = None,
         keep: int = 1 << 20,
+        attached: bool = False,
     ) -> Answer:
         if self._machine.state is not MachineState.RUNNING:
             raise ConnectionFailed(f"the SSH connection to {self._endpoint} was cut")

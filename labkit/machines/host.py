@@ -98,7 +98,7 @@ class HostMachine(RecordedMachine):
         )
         self._save_record(asdict(record))
         try:
-            with self.connect(Deadline.after(self._settings.limits.connect)) as remote:
+            with self.connect(Deadline.after(self._settings.limits.connect, "connect")) as remote:
                 record = self._seen(record, remote, distro)
         except BaseException:
             self._remove_directory()  # nothing was done there
@@ -133,7 +133,7 @@ class HostMachine(RecordedMachine):
         return found
 
     def start(self, *, discard_state: bool = False) -> None:
-        with self.connect(Deadline.after(self._settings.limits.connect)):
+        with self.connect(Deadline.after(self._settings.limits.connect, "connect")):
             pass
 
     def update(self, distro: Distro) -> None:
@@ -155,13 +155,13 @@ class HostMachine(RecordedMachine):
     def bootstrap(self, distro: Distro) -> None:
         record, plan = self.record(), self._plan(distro)
         if record and record.plan != plan.key:
-            with self.connect(Deadline.after(self._settings.limits.connect)) as remote:
+            with self.connect(Deadline.after(self._settings.limits.connect, "connect")) as remote:
                 provision(remote, plan, self._observer, timeout=self._settings.limits.build)
             self._save_record(asdict(dataclasses.replace(record, plan=plan.key)))
 
     def provide(self, distro: Distro, programs: Mapping[str, str]) -> None:
         limits = self._settings.limits
-        with self.connect(Deadline.after(limits.connect)) as remote:
+        with self.connect(Deadline.after(limits.connect, "connect")) as remote:
             answer = remote.run(["sh", "-c", _LACKING, "sh", *programs], timeout=_ASK)
             missing = [name for name in answer.stdout.split() if name in programs]
             known = {step.name for step in bootstrap.steps()}

@@ -362,7 +362,7 @@ class QemuMachine(RecordedMachine):
         hardware = here(
             record.accelerator, record.cpus, record.memory_mib, Network(record.network), record.machine_type
         )
-        deadline = Deadline.after(self._settings.limits.boot)
+        deadline = Deadline.after(self._settings.limits.boot, "boot")
         with self._qemu(hardware, self._boot_of(record), record.port, state) as running:
             loaded(running.monitor, deadline)
             running.monitor.execute("blockdev-snapshot-internal-sync", device="disk0", name=_SNAPSHOT)
@@ -382,7 +382,7 @@ class QemuMachine(RecordedMachine):
     def _boot(self, record: QemuRecord) -> None:
         """Boot the machine's own disk."""
         hardware = here(record.accelerator, record.cpus, record.memory_mib, self._network())
-        deadline = Deadline.after(self._settings.limits.boot)
+        deadline = Deadline.after(self._settings.limits.boot, "boot")
         boot = self._boot_of(record)
         self._end()
         self._roll_back()
@@ -424,7 +424,7 @@ class QemuMachine(RecordedMachine):
                     self._observer.warn(f"the guest of machine {self.name} could not be asked to write its disk first")
                 monitor.execute("stop")
                 self._forget_state()
-                migrate(monitor, part, Deadline.after(self._settings.limits.boot))
+                migrate(monitor, part, Deadline.after(self._settings.limits.boot, "boot"))
                 sums.sync(disk)  # which QEMU has written, for it has given it up
                 part.rename(self.directory / STATE)
                 sums.write(self.directory, (STATE,))
@@ -514,7 +514,7 @@ class QemuMachine(RecordedMachine):
                 if why := live_wrong(live, content=True) or sums.wrong(image.directory, content=True):
                     raise MachineError(why)
 
-        deadline = Deadline.after(self._settings.limits.boot)
+        deadline = Deadline.after(self._settings.limits.boot, "boot")
         with self._qemu(hardware, image.boot, record.port, live / STATE) as running:
             loaded(running.monitor, deadline)
             record = dataclasses.replace(record, network=hardware.network.value, machine_type=hardware.machine)

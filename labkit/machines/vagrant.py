@@ -265,7 +265,7 @@ class VagrantMachine(RecordedMachine):
 
     def _bootstrap(self, record: VagrantRecord, plan: BootstrapPlan) -> None:
         limits = self._settings.limits
-        with self.connect(Deadline.after(limits.boot)) as remote:
+        with self.connect(Deadline.after(limits.boot, "boot")) as remote:
             provision(remote, plan, self._observer, timeout=limits.build)
         self._observer.step("vagrant snapshot save")
         self._vagrant().save(_CLEAN, timeout=limits.boot)
@@ -273,7 +273,7 @@ class VagrantMachine(RecordedMachine):
 
     def _login(self, record: VagrantRecord) -> None:
         """Run a command over SSH that sets the clock, which a snapshot restores to the time it was taken."""
-        deadline = Deadline.after(self._settings.limits.boot)
+        deadline = Deadline.after(self._settings.limits.boot, "boot")
         with self.connect(deadline) as remote:
             answer = remote.run(["date", "-u", "-s", f"@{time.time():.0f}"], timeout=60)
         if answer.status:

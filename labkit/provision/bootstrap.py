@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import os
 import re
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -35,7 +34,7 @@ from labkit.core.sources import Source, SourceKind, parse
 from labkit.core.suggest import unknown
 from labkit.core.tomlfile import Table
 from labkit.io import process
-from labkit.io.files import make_directory
+from labkit.io.files import make_directory, part_name, sweep
 from labkit.provision import render
 from labkit.subjects import runtimes
 
@@ -403,7 +402,8 @@ def _git(path: Path, *words: str | Path, check: bool = True) -> process.Complete
 
 def _make(target: Path, write: Callable[[Path], object]) -> None:
     """Let write(path) make a file, and rename it to target once it is complete."""
-    part = make_directory(target.parent) / f".{target.name}.{os.getpid()}.part"
+    sweep(make_directory(target.parent))
+    part = part_name(target)
     try:
         write(part)
         part.rename(target)
