@@ -183,8 +183,9 @@ def render(call: Call) -> None:
     """
     from labkit.usecases import export
 
-    for path in export.render(call.settings, Path(call.words["out"])):
-        print(path)
+    with call.console() as console:
+        for path in export.render(call.settings, console, Path(call.words["out"])):
+            print(path)
 
 
 @lab_task("platform release out verbose yes")

@@ -127,6 +127,12 @@ def _receive(
             raise _Cut(f"the connection was cut after {done} of {total} bytes")
 
 
+def _why(error: HTTPError) -> str:
+    """The reason in words, without urllib3's own objects around it."""
+    inner = getattr(error, "reason", None) or error
+    return printable(re.sub(r"^<?[A-Za-z.]+(Connection|Pool)\([^)]*\)( object at 0x[0-9a-f]+>)?: ", "", str(inner)))
+
+
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
@@ -178,5 +184,5 @@ def _list(url: str) -> str:
                 raise ImageError(f"{url} cannot be trusted: it redirects to {printable(onward)}, which is not https")
             here = onward
     except HTTPError as error:
-        raise ImageError(f"{url} cannot be read: {printable(str(error))}") from error
+        raise ImageError(f"{url} cannot be read: {_why(error)}") from error
     raise ImageError(f"{url} cannot be read: too many redirects")

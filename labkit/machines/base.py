@@ -21,12 +21,15 @@ class MachineState(StrEnum):
     CRASHED = "crashed"  # the process is gone without a halt; `up` boots its disk again
     LOST = "lost"  # its provider no longer has it; `up` makes it again
     DAMAGED = "damaged"  # its record cannot be read; nothing is done to it but `destroy`
+    UNFINISHED = "unfinished"  # made and up, but its bootstrap or snapshot is not done; `up` goes on with that
     INTERRUPTED = "interrupted"  # labkit was killed while making it; `up` starts over
 
 
 @dataclass(frozen=True, slots=True)
 class MachineInfo:
-    """A machine as commands show it. seconds: how long the command took to bring it up."""
+    """A machine as commands show it. seconds: how long the command took to bring it up; size: bytes that it
+    takes on the disk.
+    """
 
     name: str
     platform: str
@@ -38,6 +41,7 @@ class MachineInfo:
     user: str | None = None
     accelerator: str | None = None
     seconds: float | None = None
+    size: int | None = None
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -101,3 +105,11 @@ class Haltable(Protocol):
 
     def halt(self) -> None:
         """Stop it, keeping its state; start() resumes it."""
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """A machine with disks outside its directory."""
+
+    def size_elsewhere(self) -> int:
+        """How many bytes they take."""

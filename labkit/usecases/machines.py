@@ -57,7 +57,7 @@ def halt(settings: Settings, observer: Observer) -> MachineInfo:
             raise UsageError(f"machine {machine.name} does not exist", hint="./lab status lists those that do")
         if not isinstance(machine, Haltable):
             raise UsageError(f"machine {machine.name} is a host of your own: labkit does not stop it")
-        if state in (MachineState.RUNNING, MachineState.DAMAGED):
+        if state in (MachineState.RUNNING, MachineState.UNFINISHED, MachineState.DAMAGED):
             machine.halt()
     return machine.status()
 
