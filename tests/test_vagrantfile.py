@@ -149,7 +149,9 @@ def test_all_files_are_written_or_none(tmp_path: Path) -> None:
     settings = rendering(tmp_path, platform="fedora", platforms=str(tmp_path / "platforms"))
     with pytest.raises(ImageError) as caught:
         exports.render(settings, Silent(), tmp_path / "out")
-    assert caught.value.message.startswith("nothing was written: the Vagrantfile of Fedora 44 must name the digest")
+    assert caught.value.message.startswith(
+        "nothing was written: the Vagrantfile of Fedora 44 must name its box's digest"
+    )
     assert caught.value.message.endswith(
         "/CHECKSUM cannot be read: Failed to establish a new connection: [Errno 111] Connection refused"
     )

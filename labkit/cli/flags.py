@@ -105,6 +105,8 @@ FLAGS: Mapping[str, Flag] = {
         None, "write the suite as DIR/labkit-spec.pyz, which runs without labkit", "DIR", values.directories
     ),
     "all": Flag(False, "every machine of this lab"),
+    "dry_run": Flag(False, "only show what would go"),
+    "keep": Flag(None, "keep what was of use in so many days, though nothing needs it", "DAYS"),
     "fast": Flag(False, "only what starts neither containers nor machines: under a minute"),
     "long": Flag(False, "also Vagrant, every image, and whole suites on several runtimes: under an hour"),
     "json": Flag(False, "print JSON for scripts"),

@@ -29,10 +29,11 @@ class Image:
 
 
 def find(home: Home, key: str) -> Image | None:
-    """The image of that key, if it has been made."""
+    """The image of that key, if it has been made; `gc` keeps what was asked for lately, by the time of image.json."""
     at = home.images / key
     try:
         made = json.loads((at / "image.json").read_text())
+        (at / "image.json").touch()
     except (OSError, ValueError):
         return None
     boot = Boot(at / "kernel", at / "initrd") if (at / "kernel").exists() else Boot()

@@ -48,6 +48,7 @@ def live_state(image: Image, hardware: Hardware, settings: Settings, observer: O
     key = hashlib.sha256(f"{hardware.key} {_WARM}".encode()).hexdigest()[:16]
     final = image.directory / f"live-{key}"
     if final.exists():
+        final.touch()  # `gc --keep` goes by it
         return final
     limits = settings.limits
     with locked(

@@ -55,6 +55,7 @@ def fetch(
     make_directory(directory)
     with locked(directory / f"{target.name}.lock", timeout=timeout, waiting=waiting, what=f"the download of {name}"):
         if target.exists():
+            target.touch()  # `gc --keep` goes by it
             return target
         part = directory / f"{target.name}.part"
         deadline = Deadline.after(timeout)

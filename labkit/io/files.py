@@ -124,6 +124,37 @@ def locked(path: Path, *, timeout: float, waiting: Callable[[str], None], what: 
         lock.release()
 
 
+@contextlib.contextmanager
+def attempted(path: Path, what: str) -> Iterator[str | None]:
+    """Hold the lock file at path for as long as the context lasts, and give None; where another process has it, hold
+    nothing and give who has held `what` since when.
+    """
+    make_directory(path.parent)
+    lock, holder = FileLock(path), path.with_suffix(".holder")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield _holds(_Holder.read(holder), what)
+        return
+    _Holder.write(holder)
+    try:
+        yield None
+    finally:
+        with contextlib.suppress(OSError):
+            holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def usage(path: Path) -> int:
+    """How many bytes a file takes on its disk, or a directory with all below it; what goes meanwhile counts nothing."""
+    total = 0
+    with contextlib.suppress(OSError):
+        total = path.lstat().st_blocks * 512
+        if path.is_dir() and not path.is_symlink():
+            total += sum(usage(inner) for inner in path.iterdir())
+    return total
+
+
 @dataclass(frozen=True, slots=True)
 class _Holder:
     """Which process holds a lock: its command as it was typed, without what follows `--`; since is Unix time."""

@@ -40,9 +40,7 @@ class Vagrant(upstream.Vagrant):
         owner: Path,
         on_line: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """home: Vagrant's own directory with its boxes; None for the user's. owner: see labkit.io.process.OWNER. on_line
-        hears what `vagrant up` and its like print.
-        """
+        """home: Vagrant's own directory with its boxes; None for the user's. owner: see labkit.io.process.OWNER."""
         program = process.which("vagrant")
         if program is None:
             raise HostError("Vagrant is not installed on this host", hint="run: ./lab doctor --yes")

@@ -222,6 +222,7 @@ def pack(tool: str, source: Source, directory: Path) -> Packed:
                 _make(bundle, lambda part: _git(path, "bundle", "create", "--quiet", part, "--all", "HEAD"))
             except ProgramFailed as error:
                 raise UsageError(f"{tool} = {source}: git cannot bundle {path}", hint=error.hint) from error
+        bundle.touch()  # `gc --keep` goes by it
         return Packed(bundle, bundle.name, commit, built=True)
     head = b""
     if path.is_file():

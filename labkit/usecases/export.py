@@ -78,7 +78,7 @@ def _boxes(distro: Distro, settings: Settings) -> list[rendering.VagrantBox]:
         return boxes.listed(distro, settings)
     except ImageError as error:
         raise ImageError(
-            f"nothing was written: the Vagrantfile of {distro.title} must name the digest of its box, and {error.message}",
+            f"nothing was written: the Vagrantfile of {distro.title} must name its box's digest, and {error.message}",
             hint="render where that address answers, or name a box in labkit.toml: box = ..., and for an address "
             "box_sha256 = ...",
         ) from error

@@ -16,8 +16,9 @@ from labkit.core.errors import UsageError
 from labkit.core.observer import Observer, Silent
 from labkit.core.platforms import Distro
 from labkit.io import process
+from labkit.io.files import usage
 from labkit.machines import providers, record
-from labkit.machines.base import Haltable, Machine, MachineInfo, MachineState, Resettable
+from labkit.machines.base import Elsewhere, Haltable, Machine, MachineInfo, MachineState, Resettable
 
 _QEMU_TOOLS = ("qemu-system-x86_64", "qemu-img")
 _BUILD_TOOLS = ("mmdebstrap", "mkfs.ext4")
@@ -76,8 +77,14 @@ def destroy(settings: Settings, observer: Observer, *, everything: bool = False)
 
 
 def status(settings: Settings) -> list[MachineInfo]:
-    """Every machine of this lab, by name."""
-    return [providers.existing(name, settings, Silent()).status() for name in record.names(settings.home)]
+    """Every machine of this lab, by name, with its size."""
+    found = []
+    for name in record.names(settings.home):
+        machine = providers.existing(name, settings, Silent())
+        elsewhere = machine.size_elsewhere() if isinstance(machine, Elsewhere) else 0
+        size = usage(settings.home.machine(name)) + elsewhere
+        found.append(dataclasses.replace(machine.status(), size=size))
+    return found
 
 
 def ssh(settings: Settings, words: Sequence[str] = ()) -> NoReturn:
