@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from labkit.io.remote import Remote
 
 _SCRIPT = "/var/lib/labkit/bootstrap"
+_UNREACHABLE = 69  # the script's status where an address does not answer that it would need
+_TRYING = re.compile(r"labkit: (trying [0-9]+ addresses)")
 _STEP = re.compile(r"labkit: step ([a-z0-9-]+)$")
 
 
@@ -28,6 +30,14 @@ def provision(remote: Remote, plan: BootstrapPlan, observer: Observer, *, timeou
     remote.upload(plan.script.encode(), _SCRIPT, mode=0o755)
     lines = _Lines(observer)
     answer = remote.run(["sh", _SCRIPT], timeout=timeout, on_stdout=lines.take, on_stderr=lines.take, keep=1 << 16)
+    if answer.status == _UNREACHABLE and not lines.step:
+        said = printable(answer.stderr.strip()[-4000:], newlines=True)
+        raise MachineError(
+            f"the bootstrap of {remote.endpoint} was not begun, addresses do not answer from there:\n"
+            + "\n".join(f"  {line}" for line in said.splitlines() if not line.startswith("labkit: ")),
+            hint="once they answer, run the command again; or name others in labkit.toml: mirror, proxy, runc = ... "
+            "and their like",
+        )
     if answer.status:
         where = f" at step {lines.step}" if lines.step else ""
         raise MachineError(
@@ -63,5 +73,7 @@ class _Lines:
             if found := _STEP.fullmatch(line):
                 self.step = found[1]
                 self._observer.step(f"bootstrap: {self.step}")
+            elif found := _TRYING.fullmatch(line):
+                self._observer.step(f"bootstrap: {found[1]}")
             else:
                 self._observer.detail(line)

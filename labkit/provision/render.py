@@ -66,13 +66,16 @@ def vagrantfile(values: VagrantValues) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """One step as the script has it: key changes with all that the step depends on."""
+    """One step as the script has it: key changes with all that the step depends on. fetches: what it gets from
+    elsewhere, as (file or git, address) and (packages, their names).
+    """
 
     number: str
     name: str
     check: str
     text: str
     key: str
+    fetches: tuple[tuple[str, str], ...] = ()
 
 
 def bootstrap(title: str, functions: str, variables: Mapping[str, str], steps: Sequence[Fragment], proxy: str) -> str:
