@@ -20,11 +20,14 @@ from labkit.machines.standing import needs
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """Everything that was looked at; failed: how many of what was to go could not be removed, and stays."""
+    """Everything that was looked at; failed: how many of what was to go could not be removed, and stays; caches: what
+    each cache of the home takes now, in bytes.
+    """
 
     things: tuple[Thing, ...]
     dry_run: bool
     failed: int
+    caches: dict[str, int]
 
     @property
     def freed(self) -> int:
@@ -40,6 +43,7 @@ class Collected:
             "freed": self.freed,
             "kept": self.kept,
             "failed": self.failed,
+            "caches": self.caches,
             "things": [thing.to_json() for thing in self.things],
         }
 
@@ -84,7 +88,7 @@ def gc(settings: Settings, observer: Observer, *, keep_days: int = 0, dry_run: b
                     thing = dataclasses.replace(thing, remove=False, why=error.message)
             done.append(thing)
         done += _stale_locks(home, held, remove=not dry_run)
-    return Collected(tuple(done), dry_run, failed)
+    return Collected(tuple(done), dry_run, failed, caches(home))
 
 
 def caches(home: Home) -> dict[str, int]:
