@@ -24,6 +24,7 @@ from labkit.io import libvirt, process
 from labkit.io.files import locked, usage
 from labkit.qemu.backing import backing
 from labkit.usecases.gc import Collected, caches, gc
+from tests.pool import BOX, pool
 
 OLD, NEW, OTHER = "0" * 16, "1" * 16, "2" * 16
 LIVE, LIVE_OLD = f"live-{'a' * 16}", f"live-{'b' * 16}"
@@ -346,6 +347,31 @@ def test_a_machine_of_vagrants_that_names_no_box_keeps_them_all(made: Made) -> N
     shutil.rmtree(at)
     made.gc()
     assert not (made.home.boxes / "debian-13-x.box").exists()
+
+
+def test_volumes_of_labkits_boxes_go_where_no_disk_is_an_overlay_on_them(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    other, third = BOX.replace("-x_", "-y_"), BOX.replace("-x_", "-z_")
+    pool(tmp_path, {BOX: "", "one_one.img": BOX, other: "", third: "", "mine.img": ""}, monkeypatch)
+    made.home.vagrant.mkdir()
+    made.vagrant_machine("v", "debian-13-z")
+    done = made.gc()
+    assert done.failed == 0
+    assert {name for name in gone(done) if name.startswith("default:")} == {f"default:{other}"}
+    assert why(done, f"default:{BOX}") == "another volume is an overlay on it"
+    assert why(done, f"default:{third}") == "machine v is made of it"
+
+
+def test_without_an_answer_from_libvirt_the_rest_is_done(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    if not libvirt.there():
+        pytest.skip("virsh is not installed")
+    monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "test:///none.xml")
+    made.home.vagrant.mkdir()
+    made.gc()
+    assert made.images() == set()
 
 
 def test_locks_of_what_is_gone_go_and_none_is_torn_from_a_machine(made: Made) -> None:
