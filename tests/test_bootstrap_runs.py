@@ -313,6 +313,7 @@ NOBODY = "http://127.0.0.1:9"
 
 def test_addresses_that_do_not_answer_are_named_before_the_first_step(plain: Box, sources: Sources) -> None:
     """All in one error, and nothing is begun; a step that is done needs its address no more."""
+    assert plain.bootstrap(sources.plan()).status == 0
     before = plain.system.manifest()
     wrong = {
         "runtime_tools": f"{NOBODY}/x.git", "go": f"{NOBODY}/go.tar.gz", "go_sha256": "0" * 64,

@@ -24,7 +24,7 @@ from labkit.io.vagrant import Stages, Vagrant, at_work
 from labkit.machines import providers
 from labkit.machines.base import MachineState
 from labkit.machines.vagrant import VagrantMachine, vagrant_provider
-from labkit.provision.render import VagrantBox
+from labkit.provision.render import VagrantBox, VagrantValues, vagrantfile
 from labkit.usecases.machines import bring_up
 from tests.pool import BOX, IMAGES, pool
 
@@ -274,6 +274,24 @@ def test_a_machine_that_came_up_is_never_destroyed_by_up(there: There, ready: bo
     hint = caught.value.hint or ""
     assert "no network" in hint
     assert "its console ends with:\nKernel panic - not syncing: no init" in hint
+
+
+def test_the_limits_of_today_bound_the_boot(there: There) -> None:
+    machine = there.left({**PINNED, "up": True}, state="shutoff")
+    box = VagrantBox(VagrantProvider.LIBVIRT, "x", "https://example.org/x.box", "sha256", "0" * 64)
+    values = VagrantValues("one", "one", [box], 2, 2048, None, boot_timeout=900)
+    (there.directory / "Vagrantfile").write_text(before := vagrantfile(values))
+    with pytest.raises(MachineError):
+        machine.start()
+    after = (there.directory / "Vagrantfile").read_text()
+    assert after == before.replace("boot_timeout = 900", "boot_timeout = 2")
+
+
+def test_create_refuses_a_machine_that_is_there(there: There) -> None:
+    machine = there.left({**PINNED, "ready": True}, state="shutoff")
+    with pytest.raises(MachineError, match="machine one is there: it is not made anew"):
+        machine.create(distro("libvirt"))
+    assert there.calls() == []
 
 
 def test_where_no_console_is_kept_the_error_says_so(there: There) -> None:

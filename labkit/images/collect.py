@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import json
 import os
 import re
@@ -215,7 +216,7 @@ class Collector:
             elif not kept and volume.used > self._since:
                 kept = f"used {_ago(volume.used)}"
             name = f"{volume.pool}:{volume.name}"
-            self._removers[Kind.VOLUME, name] = lambda volume=volume: _delete(volume)  # type: ignore[misc]
+            self._removers[Kind.VOLUME, name] = functools.partial(self._delete, volume)
             why = kept or "no machine's disk is an overlay on it"
             yield Thing(Kind.VOLUME, name, volume.size, why, not kept, volume.used)
 
@@ -237,13 +238,22 @@ class Collector:
 
     def _added(self, box: Path) -> Callable[[], None]:
         def remove() -> None:
-            # Which mark is the box's cannot be told; without one, `up` looks whether the box is whole.
-            for mark in self._home.vagrant.glob("labkit-*"):
-                if re.fullmatch(r"labkit-[0-9a-f]{16}", mark.name):
-                    mark.unlink(missing_ok=True)
+            self._unmark()
             discard(box)
 
         return remove
+
+    def _unmark(self) -> None:
+        """Remove the marks of boxes that are whole: which is whose cannot be told, and without one `up` looks again."""
+        for mark in self._home.vagrant.glob("labkit-*"):
+            if re.fullmatch(r"labkit-[0-9a-f]{16}", mark.name):
+                mark.unlink(missing_ok=True)
+
+    def _delete(self, volume: libvirt.Volume) -> None:
+        if volume.path in {other.backing for other in libvirt.volumes()}:
+            raise InfrastructureError("another volume is an overlay on it by now")
+        self._unmark()
+        libvirt.delete(volume)
 
 
 @contextlib.contextmanager
@@ -274,12 +284,6 @@ def discard(path: Path) -> None:
                 path,
             ]
             process.run(argv, timeout=300)
-
-
-def _delete(volume: libvirt.Volume) -> None:
-    if volume.path in {other.backing for other in libvirt.volumes()}:
-        raise InfrastructureError("another volume is an overlay on it by now")
-    libvirt.delete(volume)
 
 
 def _inside(directory: Path) -> list[Path]:

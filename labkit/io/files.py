@@ -132,7 +132,8 @@ def attempted(path: Path, what: str) -> Iterator[str | None]:
     make_directory(path.parent)
     lock, holder = FileLock(path), path.with_suffix(".holder")
     try:
-        lock.acquire(timeout=0)
+        with disk_errors(path.parent):
+            lock.acquire(timeout=0)
     except Timeout:
         yield _holds(_Holder.read(holder), what)
         return

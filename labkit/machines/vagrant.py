@@ -35,7 +35,7 @@ from labkit.io.files import disk_errors, locked, make_directory, write_atomic
 from labkit.io.remote import Remote
 from labkit.io.vagrant import Stages, Vagrant, at_work
 from labkit.machines.base import MachineInfo, MachineState
-from labkit.machines.record import RecordedMachine, load_record
+from labkit.machines.record import VAGRANTFILE, RecordedMachine, load_record
 from labkit.provision import bootstrap, render
 from labkit.provision.bootstrap import BootstrapPlan, Target
 from labkit.provision.remote import provision
@@ -154,6 +154,12 @@ class VagrantMachine(RecordedMachine):
 
     def create(self, distro: Distro) -> None:
         """Make the machine of its release's box, run the bootstrap, and keep a snapshot of that."""
+        known = self.record()
+        if known and known.came_up and self._vagrant().state() != "not_created":
+            raise MachineError(
+                f"machine {self.name} is there: it is not made anew",
+                hint=f"./lab up goes on with it, ./lab destroy --machine {self.name} removes it",
+            )
         self.destroy()  # what never came up, or is Vagrant's no more
         settings, machine = self._settings, self._settings.machine
         provider = vagrant_provider(settings, distro)
@@ -182,7 +188,9 @@ class VagrantMachine(RecordedMachine):
             emulated=accelerator == "tcg",
             console=str(self.directory / CONSOLE) if on_libvirt else None,
         )
-        write_atomic(self.directory / "Vagrantfile", render.vagrantfile(values))
+        write_atomic(self.directory / VAGRANTFILE, render.vagrantfile(values))
+        if on_libvirt:
+            (self.directory / CONSOLE).touch(mode=0o600)  # libvirt, which is root, would make it root's own
         self._observer.step(f"vagrant up ({provider.value}, {box.name})")
         with self._box(box, provider):
             self._up(record)
@@ -224,6 +232,7 @@ class VagrantMachine(RecordedMachine):
         if self._answers():
             return
         self._observer.step("vagrant up")
+        self._set_boot_timeout()
         self._up(record, keep=True)
         record = self._introduced(record)
         self._login(record)
@@ -243,6 +252,7 @@ class VagrantMachine(RecordedMachine):
 
     def halt(self) -> None:
         self._existing()
+        self._settled()
         self._running = False
         self._vagrant().stop(timeout=self._settings.limits.boot)
 
@@ -250,7 +260,7 @@ class VagrantMachine(RecordedMachine):
         """Remove the machine and all its files, whatever its state."""
         self._running = False
         process.end_owned(self.directory)
-        if (self.directory / "Vagrantfile").exists():
+        if (self.directory / VAGRANTFILE).exists():
             self._vagrant().remove(timeout=self._settings.limits.boot)
         self._remove_directory()
 
@@ -276,6 +286,15 @@ class VagrantMachine(RecordedMachine):
                     f"Vagrant still works on machine {self.name} for a command that is gone (process {pids})",
                     hint="wait, or end that process, and run the command again",
                 )
+
+    def _set_boot_timeout(self) -> None:
+        """Let the settings of today bound the boot of a machine that was made under others."""
+        file, limit = self.directory / VAGRANTFILE, int(self._settings.limits.boot)
+        with disk_errors(self.directory), contextlib.suppress(FileNotFoundError):
+            text = file.read_text()
+            changed = re.sub(r"(?m)^( *machine\.vm\.boot_timeout = )\d+$", rf"\g<1>{limit}", text)
+            if changed != text:
+                write_atomic(file, changed)
 
     def _up(self, record: VagrantRecord, *, keep: bool = False) -> None:
         """`vagrant up`, its progress told. MachineError with the end of the console, where the provider keeps one.
