@@ -184,14 +184,14 @@ lists() {
     release=$(sed -n 's/^VERSION_ID="\{0,1\}\([^"]*\)"\{0,1\}$/\1/p' /etc/os-release)
     for address in $LAB_MIRROR; do
       echo "${address%/}/repodata/repomd.xml" | sed "s/\$basearch/$(uname -m)/g; s/\$releasever/$release/g"
-    done
+    done | sed -n '/^https\{0,1\}:/p'
   fi
 }
 
 # answers KIND ADDRESS: whether somebody answers there; else why not is printed. Status 9: another try is of no use.
 answers() {
   helper=/usr/lib/apt/apt-helper
-  if test "$1" = list && test -x "$helper"; then # apt has proxies of its own
+  if test "$1$LAB_FAMILY" = listdebian && test -x "$helper"; then # apt has proxies of its own
     for address in "$2" "${2%/InRelease}/Release"; do
       said=$(timeout 30 "$helper" -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10 -o Acquire::Retries=0 \
         download-file "$address" "$(mktemp -u "$cache/fetched.XXXXXX")" 2>&1) && return

@@ -16,7 +16,7 @@ import pytest
 from labkit.core import config
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
-from labkit.core.errors import HostError, MachineError, ProgramFailed, UsageError
+from labkit.core.errors import HostError, LabError, MachineError, ProgramFailed, UsageError
 from labkit.core.observer import Silent
 from labkit.core.platforms import Distro, Platform, VagrantProvider
 from labkit.io import libvirt, process
@@ -281,7 +281,7 @@ def test_the_limits_of_today_bound_the_boot(there: There) -> None:
     box = VagrantBox(VagrantProvider.LIBVIRT, "x", "https://example.org/x.box", "sha256", "0" * 64)
     values = VagrantValues("one", "one", [box], 2, 2048, None, boot_timeout=900)
     (there.directory / "Vagrantfile").write_text(before := vagrantfile(values))
-    with pytest.raises(MachineError):
+    with pytest.raises(LabError):
         machine.start()
     after = (there.directory / "Vagrantfile").read_text()
     assert after == before.replace("boot_timeout = 900", "boot_timeout = 2")
