@@ -206,6 +206,7 @@ def test_a_suite_runs_there(vagrant: Lab) -> None:
     vagrant.run("test", "--machine", "one", "--runtime", "runc", "--only", "QUERY-001,QUERY-002")
     results = vagrant.results()
     assert results["machine"]["provider"] == "vagrant (libvirt)"
+    assert results["machine"]["accelerator"] in ("kvm", "tcg")
     assert results["totals"]["pass"] == 2
 
 

@@ -15,6 +15,7 @@ from labkit.io import process
 
 _URI = "qemu:///system"  # the provider's own default
 _BOUND = 60.0  # seconds for one command
+_BRIEF = 5.0  # for one whose answer is only shown
 _SLASH = "-VAGRANTSLASH-"  # what the provider writes for the slash in the name of a box
 
 
@@ -63,7 +64,7 @@ def delete(volume: Volume) -> None:
 def disk_usage(domain: str) -> int:
     """How many bytes the disks of a domain take; 0 where libvirt does not say."""
     try:
-        printed = _virsh("domblkinfo", domain, "--all", check=False)
+        printed = _virsh("domblkinfo", domain, "--all", check=False, timeout=_BRIEF)
     except LabError:
         return 0
     rows = [line.split() for line in printed.splitlines()]
@@ -91,7 +92,7 @@ def _time(root: xml.etree.ElementTree.Element, key: str) -> str:
     return (root.findtext(f"target/timestamps/{key}") or "").strip()
 
 
-def _virsh(*words: str, check: bool = True) -> str:
+def _virsh(*words: str, check: bool = True, timeout: float = _BOUND) -> str:
     uri = os.environ.get("LIBVIRT_DEFAULT_URI") or _URI
     argv = ["virsh", "-q", "-c", uri, *words]
-    return process.run(argv, timeout=_BOUND, passing=process.VAGRANT, check=check).stdout
+    return process.run(argv, timeout=timeout, passing=process.VAGRANT, check=check).stdout
