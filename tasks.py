@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from labkit.cli.console import table
 from labkit.cli.flags import Call, lab_task, words_after_dashes
 from labkit.core.errors import UsageError
-from labkit.core.text import amount
+from labkit.core.text import amount, printable
 
 if TYPE_CHECKING:
     from labkit.machines.base import MachineInfo
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MACHINE = "platform release provider machine host"
 
 
-@lab_task(f"{_MACHINE} yes verbose json")
+@lab_task(f"{_MACHINE} discard_state yes verbose json")
 def up(call: Call) -> None:
     """Start a clean machine, made on first use.
 
@@ -34,7 +34,7 @@ def up(call: Call) -> None:
     from labkit.usecases import machines
 
     with call.console() as console:
-        info = machines.up(call.settings, console)
+        info = machines.up(call.settings, console, discard_state=call.words["discard_state"])
     call.answer(info.to_json(), _machines([info]))
 
 
@@ -134,7 +134,7 @@ def status(call: Call) -> None:
         total = f"{amount(sum(sizes.values()))}{f' ({parts})' if parts else ''}"
         rows = [(it.name, it.state, _address(it), it.accelerator or "", amount(it.size or 0)) for it in found]
         shown = table([("MACHINE", "STATE", "ADDRESS", "ACCELERATOR", "SIZE"), *rows]) if found else "no machines"
-        return f"{shown}\ncaches: {total}; ./lab gc removes what nothing needs"
+        return "\n".join([shown, *_problems(found), f"caches: {total}; ./lab gc removes what nothing needs"])
 
     call.answer([info.to_json() for info in found], text)
 
@@ -339,7 +339,11 @@ def _machines(machines: list[MachineInfo]) -> str:
         )
         for info in machines
     ]
-    return table([("MACHINE", "STATE", "ADDRESS", "ACCELERATOR", "TOOK"), *rows])
+    return "\n".join([table([("MACHINE", "STATE", "ADDRESS", "ACCELERATOR", "TOOK"), *rows]), *_problems(machines)])
+
+
+def _problems(machines: list[MachineInfo]) -> list[str]:
+    return [printable(f"{info.name}: {info.problem}") for info in machines if info.problem]
 
 
 def _address(info: MachineInfo) -> str:

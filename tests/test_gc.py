@@ -26,8 +26,9 @@ from labkit.qemu.backing import backing
 from labkit.usecases.gc import Collected, caches, gc
 from tests.pool import BOX, pool
 
+HARDWARE = "a" * 16
 OLD, NEW, OTHER = "0" * 16, "1" * 16, "2" * 16
-LIVE, LIVE_OLD = f"live-{'a' * 16}", f"live-{'b' * 16}"
+LIVE, LIVE_OLD = f"live-{'a' * 16}-01234567", f"live-{'b' * 16}"  # new and old names
 
 
 def qemu_img(*words: str | Path) -> None:
@@ -37,8 +38,10 @@ def qemu_img(*words: str | Path) -> None:
 
 
 def overlay(on: Path, at: Path) -> None:
+    """Named from where it is itself, as labkit does it now; a live state as older ones did it."""
     at.parent.mkdir(parents=True, exist_ok=True)
-    qemu_img("create", "-q", "-f", "qcow2", "-b", on, "-F", "qcow2", at)
+    named = on if at.parent.name.startswith("live-") else os.path.relpath(on, at.parent)
+    qemu_img("create", "-q", "-f", "qcow2", "-b", named, "-F", "qcow2", at)
 
 
 @dataclass
@@ -189,6 +192,21 @@ def test_the_record_counts_where_the_disk_is_gone(made: Made) -> None:
     assert made.images() == {NEW}
 
 
+def test_a_damaged_image_that_was_set_aside_stays_as_long_as_a_machine_stands_on_it(made: Made) -> None:
+    made.machine("m", NEW)
+    aside = made.home.images / f"{NEW}.damaged-01234567"
+    (made.home.images / NEW).rename(aside)
+    (made.home.images / OLD).rename(made.home.images / f"{OLD}.damaged-01234567")
+    made.image(NEW)
+    shutil.rmtree(made.home.images / NEW / LIVE)  # it is made anew, under another name
+    made.gc()
+    assert {path.name for path in made.home.images.iterdir()} == {NEW, aside.name}
+    assert (aside / LIVE / "disk.qcow2").exists()
+    shutil.rmtree(made.home.machine("m"))
+    made.gc()
+    assert made.images() == set()
+
+
 def test_a_home_that_was_moved_is_read_by_names(made: Made, tmp_path: Path) -> None:
     made.machine("m", NEW)
     made.home.path.rename(tmp_path / "moved")
@@ -240,11 +258,15 @@ def held(children: list[subprocess.Popen[str]], path: Path) -> int:
 def test_what_another_labkit_builds_stays(made: Made, hold: list[subprocess.Popen[str]]) -> None:
     for name in (OLD, OTHER):
         (made.home.images / f"{name}.making").mkdir()
-    (made.home.images / NEW / f"{LIVE}.making").mkdir()
+    (made.home.images / NEW / f"live-{HARDWARE}.making").mkdir()
     pid = held(hold, made.home.lock(f"image-{OTHER}"))
-    held(hold, made.home.lock(f"live-{NEW}-{LIVE.removeprefix('live-')}"))
+    held(hold, made.home.lock(f"live-{NEW}-{HARDWARE}"))
     done = made.gc()
-    assert made.images() == {f"{OTHER}.making", NEW, *(f"{NEW}/{live}" for live in (LIVE, LIVE_OLD, f"{LIVE}.making"))}
+    assert made.images() == {
+        f"{OTHER}.making",
+        NEW,
+        *(f"{NEW}/{live}" for live in (LIVE, LIVE_OLD, f"live-{HARDWARE}.making")),
+    }
     assert f"process {pid} " in why(done, f"images/{OTHER}.making")
     hold[0].kill()
     hold.pop(0).communicate()
@@ -293,7 +315,7 @@ def test_what_killed_commands_have_left_goes(made: Made) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
     left = [
-        home.images / f"{OTHER}.making/rootfs/file", home.images / f"{OTHER}.removing/disk.qcow2",
+        home.images / f"{OTHER}.making/rootfs/file", home.images / f"removing-{OTHER}/disk.qcow2",
         home.boxes / "debian-13-x.box.making/box.img", home.downloads / f"sha256-{'0' * 64}.part",
         home.sources / f".runc-x.bundle.{dead.pid}.part", home.vagrant / "tmp/box123",
     ]  # fmt: skip

@@ -104,6 +104,9 @@ FLAGS: Mapping[str, Flag] = {
     "export": Flag(
         None, "write the suite as DIR/labkit-spec.pyz, which runs without labkit", "DIR", values.directories
     ),
+    "discard_state": Flag(
+        False, "give up the memory of a halted machine, or of one that cannot be reached, and boot its disk"
+    ),
     "all": Flag(False, "every machine of this lab"),
     "dry_run": Flag(False, "only show what would go"),
     "keep": Flag(None, "keep what was of use in so many days, though nothing needs it", "DAYS"),

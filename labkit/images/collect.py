@@ -1,6 +1,6 @@
 """What a lab's caches hold, what of it nothing needs, and removing that. The order is: look, decide, remove.
 
-An image is renamed to KEY.removing before it goes: whoever looks it up finds it whole or not at all.
+An image is renamed to removing-KEY before it goes: whoever looks it up finds it whole or not at all.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from labkit.io.files import usage
 from labkit.qemu.backing import backing
 
 _KEY = re.compile(r"[0-9a-f]{16}")
-_LIVE = re.compile(r"live-[0-9a-f]{16}")
-_STANDS_ON = re.compile(r"(?:^|/)([0-9a-f]{16})/(?:(live-[0-9a-f]{16})/)?disk\.qcow2")
+_DAMAGED = re.compile(r"([0-9a-f]{16})\.damaged-[0-9a-f]+")
+_LIVE = re.compile(r"live-[0-9a-f]{16}(?:-[0-9a-f]+)?")
+_STANDS_ON = re.compile(rf"(?:^|/)([0-9a-f]{{16}})/(?:({_LIVE.pattern})/)?disk\.qcow2")
 _PART = re.compile(r"\..*\.(\d+)\.part")  # of a file that is written aside, with the pid of who writes it
-_GONE = ".removing"
+_GONE = "removing-"
 _LABKITS = (
     "labkit-VAGRANTSLASH-"  # what the directories of Vagrant, and libvirt's volumes, begin with for labkit's boxes
 )
@@ -94,6 +95,8 @@ def chain(disk: Path, home: Home) -> Iterator[str]:
         disk = Path(name)
         if found and not disk.exists():
             disk = home.images / found[1] / (found[2] or "") / "disk.qcow2"
+            if not disk.exists():  # lost, or damaged and set aside: a live state stands on its own image and no other
+                return
     raise ValueError(f"{disk} stands on too many others")
 
 
@@ -129,6 +132,9 @@ class Collector:
     def _images(self) -> Iterator[Thing]:
         needs = self._needs
         for image in _inside(self._home.images):
+            if found := _DAMAGED.fullmatch(image.name):
+                kept = needs.everything or needs.images.get(found[1], "")
+                yield self._thing(Kind.IMAGE, image, "it is damaged, and no machine stands on it", kept, _time(image))
             if not _KEY.fullmatch(image.name) or not image.is_dir():
                 continue
             held = next((who for lock, who in needs.busy.items() if f"-{image.name}" in lock), "")
@@ -180,8 +186,8 @@ class Collector:
         for image in _inside(home.images):
             making += _inside(image) if _KEY.fullmatch(image.name) else []
         for path in making:
-            if path.suffix in (".making", _GONE):
-                name = path.name.removesuffix(path.suffix)
+            if path.suffix == ".making" or path.name.startswith(_GONE):
+                name = path.name.removesuffix(".making").removeprefix(_GONE)
                 inside = f"live-{path.parent.name}-{name.removeprefix('live-')}"
                 kept = next((busy[lock] for lock in (f"image-{name}", inside, name) if lock in busy), "")
                 yield self._thing(Kind.UNFINISHED, path, "the command that made it is gone", kept, 0.0)
@@ -222,7 +228,7 @@ class Collector:
 
     def _aside(self, path: Path) -> Callable[[], None]:
         def remove() -> None:
-            aside = path.with_name(path.name + _GONE)
+            aside = path.with_name(_GONE + path.name)
             discard(aside)  # of a `gc` that was killed
             with _told(path):
                 path.rename(aside)
