@@ -307,7 +307,7 @@ def test_an_unfinished_machine_is_not_given_the_bootstrap_of_another_platform(th
     with pytest.raises(UsageError, match="machine one is fedora 44, and its bootstrap is not finished") as caught:
         machine.update(distro("libvirt"))
     assert "--platform fedora --release 44" in (caught.value.hint or "")
-    with pytest.raises(MachineError, match="not finished: there is nothing to reset it to"):
+    with pytest.raises(UsageError, match="not finished: there is nothing to reset it to"):
         machine.reset()
 
 

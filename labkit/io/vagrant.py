@@ -180,8 +180,9 @@ class Stages:
         self._observer.detail(text)
         found = _STAGE.fullmatch(text)
         if found and not found[1].startswith("--"):
-            self._enter(found[1].rstrip("."))
-            self._observer.step(f"{self._what}: {self.name}")
+            if (name := found[1].rstrip(".")) != self.name:
+                self._enter(name)
+                self._observer.step(f"{self._what}: {name}")
         elif text.strip():
             self._last = text.strip()
 

@@ -241,7 +241,7 @@ class VagrantMachine(RecordedMachine):
         """Go back to the snapshot that was taken after the bootstrap."""
         record = self._existing()
         if not record.ready:
-            raise MachineError(
+            raise UsageError(
                 f"machine {self.name} is not finished: there is nothing to reset it to",
                 hint="./lab up goes on with its bootstrap",
             )
