@@ -25,6 +25,7 @@ pytestmark = [
     pytest.mark.machine,
     pytest.mark.long,
     pytest.mark.needs("vagrant", "libvirtd", "slirp4netns"),
+    pytest.mark.timeout(2400),  # the first one makes a box and two machines
 ]
 
 CONFIG = """
