@@ -116,7 +116,7 @@ ROWS: dict[tuple[str, str], Row] = dict(
         ),
         *(verbose(command) for command in ("up", "test", "reset", "halt", "destroy", "package", "check")),
         (("up", "discard_state"), Row(("up", *SSH, "--yes"), ("--discard-state",), "--discard-state is for QEMU's")),
-        (("up", "yes"), Row(("up", *SSH), ("--yes",), "1800 sh /var/lib/labkit/bootstrap")),
+        (("up", "yes"), Row(("up", *SSH), ("--yes",), " sh /var/lib/labkit/bootstrap")),
         as_json("up", *SSH, "--yes", mark='"state": "running"'),
         (("test", "runtime"), Row(("test", *SSH), ("--runtime", "/opt/x"), "--runtime /opt/x")),
         (("test", "suite"), Row(("test", *SSH), ("--suite", "runtimetest"), "--set runtimetest")),
@@ -131,6 +131,10 @@ ROWS: dict[tuple[str, str], Row] = dict(
         as_json("reset", mark=""),
         (("destroy", "all"), Row(("destroy",), ("--all",), "destroyed mine")),
         as_json("destroy", mark='"debian-13"'),
+        (("gc", "dry_run"), Row(("gc",), ("--dry-run",), "would free")),
+        (("gc", "keep"), Row(("gc", "--dry-run"), ("--keep", "5"), "used 0 hours ago")),
+        as_json("gc", mark='"things"'),
+        verbose("gc"),
         as_json("status", mark='"state": "crashed"'),
         (("report", "run"), Row(("report",), ("--run", "first"), "folder: first")),
         (("report", "no_policy"), Row(("report",), ("--no-policy",), "status 1")),
@@ -245,6 +249,10 @@ def test_the_flag_has_an_effect(
         machines_of(world, command)
     if command == "doctor" and (command, flag) not in LACKING:
         monkeypatch.setattr(process, "_path", lambda: "/nowhere")  # nothing is found, so nothing takes its time
+    if command == "gc":
+        downloads = config.load(cwd=tmp_path, environ=world.environ).home.downloads
+        downloads.mkdir(parents=True)
+        (downloads / f"sha256-{'a' * 64}").write_text("an image")
     elsewhere = tmp_path / "elsewhere"
     if "{elsewhere}" in row.without:
         shutil.copytree(tmp_path / FEW, elsewhere)
@@ -542,7 +550,7 @@ def test_the_limits_hold(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyP
     machine = HostMachine("build", settings, Silent())
     machine.create(settings.distro())
     host.slow, started = 4.0, time.monotonic()
-    with pytest.raises(ConnectionFailed, match=r"0\.5"):
+    with pytest.raises(MachineError, match=r"0\.5 s \(limits\.build\)"):
         machine.bootstrap(settings.distro())
     in_time(started)
 
@@ -563,13 +571,13 @@ def test_the_limits_hold(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_limit_of_a_suite_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake, limits, run = suite_prints(OUTPUT), [], FakeRemote.run
+    fake, limits, run = suite_prints(OUTPUT), list[float](), FakeRemote.run
 
     def noted(remote: FakeRemote, argv: list[str], **more: object) -> object:
-        limits.append(more["timeout"])
+        limits.append(float(str(more["timeout"])))
         return run(remote, argv, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(FakeRemote, "run", noted)
     run_cell(CELL, limited(tmp_path, suite=77.0), SilentRun(), None, lambda *_: fake)
-    assert 77.0 in limits
+    assert any(70 < limit <= 77 for limit in limits)
     assert Deadline.after(77).left > 76

@@ -19,8 +19,8 @@ from labkit.images.golden import Image
 from labkit.io import process
 from labkit.io.files import locked, make_directory, require_space
 from labkit.qemu.agent import Agent
-from labkit.qemu.hardware import CONSOLE, Hardware
-from labkit.qemu.launch import again_after_panic, boot_and_run, ended, launch, migrate, overlay
+from labkit.qemu.hardware import Hardware
+from labkit.qemu.launch import again_after_panic, boot_and_run, console, ended, launch, migrate, overlay
 
 STATE = "state"
 SPACE = 1024  # MiB that a state may take
@@ -118,5 +118,5 @@ def make_live(directory: Path, image: Image, hardware: Hardware, deadline: Deadl
         migrate(monitor, directory / STATE, deadline)
         monitor.execute("quit")
         deadline.poll(lambda: not process.owned(directory))
-    shutil.copyfile(directory / CONSOLE, directory / "boot.log")
+    (directory / "boot.log").write_bytes(console(directory))
     sums.write(directory, ("disk.qcow2", STATE))

@@ -65,8 +65,11 @@ def fetch(
     make_directory(directory)
     with locked(directory / f"{target.name}.lock", timeout=timeout, waiting=waiting, what=f"the download of {name}"):
         if target.exists():
-            target.touch()  # `gc --keep` goes by it
-            return target
+            if target.is_file() and _hash(target, digest.algorithm) == digest.hex:
+                target.touch()  # `gc --keep` goes by it
+                return target
+            waiting(f"the download of {name} was damaged since; downloading it again")
+            target.unlink()
         part = directory / f"{target.name}.part"
         failed = 0
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import secrets
 import socket
 from pathlib import Path
 
@@ -17,6 +18,7 @@ class Agent:
 
     def __init__(self, directory: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
+        self._token = self._rest = b""
         with through(directory) as base:
             try:
                 self._socket.connect(f"{base}/{AGENT}")
@@ -25,27 +27,37 @@ class Agent:
                 raise MachineError(f"no machine answers at {directory / AGENT}: {error}") from error
 
     def send(self, script: str) -> None:
+        """Have the guest run script. Its answer has a token: that of a script which a killed labkit sent may come first.
+
+        Descriptor 3 is the port in whatever the agent runs.
+        """
+        self._token = secrets.token_hex(8).encode()
+        told = f"trap 'echo {self._token.decode()} $? >&3' EXIT\n{script}"
         try:
-            self._socket.sendall(base64.b64encode(script.encode()) + b"\n")
+            self._socket.sendall(base64.b64encode(told.encode()) + b"\n")
         except OSError as error:
             raise MachineError(f"the machine ended before its agent got the script: {error}") from error
 
     def answer(self, seconds: float) -> int | None:
         """The script's exit status; None if none came within seconds."""
-        self._socket.settimeout(max(seconds, 0.001))
-        line = b""
+        deadline = Deadline.after(max(seconds, 0.001))
         try:
-            while not line.endswith(b"\n"):
+            while True:
+                *lines, self._rest = self._rest.split(b"\n")
+                for token, _, status in (line.strip().partition(b" ") for line in lines):
+                    if token == self._token:
+                        return int(status) if status.isdigit() else 255
+                if deadline.passed:
+                    return None
+                self._socket.settimeout(max(deadline.left, 0.001))
                 piece = self._socket.recv(64)
                 if not piece:
                     raise MachineError("the machine ended before its agent answered")
-                line = (line + piece)[-64:]
+                self._rest = self._rest[-64:] + piece
         except TimeoutError:
             return None
         except OSError as error:
             raise MachineError(f"the machine ended before its agent answered: {error}") from error
-        text = line.strip()
-        return int(text) if text.isdigit() else 255
 
     def run(self, script: str, deadline: Deadline, what: str) -> None:
         """Run script in the guest. Raises MachineError where it fails or the deadline passes."""

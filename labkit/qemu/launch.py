@@ -204,7 +204,7 @@ def boot_and_run(
             lambda: observer.progress("booting", int(time.monotonic() - started), None, "s"),
         )
     except MachineError:
-        (directory.parent / "failed-boot.log").write_bytes((directory / CONSOLE).read_bytes())
+        (directory.parent / "failed-boot.log").write_bytes(console(directory))
         raise
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
+import time
 from collections.abc import Coroutine
+from concurrent.futures import CancelledError
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,29 +23,51 @@ _LEAST = 1.0  # seconds that an attempt to connect has, also near the deadline, 
 
 
 class Monitor:
-    """A connection to the QEMU whose monitor socket is directory/name; a context manager."""
+    """A connection to the QEMU whose monitor socket is directory/name; a context manager.
+
+    The library's event loop has a thread of its own: a signal that interrupts a wait for QEMU never meets it.
+    """
 
     def __init__(self, directory: Path, name: str, deadline: Deadline) -> None:
         """Connect as soon as the socket is there. Raises MachineError when the deadline passes before."""
-        self._runner = asyncio.Runner()
-        self._client = QMPClient("labkit")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        try:
+            self._client = self._connected(directory, name, deadline)
+        except BaseException:
+            self._close()
+            raise
+
+    def _connected(self, directory: Path, name: str, deadline: Deadline) -> QMPClient:
         with through(directory) as base:
             while True:
+                client = QMPClient("labkit")
                 try:
                     # A QEMU that stands still takes the connection and never greets.
-                    self._wait(self._client.connect(f"{base}/{name}"), max(deadline.left, _LEAST))
-                    return
+                    self._wait(client.connect(f"{base}/{name}"), max(deadline.left, _LEAST))
+                    return client
                 except (ConnectError, OSError) as error:
                     if deadline.passed:
-                        self._runner.close()
                         raise MachineError(
                             f"QEMU does not answer on its monitor {directory / name}: {error or 'it is silent'}"
                         ) from error
-                    self._runner.run(asyncio.sleep(0.01))
+                time.sleep(0.01)
 
     def _wait(self, asked: Coroutine[Any, Any, Any], seconds: float) -> Any:
         """What comes of it within seconds, else TimeoutError."""
-        return self._runner.run(asyncio.wait_for(asked, seconds))
+        future = asyncio.run_coroutine_threadsafe(asked, self._loop)
+        try:
+            return future.result(seconds)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_LEAST)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     def execute(self, command: str, **arguments: object) -> Any:
         """The command's return value. Raises MachineError where QEMU refuses it or is silent, MonitorGone where it
@@ -54,7 +79,7 @@ class Monitor:
             raise MachineError(f"QEMU refused {command}: {error}") from error
         except TimeoutError as error:
             raise MachineError(f"QEMU has not answered {command} for {_ANSWER:g} s") from error
-        except (QMPError, asyncio.CancelledError) as error:
+        except (QMPError, CancelledError) as error:
             raise MonitorGone(f"QEMU ended during {command}") from error
 
     def give(self, name: str, descriptor: int) -> None:
@@ -63,7 +88,7 @@ class Monitor:
         async def send() -> None:
             self._client.send_fd_scm(descriptor)
 
-        self._runner.run(send())
+        self._wait(send(), _ANSWER)
         self.execute("getfd", fdname=name)
 
     def command(self, line: str) -> str:
@@ -90,4 +115,4 @@ class Monitor:
         except (QMPError, OSError, EOFError):  # QEMU has gone first, as it does after `quit`
             pass
         finally:
-            self._runner.close()
+            self._close()
