@@ -43,9 +43,15 @@ def point_latest(directory: Path) -> None:
     link = directory.parent / LATEST
     aside = directory.parent / f".{LATEST}.{os.getpid()}"
     with disk_errors(directory.parent):
-        aside.unlink(missing_ok=True)
-        aside.symlink_to(directory.name)
-        aside.replace(link)
+        for left in directory.parent.glob(f".{LATEST}.*"):  # by a killed labkit
+            if not Path("/proc", left.suffix[1:]).exists():
+                left.unlink(missing_ok=True)
+        try:
+            aside.unlink(missing_ok=True)
+            aside.symlink_to(directory.name)
+            aside.replace(link)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def load(directory: Path) -> Run:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import fnmatch
 import json
 import os
 import shutil
@@ -26,8 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-import pytest
-
 from labkit.cli import program
 from labkit.core import config
 from labkit.core.config import Settings
@@ -35,7 +32,8 @@ from labkit.core.observer import Silent
 from labkit.images.build import recipe
 from labkit.machines import providers
 from labkit.machines.base import MachineState
-from tests.conftest import ROOT, until
+from tests.conftest import ROOT
+from tests.faults.points import Change, Event, Hold, Later, Point, Shown, Waiting
 from tests.faults.simulator import disk as simulated_disk
 
 MACHINE = "debian-13"
@@ -44,30 +42,12 @@ _DIGITS = 5  # of a home's number: all homes have names of one length, see Templ
 _TOGETHER = "precious"  # what the file holds
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What labkit is about to do for the nth time: an audit event one of whose arguments matches the pattern."""
-
-    name: str
-    pattern: str
-    nth: int = 1
-
-    def matches(self, name: str, arguments: Sequence[object]) -> bool:
-        return name == self.name and any(
-            fnmatch.fnmatchcase(os.fsdecode(word), self.pattern)
-            for word in arguments
-            if isinstance(word, (str, bytes, Path))
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """The stage at which a simulated program stands."""
-
-    stage: str
-
-
-Point = Event | Hold
+def until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    """Wait for a condition that another process brings about."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not in {seconds} s: {what}"
+        time.sleep(0.003)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +63,7 @@ def forked(
     cwd: Path,
     out: int,
     err: int,
-    at: Event | None = None,
+    at: Event | Change | None = None,
     act: Callable[[], None] = lambda: None,
 ) -> int:
     """Start `labkit words`; its pid. act is called in it when it comes to the point `at`."""
@@ -101,7 +81,7 @@ def _be_labkit(
     cwd: Path,
     out: int,
     err: int,
-    at: Event | None,
+    at: Event | Change | None,
     act: Callable[[], None],
 ) -> NoReturn:
     """The whole life of the forked child."""
@@ -137,7 +117,7 @@ def _be_labkit(
         os._exit(status)
 
 
-def _watch(at: Event, act: Callable[[], None]) -> None:
+def _watch(at: Event | Change, act: Callable[[], None]) -> None:
     left = at.nth
 
     def hook(name: str, arguments: tuple[object, ...]) -> None:
@@ -164,6 +144,15 @@ class Labkit:
             self._status = os.waitstatus_to_exitcode(status) if pid else None
         return self._status
 
+    def stands(self) -> bool:
+        """Whether it has stopped itself, or has ended."""
+        if self.poll() is not None:
+            return True
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+        except OSError:
+            return False
+
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
@@ -179,6 +168,10 @@ class Labkit:
             time.sleep(0.002)
         assert self._status is not None
         return Ended(self._status, *self._said())
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
 
     def said(self) -> str:
         """What it has printed on stderr so far."""
@@ -201,11 +194,12 @@ class FaultLab:
     environ: dict[str, str]
     programs: Path  # simulated ones
     temporary: Path
+    name: str = MACHINE
     running: list[Labkit] = field(default_factory=list)
 
     # -- labkit
 
-    def start(self, *words: str, at: Event | None = None, act: Callable[[], None] = lambda: None) -> Labkit:
+    def start(self, *words: str, at: Event | Change | None = None, act: Callable[[], None] = lambda: None) -> Labkit:
         out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
         pid = forked(words, self.environ, self.cwd, out.fileno(), err.fileno(), at, act)
         child = Labkit(pid, out, err)
@@ -218,26 +212,65 @@ class FaultLab:
         assert status is None or done.status == status, f"{words}: {done}"
         return done
 
-    def signalled(self, point: Point, number: signal.Signals, *words: str) -> Ended:
-        """Run labkit, send it the signal at the point, and wait for its end."""
-        if isinstance(point, Event):
-            reached = self.temporary.parent / "reached"
-
-            def act() -> None:
-                reached.touch()
-                os.kill(os.getpid(), number)
-
-            done = self.start(*words, at=point, act=act).end()
-            assert reached.exists(), f"{words} never came to {point}: {done}"
-            reached.unlink()
-        else:
-            with self.held(point.stage) as wait:
+    def stopped_at(self, point: Point, act: Callable[[Labkit], None], *words: str) -> Ended:
+        """Run labkit, do something to it or around it once it is at the point, and wait for its end."""
+        match point:
+            case Hold(stage):
+                with self.held(stage) as wait:
+                    child = self.start(*words)
+                    wait(child)
+                    act(child)
+                    done = child.end()
+            case Waiting():
+                path = self.home / "locks" / f"machine-{self.name}.lock"
+                path.parent.mkdir(exist_ok=True)
+                with path.open("a") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    child = self.start(*words)
+                    until(lambda: "waiting for" in child.said(), 10, "it waits for the lock")
+                    act(child)
+                    done = child.end()
+            case Shown(pattern, text):
                 child = self.start(*words)
-                wait(child)
-                child.send(number)
+                old = set(self.cwd.glob(pattern))
+                until(
+                    lambda: any(text in path.read_bytes() for path in set(self.cwd.glob(pattern)) - old)
+                    or child.poll() is not None,
+                    60,
+                    f"{text!r} in {pattern}",
+                )
+                act(child)
+                done = child.end()
+            case Later(event, wait_for):
+                child = self.start(*words, at=event, act=self._reached.touch)
+                until(lambda: self._reached.exists() or child.poll() is not None, 60, f"{event}")
+                self._reached.unlink()
+                time.sleep(wait_for)
+                act(child)
+                done = child.end()
+            case Event() | Change():
+
+                def stop() -> None:
+                    self._reached.touch()
+                    os.kill(os.getpid(), signal.SIGSTOP)
+
+                child = self.start(*words, at=point, act=stop)
+                until(child.stands, 60, f"{words} comes to {point}")
+                assert child.poll() is None, f"{words} never came to {point}: {child.end()}"
+                self._reached.unlink()
+                act(child)
+                child.send(signal.SIGCONT)
                 done = child.end()
         assert "Traceback" not in done.stderr, done.stderr
         return done
+
+    def signalled(self, point: Point, number: signal.Signals, *words: str) -> Ended:
+        """Run labkit, send it the signal at the point, and wait for its end."""
+        return self.stopped_at(point, lambda child: child.send(number), *words)
+
+    @property
+    def _reached(self) -> Path:
+        return self.temporary.parent / "reached"
 
     @contextlib.contextmanager
     def held(self, *stages: str) -> Iterator[Callable[[Labkit], None]]:
@@ -267,12 +300,12 @@ class FaultLab:
     def settings(self) -> Settings:
         return config.load(cwd=self.cwd, environ=self.environ)
 
-    def state(self, machine: str = MACHINE) -> MachineState:
-        return providers.existing(machine, self.settings, Silent()).status().state
+    def state(self) -> MachineState:
+        return providers.existing(self.name, self.settings, Silent()).status().state
 
     @property
     def machine(self) -> Path:
-        return self.home / "machines" / MACHINE
+        return self.home / "machines" / self.name
 
     def processes(self, below: Path | None = None) -> dict[int, str]:
         """What was started for this home, or a directory in it: pid and the program's name."""
@@ -346,6 +379,7 @@ class FaultLab:
             if child.poll() is None:
                 child.send(signal.SIGKILL)
                 child.end()
+            child.close()
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -410,12 +444,12 @@ class Templates:
         programs, home, cwd, temporary = (place / name for name in ("bin", "home", "work", "tmp"))
         for directory in (programs, home, cwd, temporary):
             directory.mkdir(parents=True)
-        for name, module in PROGRAMS.items():
+        for name, (module, function) in PROGRAMS.items():
             file = programs / name
             file.write_text(
                 f"#!{sys.executable} -SE\nimport sys\nfrom pathlib import Path\nsys.path.insert(0, {str(ROOT)!r})\n"
-                f"from tests.faults.simulator.{module} import main\n"
-                "sys.exit(main(sys.argv, Path(__file__).parent))\n"
+                f"from tests.faults.simulator.{module} import {function}\n"
+                f"sys.exit({function}(sys.argv, Path(__file__).parent))\n"
             )
             file.chmod(0o755)
         login = self._directory / "login.sock"
@@ -457,15 +491,13 @@ class Templates:
         (image / "image.json").write_text(json.dumps(wanted.to_json()))
 
 
-PROGRAMS = {"qemu-system-x86_64": "machine"}
+PROGRAMS = {
+    "qemu-system-x86_64": ("machine", "main"),
+    "mmdebstrap": ("builders", "mmdebstrap"),
+    "mkfs.ext4": ("builders", "mkfs"),
+    "unshare": ("builders", "unshare"),
+}
 
 
 def _sockets(directory: str, names: list[str]) -> list[str]:
     return [name for name in names if name.endswith(".sock")]
-
-
-@pytest.fixture(scope="session")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Templates]:
-    made = Templates(tmp_path_factory.mktemp("faults"))
-    yield made
-    made.close()

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 _MARK = b"\n-- files of the simulated guest --\n"
+_FLAG, _FLAG_AT = b"files follow", 60_000  # in the first cluster, behind all that QEMU has there
 
 
 class BadDisk(Exception):
@@ -49,6 +50,7 @@ class Disk:
         at = whole.find(_MARK)
         at = end if at < 0 else at
         data = _MARK + json.dumps(changed).encode()
+        os.pwrite(self._fd, _FLAG, _FLAG_AT)
         os.pwrite(self._fd, data, at)
         os.ftruncate(self._fd, at + len(data))
         self._files = changed
@@ -72,9 +74,11 @@ def _read(path: Path) -> tuple[Path | None, dict[str, str]]:
     if at + length > len(data):
         raise BadDisk("Could not read the backing file name: Input/output error")
     below = path.parent / data[at : at + length].decode() if at else None
+    if data[_FLAG_AT : _FLAG_AT + len(_FLAG)] != _FLAG:
+        return below, {}
     mark = data.find(_MARK)
     try:
-        found = json.loads(data[mark + len(_MARK) :]) if mark >= 0 else {}
+        found, _ = json.JSONDecoder().raw_decode(data[mark + len(_MARK) :].decode() if mark >= 0 else "")
     except ValueError as error:
         raise BadDisk("qcow2: Image is corrupt") from error
     return below, found

@@ -168,10 +168,11 @@ class Guest:
     def load(self, data: bytes) -> None:
         if not data.startswith(_STREAM):
             raise ValueError("Not a migration stream")
-        if not data.endswith(b"\nend"):
+        body, end, _ = data[len(_STREAM) :].partition(b"\nend")
+        if not end:
             raise ValueError("load of migration failed: Input/output error")
         try:
-            self.memory = json.loads(data[len(_STREAM) : -4])
+            self.memory = json.loads(body)
         except ValueError:
             raise ValueError("load of migration failed: Invalid argument") from None
 

@@ -1,0 +1,52 @@
+"""A signal to labkit at every stage of every command, on simulated machines."""
+
+from __future__ import annotations
+
+import json
+import pytest
+
+from tests.faults.driver import FaultLab, Templates
+from tests.faults.table import SIGNAL_CASES, SignalCase
+
+BEFORE = {"never booted": "bare", "no image": "empty"}
+
+
+@pytest.mark.parametrize("case", SIGNAL_CASES, ids=lambda case: case.id)
+def test_signal(templates: Templates, case: SignalCase) -> None:
+    lab = templates.copy(BEFORE.get(case.before, case.before))
+    try:
+        check(lab, case)
+    finally:
+        lab.close()
+
+
+def check(lab: FaultLab, case: SignalCase) -> None:
+    """The whole of a row: the signal, what is there after it, and the next plain command."""
+    stage = case.stage
+    done = lab.signalled(stage.point, case.number, *stage.command)
+    assert done.status == case.status, done
+    assert lab.state() == case.after, done
+    if not case.killed:
+        assert lab.left() == [], done
+    if stage.command[0] == "test":
+        check_run(lab)
+        lab.run(*stage.command)
+    else:
+        lab.run("up")
+    assert lab.left() == []
+    if case.before in ("halted", "crashed", "running") and not stage.loses and case.after != "absent":
+        assert lab.precious()
+    assert len(lab.processes(lab.machine)) >= 1
+
+
+def check_run(lab: FaultLab) -> None:
+    """The run that was broken off can be read and reported, whatever is there of it."""
+    runs = sorted(lab.cwd.glob("reports/*Z-*"))
+    assert len(runs) == 1
+    results = runs[0] / "results.json"
+    if results.exists():  # it is the first that is written
+        complete = json.loads(results.read_text())["run"]["complete"]
+        lab.run("report", "--run", runs[0].name, status=0 if complete else 4)
+        names = {"results.json", "results.tap", "junit.xml", "report.html"}
+        assert names <= {path.name for path in runs[0].iterdir()}
+
