@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from labkit.cli.console import table
 from labkit.cli.flags import Call, lab_task, words_after_dashes
 from labkit.core.errors import UsageError
+from labkit.core.text import printable
 
 if TYPE_CHECKING:
     from labkit.machines.base import MachineInfo
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _MACHINE = "platform release provider machine host"
 
 
-@lab_task(f"{_MACHINE} yes verbose json")
+@lab_task(f"{_MACHINE} discard_state yes verbose json")
 def up(call: Call) -> None:
     """Start a clean machine, made on first use.
 
@@ -33,7 +34,7 @@ def up(call: Call) -> None:
     from labkit.usecases import machines
 
     with call.console() as console:
-        info = machines.up(call.settings, console)
+        info = machines.up(call.settings, console, discard_state=call.words["discard_state"])
     call.answer(info.to_json(), _machines([info]))
 
 
@@ -300,7 +301,10 @@ def _machines(machines: list[MachineInfo]) -> str:
         )
         for info in machines
     ]
-    return table([("MACHINE", "STATE", "ADDRESS", "ACCELERATOR", "TOOK"), *rows])
+    problems = [f"{info.name}: {info.problem}" for info in machines if info.problem]
+    return "\n".join(
+        [table([("MACHINE", "STATE", "ADDRESS", "ACCELERATOR", "TOOK"), *rows]), *map(printable, problems)]
+    )
 
 
 def _told(call: Call, outcome: Outcome) -> None:

@@ -26,6 +26,7 @@ from labkit.qemu.agent import Agent
 from labkit.qemu.hardware import MONITOR, Boot, Hardware
 from labkit.qemu.launch import overlay
 from labkit.qemu.monitor import Monitor
+from labkit.qemu.network import Network
 
 ME = identity.new("floor")
 
@@ -44,7 +45,7 @@ def settings_of(made: Lab) -> config.Settings:
 
 def hardware_of(settings: config.Settings) -> Hardware:
     chosen = accelerator.choose("auto", settings.home)
-    return hardware.here(chosen, settings.machine.cpus, settings.machine.memory)
+    return hardware.here(chosen, settings.machine.cpus, settings.machine.memory, Network.OPEN)
 
 
 def bare_argv(hw: Hardware, boot: Boot, disk: Path) -> list[str]:

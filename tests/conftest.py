@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from labkit.cli.selfcheck import missing_programs
+from labkit.io import process
 from tests import chroot, recorded
 
 ROOT = Path(__file__).parent.parent
@@ -131,6 +132,14 @@ class Lab:
                 except OSError:
                     continue
         return found
+
+
+def spawned(
+    words: Sequence[str | Path], *, cwd: Path, log: Path, env: Mapping[str, str], files: Sequence[int] = ()
+) -> process.Child:
+    """process.spawn() with both outputs in a file."""
+    with log.open("ab") as file:
+        return process.spawn(words, cwd=cwd, output=file.fileno(), errors=file.fileno(), env=env, files=files)
 
 
 def until(condition: Callable[[], object], seconds: float = 120, what: str = "") -> None:

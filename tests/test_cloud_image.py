@@ -11,7 +11,6 @@ import http.server
 import json
 import shutil
 import threading
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from labkit.io.ssh import SshRemote
 from labkit.qemu import hardware
 from labkit.qemu.hardware import Boot
 from labkit.qemu.launch import connect, ended, start
+from labkit.qemu.network import Network
 from tests import cloud_image
 from tests.chroot import Quiet
 from tests.conftest import Lab, make_lab
@@ -108,19 +108,21 @@ def test_it_becomes_a_box_whose_machines_are_new(lab: Lab, tmp_path: Path) -> No
     mine = tmp_path / "key"
     mine.write_bytes(key.read_bytes())
     mine.chmod(0o600)
-    words = hardware.argv(hardware.here("tcg", 2, 1024), Boot(), tmp_path / "box.img", port=0, uuid=str(uuid.uuid4()))
     patience = Deadline.after(LIMIT)
-    child = start(tmp_path, words)
-    with ended(tmp_path), connect(tmp_path, child) as monitor:
-        monitor.execute("cont")
-        port, known = monitor.forwarded_port(), tmp_path / "known_hosts"
+    on = hardware.here("tcg", 2, 1024, Network.GUARDED)
+    started = start(tmp_path, on, Boot(), tmp_path / "box.img")
+    with ended(tmp_path):
+        running = connect(started, 0)
+        with running.monitor as monitor:
+            monitor.execute("cont")
+        port, known = running.port, tmp_path / "known_hosts"
         scan = ["ssh-keyscan", "-T", "20", "-t", "ed25519", "-p", str(port), "127.0.0.1"]
         assert patience.poll(lambda: known.write_text(process.run(scan, timeout=60, check=False).stdout) > 0, every=1)
         with SshRemote(Endpoint("127.0.0.1", port, "vagrant", mine, known), patience) as machine:
             machine.run(["cloud-init", "status", "--wait"], timeout=LIMIT)
             script = "id -un; test -s /etc/machine-id; echo $?; command -v runc; ls /usr/local/bin /var/lib/labkit"
             said = machine.run(["sh", "-c", script], timeout=60).stdout.split()
-    child.wait(60)
+    started.child.wait(60)
     assert said[:3] == ["root", "0", "/usr/sbin/runc"]
     assert "labkit-agent" not in said
     assert "bootstrap.tsv" in said

@@ -18,6 +18,7 @@ from labkit.core.errors import HostError, ProgramFailed
 from labkit.core.observer import Silent
 from labkit.io import process
 from labkit.io.process import run
+from tests.conftest import spawned
 
 IGNORE = Silent().detail
 # Ignores what asks it to end, as does its child; both say so by a file.
@@ -161,7 +162,7 @@ def test_a_program_gets_what_it_needs_of_the_environment(surroundings: None) -> 
 
 
 def test_a_spawned_program_gets_the_same(surroundings: None, tmp_path: Path) -> None:
-    assert process.spawn(["env"], cwd=tmp_path, log=tmp_path / "log", env={"MORE": "1"}).wait() == 0
+    assert spawned(["env"], cwd=tmp_path, log=tmp_path / "log", env={"MORE": "1"}).wait() == 0
     assert environment((tmp_path / "log").read_text()) == {**PASSED, **FIXED, "MORE": "1"}
 
 
@@ -196,7 +197,7 @@ def test_a_program_that_does_not_start(tmp_path: Path, content: str, why: str) -
     with pytest.raises(ProgramFailed, match=f"^broken cannot be started: {why}: {broken} one$"):
         run([broken, "one"], timeout=10)
     with pytest.raises(ProgramFailed, match=f"^broken cannot be started: {why}: {broken} "):
-        process.spawn([broken], cwd=tmp_path, log=tmp_path / "log", env={})
+        spawned([broken], cwd=tmp_path, log=tmp_path / "log", env={})
 
 
 def test_a_failure_tells_the_command_its_place_and_what_it_said_last(tmp_path: Path) -> None:
@@ -238,7 +239,7 @@ def test_each_command_and_its_end_are_logged(caplog: pytest.LogCaptureFixture, t
     with caplog.at_level("DEBUG", "labkit.process"):
         run(["printf", "a b"], timeout=10, cwd=tmp_path)
         run(["sh", "-c", "kill -9 $$"], timeout=10, check=False)
-        process.spawn(["true"], cwd=tmp_path, log=tmp_path / "log", env={}).wait()
+        spawned(["true"], cwd=tmp_path, log=tmp_path / "log", env={}).wait()
     told = [re.sub(r"[0-9.]+ s$", "N s", record.getMessage()) for record in caplog.records]
     assert told == [
         f"+ printf 'a b' (in {tmp_path})",
@@ -341,7 +342,7 @@ def test_a_spawned_program_is_found_by_its_mark_and_ended(tmp_path: Path) -> Non
     log = tmp_path / "log"
     log.write_text("before\n")
     script = "echo begun; sleep 60 & exec sleep 60"
-    child = process.spawn(["sh", "-c", script], cwd=tmp_path, log=log, env={process.OWNER: str(tmp_path)})
+    child = spawned(["sh", "-c", script], cwd=tmp_path, log=log, env={process.OWNER: str(tmp_path)})
     assert Deadline.after(5).poll(lambda: len(process.owned(tmp_path)) == 2)
     assert child.pid in process.owned(tmp_path)
     assert os.getsid(child.pid) == child.pid
@@ -358,7 +359,7 @@ def test_a_spawned_program_has_the_files_it_is_given(tmp_path: Path) -> None:
     with (tmp_path / "state").open("rb") as file:
         number = file.fileno()
         script = f"cat /dev/fd/{number}"
-        child = process.spawn(["sh", "-c", script], cwd=tmp_path, log=tmp_path / "log", env={}, files=[number])
+        child = spawned(["sh", "-c", script], cwd=tmp_path, log=tmp_path / "log", env={}, files=[number])
     assert child.wait() == 0
     assert (tmp_path / "log").read_text() == "words"
 

@@ -14,6 +14,7 @@ from labkit.core.observer import Silent
 from labkit.machines import providers
 from labkit.machines.base import MachineState
 from labkit.machines.qemu import QemuMachine, QemuRecord
+from tests.conftest import spawned
 from tests.test_cli import Done, labkit
 
 GOOD = asdict(QemuRecord("debian", "13", "0" * 16, "tcg", 2, 2048, True, 2222, "mine", "0" * 32, "private", "public"))
@@ -102,18 +103,19 @@ def test_a_machine_that_was_never_ready_is_made_anew(run: Run, tmp_path: Path) -
 
 @pytest.mark.parametrize("asleep", [True, False])
 def test_a_qemu_that_was_being_started_is_not_a_reason_to_begin_again(tmp_path: Path, asleep: bool) -> None:
-    """labkit was killed while it brought a machine back: QEMU runs, and no host key is pinned yet."""
+    """labkit was killed while it brought a machine back: QEMU runs, and has not answered yet."""
     from labkit.io import process
 
     directory = machine(tmp_path, "mine", json.dumps(GOOD).encode())
+    (directory / "starting").touch()
     if asleep:
         (directory / "state").touch()
-    child = process.spawn(["sleep", "60"], cwd=directory, log=directory / "log", env={process.OWNER: str(directory)})
+    child = spawned(["sleep", "60"], cwd=directory, log=directory / "log", env={process.OWNER: str(directory)})
     try:
         settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
         state = providers.existing("mine", settings, Silent()).status().state
         assert state is (MachineState.HALTED if asleep else MachineState.CRASHED)
-        (directory / "known_hosts").touch()
+        (directory / "starting").unlink()
         assert providers.existing("mine", settings, Silent()).status().state is MachineState.RUNNING
     finally:
         child.kill()

@@ -16,6 +16,7 @@ from labkit.core.trust import require_trusted
 from labkit.io import process
 from labkit.io.files import make_directory
 from labkit.results import policy
+from tests.conftest import spawned
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user, which takes root")
 OTHER = 12345
@@ -134,7 +135,7 @@ def test_another_users_process_cannot_claim_to_be_labkits(tmp_path: Path) -> Non
 @as_root
 def test_what_labkits_own_process_started_as_another_user_is_its_own(tmp_path: Path) -> None:
     script = f"setpriv --reuid={OTHER} sleep 60; true"
-    child = process.spawn(["sh", "-c", script], cwd=Path("/"), log=tmp_path / "log", env={process.OWNER: str(tmp_path)})
+    child = spawned(["sh", "-c", script], cwd=Path("/"), log=tmp_path / "log", env={process.OWNER: str(tmp_path)})
     until(lambda: len(process.owned(tmp_path)) > 1)
     process.end_owned(tmp_path)
     child.wait()
@@ -155,7 +156,7 @@ def test_directories_are_closed_to_others_whatever_the_umask(tmp_path: Path) -> 
 def test_what_is_started_writes_for_this_user_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        child = process.spawn(["sh", "-c", "echo >made"], cwd=tmp_path, log=tmp_path / "log", env={})
+        child = spawned(["sh", "-c", "echo >made"], cwd=tmp_path, log=tmp_path / "log", env={})
         assert child.wait() == 0
     finally:
         os.umask(before)

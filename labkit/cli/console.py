@@ -70,6 +70,14 @@ class Console:
     def warn(self, text: str) -> None:
         self._line(f"warning: {printable(text)}")
 
+    def confirm(self, question: str) -> bool:
+        if not (sys.stdin.isatty() and self._stream.isatty()):
+            return False
+        with self._lock:
+            self._clear()
+            self._write(f"{printable(question)} [y/N] ")
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
     def progress(self, label: str, done: int, total: int | None, unit: str) -> None:
         amount = f"{done:,}" if total is None else f"{done * 100 // total if total else 100:3} % of {total:,}"
         self._show(f"{label}: {amount} {unit}", last=total is not None and done >= total)

@@ -104,6 +104,9 @@ FLAGS: Mapping[str, Flag] = {
     "export": Flag(
         None, "write the suite as DIR/labkit-spec.pyz, which runs without labkit", "DIR", values.directories
     ),
+    "discard_state": Flag(
+        False, "give up the memory of a halted machine, or of one that cannot be reached, and boot its disk"
+    ),
     "all": Flag(False, "every machine of this lab"),
     "fast": Flag(False, "only what starts neither containers nor machines: under a minute"),
     "long": Flag(False, "also Vagrant, every image, and whole suites on several runtimes: under an hour"),

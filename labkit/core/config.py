@@ -99,6 +99,7 @@ class MachineSettings(Table):
     memory: Annotated[int, _size("256M", "1024G"), Field(description="a size from 256M to 1024G")] = 2048
     disk: Annotated[int, _size("2G", "16384G"), Field(description="a size from 2G to 16384G")] = 8192
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    network: Literal["auto", "open", "closed"] = "auto"
     ssh_port: Whole = Field(default=0, ge=0, le=65535, description="a port from 1 to 65535, or 0 for any free one")
 
 
@@ -178,6 +179,10 @@ class Settings(Table):
         """Return the release that these settings name. UsageError where there is no such platform or release."""
         platform = platforms.load(self.platform, platforms.directories(self.platforms))
         return Distro(platform, platform.release(self.release))
+
+    def named_addresses(self) -> list[str]:
+        """Return the addresses in the web that machines are to reach wherever they are."""
+        return [url for url in (self.mirror, self.proxy) if url]
 
     def sources(self) -> dict[str, Source]:
         """Return where each tool that has such a setting comes from, by the name of its bootstrap step."""

@@ -18,6 +18,9 @@ class Observer(Protocol):
     def warn(self, text: str) -> None:
         """Something is wrong, but the work goes on."""
 
+    def confirm(self, question: str) -> bool:
+        """Whether the person says yes; False where there is none to ask."""
+
 
 class Silent:
     """An observer that shows nothing."""
@@ -33,3 +36,6 @@ class Silent:
 
     def warn(self, text: str) -> None:
         pass
+
+    def confirm(self, question: str) -> bool:
+        return False

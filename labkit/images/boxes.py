@@ -19,7 +19,7 @@ from labkit.images.golden import Image
 from labkit.io import download, process
 from labkit.io.files import locked, make_directory, require_space, write_atomic
 from labkit.provision.render import VagrantBox
-from labkit.qemu import hardware
+from labkit.qemu import hardware, network
 from labkit.qemu.accelerator import choose
 
 _SPACE = 2048  # MiB
@@ -74,7 +74,12 @@ def ensure(distro: Distro, settings: Settings, observer: Observer) -> Path:
     ):
         if not target.exists():
             machine = settings.machine
-            on = hardware.here(choose(machine.accelerator, settings.home), machine.cpus, machine.memory)
+            on = hardware.here(
+                choose(machine.accelerator, settings.home),
+                machine.cpus,
+                machine.memory,
+                network.choose(machine.network)[0],
+            )
             image = Builder(settings, observer).ensure(wanted, on)
             observer.step(f"packing {wanted.title} as a box")
             _package(image, target)

@@ -7,12 +7,12 @@ Built natively with mmdebstrap, in a chroot, or made of a cloud image that boots
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 import shlex
 import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -23,15 +23,16 @@ from labkit.core.deadline import Deadline
 from labkit.core.errors import ImageError, InfrastructureError, ProgramFailed, UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
-from labkit.images import grub
-from labkit.images.golden import Image, find
+from labkit.images import grub, sums
+from labkit.images.golden import DamagedImage, Image, find, set_aside
 from labkit.io import process
 from labkit.io.files import locked, make_directory, no_space, require_space, write_atomic
 from labkit.provision import bootstrap, render
 from labkit.provision.bootstrap import Target, Upload
 from labkit.qemu.agent import Agent
-from labkit.qemu.hardware import Boot, Hardware, argv
+from labkit.qemu.hardware import Boot, Hardware
 from labkit.qemu.launch import again_after_panic, boot_and_run, ended, launch
+from labkit.qemu.network import Network
 
 if TYPE_CHECKING:
     from labkit.io.download import Digest
@@ -127,14 +128,14 @@ class Builder:
 
     def ensure(self, wanted: Recipe, hardware: Hardware) -> Image:
         """The image, made now if necessary; hardware is what a cloud image boots on for the first time."""
-        if image := find(self._settings.home, wanted.key):
+        if image := self._find(wanted):
             return image
         limits = self._settings.limits
         timeout = limits.build if wanted.suite else limits.download + limits.build
         lock = self._settings.home.lock(f"image-{wanted.key}")
         waiting = self._observer.step
         with locked(lock, timeout=timeout, waiting=waiting, what=f"the image of {wanted.title}"):
-            if image := find(self._settings.home, wanted.key):
+            if image := self._find(wanted, mend=True):
                 return image
             making = self._settings.home.images / f"{wanted.key}.making"
             if making.exists():
@@ -148,16 +149,30 @@ class Builder:
                 else:
                     self._first_boot(wanted, making, hardware)
                 write_atomic(making / "image.json", json.dumps(wanted.to_json(), indent=1))
-                final = self._settings.home.images / wanted.key
-                shutil.rmtree(final, ignore_errors=True)
+                sums.write(making, [name for name in ("disk.qcow2", "kernel", "initrd") if (making / name).exists()])
                 making.chmod(0o700)  # not before: in a user namespace it is built by another user
-                making.rename(final)
+                making.rename(self._settings.home.images / wanted.key)
+                sums.sync(self._settings.home.images)
             finally:
                 if making.exists():
                     _discard(making)
         image = find(self._settings.home, wanted.key)
         assert image is not None
         return image
+
+    def _find(self, wanted: Recipe, *, mend: bool = False) -> Image | None:
+        """The image if it is there and whole. mend: put one that is not out of the way, for the caller has its lock.
+
+        It is kept as long as it may be the base of a machine's disk: a person may be able to put the lost file back.
+        """
+        home = self._settings.home
+        try:
+            return find(home, wanted.key)
+        except DamagedImage as error:
+            if mend:
+                self._observer.warn(f"{error.message}; making it again")
+                set_aside(home.images / wanted.key)
+            return None
 
     def _build(self, wanted: Recipe, making: Path) -> None:
         self._observer.step(f"building an image of {wanted.title} from packages")
@@ -229,18 +244,18 @@ class Builder:
             {PurePosixPath(upload.remote).name: upload.local for upload in wanted.uploads},
         )
         self._observer.step(f"booting {wanted.title} for the first time ({hardware.accelerator}), to bootstrap it")
-        words = argv(
-            hardware,
-            Boot(seed=seed),
-            disk,
-            port=0,
-            uuid=str(uuid.uuid4()),
-        )
+        if hardware.network is Network.CLOSED:  # nothing but the publisher's image and labkit's bootstrap runs here
+            hardware = dataclasses.replace(hardware, network=Network.OPEN)
+        allowed = self._settings.named_addresses()
         deadline = Deadline.after(limits.build)  # packages are installed in this boot
 
         def boot() -> None:
             _plain_disk(base, disk, wanted.disk_mib)
-            with ended(making), launch(making, words) as monitor, Agent(making) as agent:
+            with (
+                ended(making),
+                launch(making, hardware, Boot(seed=seed), disk, allowed) as monitor,
+                Agent(making) as agent,
+            ):
                 script = _FORGET if wanted.source is Target.CLOUD_BOX else _SETTLED
                 boot_and_run(agent, making, monitor, f"{_WAIT}{script}sync\n", deadline, self._observer)
                 monitor.execute("system_powerdown")

@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -261,23 +262,30 @@ def end_group(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
 
 
 def spawn(
-    argv: Sequence[str | Path], *, cwd: Path, log: Path, env: Mapping[str, str], files: Sequence[int] = ()
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path,
+    output: int,
+    errors: int,
+    env: Mapping[str, str],
+    files: Sequence[int] = (),
 ) -> Child:
-    """Start a program that outlives labkit, in its own session, its output appended to log; it inherits files.
+    """Start a program that outlives labkit, in its own session; output and errors are the descriptors of its stdout and
+    stderr, and it inherits files.
 
     Its environment is as run() makes it. Raises HostError where there is no such program, ProgramFailed where it cannot
     be started.
     """
     words = [str(word) for word in argv]
     program = _found(words[0])
-    with log.open("ab") as output, _starting(Path(words[0]).name, _shown(words, cwd)):
+    with _starting(Path(words[0]).name, _shown(words, cwd)):
         return subprocess.Popen(
             [str(program), *words[1:]],
             cwd=cwd,
             env=_environment((), env),
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=output,
+            stderr=errors,
             start_new_session=True,
             pass_fds=files,
             umask=0o077,  # its sockets and files are this user's alone
@@ -292,43 +300,79 @@ def replace_with(argv: Sequence[str]) -> NoReturn:
     os.execv(_found(argv[0]), list(argv))
 
 
-def owned(owner: Path) -> list[int]:
-    """Pids of the processes that were started for owner (env OWNER), and of their descendants.
+def owned(owner: Path, *, helpers: bool = False) -> list[int]:
+    """Pids of the processes that were started for owner (env OWNER), and of their descendants; helpers: those that
+    were started for something below it as well.
 
     The mark is in the environment, so that what a killed labkit left behind is found although its parent is
-    gone and whether or not it had come to write a pid file. Anybody can write it there, and root reads everybody's: of
-    other users' processes root believes those only that one of its own has started.
+    gone and whether or not it had come to write a pid file. A directory that was moved is still where they work.
+    Anybody can write the mark, and root reads everybody's: of other users' processes root believes those only that run
+    as the user of that owner (user_of), or that one of its own has started.
     """
     mark = f"{OWNER}={owner}".encode()
+    below = mark + b"/"
+    ends = f"/{owner.name}".encode()
+    here = _identity(owner)
     marked: dict[int, tuple[int, bool]] = {}  # pid: its parent, and whether its user is trusted
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    marked[int(entry.name)] = _parent_and_trust(entry)
+                for word in (entry / "environ").read_bytes().split(b"\0"):
+                    if word.startswith(OWNER.encode()) and (
+                        word == mark
+                        or (helpers and word.startswith(below))
+                        or (word.endswith(ends) and here is not None and _identity(entry / "cwd") == here)
+                    ):
+                        marked[int(entry.name)] = _parent_and_trust(entry, owner)
     found = {pid for pid, (_, trusted) in marked.items() if trusted}
     while more := {pid for pid, (parent, _) in marked.items() if parent in found} - found:
         found |= more
     return sorted(found)
 
 
-def _parent_and_trust(entry: Path) -> tuple[int, bool]:
-    """The parent of a process, by its directory in /proc, and whether it is this user's. A process can make itself
-    unreadable, and its directory root's, but not the numbers in its status.
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+def user_of(owner: Path) -> int | None:
+    """The number of a user that has nothing, for a program that is started for owner and needs no rights of root's.
+
+    No account has such a number (systemd's UIDS-GIDS.md: what is above 2^31-2^28 is for containers, and free below).
+    None where this process is not root's, or in a user namespace that has no such number.
+    """
+    number = 1_800_000_000 + zlib.crc32(str(owner).encode()) % 60_000_000
+    if os.geteuid() != 0:
+        return None
+    ranges = (map(int, line.split()) for line in Path("/proc/self/uid_map").read_text().splitlines())
+    return number if any(first <= number < first + count for first, _, count in ranges) else None
+
+
+def _parent_and_trust(entry: Path, owner: Path) -> tuple[int, bool]:
+    """The parent of a process, by its directory in /proc, and whether its user is trusted with the mark of owner. A
+    process can make itself unreadable, and its directory root's, but not the numbers in its status.
     """
     fields = dict(
         line.split(":", 1) for line in (entry / "status").read_text(errors="replace").splitlines() if ":" in line
     )
     parent, uids = int(fields["PPid"]), {int(uid) for uid in fields["Uid"].split()}
     # An ordinary user can read the environment of no process but its own and those in its user namespaces.
-    return parent, os.geteuid() != 0 or uids == {0}
+    return parent, os.geteuid() != 0 or uids in ({0}, {user_of(owner)})
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process stands still because of a signal, such as SIGSTOP."""
+    return _state(pid) in ("T", "t")
 
 
 def end_owned(owner: Path, *, timeout: float = 10) -> int:
-    """Kill whatever still runs for owner and wait until it is gone; how many processes that were."""
+    """Kill whatever still runs for owner, its helpers too, and wait until it is gone; how many processes that were."""
     deadline = time.monotonic() + timeout
     ended: set[int] = set()
-    while pids := {*owned(owner), *(pid for pid in ended if not _gone(pid))}:
+    while pids := {*owned(owner, helpers=True), *(pid for pid in ended if not _gone(pid))}:
         for pid in pids - ended:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -348,10 +392,17 @@ def _gone(pid: int) -> bool:
     Its first thread may be a zombie while others, which share them, still end.
     """
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state in "ZX" and len(list(Path(f"/proc/{pid}/task").iterdir())) < 2
+        return _state(pid) in ("Z", "X", "") and len(list(Path(f"/proc/{pid}/task").iterdir())) < 2
     except OSError:
         return True
+
+
+def _state(pid: int) -> str:
+    """The letter of a process's state, as proc(5) has it; empty where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def _shown(words: Sequence[str], cwd: Path | None) -> str:

@@ -18,6 +18,7 @@ class MachineState(StrEnum):
     ABSENT = "absent"
     RUNNING = "running"
     HALTED = "halted"  # its whole state is on disk; `up` resumes it
+    UNREACHABLE = "unreachable"  # it runs, but cannot be logged in to
     CRASHED = "crashed"  # the process is gone without a halt; `up` boots its disk again
     LOST = "lost"  # its provider no longer has it; `up` makes it again
     DAMAGED = "damaged"  # its record cannot be read; nothing is done to it but `destroy`
@@ -26,7 +27,9 @@ class MachineState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MachineInfo:
-    """A machine as commands show it. seconds: how long the command took to bring it up."""
+    """A machine as commands show it. seconds: how long the command took to bring it up; problem: why a machine that
+    runs is crashed or unreachable.
+    """
 
     name: str
     platform: str
@@ -38,6 +41,7 @@ class MachineInfo:
     user: str | None = None
     accelerator: str | None = None
     seconds: float | None = None
+    problem: str | None = None
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -49,7 +53,12 @@ class Machine(Protocol):
     @property
     def name(self) -> str: ...
 
-    def status(self) -> MachineInfo: ...
+    def status(self) -> MachineInfo:
+        """How it is, at once: whether its process runs, not whether it answers."""
+
+    def examine(self) -> MachineInfo:
+        """The same, after a closer look, which takes up to some seconds where something is wrong."""
+
     def lock(self) -> AbstractContextManager[None]:
         """Hold the machine against other labkit processes."""
 
@@ -59,7 +68,7 @@ class Machine(Protocol):
         UsageError where the settings ask for what is impossible.
         """
 
-    def start(self) -> None:
+    def start(self, *, discard_state: bool = False) -> None:
         """Bring a machine back that is halted or crashed; what was on its disk is still there."""
 
     def endpoint(self) -> Endpoint:

@@ -27,7 +27,7 @@ class DamagedMachine(RecordedMachine):
     def create(self, distro: Distro) -> None:
         self._refuse()
 
-    def start(self) -> None:
+    def start(self, *, discard_state: bool = False) -> None:
         self._refuse()
 
     def endpoint(self) -> NoReturn:

@@ -55,6 +55,9 @@ class FakeMachine:
     def status(self) -> MachineInfo:
         return MachineInfo(self.name, self.platform, self.release, "fake", self.state)
 
+    def examine(self) -> MachineInfo:
+        return self.status()
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         yield
@@ -65,7 +68,7 @@ class FakeMachine:
         self.platform, self.release = distro.platform.name, distro.release.name
         self.state = MachineState.RUNNING
 
-    def start(self) -> None:
+    def start(self, *, discard_state: bool = False) -> None:
         self._step("start")
         self.state = MachineState.RUNNING
 

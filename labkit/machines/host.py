@@ -111,7 +111,7 @@ class HostMachine(RecordedMachine):
         if record := self.record():
             self._bootstrap(record, distro)
 
-    def start(self) -> None:
+    def start(self, *, discard_state: bool = False) -> None:
         with self.connect(Deadline.after(self._settings.limits.connect)):
             pass
 

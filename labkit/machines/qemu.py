@@ -1,8 +1,9 @@
 """The qemu provider: machines restored from a live state of their golden image.
 
 images/KEY/                      golden image: disk.qcow2, kernel, initrd
-images/KEY/live-HARDWARE/        that image booted once: disk.qcow2 (overlay), state
-machines/NAME/                   record.json, disk.qcow2 (overlay on the live disk), sockets, logs, known_hosts
+images/KEY/live-HARDWARE-N/      that image booted once: disk.qcow2 (overlay), state
+machines/NAME/                   record.json, disk.qcow2 (overlay on the live disk), sockets, logs, known_hosts;
+                                 state, where it is halted; starting, while it comes up
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import dataclasses
 import secrets
 import socket
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Endpoint
-from labkit.core.errors import MachineError, MonitorGone
+from labkit.core.errors import InfrastructureError, MachineError, MonitorGone
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
 from labkit.core.text import printable
-from labkit.images import golden
+from labkit.images import golden, sums
 from labkit.images.golden import Image
-from labkit.images.live import SPACE, STATE, live_state
+from labkit.images.live import SPACE, STATE, live_state, throw_away
+from labkit.images.live import wrong as live_wrong
 from labkit.io import process
 from labkit.io.files import disk_errors, make_directory, require_space, write_atomic
 from labkit.io.remote import Remote
@@ -37,28 +38,43 @@ from labkit.machines.identity import Identity, KeyPair
 from labkit.machines.record import RecordedMachine, load_record
 from labkit.qemu.accelerator import choose
 from labkit.qemu.agent import Agent
-from labkit.qemu.hardware import AGENT, CONSOLE, LOG, MONITOR, Boot, Hardware, argv, here
+from labkit.qemu.hardware import AGENT, CONSOLE, MONITOR, Boot, Hardware, here
 from labkit.qemu.launch import (
-    PortTaken,
+    Running,
+    StateRefused,
     again_after_panic,
     answered,
-    ask,
     connect,
     connect_monitor,
+    console,
     console_end,
     loaded,
+    log,
     migrate,
     overlay,
+    panic_lines,
     panics_named,
     start,
 )
+from labkit.qemu.network import Network, PortTaken
+from labkit.qemu.network import choose as choose_network
 
 if TYPE_CHECKING:
     from labkit.qemu.monitor import Monitor
 
+# Succeeds where the guest has an sshd: the pid file that it removes when it ends, or else a unit that is active.
+_SSHD = """if test -s /run/sshd.pid && read -r pid </run/sshd.pid; then kill -0 "$pid"
+else for unit in ssh.service sshd.service ssh.socket; do systemctl --quiet is-active "$unit" && exit; done; false; fi
+"""
 _ADDRESS = "127.0.0.1"
 _SPACE_MACHINE = 256
-_USED = f"{STATE}.used"  # of a guest that runs again
+_USED = f"{STATE}.used"  # of a guest that runs again, for as long as it has not answered
+_SNAPSHOT = "resume"  # in the disk, as long as there is _USED: what the disk was when that state was written
+_STARTING = "starting"  # there while a QEMU is started; one whose labkit was killed then is not taken for running
+_DISK = "disk.qcow2"
+_LOOK = 5.0  # seconds that QEMU and the guest's agent have to say how they are
+_DOUBT = 20.0  # seconds of silence after which the files that a guest was restored from are read
+_SYNC = 20.0  # seconds that a guest has to write its disk before it is halted
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +94,8 @@ class QemuRecord:
     host_private: str
     host_public: str
     provider: str = "qemu"
+    network: str = Network.OPEN.value  # that of machines which an older labkit made, as is their type
+    machine_type: str = "q35"
 
     @property
     def identity(self) -> Identity:
@@ -113,16 +131,58 @@ class QemuMachine(RecordedMachine):
         if not self.directory.exists():
             return MachineState.ABSENT
         record = self.record()
-        alive = bool(process.owned(self.directory))
         if record is None or not record.ready:
             return MachineState.INTERRUPTED
-        # A QEMU without a pinned key was being started when its labkit was killed: start() ends it and goes on with
-        # what the machine had.
-        if alive and (self.directory / "known_hosts").exists():
+        # One that was being started when its labkit was killed is ended by start(), which goes on with what there is.
+        if process.owned(self.directory) and not (self.directory / _STARTING).exists():
             return MachineState.RUNNING
-        if (self.directory / STATE).exists():
+        if (self.directory / STATE).exists() or (self.directory / _USED).exists():
             return MachineState.HALTED
         return MachineState.CRASHED
+
+    def examine(self) -> MachineInfo:
+        info = self.status()
+        if info.state is not MachineState.RUNNING:
+            return info
+        if panic := panic_lines(console(self.directory)):
+            if not self._agent_answers("true"):
+                return dataclasses.replace(info, state=MachineState.CRASHED, problem=f"its kernel panicked: {panic}")
+            return info
+        try:
+            with self._monitor() as monitor:
+                said = str(monitor.execute("query-status")["status"])
+        except MachineError as error:
+            return dataclasses.replace(info, state=MachineState.UNREACHABLE, problem=error.message)
+        if said == "io-error":
+            problem = f"its disk could not be written: the disk of this host that holds {self.directory} was full"
+            return dataclasses.replace(info, state=MachineState.UNREACHABLE, problem=problem)
+        if said in ("internal-error", "guest-panicked", "shutdown"):
+            return dataclasses.replace(info, state=MachineState.CRASHED, problem=f"QEMU says {said}")
+        if said == "running" and not self._agent_answers(_SSHD):
+            return dataclasses.replace(info, state=MachineState.UNREACHABLE, problem="its sshd does not run")
+        return info
+
+    def _agent_answers(self, script: str) -> bool:
+        """Whether the guest's agent runs the script, with success. One that is busy or gone is no news of sshd's."""
+        try:
+            with Agent(self.directory) as agent:
+                agent.send(script)
+                answer = agent.answer(_LOOK)
+        except MachineError:
+            answer = None
+        return answer == 0 or (answer is None and script == _SSHD)
+
+    def _monitor(self) -> Monitor:
+        """The monitor of the running QEMU. Raises MachineError within seconds where it does not answer."""
+        try:
+            return connect_monitor(self.directory, Deadline.after(_LOOK))
+        except MachineError as error:
+            for pid in filter(process.is_stopped, process.owned(self.directory)):
+                raise MachineError(
+                    f"the QEMU of machine {self.name}, process {pid}, was stopped by a signal",
+                    hint=f"kill -CONT {pid} lets it go on; ./lab reset and ./lab destroy end it",
+                ) from error
+            raise
 
     def console(self) -> Path | None:
         path = self.directory / CONSOLE
@@ -135,8 +195,12 @@ class QemuMachine(RecordedMachine):
         return self._endpoint(record)
 
     def _endpoint(self, record: QemuRecord) -> Endpoint:
+        """With its host key pinned: the record has it."""
         key, _ = identity.client_key(self._settings.home)
-        return Endpoint(_ADDRESS, record.port, "root", key, self.directory / "known_hosts")
+        pinned, line = self.directory / "known_hosts", identity.known_hosts_line(_ADDRESS, record.port, record.identity)
+        if not pinned.exists() or pinned.read_bytes() != line.encode():
+            write_atomic(pinned, line, mode=0o600)
+        return Endpoint(_ADDRESS, record.port, "root", key, pinned)
 
     def connect(self, deadline: Deadline) -> Remote:
         return self._connect(self.endpoint(), deadline)
@@ -153,12 +217,13 @@ class QemuMachine(RecordedMachine):
         self._remove_directory()
         wanted = self._settings.machine
         accelerator = choose(wanted.accelerator, self._settings.home)
-        hardware = here(accelerator, wanted.cpus, wanted.memory)
+        hardware = here(accelerator, wanted.cpus, wanted.memory, self._network())
         from labkit.images.build import Builder, recipe  # jinja2 and urllib3, which a machine that is there needs not
 
         wanted_image = recipe(distro, self._settings, self._needs)
-        image = Builder(self._settings, self._observer).ensure(wanted_image, hardware)
-        live = live_state(image, hardware, self._settings, self._observer)
+        builder = Builder(self._settings, self._observer)
+        image = builder.ensure(wanted_image, hardware)
+        live_state(image, hardware, self._settings, self._observer)
         require_space(self._settings.home.path, _SPACE_MACHINE)
         make_directory(self.directory, mode=0o700)
         me = identity.new(self.name)
@@ -167,7 +232,15 @@ class QemuMachine(RecordedMachine):
             me.hostname, me.machine_id, me.host_key.private, me.host_key.public,
         )  # fmt: skip
         self._save(record)
-        again_after_panic(lambda: self._restore(record, image, hardware, live), self._observer)
+        self._restore(record, hardware, lambda: builder.ensure(wanted_image, hardware))
+
+    def _network(self) -> Network:
+        network, why = choose_network(self._settings.machine.network)
+        if why:
+            self._observer.warn(
+                f"machine {self.name} gets no way to the network, for its guest could reach this host by it: {why}"
+            )
+        return network
 
     def outdated(self, distro: Distro) -> str | None:
         """In which way the machine is not what the settings want today; None if it is."""
@@ -188,72 +261,156 @@ class QemuMachine(RecordedMachine):
 
     def reset(self) -> None:
         """Back to the clean state, under the same name, host key and, if it is still free, port."""
-        record, image, hardware = self._existing()
-        live = live_state(image, hardware, self._settings, self._observer)
+        record = self._existing()
+        hardware = here(record.accelerator, record.cpus, record.memory_mib, self._network())
+        live_state(self._image(record), hardware, self._settings, self._observer)
         self._end()
         fresh = dataclasses.replace(record, ready=False)
         self._save(fresh)
-        again_after_panic(lambda: self._restore(fresh, image, hardware, live), self._observer)
+        self._restore(fresh, hardware, lambda: self._image(record))
 
-    def start(self) -> None:
-        """Go on with a halted machine's state, or boot a crashed one from its own disk; one that runs goes on."""
-        if self._state() is MachineState.RUNNING:
+    def start(self, *, discard_state: bool = False) -> None:
+        """Go on with a halted machine's state, or boot a crashed one from its own disk; one that runs goes on.
+
+        discard_state: give up the memory of a halted machine, or of one that runs and cannot be reached.
+        """
+        info = self.examine()
+        if info.state is MachineState.RUNNING:
             self._wake()
             return
-        record, image, hardware = self._existing()
-        again_after_panic(lambda: self._continue(record, image, hardware), self._observer)
+        if info.state is MachineState.UNREACHABLE and not discard_state:
+            if not self._wake():
+                raise MachineError(f"machine {self.name} cannot be reached: {info.problem}", hint=self._way_on())
+            return
+        record = self._existing()
+        if info.problem:
+            self._observer.warn(f"machine {self.name}: {info.problem}")
+        if info.state is MachineState.UNREACHABLE:
+            self._synced()
+        if discard_state or not self._resumed(record):
+            again_after_panic(lambda: self._boot(record), self._observer)
 
-    def _continue(self, record: QemuRecord, image: Image, hardware: Hardware) -> None:
-        """Start on the machine's own disk, with the state that it was halted in if there is one."""
-        state, disk = self.directory / STATE, self.directory / "disk.qcow2"
-        used = self.directory / _USED
+    def _way_on(self) -> str:
+        return (
+            f"./lab up --machine {self.name} --discard-state boots it again from its disk; ./lab reset makes it clean; "
+            f"{console_end(self.directory)}"
+        )
+
+    def _resumed(self, record: QemuRecord) -> bool:
+        """Go on with the state that the machine was halted in; whether there was one that can be gone on with."""
+        try:
+            return self._resume(record)
+        except StateRefused as error:
+            what = f"the memory that machine {self.name} was halted with cannot be loaded"
+            why = f"{what} ({error.message}); its disk is good"
+            if not self._observer.confirm(f"{why}. Give the memory up and boot the disk?"):
+                raise MachineError(
+                    why, hint=f"./lab up --machine {self.name} --discard-state gives the memory up and boots the disk"
+                ) from error
+            self._observer.warn(f"{why}, and is booted")
+            return False
+
+    def _resume(self, record: QemuRecord) -> bool:
+        """As _resumed(). The state stays, and the disk keeps a snapshot of what fits it, until the guest has answered:
+        whatever comes between, it can be tried again. Raises StateRefused.
+        """
+        state, disk, used = (self.directory / name for name in (STATE, _DISK, _USED))
+        self._end()
+        if used.exists():
+            process.run(["qemu-img", "snapshot", "-a", _SNAPSHOT, disk], timeout=60)
+            used.rename(state)
+        if not state.exists():
+            return False
+        if why := sums.wrong(self.directory, content=True):
+            raise StateRefused(why)
+        process.run(["qemu-img", "snapshot", "-d", _SNAPSHOT, disk], timeout=60, check=False)
+        hardware = here(
+            record.accelerator, record.cpus, record.memory_mib, Network(record.network), record.machine_type
+        )
         deadline = Deadline.after(self._settings.limits.boot)
-        self._end(keep_state=True)
-        asleep = state.exists()
-        with self._qemu(hardware, image.boot, disk, record.port, state if asleep else None) as monitor:
-            if asleep:
-                loaded(monitor, deadline)
-                state.rename(used)  # the disk goes on from here: this memory would fit it never again
-            self._go(monitor, record, deadline, known=asleep)
-        used.unlink(missing_ok=True)
+        with self._qemu(hardware, self._image(record).boot, record.port, state) as running:
+            loaded(running.monitor, deadline)
+            running.monitor.execute("blockdev-snapshot-internal-sync", device="disk0", name=_SNAPSHOT)
+            state.rename(used)
+            self._go(running, record, deadline, known=True)
+            used.unlink()
+            (self.directory / sums.SUMS).unlink(missing_ok=True)
+            running.monitor.execute("blockdev-snapshot-delete-internal-sync", device="disk0", name=_SNAPSHOT)
+        return True
 
-    def _wake(self) -> None:
-        """Let a guest go on that stands still because a `halt` was broken off."""
-        with connect_monitor(self.directory, Deadline.after(10)) as monitor:
-            if monitor.execute("query-status")["status"] in ("paused", "postmigrate"):
-                (self.directory / STATE).unlink(missing_ok=True)
+    def _boot(self, record: QemuRecord) -> None:
+        """Boot the machine's own disk."""
+        hardware = here(record.accelerator, record.cpus, record.memory_mib, self._network())
+        deadline = Deadline.after(self._settings.limits.boot)
+        image = self._image(record)
+        self._end()
+        with self._qemu(hardware, image.boot, record.port, None) as running:
+            record = dataclasses.replace(record, network=hardware.network.value, machine_type=hardware.machine)
+            self._go(running, record, deadline, known=False)
+        self._forget_state()
+
+    def _wake(self) -> bool:
+        """Let a guest go on that stands still because a `halt` was broken off, or for want of disk space; whether it
+        goes on. HostError where there still is no space.
+        """
+        with self._monitor() as monitor:
+            said = monitor.execute("query-status")["status"]
+            if said in ("paused", "postmigrate"):
+                self._forget_state()
                 monitor.execute("cont")
+            elif said == "io-error":
+                require_space(self.directory, _SPACE_MACHINE)
+                self._observer.warn(f"machine {self.name} stood still, for its disk was full; it goes on")
+                monitor.execute("cont")
+            return said in ("paused", "postmigrate", "io-error")
 
     def halt(self) -> None:
-        """Write the machine's whole state to disk and end its process; `start` goes on from there."""
-        part = self.directory / f"{STATE}.part"
-        with (
-            connect_monitor(self.directory, Deadline.after(10)) as monitor,
-            Agent(self.directory) as agent,
-            disk_errors(self.directory),
-        ):
+        """Write the machine's whole state to disk and end its process; `start` goes on from there.
+
+        A guest whose kernel has panicked has no state worth keeping: it is ended, and boots its disk the next time.
+        """
+        info = self.examine()
+        if info.state is MachineState.CRASHED:
+            self._observer.warn(f"machine {self.name}: {info.problem}; it is ended, and will boot from its disk")
+            self._end()
+            return
+        part, disk = self.directory / f"{STATE}.part", self.directory / _DISK
+        with self._monitor() as monitor, disk_errors(self.directory):
             require_space(self.directory, SPACE)
-            ask(agent, self.directory, "sync", Deadline.after(60), "write its disk")
+            if monitor.execute("query-status")["status"] != "io-error" and not self._synced():
+                self._observer.warn(f"the guest of machine {self.name} did not write its disk within {_SYNC:g} s")
             monitor.execute("stop")
+            self._forget_state()
             migrate(monitor, part, Deadline.after(self._settings.limits.boot))
+            sums.sync(disk)  # which QEMU has written, for it has given it up
             part.rename(self.directory / STATE)
+            sums.write(self.directory, (STATE,))
             monitor.execute("quit")
-        self._end(keep_state=True)
+        self._end()
+
+    def _synced(self) -> bool:
+        with contextlib.suppress(MachineError), Agent(self.directory) as agent:
+            agent.send("sync")
+            return agent.answer(_SYNC) == 0
+        return False
 
     def destroy(self) -> None:
         self._remove_directory()
 
-    def _existing(self) -> tuple[QemuRecord, Image, Hardware]:
+    def _existing(self) -> QemuRecord:
         record = self.record()
         if record is None or not record.ready:
             raise MachineError(f"machine {self.name} does not exist", hint="./lab up")
+        return record
+
+    def _image(self, record: QemuRecord) -> Image:
         image = golden.find(self._settings.home, record.image)
         if image is None:
             raise MachineError(
                 f"the image {record.image} of machine {self.name} is gone from {self._settings.home.images}",
                 hint="./lab destroy the machine and ./lab up again",
             )
-        return record, image, here(record.accelerator, record.cpus, record.memory_mib)
+        return image
 
     # -- how ----------------------------------------------------------------------------------------------------
 
@@ -261,51 +418,95 @@ class QemuMachine(RecordedMachine):
         _, authorized = identity.client_key(self._settings.home)
         return identity.script(record.identity, authorized, now=time.time(), entropy=secrets.token_hex(64))
 
-    def _restore(self, record: QemuRecord, image: Image, hardware: Hardware, live: Path) -> None:
-        """Start on a fresh overlay of the state in live."""
-        disk = self.directory / "disk.qcow2"
-        disk.unlink(missing_ok=True)
-        (self.directory / STATE).unlink(missing_ok=True)
-        overlay(live / "disk.qcow2", disk)
-        deadline = Deadline.after(self._settings.limits.boot)
-        with self._qemu(hardware, image.boot, disk, record.port, live / STATE) as monitor:
-            loaded(monitor, deadline)
-            self._go(monitor, record, deadline, known=False)
+    def _restore(self, record: QemuRecord, hardware: Hardware, find: Callable[[], Image]) -> None:
+        """Start on a fresh overlay of the live state of the image that find returns.
 
-    def _go(self, monitor: Monitor, record: QemuRecord, deadline: Deadline, *, known: bool) -> None:
+        What fails because a live state or its image is damaged is tried once more, with another one.
+        """
+        while True:
+            image = find()
+            live = live_state(image, hardware, self._settings, self._observer)
+            try:
+                again_after_panic(lambda at=(image, live): self._restore_from(record, hardware, *at), self._observer)  # type: ignore[misc]
+                return
+            except InfrastructureError as error:
+                # Whatever went wrong: it is tried again only if something has changed by that.
+                if not self._mended(image, live, error):
+                    raise
+
+    def _mended(self, image: Image, live: Path, error: InfrastructureError) -> bool:
+        """Whether something that a guest was restored from is damaged, which then is there no more."""
+        why = live_wrong(live, content=True) or (error.message if isinstance(error, StateRefused) else None)
+        if why:
+            throw_away(live)
+        if broken := sums.wrong(image.directory, content=True):
+            golden.set_aside(image.directory)
+        if why or broken:
+            self._observer.warn(f"the machine cannot be restored: {broken or why}; making that again")
+        return bool(why or broken)
+
+    def _restore_from(self, record: QemuRecord, hardware: Hardware, image: Image, live: Path) -> None:
+        disk = self.directory / _DISK
+        self._end()
+        self._forget_state()
+        disk.unlink(missing_ok=True)
+        overlay(live / _DISK, disk)
+        began, looked = time.monotonic(), False
+
+        def waiting() -> None:
+            nonlocal looked
+            passed = time.monotonic() - began
+            self._observer.progress("waiting for the guest", int(passed), None, "s")
+            if passed > _DOUBT and not looked:
+                looked = True
+                if why := live_wrong(live, content=True) or sums.wrong(image.directory, content=True):
+                    raise MachineError(why)
+
+        deadline = Deadline.after(self._settings.limits.boot)
+        with self._qemu(hardware, image.boot, record.port, live / STATE) as running:
+            loaded(running.monitor, deadline)
+            record = dataclasses.replace(record, network=hardware.network.value, machine_type=hardware.machine)
+            self._go(running, record, deadline, known=False, waiting=waiting)
+
+    def _go(
+        self,
+        running: Running,
+        record: QemuRecord,
+        deadline: Deadline,
+        *,
+        known: bool,
+        waiting: Callable[[], None] | None = None,
+    ) -> None:
         """Let the guest run, tell it who it is unless it is known to know, pin its key, and see SSH work."""
+        began = time.monotonic()
+        wait = waiting or (
+            lambda: self._observer.progress("waiting for the guest", int(time.monotonic() - began), None, "s")
+        )
         with Agent(self.directory) as agent:
-            monitor.execute("cont")
-            port = monitor.forwarded_port()
+            running.monitor.execute("cont")
             now, entropy = time.time(), secrets.token_hex(64)
             agent.send(identity.wake_script(now=now, entropy=entropy) if known else self._introduction(record))
-            answered(agent, self.directory, deadline, "take its identity")
-        write_atomic(
-            self.directory / "known_hosts", identity.known_hosts_line(_ADDRESS, port, record.identity), mode=0o600
-        )
-        record = dataclasses.replace(record, port=port, ready=True)
+            answered(agent, self.directory, deadline, "take its identity", wait)
+        record = dataclasses.replace(record, port=running.port, ready=True)
         self._login(record, deadline)
         self._save(record)
+        (self.directory / _STARTING).unlink()
 
     @contextlib.contextmanager
-    def _qemu(
-        self,
-        hardware: Hardware,
-        boot: Boot,
-        disk: Path,
-        port: int,
-        state: Path | None,
-    ) -> Iterator[Monitor]:
-        """A QEMU started in the machine's directory, and its monitor; ended again if the block does not succeed."""
+    def _qemu(self, hardware: Hardware, boot: Boot, port: int, state: Path | None) -> Iterator[Running]:
+        """A QEMU started on the machine's disk; ended again if the block does not succeed."""
+        allowed = self._settings.named_addresses()
         wanted = self._settings.machine.ssh_port
         ports = [wanted] if wanted else ([port, 0] if port and _free(port) else [0])
+        write_atomic(self.directory / _STARTING, "")
         for attempt in ports:
-            words = argv(hardware, boot, disk, port=attempt, uuid=str(uuid.uuid4()))
-            try:
-                child = start(self.directory, words, state)
-                import labkit.io.ssh  # noqa: F401  # loaded while QEMU starts: a quarter of a second
+            started = start(
+                self.directory, hardware, boot, self.directory / _DISK, port=attempt, state=state, allowed=allowed
+            )
+            import labkit.io.ssh  # noqa: F401  # loaded while QEMU starts: a quarter of a second
 
-                monitor = connect(self.directory, child)
+            try:
+                running = connect(started, attempt)
                 break
             except PortTaken:
                 if attempt == ports[-1]:
@@ -314,21 +515,25 @@ class QemuMachine(RecordedMachine):
                         hint="set machine.ssh_port to another port, or to 0 for any free one",
                     ) from None
         try:
-            with panics_named(self.directory, "come up"), monitor:
-                yield monitor
+            with panics_named(self.directory, "come up"), running.monitor:
+                yield running
         except MonitorGone as error:
-            said = (self.directory / LOG).read_text(errors="replace").strip()
             raise MachineError(
-                error.message, hint=printable(said, newlines=True) or console_end(self.directory)
+                error.message, hint=printable(log(self.directory), newlines=True) or console_end(self.directory)
             ) from error
         except BaseException:
             process.end_owned(self.directory)
+            (self.directory / _STARTING).unlink(missing_ok=True)
             raise
 
-    def _end(self, *, keep_state: bool = False) -> None:
+    def _end(self) -> None:
+        """End its QEMU, whatever that does; disk and state stay."""
         process.end_owned(self.directory)
-        (self.directory / "known_hosts").unlink(missing_ok=True)
-        for name in (AGENT, MONITOR, *([] if keep_state else [STATE]), f"{STATE}.part", _USED):
+        for name in (AGENT, MONITOR, f"{STATE}.part"):
+            (self.directory / name).unlink(missing_ok=True)
+
+    def _forget_state(self) -> None:
+        for name in (STATE, _USED, sums.SUMS):
             (self.directory / name).unlink(missing_ok=True)
 
     def _save(self, record: QemuRecord) -> None:

@@ -22,6 +22,7 @@ from labkit.core.observer import Observer
 from labkit.io import process
 from labkit.io.files import disk_errors, locked, write_atomic
 from labkit.io.remote import Remote
+from labkit.machines.base import MachineInfo
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -106,6 +107,12 @@ class RecordedMachine:
         self.directory = settings.home.machine(name)
         self._settings = settings
         self._observer = observer
+
+    def status(self) -> MachineInfo:
+        raise NotImplementedError
+
+    def examine(self) -> MachineInfo:
+        return self.status()
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

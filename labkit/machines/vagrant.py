@@ -169,7 +169,7 @@ class VagrantMachine(RecordedMachine):
         if plan.key != record.plan:
             self._bootstrap(record, plan)
 
-    def start(self) -> None:
+    def start(self, *, discard_state: bool = False) -> None:
         """Start it if it is not running; its address may change, its host key may not."""
         record = self._existing()
         if self._answers():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from labkit.io import process
+from labkit.qemu.network import FORWARDED, Network
 
 MONITOR = "qmp.sock"
 AGENT = "agent.sock"
@@ -23,6 +25,8 @@ class Hardware:
     accelerator: str
     cpus: int
     memory_mib: int
+    machine: str  # QEMU's machine type, with its version: a newer QEMU has the older types too
+    network: Network
     qemu: str  # version line
     host: str  # under KVM the guest sees this host's CPU
 
@@ -45,9 +49,17 @@ class Boot:
     seed: Path | None = None  # a cloud-init ISO, for the first boot of a cloud image
 
 
-def here(accelerator: str, cpus: int, memory_mib: int) -> Hardware:
+def here(accelerator: str, cpus: int, memory_mib: int, network: Network, machine: str = "") -> Hardware:
+    """The hardware that this host's QEMU makes; machine: its type, else the newest."""
     version = process.run(["qemu-system-x86_64", "--version"], timeout=20).stdout.splitlines()[0]
-    return Hardware(accelerator, cpus, memory_mib, version, _cpu() if accelerator == "kvm" else platform.machine())
+    host = _cpu() if accelerator == "kvm" else platform.machine()
+    return Hardware(accelerator, cpus, memory_mib, machine or _newest(version), network, version, host)
+
+
+def _newest(version: str) -> str:
+    """The q35 of a QEMU's release, by its version line. What is between two releases has none of its own yet."""
+    found = re.search(r"version (\d+)\.(\d+)\.(\d+)", version)
+    return f"pc-q35-{found[1]}.{found[2]}" if found and int(found[3]) < 50 else "q35"
 
 
 def _cpu() -> str:
@@ -65,25 +77,25 @@ def argv(
 ) -> list[str]:
     """The command line; QEMU is to be started in the machine's directory, where its sockets and logs go.
 
-    port: on 127.0.0.1 for SSH, 0 for any free one.
+    port: on 127.0.0.1 for SSH, 0 for any free one; a guarded network has its forwarding from labkit.qemu.network.
     """
     size = f"{hardware.memory_mib}M"
     # QEMU 7.2 emulates cmpxchg16b wrongly: Debian 13's kernel panics now and then (list_add corruption).
     cpu = "host" if hardware.accelerator == "kvm" else "max,-cx16"
     accelerator = "kvm" if hardware.accelerator == "kvm" else "tcg,thread=multi"
     words = ["qemu-system-x86_64", "-accel", accelerator, "-cpu", cpu, "-smp", str(hardware.cpus), "-m", size]
-    words += ["-machine", "q35", "-nodefaults", "-no-user-config"]
+    words += ["-machine", hardware.machine, "-nodefaults", "-no-user-config"]
     words += ["-display", "none", "-uuid", uuid, "-S"]
     # no-flush spares the host's disk: what is written outlives QEMU in the host's cache, though no crash of the host.
     words += ["-blockdev", f"driver=file,filename={_comma(disk)},node-name=file0,cache.no-flush=on"]
     words += ["-blockdev", "driver=qcow2,file=file0,node-name=disk0,discard=unmap,cache.no-flush=on"]
     words += ["-device", "virtio-blk-pci,drive=disk0"]
-    words += [
-        "-netdev",
-        f"user,id=net0,hostfwd=tcp:127.0.0.1:{port}-:22",
-        "-device",
-        "virtio-net-pci,netdev=net0,romfile=",
-    ]
+    netdev = {
+        Network.GUARDED: f"user,id=net0,ipv6=off,hostfwd=tcp:{FORWARDED}-:22",
+        Network.CLOSED: f"user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22",
+        Network.OPEN: f"user,id=net0,hostfwd=tcp:127.0.0.1:{port}-:22",
+    }
+    words += ["-netdev", netdev[hardware.network], "-device", "virtio-net-pci,netdev=net0,romfile="]
     # The generation id changes with each start, which makes the guest's kernel reseed its random pool.
     words += ["-device", "virtio-rng-pci", "-device", "vmgenid,guid=auto", "-device", "virtio-serial-pci"]
     # A kernel that panics says so on this device, and QEMU ends: what is dead is not taken for running.
@@ -91,7 +103,8 @@ def argv(
     words += ["-chardev", f"socket,id=agent,path={AGENT},server=on,wait=off"]
     words += ["-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"]
     words += ["-chardev", f"socket,id=qmp,path={MONITOR},server=on,wait=off", "-mon", "chardev=qmp,mode=control"]
-    words += ["-chardev", f"file,id=console,path={CONSOLE},append=on", "-serial", "chardev:console"]
+    # stdout is a pipe to what keeps the end of it in CONSOLE: a guest can print without end.
+    words += ["-chardev", "file,id=console,path=/dev/stdout,append=on", "-serial", "chardev:console"]
     if boot.kernel and boot.initrd:
         # A kernel that goes on after an oops runs suites with who knows which of its locks held.
         line = "root=/dev/vda rw console=ttyS0 net.ifnames=0 audit=0 mitigations=off oops=panic quiet"

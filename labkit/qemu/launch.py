@@ -3,49 +3,115 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
+import os
+import re
+import sys
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from labkit.core.deadline import Deadline
 from labkit.core.errors import ConnectionFailed, MachineError
 from labkit.core.observer import Observer
 from labkit.core.text import printable
 from labkit.io import process
+from labkit.qemu import network
 from labkit.qemu.agent import Agent
-from labkit.qemu.hardware import AGENT, CONSOLE, LOG, MONITOR
+from labkit.qemu.hardware import AGENT, CONSOLE, LOG, MONITOR, Boot, Hardware, argv
+from labkit.qemu.network import Network, PortTaken, inside
 
 if TYPE_CHECKING:
     from labkit.qemu.monitor import Monitor
 
 PANIC = b"Kernel panic - not syncing"
-
-
-class PortTaken(MachineError):
-    pass
+_RING = Path(__file__).with_name("ring.py")
+_KEPT = 8 << 20  # bytes of a console, or of QEMU's messages, at most
+_DRAIN = 2.0  # seconds that the ring has to write the rest
+_START = 60.0  # seconds that QEMU has to answer
 
 
 class GuestPanicked(MachineError):
     pass
 
 
-def launch(directory: Path, words: list[str]) -> Monitor:
-    """Start QEMU in directory and connect to its monitor. Raises as connect() does."""
-    return connect(directory, start(directory, words))
+class StateRefused(MachineError):
+    """QEMU cannot load the state of a guest; its disk may be good."""
 
 
-def start(directory: Path, words: list[str], state: Path | None = None) -> process.Child:
-    """Start QEMU in directory; it loads the state of a guest, if one is given, before it answers on its monitor."""
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A QEMU that was started in directory: alive is the end to read of a pipe that it holds as long as it lives."""
+
+    directory: Path
+    child: process.Child
+    network: Network
+    alive: int
+    log: int  # where messages go
+    has_state: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The same, once it answers: port is forwarded to the guest's SSH."""
+
+    monitor: Monitor
+    port: int
+
+
+def start(
+    directory: Path,
+    hardware: Hardware,
+    boot: Boot,
+    disk: Path,
+    *,
+    port: int = 0,
+    state: Path | None = None,
+    allowed: Sequence[str] = (),
+) -> Started:
+    """Start QEMU in directory; it loads the state of a guest, if one is given, before it answers on its monitor.
+
+    allowed: addresses in the web that the guest is to reach though they are this host's.
+    What a guest could do with a QEMU that it has taken over is little: it starts no program, sees no network of this
+    host's but by way of slirp4netns, and is not root where this is root's.
+    """
     for name in (AGENT, MONITOR, CONSOLE, LOG):
         (directory / name).unlink(missing_ok=True)
-    owner = {process.OWNER: str(directory)}
-    if state is None:
-        return process.spawn(words, cwd=directory, log=directory / LOG, env=owner)
-    with state.open("rb") as file:  # read from the file itself: a pipe takes twice as long
-        incoming = ["-incoming", f"fd:{file.fileno()}"]
-        return process.spawn([*words, *incoming], cwd=directory, log=directory / LOG, env=owner, files=[file.fileno()])
+    program = process.which("qemu-system-x86_64")
+    words = argv(hardware, boot, disk, port=port, uuid=str(uuid.uuid4()))
+    if program:
+        words[0] = str(program)
+    sandbox = "on,obsolete=deny,spawn=deny,resourcecontrol=deny"
+    user = process.user_of(directory)
+    if user:  # `-runas` takes what elevateprivileges denies; what it becomes has nothing to elevate with
+        words += ["-sandbox", sandbox, "-runas", f"{user}:{user}"]
+    else:
+        words += ["-sandbox", f"{sandbox},elevateprivileges=deny"]
+    within = inside(directory, allowed) if hardware.network is Network.GUARDED else []
+    words = [*within, "setpriv", "--no-new-privs", *words]
+    with contextlib.ExitStack() as stack:
+
+        def pipe() -> tuple[int, int]:
+            ends = os.pipe()
+            stack.callback(os.close, ends[0])
+            stack.callback(os.close, ends[1])
+            return ends
+
+        (console, to_console), (messages, to_log), (alive, held) = pipe(), pipe(), pipe()
+        ring = [sys.executable, "-I", "-S", str(_RING), str(_KEPT), str(console), CONSOLE, str(messages), LOG]
+        null = os.open(os.devnull, os.O_RDWR)
+        stack.callback(os.close, null)
+        owner = {process.OWNER: str(directory / _RING.stem)}
+        process.spawn(ring, cwd=directory, output=null, errors=null, env=owner, files=[console, messages])
+        files = [held]
+        if state is not None:  # read from the file itself: a pipe takes twice as long
+            files.append(stack.enter_context(state.open("rb")).fileno())
+            words += ["-incoming", f"fd:{files[-1]}"]
+        owner = {process.OWNER: str(directory)}
+        child = process.spawn(words, cwd=directory, output=to_console, errors=to_log, env=owner, files=files)
+        return Started(directory, child, hardware.network, os.dup(alive), os.dup(to_log), state is not None)
 
 
 def connect_monitor(directory: Path, deadline: Deadline) -> Monitor:
@@ -55,20 +121,58 @@ def connect_monitor(directory: Path, deadline: Deadline) -> Monitor:
     return Monitor(directory, MONITOR, deadline)
 
 
-def connect(directory: Path, child: process.Child) -> Monitor:
-    """The monitor of the QEMU that start() began. Raises PortTaken, or MachineError with QEMU's own words."""
-    deadline = Deadline.after(60)
-    while True:
+def connect(started: Started, port: int) -> Running:
+    """The QEMU that start() began, with that port, 0 for any free one, forwarded to its guest's SSH.
+
+    Raises PortTaken, StateRefused, or MachineError with QEMU's own words; it has ended then.
+    """
+    directory, child = started.directory, started.child
+    deadline = Deadline.after(_START)
+    try:
         deadline.poll(lambda: (directory / MONITOR).exists() or child.poll() is not None, every=0.005)
-        if child.poll() is None and not deadline.passed:
+        if started.network is Network.GUARDED and child.poll() is None:
+            network.connect(directory, child.pid, started.alive, started.log)
+            port = network.forward(directory, port)
+        monitor = None
+        while monitor is None and child.poll() is None and not deadline.passed:
             with contextlib.suppress(MachineError):
-                return connect_monitor(directory, Deadline.after(0.5))
-        if child.poll() is not None or deadline.passed:
-            process.end_owned(directory)
-            said = printable((directory / LOG).read_text(errors="replace").strip(), newlines=True)
-            if "host forwarding rule" in said:
-                raise PortTaken(said)
-            raise MachineError("QEMU did not start", hint=said or None)
+                monitor = connect_monitor(directory, Deadline.after(0.5))
+        if monitor is None:
+            _refuse(started)
+        if started.network is not Network.GUARDED:
+            port = monitor.forwarded_port()
+        return Running(monitor, port)
+    except BaseException:
+        process.end_owned(directory)
+        raise
+    finally:
+        os.close(started.alive)
+        os.close(started.log)
+
+
+def _refuse(started: Started) -> NoReturn:
+    """Raise what a QEMU that does not come up has said."""
+    said = printable(log(started.directory), newlines=True)
+    if "host forwarding rule" in said:
+        raise PortTaken(said)
+    if 'Failed to get "write" lock' in said:
+        raise MachineError(
+            f"another QEMU uses the disk of {started.directory}",
+            hint="was labkit's home moved or copied while the machine ran? end that QEMU, or move the home back",
+        )
+    if started.has_state and re.search(r"migration|savevm|vmstate|incoming", said, re.IGNORECASE):
+        raise StateRefused(f"QEMU cannot load the state: {said.splitlines()[-1]}")
+    raise MachineError("QEMU did not start", hint=said or None)
+
+
+def launch(directory: Path, hardware: Hardware, boot: Boot, disk: Path, allowed: Sequence[str] = ()) -> Monitor:
+    """The monitor of a QEMU that is started in directory, as by start(), and stands before its first instruction."""
+    return connect(start(directory, hardware, boot, disk, allowed=allowed), 0).monitor
+
+
+def log(directory: Path) -> str:
+    """What QEMU has said in directory."""
+    return _kept(directory, LOG).decode("utf-8", "replace").strip()
 
 
 @contextlib.contextmanager
@@ -161,8 +265,15 @@ def again_after_panic(boot: Callable[[], None], observer: Observer) -> None:
 
 def console(directory: Path) -> bytes:
     """The last 64 KB of what the guest in directory wrote on its console."""
+    return _kept(directory, CONSOLE)
+
+
+def _kept(directory: Path, name: str) -> bytes:
+    """The last 64 KB of a file that the ring writes; where its QEMU has ended, once all of it is written."""
+    if not process.owned(directory):
+        Deadline.after(_DRAIN).poll(lambda: not process.owned(directory / _RING.stem))
     try:
-        with (directory / CONSOLE).open("rb") as file:
+        with (directory / name).open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - (1 << 16)))
             return file.read()
     except OSError:
@@ -187,24 +298,36 @@ def panic_lines(data: bytes) -> str:
 
 
 def overlay(base: Path, target: Path) -> None:
-    process.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, target], timeout=60)
+    """Make target an empty disk on top of base. It names base from where it is itself, so that both can be moved."""
+    named = os.path.relpath(base, target.parent)
+    words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", named, str(target)]
+    process.run(words, timeout=60)
 
 
 def migrate(monitor: Monitor, target: Path, deadline: Deadline) -> None:
-    """Write the guest's state, memory included, to target."""
+    """Write the guest's state, memory included, to target, and see it on the disk."""
     # The default bound of 128 MiB/s is meant for networks; the guest stands still already.
     monitor.execute("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
-    monitor.execute("migrate", uri=f"exec:cat >{shlex.quote(str(target))}")
-    _wait_migration(monitor, deadline, f"save {target}")
+    target.unlink(missing_ok=True)
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        monitor.give("state", file.fileno())
+        monitor.execute("migrate", uri="fd:state")
+        failed = _migration(monitor, deadline)
+        if failed:
+            raise MachineError(f"QEMU could not save {target}: {failed}")
+        os.fsync(file.fileno())
 
 
 def loaded(monitor: Monitor, deadline: Deadline) -> None:
-    """Wait until the state that start() was given is in memory."""
-    _wait_migration(monitor, deadline, "restore the machine's state")
+    """Wait until the state that start() was given is in memory. Raises StateRefused where QEMU cannot load it."""
+    if failed := _migration(monitor, deadline):
+        raise StateRefused(f"QEMU cannot load the state: {failed}")
 
 
-def _wait_migration(monitor: Monitor, deadline: Deadline, what: str) -> None:
+def _migration(monitor: Monitor, deadline: Deadline) -> str | None:
+    """Wait for the end of a migration; what went wrong with it."""
     while (answer := monitor.execute("query-migrate")).get("status") != "completed":
         if answer.get("status") in ("failed", "cancelled") or deadline.passed:
-            raise MachineError(f"QEMU could not {what}: {answer.get('error-desc', answer.get('status'))}")
+            return str(answer.get("error-desc", answer.get("status")))
         time.sleep(0.005)
+    return None

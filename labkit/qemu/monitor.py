@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Coroutine
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,9 @@ from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
 from labkit.core.deadline import Deadline
 from labkit.core.errors import MachineError, MonitorGone
 from labkit.io.files import through
+
+_ANSWER = 30.0  # seconds that QEMU has for the answer to a command
+_LEAST = 1.0  # seconds that an attempt to connect has, also near the deadline, and the goodbye
 
 
 class Monitor:
@@ -25,24 +29,42 @@ class Monitor:
         with through(directory) as base:
             while True:
                 try:
-                    self._runner.run(self._client.connect(f"{base}/{name}"))
+                    # A QEMU that stands still takes the connection and never greets.
+                    self._wait(self._client.connect(f"{base}/{name}"), max(deadline.left, _LEAST))
                     return
                 except (ConnectError, OSError) as error:
                     if deadline.passed:
                         self._runner.close()
                         raise MachineError(
-                            f"QEMU does not answer on its monitor {directory / name}: {error}"
+                            f"QEMU does not answer on its monitor {directory / name}: {error or 'it is silent'}"
                         ) from error
                     self._runner.run(asyncio.sleep(0.01))
 
+    def _wait(self, asked: Coroutine[Any, Any, Any], seconds: float) -> Any:
+        """What comes of it within seconds, else TimeoutError."""
+        return self._runner.run(asyncio.wait_for(asked, seconds))
+
     def execute(self, command: str, **arguments: object) -> Any:
-        """The command's return value. Raises MachineError where QEMU refuses it, MonitorGone where it ends."""
+        """The command's return value. Raises MachineError where QEMU refuses it or is silent, MonitorGone where it
+        ends.
+        """
         try:
-            return self._runner.run(self._client.execute(command, dict(arguments) or None))
-        except (ExecuteError, QMPError, asyncio.CancelledError) as error:
-            if isinstance(error, ExecuteError):
-                raise MachineError(f"QEMU refused {command}: {error}") from error
+            return self._wait(self._client.execute(command, dict(arguments) or None), _ANSWER)
+        except ExecuteError as error:
+            raise MachineError(f"QEMU refused {command}: {error}") from error
+        except TimeoutError as error:
+            raise MachineError(f"QEMU has not answered {command} for {_ANSWER:g} s") from error
+        except (QMPError, asyncio.CancelledError) as error:
             raise MonitorGone(f"QEMU ended during {command}") from error
+
+    def give(self, name: str, descriptor: int) -> None:
+        """Give QEMU an open file, under a name that other commands take."""
+
+        async def send() -> None:
+            self._client.send_fd_scm(descriptor)
+
+        self._runner.run(send())
+        self.execute("getfd", fdname=name)
 
     def command(self, line: str) -> str:
         """What a command of the human monitor prints. Raises MachineError where that is an error."""
@@ -64,7 +86,7 @@ class Monitor:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
-            self._runner.run(self._client.disconnect())
+            self._wait(self._client.disconnect(), _LEAST)
         except (QMPError, OSError, EOFError):  # QEMU has gone first, as it does after `quit`
             pass
         finally:

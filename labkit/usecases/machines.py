@@ -18,17 +18,21 @@ from labkit.core.platforms import Distro
 from labkit.io import process
 from labkit.machines import providers, record
 from labkit.machines.base import Haltable, Machine, MachineInfo, MachineState, Resettable
+from labkit.qemu.network import TOOLS as NETWORK_TOOLS
 
-_QEMU_TOOLS = ("qemu-system-x86_64", "qemu-img")
+_QEMU_TOOLS = ("qemu-system-x86_64", "qemu-img", *NETWORK_TOOLS)
 _BUILD_TOOLS = ("mmdebstrap", "mkfs.ext4")
 
 
-def up(settings: Settings, observer: Observer) -> MachineInfo:
-    """Bring the machine up, whatever state it is in; one that runs is left as it is."""
+def up(settings: Settings, observer: Observer, *, discard_state: bool = False) -> MachineInfo:
+    """Bring the machine up, whatever state it is in; one that runs is left as it is.
+
+    discard_state: give up the memory that it was halted with, or that of one that cannot be reached.
+    """
     distro = settings.distro()
     machine = providers.wanted(machine_name(settings, distro), settings, observer, distro)
     with machine.lock():
-        return bring_up(machine, settings, distro, observer)
+        return bring_up(machine, settings, distro, observer, discard_state=discard_state)
 
 
 def reset(settings: Settings, observer: Observer) -> MachineInfo:
@@ -57,7 +61,7 @@ def halt(settings: Settings, observer: Observer) -> MachineInfo:
             raise UsageError(f"machine {machine.name} does not exist", hint="./lab status lists those that do")
         if not isinstance(machine, Haltable):
             raise UsageError(f"machine {machine.name} is a host of your own: labkit does not stop it")
-        if state in (MachineState.RUNNING, MachineState.DAMAGED):
+        if state in (MachineState.RUNNING, MachineState.DAMAGED, MachineState.UNREACHABLE):
             machine.halt()
     return machine.status()
 
@@ -77,7 +81,7 @@ def destroy(settings: Settings, observer: Observer, *, everything: bool = False)
 
 def status(settings: Settings) -> list[MachineInfo]:
     """Every machine of this lab, by name."""
-    return [providers.existing(name, settings, Silent()).status() for name in record.names(settings.home)]
+    return [providers.existing(name, settings, Silent()).examine() for name in record.names(settings.home)]
 
 
 def ssh(settings: Settings, words: Sequence[str] = ()) -> NoReturn:
@@ -88,7 +92,9 @@ def ssh(settings: Settings, words: Sequence[str] = ()) -> NoReturn:
     process.replace_with(shell_argv(_named(settings, Silent()).endpoint(), words))
 
 
-def bring_up(machine: Machine, settings: Settings, distro: Distro, observer: Observer) -> MachineInfo:
+def bring_up(
+    machine: Machine, settings: Settings, distro: Distro, observer: Observer, *, discard_state: bool = False
+) -> MachineInfo:
     """Make the machine if it does not exist, start it if it does not run. The caller holds its lock."""
     started = time.monotonic()
     info = machine.status()
@@ -111,7 +117,7 @@ def bring_up(machine: Machine, settings: Settings, distro: Distro, observer: Obs
             )
         if state is MachineState.CRASHED:
             observer.step(f"{machine.name} crashed or was killed; booting its disk again")
-        machine.start()
+        machine.start(discard_state=discard_state)
         machine.update(distro)
     return _timed(machine, started)
 
