@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import pytest
 
-from tests.faults.driver import FaultLab, Templates
+from tests.faults.driver import FaultLab, Templates, marked
 from tests.faults.table import SIGNAL_CASES, SignalCase
 
 BEFORE = {"never booted": "bare", "no image": "empty"}
 
 
-@pytest.mark.parametrize("case", SIGNAL_CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", marked(SIGNAL_CASES))
 def test_signal(templates: Templates, case: SignalCase) -> None:
     lab = templates.copy(BEFORE.get(case.before, case.before))
     try:
@@ -27,13 +27,14 @@ def check(lab: FaultLab, case: SignalCase) -> None:
     assert done.status == case.status, done
     assert lab.state() == case.after, done
     if not case.killed:
-        assert lab.left() == [], done
+        lab.nothing_left()
     if stage.command[0] == "test":
         check_run(lab)
         lab.run(*stage.command)
     else:
         lab.run("up")
-    assert lab.left() == []
+    lab.nothing_left()
+    assert not list(lab.machine.glob("state*"))
     if case.before in ("halted", "crashed", "running") and not stage.loses and case.after != "absent":
         assert lab.precious()
     assert len(lab.processes(lab.machine)) >= 1

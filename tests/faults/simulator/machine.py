@@ -256,6 +256,10 @@ class Monitor:
                 )
             case "human-monitor-command":
                 value = ""
+            case "blockdev-snapshot-internal-sync":
+                guest.disk.snapshot(arguments["name"])
+            case "blockdev-snapshot-delete-internal-sync":
+                guest.disk.forget(arguments["name"])
             case _ if name.startswith("query-") and name.endswith("s"):
                 value = []
         _send(client, {"return": value, **ident})
