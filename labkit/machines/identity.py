@@ -55,7 +55,8 @@ def client_key(home: Home) -> tuple[Path, str]:
             why = error.strerror if isinstance(error, OSError) else "it is no SSH key"
             raise MachineError(
                 f"the lab's SSH key {private} cannot be read: {why}",
-                hint="put it back from a copy; or remove it: labkit makes a new one, which machines that are there may refuse",
+                hint="put it back from a copy; or remove it: labkit makes a new one, which machines that there are may "
+                "refuse",
             ) from error
         if not public.is_file() or public.read_bytes() != line.encode():
             write_atomic(public, line)

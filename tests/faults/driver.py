@@ -1,8 +1,8 @@
 """Runs labkit and does something to it at a named point: on simulated programs, or on real ones.
 
-labkit is forked from this process: to load it anew for each call would take longer than most calls. A point is a stage at
-which a simulated program holds (stages.py), or something that labkit is about to do, as Python's audit events tell it
-(https://docs.python.org/3/library/audit_events.html): nothing in labkit knows of it.
+labkit is forked from this process: to load it anew for each call would take longer than most calls. A point is a stage
+at which a simulated program holds (stages.py), or something that labkit is about to do, as Python's audit events tell
+it (https://docs.python.org/3/library/audit_events.html): nothing in labkit knows of it.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from labkit.machines import providers
 from labkit.machines.base import MachineState
 from tests.conftest import ROOT
 from tests.faults.points import Change, Event, Hold, Later, Point, Shown, Waiting
-from tests.faults.table import pending
 from tests.faults.simulator import disk as simulated_disk
+from tests.faults.table import pending
 
 MACHINE = "debian-13"
 PRECIOUS = "/root/precious"
 _DIGITS = 5  # of a home's number: all homes have names of one length, see Templates.copy
-_TOGETHER = "precious"  # what the file holds
+_CONTENT = "precious"
 
 
 class Case(Protocol):
@@ -53,7 +53,7 @@ class Case(Protocol):
 
 
 def marked(cases: Iterable[Case], *marks: pytest.MarkDecorator) -> list[ParameterSet]:
-    """The cases as parameters of a test, each under its id; what is pending is to fail, and to be told once it does not."""
+    """The cases as parameters of a test, each under its id. What is pending is to fail: it is told once it does not."""
     found = []
     for case in cases:
         why = pending(case.id)
@@ -232,9 +232,7 @@ class FaultLab:
         assert status is None or done.status == status, f"{words}: {done}"
         return done
 
-    def stopped_at(
-        self, point: Point, act: Callable[[Labkit], None], *words: str, release: bool = False
-    ) -> Ended:
+    def stopped_at(self, point: Point, act: Callable[[Labkit], None], *words: str, release: bool = False) -> Ended:
         """Run labkit, do something to it or around it once it is at the point, and wait for its end.
 
         release: a simulated program that stands there may go on after that.
@@ -261,8 +259,10 @@ class FaultLab:
                 child = self.start(*words)
                 old = set(self.cwd.glob(pattern))
                 until(
-                    lambda: any(text in path.read_bytes() for path in set(self.cwd.glob(pattern)) - old)
-                    or child.poll() is not None,
+                    lambda: (
+                        any(text in path.read_bytes() for path in set(self.cwd.glob(pattern)) - old)
+                        or child.poll() is not None
+                    ),
                     60,
                     f"{text!r} in {pattern}",
                 )
@@ -294,6 +294,10 @@ class FaultLab:
     def signalled(self, point: Point, number: signal.Signals, *words: str) -> Ended:
         """Run labkit, send it the signal at the point, and wait for its end."""
         return self.stopped_at(point, lambda child: child.send(number), *words)
+
+    @staticmethod
+    def kill_itself() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
     @property
     def _reached(self) -> Path:
@@ -371,31 +375,40 @@ class FaultLab:
 
     def precious(self) -> bool:
         """Whether the running machine has what was put into it, and its memory fits its disk."""
-        return self.in_guest("cat", PRECIOUS) == _TOGETHER
+        return self.in_guest("cat", PRECIOUS) == _CONTENT
 
     def precious_on_disk(self) -> bool:
         path = self.machine / "disk.qcow2"
-        return path.exists() and simulated_disk.files(path).get(PRECIOUS) == _TOGETHER
+        return path.exists() and simulated_disk.files(path).get(PRECIOUS) == _CONTENT
 
     # -- what must not be there
 
     def left(self) -> list[str]:
         """What a command has left behind that nobody needs: processes, locks, mounts, temporary files."""
-        found = [f"process {pid} {name}" for pid, name in self.processes().items() if not self._belongs(pid)]
-        names = ("*.part", "*.part-*", "*.making", ".*.part", "*.tmp", ".latest.*", "*.new", "probe-*")
-        for place in (self.home, self.cwd):
+        running = self.state() is MachineState.RUNNING
+        needed = self.processes(self.machine) if running else {}
+        found = [f"process {pid} {name}" for pid, name in self.processes(self.mine).items() if pid not in needed]
+        names = ("*.part", "*.part-*", "*.making", ".*.part", "*.tmp", ".latest.*", ".*.removed", "probe-*")
+        for place in (self.mine, self.cwd):
             found += [f"file {path}" for name in names for path in place.rglob(name)]
         found += [f"file {path}" for path in self.temporary.iterdir()]
-        for lock in self.home.glob("locks/*.lock"):
+        locks = self.home.glob(f"locks/machine-{self.name}.lock" if self.mine != self.home else "locks/*.lock")
+        for lock in locks:
             with lock.open() as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
                     found.append(f"lock {lock}")
-        found += [f"holder {path}" for path in self.home.rglob("*.holder")]
+            if lock.with_suffix(".holder").exists():
+                found.append(f"holder of {lock}")
         mounts = Path("/proc/self/mounts").read_text()
-        found += [f"mount {line}" for line in mounts.splitlines() if str(self.home.parent) in line]
+        found += [f"mount {line}" for line in mounts.splitlines() if str(self.mine) in line]
         return sorted(set(found))
+
+    @property
+    def mine(self) -> Path:
+        """The directory in which nobody else does anything."""
+        return self.home
 
     def nothing_left(self) -> None:
         """What labkit has left ends by itself within a moment, or not at all."""
@@ -403,10 +416,6 @@ class FaultLab:
         while left := self.left():
             assert time.monotonic() < end, left
             time.sleep(0.02)
-
-    def _belongs(self, pid: int) -> bool:
-        """Whether the process is that of a machine that runs."""
-        return self.state() is MachineState.RUNNING and pid in self.processes(self.machine)
 
     def close(self) -> None:
         for child in self.running:
@@ -431,7 +440,7 @@ class Templates:
         self._seed(lab)
         shutil.copytree(lab.home, directory / "bare", symlinks=True)
         lab.run("up")
-        lab.in_guest("put", PRECIOUS, _TOGETHER)
+        lab.in_guest("put", PRECIOUS, _CONTENT)
         lab.run("halt")
         self._keep(lab, "halted")
         lab.run("up")
@@ -519,7 +528,7 @@ class Templates:
         image = lab.home / "images" / wanted.key
         image.mkdir(parents=True, mode=0o700)
         image.parent.chmod(0o700)
-        make = ["qemu-img", "create", "-q", "-f", "qcow2", image / "disk.qcow2", "64M"]
+        make: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2", image / "disk.qcow2", "64M"]
         subprocess.run(make, check=True)
         for name in ("kernel", "initrd"):
             (image / name).write_text(name)

@@ -52,7 +52,7 @@ class Change:
             return name in self._NAMES
         path, _, flags = arguments
         writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-        return bool(writes) and not str(path).startswith(("/dev/", "/proc/", os.environ.get("TMPDIR", "/tmp")))  # noqa: S108
+        return bool(writes) and not str(path).startswith(("/dev/", "/proc/", os.environ.get("TMPDIR", "/tmp")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import fnmatch
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 from tests.faults.points import Event, Hold, Later, Point, Shown, Waiting
 
@@ -19,8 +20,8 @@ QUICK = ("--only", "QUERY-001,QUERY-002")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the page. before: the state of the machine; outcome: what labkit does; test: the function that holds it;
-    real: tried on real machines too. pending: why it does not come out so yet, "" where it does.
+    """A line of the page. before: the state of the machine; outcome: what labkit does; test: the function that holds
+    it; real: tried on real machines too. pending: why it does not come out so yet, "" where it does.
     """
 
     id: str
@@ -40,9 +41,9 @@ class Row:
 class Stage:
     """A point of a command.
 
-    asked: the state in which a signal that can be handled leaves the machine, by the state before; killed: the one after
-    SIGKILL, where that differs. loses: the command is there to throw away what was put into the machine, and has begun to.
-    real: the point on a real machine, where that is another one; None where there is none.
+    asked: the state in which a signal that can be handled leaves the machine, by the state before; killed: the one
+    after SIGKILL, where that differs. loses: the command is there to throw away what was put into the machine, and has
+    begun to. real: the point on a real machine; None where there is none.
     """
 
     name: str
@@ -81,6 +82,17 @@ class SignalCase:
     @property
     def status(self) -> int:
         return -self.number if self.killed else 128 + self.number
+
+    @property
+    def real(self) -> bool:
+        """Whether it is tried on real machines. What handles SIGINT handles SIGTERM and SIGHUP, and to boot a disk, or
+        to bring a machine up for each stage of a test, takes long.
+        """
+        if self.stage.real is None or self.number not in (signal.SIGINT, signal.SIGKILL):
+            return False
+        if self.stage.command[0] == "test":
+            return self.before == "halted"
+        return self.before != "crashed" or self.killed
 
 
 def _same(*states: str) -> dict[str, str]:
@@ -127,7 +139,15 @@ def _up() -> Iterator[Stage]:
     done = _same("halted", "crashed") | {"new": "crashed"}
     yield Stage("started", "writes down that QEMU is started", up, started, done, real=started)
     forgotten = Event("os.remove", "*/state.used")
-    yield Stage("forget", "gives up the state that was used", up, forgotten, _same("halted"), {"halted": "running"}, real=forgotten)
+    yield Stage(
+        "forget",
+        "gives up the state that was used",
+        up,
+        forgotten,
+        _same("halted"),
+        {"halted": "running"},
+        real=forgotten,
+    )
     last = Hold("qmp-blockdev-snapshot-delete-internal-sync")
     yield Stage("last", "gives up the disk that fitted it", up, last, {"halted": "crashed"}, {"halted": "running"})
 
@@ -189,11 +209,21 @@ def _reset() -> Iterator[Stage]:
     end = Event("os.remove", "*/agent.sock")
     yield Stage("end", "has ended QEMU", reset, end, {"running": "crashed"}, real=end)
     record = Event("os.rename", _RECORD)
-    yield Stage("record", "writes down that the machine is to be made", reset, record, {"running": "crashed"}, real=record)
+    yield Stage(
+        "record", "writes down that the machine is to be made", reset, record, {"running": "crashed"}, real=record
+    )
     new = {"running": "interrupted"}
     yield Stage("disk", "makes a fresh disk", reset, _MADE, new, loses=True, real=_MADE)
     yield Stage("start", "starts QEMU", reset, _QEMU, new, loses=True, real=_QEMU)
-    yield Stage("restore", "waits until QEMU has loaded the state", reset, Hold("incoming"), new, loses=True, real=Later(_MONITOR, 0.3))
+    yield Stage(
+        "restore",
+        "waits until QEMU has loaded the state",
+        reset,
+        Hold("incoming"),
+        new,
+        loses=True,
+        real=Later(_MONITOR, 0.3),
+    )
     yield Stage("identity", "waits for the guest's agent", reset, Hold("agent"), new, loses=True, real=_AGENT)
     ready = Event("os.rename", _RECORD, 2)
     yield Stage("ready", "writes down that the machine is ready", reset, ready, new, loses=True, real=ready)
@@ -209,12 +239,12 @@ def _destroy() -> Iterator[Stage]:
 
 
 STAGES = (*_build(), *_first_boot(), *_up(), *_test(), *_halt(), *_reset(), *_destroy())
-SIGNAL_CASES = [
-    SignalCase(stage, number, before) for stage in STAGES for before in stage.asked for number in SIGNALS
-]
+SIGNAL_CASES = [SignalCase(stage, number, before) for stage in STAGES for before in stage.asked for number in SIGNALS]
 
 # What does not come out so yet, by the ids of the rows, and why.
 PENDING: dict[str, str] = {
+    "an_image_that_is_damaged_while_a_machine_stands_on_it": "the image's directory is renamed",
+    "what_was_written_after_a_resume_outlives_a_crash": "state.used stays, and takes the disk back after a crash",
     "images.X.image.json-halted-up-[mecb]*": "the image is refused, though only its kernel is needed",
     "up-halted-forget-SIGKILL": "state.used stays, and takes the disk back after a crash",
     "halt-running-save-*": "state.part stays until the next halt",
@@ -236,6 +266,23 @@ def pending(ident: str) -> str:
     """Why the row of that id does not come out as it should; empty where it does."""
     return next((why for pattern, why in PENDING.items() if fnmatch.fnmatchcase(ident, pattern)), "")
 
+
+# The real ones of `./lab check`.
+SAMPLE = {
+    "up-new-restore-SIGINT",
+    "up-new-identity-SIGKILL",
+    "up-halted-start-SIGKILL",
+    "up-halted-restore-SIGINT",
+    "up-halted-use-SIGKILL",
+    "up-halted-identity-SIGKILL",
+    "up-halted-login-SIGINT",
+    "up-crashed-boot-SIGKILL",
+    "test-halted-results-SIGINT",
+    "test-halted-html-SIGINT",
+    "halt-running-save-SIGKILL",
+    "reset-running-identity-SIGKILL",
+    "destroy-halted-half-SIGKILL",
+}
 
 _NEXT = {
     "absent": "`up` makes one",
@@ -261,7 +308,7 @@ def _signal_rows() -> Iterator[Row]:
             case.before,
             f"{ends}; {then}",
             "test_signals.py::test_signal",
-            case.stage.real is not None,
+            case.real,
             pending(case.id),
         )
 
@@ -312,6 +359,13 @@ class FileCase:
         return f"{self.file.replace('*', 'X').replace('/', '.')}-{self.before}-{self.command[0]}-{self.damage}"
 
 
+class _Told(TypedDict, total=False):
+    status: int
+    after: str
+    says: str
+    mend: Mend
+
+
 def _files() -> Iterator[FileCase]:
     def cases(
         file: str,
@@ -331,22 +385,24 @@ def _files() -> Iterator[FileCase]:
     new, newer = "is made again, which is told", (Damage.NEWER,)
     record = "machines/*/record.json"
     for before in ("halted", "running"):
-        refused = "refused; the file is named, nothing is touched, other machines are there"
+        named = "refused; the file is named, nothing is touched, other machines are there"
         yield from cases(
-            record, before, "up", _BROKEN, refused, status=3, after="damaged", says="record.json", mend=Mend.FILE
+            record, before, "up", _BROKEN, named, status=3, after="damaged", says="record.json", mend=Mend.FILE
         )
         yield from cases(record, before, "up", newer, "the machine comes up; the keys are kept")
     for command in ("up", "test"):
         yield from cases("machines/*/known_hosts", "running", command, _ALL, "written again: the record has the key")
     state = "refused; the disk is said to be good, and --discard-state to boot it"
-    refused = {"status": 3, "after": "halted", "says": "--discard-state", "mend": Mend.STATE}
+    refused: _Told = {"status": 3, "after": "halted", "says": "--discard-state", "mend": Mend.STATE}
     yield from cases("machines/*/state", "halted", "up", (Damage.MISSING,), "the disk is booted, which is told")
     yield from cases("machines/*/state", "halted", "up", (*_CUT, *newer), state, **refused)
     yield from cases("machines/*/sums.json", "halted", "up", (Damage.MISSING,), "the state is taken as it is")
     yield from cases("machines/*/sums.json", "halted", "up", (*_CUT, *newer), state, **refused)
     for before in ("halted", "crashed"):
-        broken = {"status": 3, "after": before, "says": "QEMU did not start", "mend": Mend.FILE}
-        yield from cases("machines/*/disk.qcow2", before, "up", _BROKEN, "QEMU's own words; nothing is touched", **broken)
+        broken: _Told = {"status": 3, "after": before, "says": "QEMU did not start", "mend": Mend.FILE}
+        yield from cases(
+            "machines/*/disk.qcow2", before, "up", _BROKEN, "QEMU's own words; nothing is touched", **broken
+        )
         yield from cases("machines/*/disk.qcow2", before, "up", newer, "the machine comes up")
     yield from cases("machines/*/console.log", "running", "test", _ALL, "nobody needs it")
     yield from cases("machines/*/qemu.log", "running", "up", _ALL, "nobody needs it")
@@ -369,17 +425,23 @@ def _files() -> Iterator[FileCase]:
             yield from cases(file, "new", "up", (*_CUT, *newer), f"the live state {new}", says="making it again")
         else:
             yield from cases(file, "new", "up", _ALL, f"the live state {new}", says="making it again")
-    live = {"status": 3, "after": "halted", "says": "QEMU did not start", "mend": Mend.FILE}
-    yield from cases("images/*/live-*/disk.qcow2", "halted", "up", _BROKEN, "QEMU's own words; nothing is touched", **live)
+    live: _Told = {"status": 3, "after": "halted", "says": "QEMU did not start", "mend": Mend.FILE}
+    yield from cases(
+        "images/*/live-*/disk.qcow2", "halted", "up", _BROKEN, "QEMU's own words; nothing is touched", **live
+    )
     yield from cases("images/*/live-*/state", "halted", "up", _ALL, "the machine comes up: it does not need it")
     key = "keys/id_ed25519"
     yield from cases(key, "new", "up", (Damage.MISSING,), "a new one is made")
-    unread = {"status": 3, "says": "id_ed25519 cannot be read: it is no SSH key"}
-    yield from cases(key, "new", "up", _CUT, "refused; the file is named", after="interrupted", mend=Mend.KEY, **unread)
+    says, named = "id_ed25519 cannot be read: it is no SSH key", "refused; the file is named"
+    unread: _Told = {"status": 3, "after": "interrupted", "says": says, "mend": Mend.KEY}
+    yield from cases(key, "new", "up", _CUT, named, **unread)
     for before, command in (("halted", "up"), ("running", "test")):
-        yield from cases(key, before, command, _CUT, "refused; the file is named", after=before, mend=Mend.FILE, **unread)
-        lost = {"status": 3, "after": before, "says": "refuses the lab's key", "mend": Mend.FILE}
-        yield from cases(key, before, command, (Damage.MISSING,), "the machine refuses a new key, which is told", **lost)
+        unread = {"status": 3, "after": before, "says": says, "mend": Mend.FILE}
+        yield from cases(key, before, command, _CUT, named, **unread)
+        lost: _Told = {"status": 3, "after": before, "says": "refuses the lab's key", "mend": Mend.FILE}
+        yield from cases(
+            key, before, command, (Damage.MISSING,), "the machine refuses a new key, which is told", **lost
+        )
     for before, command in (("new", "up"), ("halted", "up"), ("running", "test")):
         yield from cases(key, before, command, newer, "the key is read")
         yield from cases("keys/id_ed25519.pub", before, command, _ALL, "written again: the private key has it")
@@ -387,8 +449,8 @@ def _files() -> Iterator[FileCase]:
     yield from cases("locks/machine-debian-13.holder", "halted", "up", _ALL, "a message is vaguer at most")
     results = "reports/latest/results.json"
     yield from cases(results, "tested", "report", (Damage.MISSING,), "judged from raw/, as a recording", status=4)
-    broken = {"status": 3, "says": "results.json"}
-    yield from cases(results, "tested", "report", _CUT, "refused; the file is named", **broken)
+    unread = {"status": 3, "says": "results.json"}
+    yield from cases(results, "tested", "report", _CUT, named, **unread)
     yield from cases(results, "tested", "report", newer, "refused: a newer labkit's", status=3, says="newer labkit")
     yield from cases(results, "tested", "test", _ALL, "a new run, whatever the last one is")
     raw = "reports/latest/raw/spec.tap"
@@ -417,4 +479,180 @@ def _file_rows() -> Iterator[Row]:
         )
 
 
-ROWS: list[Row] = [*_signal_rows(), *_file_rows()]
+# --- others
+
+
+def _other(function: str, stage: str, fault: str, before: str, outcome: str, *parameters: str) -> Iterator[Row]:
+    for parameter in parameters or ("",):
+        ident = f"{function}[{parameter}]" if parameter else function
+        when, what, state, then = (text.replace("{}", parameter) for text in (stage, fault, before, outcome))
+        test = f"test_others.py::test_{function}"
+        yield Row(ident.replace("_", "-"), when, what, state, then, test, pending=pending(ident))
+
+
+def _others() -> Iterator[Row]:
+    stop, kill = "SIGSTOP to QEMU", "SIGKILL to QEMU"
+    named = "Status 3 within seconds; the process is named, and `kill -CONT` for it; once it goes on, so does all"
+    yield from _other("a_stopped_qemu_is_named", "`{}`", stop, "running", named, "up", "test", "halt")
+    told = "The machine is unreachable, and why"
+    yield from _other("status_tells_of_a_stopped_qemu", "`status`", stop, "running", told)
+    yield from _other("a_stopped_qemu_is_ended_by_reset", "`reset`", stop, "running", "It is ended, the machine clean")
+    yield from _other("a_stopped_qemu_is_ended_by_destroy", "`destroy`", stop, "running", "It is ended and removed")
+    halted = "Status 3 within the limit; the machine is halted; `up` resumes it"
+    coming = "a_qemu_that_is_stopped_while_it_comes_up"
+    yield from _other(coming, "`up` waits: {}", stop, "halted", halted, "incoming", "agent", "login")
+    for before, stages in (("halted", ("incoming", "agent", "login")), ("crashed", ("boot", "agent", "login"))):
+        for stage in stages:
+            then = f"Status 3; the machine is {before}; {_NEXT[before]}"
+            yield from _other(
+                "qemu_is_killed_while_it_comes_up", f"`up` waits: {stage}", kill, before, then,
+                f"{before}-{stage}-{before}",
+            )  # fmt: skip
+    cut = "Status 4, an incomplete run with the reason; `up` boots the disk"
+    yield from _other(
+        "qemu_is_killed_during_the_suite", "`test` waits: {}", kill, "running", cut, "upload", "suite", "results"
+    )
+    halting = "The machine is crashed; `up` boots its disk"
+    yield from _other(
+        "qemu_is_killed_while_it_is_halted",
+        "`halt` waits: {}",
+        kill,
+        "running",
+        halting,
+        "agent",
+        "qmp-stop",
+        "migrate",
+    )
+    stays = "Status 3 with the reason; the machine stays halted; `up` resumes it"
+    for stage, fault, parameter in (
+        ("starts QEMU", "QEMU has no memory", "start-Could not allocate memory-Could not allocate memory"),
+        ("waits for the agent", "the agent's script fails", "agent-1-take its identity"),
+        ("waits for SSH", "the connection is closed", "login-closed-SSH"),
+        ("lets the guest run", "QEMU refuses", "qmp-cont-Resetting the Virtual Machine is required-refused cont"),
+        (
+            "keeps the disk that fits a state",
+            "the disk is full",
+            "qmp-blockdev-snapshot-internal-sync-No space left on device-No space left",
+        ),
+    ):
+        name = "a_halted_machine_that_does_not_come_up_stays_halted"
+        yield from _other(name, f"`up` {stage}", fault, "halted", stays, parameter)
+    refused = "QEMU cannot load the state"
+    good = "Status 3: the disk is good; `up --discard-state` boots it"
+    name = "a_state_that_does_not_load_leaves_the_disk_to_be_booted"
+    yield from _other(name, "`up` loads a state", refused, "halted", good)
+    again = "The state is kept: the next `up` that can load it resumes the machine"
+    yield from _other("a_state_that_did_not_load_is_tried_again", "`up` loads a state", refused, "halted", again)
+    for how in ("panic", "hang"):
+        given_up = "Status 3, with what the console says; `up` boots it again"
+        yield from _other(
+            "a_guest_that_does_not_boot", "`up` boots a disk", f"the guest's kernel: {how}", "crashed", given_up, how
+        )
+    on = "Status 3 with the reason; the machine runs on"
+    for stage, how in (
+        ("migrate", "No space left on device"),
+        ("qmp-stop", "refused"),
+        ("qmp-migrate", "refused"),
+        ("qmp-quit", "refused"),
+    ):
+        yield from _other(
+            "a_machine_that_cannot_be_halted_runs_on", f"`halt`: {stage}", how, "running", on, f"{stage}-{how}"
+        )
+    odd = "Status 4, an incomplete run with the reason"
+    yield from _other(
+        "a_suite_that_ends_oddly_is_an_incomplete_run", "`test` waits for the suite", "it exits with 3", "running", odd
+    )
+    usage = "Status 2; there is no run"
+    yield from _other(
+        "a_suite_that_refuses_its_arguments_is_no_run",
+        "`test` waits for the suite",
+        "it exits with 2",
+        "running",
+        usage,
+    )
+    closed = "Status 3 within the limit"
+    yield from _other(
+        "ssh_that_ends_before_the_suite", "`test` connects", "the connection is closed", "running", closed
+    )
+    nothing = "Status 3, with mmdebstrap's words; nothing is left"
+    yield from _other(
+        "a_build_that_fails_leaves_nothing", "`up` builds an image", "a package is missing", "no image", nothing
+    )
+    next_up = "Status 3 within the limit; the next `up` makes it"
+    yield from _other(
+        "a_first_boot_that_fails_is_tried_by_the_next_up",
+        "`up` waits for the first boot",
+        "the guest hangs",
+        "never booted",
+        next_up,
+    )
+    taken = "Status 3, naming the port and the key; the machine stays halted"
+    yield from _other("a_port_that_is_taken", "`up` starts QEMU", "machine.ssh_port is taken", "halted", taken)
+    yield from _other("two_commands_at_once", "`up`", "another `up`", "halted", "One waits for the other; both succeed")
+    waits = "It says which process it waits for, and goes on with what that has left"
+    yield from _other(
+        "a_command_that_waits_goes_on_when_the_holder_is_killed",
+        "`up` waits for the lock",
+        "SIGKILL to the holder",
+        "halted",
+        waits,
+    )
+    twice = "Ends; the machine is halted; `up` resumes it"
+    yield from _other(
+        "a_second_signal_while_labkit_clears_up", "`up` clears up after SIGINT", "SIGTERM to labkit", "halted", twice
+    )
+    yield from _other("a_home_that_was_moved", "`up`", "the lab's home was moved", "halted", "The machine is resumed")
+    moved = "It goes on, or says what to do; the machine is not ended"
+    yield from _other(
+        "a_home_that_was_moved_while_its_machine_ran", "`up`", "the lab's home was moved", "running", moved
+    )
+    stands = "Another machine's `up` makes it again; what the halted one stands on stays, and `up` resumes it"
+    yield from _other(
+        "an_image_that_is_damaged_while_a_machine_stands_on_it",
+        "`up --machine another`",
+        "image.json is cut",
+        "halted",
+        stands,
+    )
+    yield from _other(
+        "a_live_state_that_is_damaged_while_a_machine_stands_on_it",
+        "`up --machine another`",
+        "a live state is damaged",
+        "halted",
+        stands,
+    )
+    newer = "What was written after the resume is there: `up` boots the disk as it is"
+    yield from _other(
+        "what_was_written_after_a_resume_outlives_a_crash",
+        "`up` gives up a state",
+        "SIGKILL to labkit, later to QEMU",
+        "halted",
+        newer,
+    )
+    gone = "The machine is absent; `up` makes one; no QEMU is left"
+    yield from _other(
+        "a_machine_directory_that_is_gone_while_it_runs", "`up`", "the machine's directory is removed", "running", gone
+    )
+    full = "the host's disk is full"
+    unreachable = "Unreachable, and why; once there is space, `up` lets it go on"
+    yield from _other("a_guest_that_writes_to_a_full_disk", "a guest writes", full, "running", unreachable)
+    free = "Status 3, saying what is full; once there is space, `up` succeeds"
+    yield from _other("up_on_a_full_disk", "`up`", full, "{}", free, "new", "halted", "crashed")
+    yield from _other(
+        "halt_on_a_full_disk", "`halt`", full, "running", "Status 3, saying what is full; the machine runs on"
+    )
+    yield from _other("reports_on_a_full_disk", "`test`", full, "running", "Status 3, saying what is full")
+    for command, before in SWEEPS:
+        every = "After each: the next `up` works, nothing is lost, nothing is left"
+        yield Row(
+            f"every-{command}-{before}",
+            f"`{command}` is about to change anything",
+            "SIGKILL to labkit",
+            before,
+            every,
+            "test_sweep.py::test_every_change",
+        )
+
+
+SWEEPS = [("up", "halted"), ("up", "crashed"), ("test", "halted"), ("halt", "running"), ("destroy", "halted")]
+ROWS: list[Row] = [*_signal_rows(), *_file_rows(), *_others()]

@@ -206,7 +206,12 @@ def test_a_guest_that_does_not_boot(make: Make, how: str) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "how"),
-    [("migrate", "No space left on device"), ("qmp-stop", "refused"), ("qmp-migrate", "refused"), ("qmp-quit", "refused")],
+    [
+        ("migrate", "No space left on device"),
+        ("qmp-stop", "refused"),
+        ("qmp-migrate", "refused"),
+        ("qmp-quit", "refused"),
+    ],
 )
 def test_a_machine_that_cannot_be_halted_runs_on(make: Make, stage: str, how: str) -> None:
     lab = make("running")
@@ -410,11 +415,12 @@ def _mounted(lab: FaultLab) -> None:
     aside = lab.home.with_name("aside")
     lab.home.rename(aside)
     lab.home.mkdir()
-    for words in (
+    commands: tuple[list[str | Path], ...] = (
         ["mount", "--make-rprivate", "/"],
         ["mount", "-t", "tmpfs", "-o", "size=320M,mode=700", "none", lab.home],
         ["cp", "-a", f"{aside}/.", lab.home],
-    ):
+    )
+    for words in commands:
         subprocess.run(words, check=True)
 
 

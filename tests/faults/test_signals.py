@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+
 import pytest
 
 from tests.faults.driver import FaultLab, Templates, marked
@@ -50,4 +51,3 @@ def check_run(lab: FaultLab) -> None:
         lab.run("report", "--run", runs[0].name, status=0 if complete else 4)
         names = {"results.json", "results.tap", "junit.xml", "report.html"}
         assert names <= {path.name for path in runs[0].iterdir()}
-
