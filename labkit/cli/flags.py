@@ -108,8 +108,9 @@ FLAGS: Mapping[str, Flag] = {
         False, "give up the memory of a halted machine, or of one that cannot be reached, and boot its disk"
     ),
     "all": Flag(False, "every machine of this lab"),
-    "fast": Flag(False, "only what starts neither containers nor machines: under a minute"),
-    "long": Flag(False, "also Vagrant, every image, and whole suites on several runtimes: under an hour"),
+    "fast": Flag(False, "only what starts neither containers nor machines: a few minutes"),
+    "long": Flag(False, "also Vagrant, every image, and whole suites on several runtimes: an hour or more"),
+    "faults": Flag(False, "only the table of faults, all of it, on simulated machines and on a real one"),
     "json": Flag(False, "print JSON for scripts"),
     "verbose": Flag(False, "show which tools run, what they print, and the checks that pass"),
     "yes": Flag(False, "install what this host lacks without asking (with sudo, unless root)", is_setting=True),

@@ -13,7 +13,7 @@ from tests.faults.table import SWEEPS
 _MOST = 150  # changes that a command may make
 
 
-@pytest.mark.sweep
+@pytest.mark.long
 @pytest.mark.parametrize(("command", "before"), SWEEPS)
 def test_every_change(templates: Templates, command: str, before: str) -> None:
     for number in range(1, _MOST):
