@@ -42,4 +42,10 @@ RestartSec=1
 [Install]
 WantedBy=multi-user.target
 UNIT
+# systemd gives a device 90 s to appear, which on a loaded host under emulation is not always enough.
+mkdir -p '/etc/systemd/system/dev-virtio\x2dports-org.labkit.0.device.d'
+cat >'/etc/systemd/system/dev-virtio\x2dports-org.labkit.0.device.d/timeout.conf' <<'DEVICE'
+[Unit]
+JobRunningTimeoutSec=20min
+DEVICE
 systemctl --no-reload enable labkit-agent.service

@@ -38,6 +38,10 @@ def shell_argv(endpoint: Endpoint, command: Sequence[str] = ()) -> list[str]:
         "IdentitiesOnly": "yes",
         "PasswordAuthentication": "no",
         "LogLevel": "ERROR",
+        # What falls silent ends the command: a TCP connection alone would wait for ever.
+        "ConnectTimeout": "30",
+        "ServerAliveInterval": "20",
+        "ServerAliveCountMax": "3",
     }
     words = ["ssh", "-F", "none", "-p", str(endpoint.port), "-i", str(endpoint.key)]
     for name, value in options.items():

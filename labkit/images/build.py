@@ -24,9 +24,9 @@ from labkit.core.errors import ImageError, InfrastructureError, ProgramFailed, U
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
 from labkit.images import grub, sums
-from labkit.images.golden import DamagedImage, Image, find, set_aside
+from labkit.images.golden import Image, find, new_directory
 from labkit.io import process
-from labkit.io.files import locked, make_directory, no_space, require_space, write_atomic
+from labkit.io.files import disk_errors, locked, make_directory, no_space, require_space, write_atomic
 from labkit.provision import bootstrap, render
 from labkit.provision.bootstrap import Target, Upload
 from labkit.qemu.agent import Agent
@@ -74,6 +74,11 @@ class Recipe:
     @property
     def key(self) -> str:
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def description(self) -> str:
+        """What image.json holds."""
+        return json.dumps(self.to_json(), indent=1)
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if name != "uploads"}
@@ -128,14 +133,15 @@ class Builder:
 
     def ensure(self, wanted: Recipe, hardware: Hardware) -> Image:
         """The image, made now if necessary; hardware is what a cloud image boots on for the first time."""
-        if image := self._find(wanted):
+        if image := find(self._settings.home, wanted.key):
             return image
         limits = self._settings.limits
         timeout = limits.build if wanted.suite else limits.download + limits.build
         lock = self._settings.home.lock(f"image-{wanted.key}")
         waiting = self._observer.step
         with locked(lock, timeout=timeout, waiting=waiting, what=f"the image of {wanted.title}"):
-            if image := self._find(wanted, mend=True):
+            self._describe(wanted)
+            if image := find(self._settings.home, wanted.key, self._observer.warn):
                 return image
             making = self._settings.home.images / f"{wanted.key}.making"
             if making.exists():
@@ -148,10 +154,10 @@ class Builder:
                     self._build(wanted, making)
                 else:
                     self._first_boot(wanted, making, hardware)
-                write_atomic(making / "image.json", json.dumps(wanted.to_json(), indent=1))
+                write_atomic(making / "image.json", wanted.description)
                 sums.write(making, [name for name in ("disk.qcow2", "kernel", "initrd") if (making / name).exists()])
                 making.chmod(0o700)  # not before: in a user namespace it is built by another user
-                making.rename(self._settings.home.images / wanted.key)
+                making.rename(new_directory(self._settings.home, wanted.key))
                 sums.sync(self._settings.home.images)
             finally:
                 if making.exists():
@@ -160,19 +166,12 @@ class Builder:
         assert image is not None
         return image
 
-    def _find(self, wanted: Recipe, *, mend: bool = False) -> Image | None:
-        """The image if it is there and whole. mend: put one that is not out of the way, for the caller has its lock.
-
-        It is kept as long as it may be the base of a machine's disk: a person may be able to put the lost file back.
-        """
-        home = self._settings.home
-        try:
-            return find(home, wanted.key)
-        except DamagedImage as error:
-            if mend:
-                self._observer.warn(f"{error.message}; making it again")
-                set_aside(home.images / wanted.key)
-            return None
+    def _describe(self, wanted: Recipe) -> None:
+        """Write the description of an image again where that alone is lost: the image's name says what it describes."""
+        directory = self._settings.home.images / wanted.key
+        if (directory / sums.SUMS).exists() and sums.wrong(directory) is None:
+            with disk_errors(directory):
+                write_atomic(directory / "image.json", wanted.description)
 
     def _build(self, wanted: Recipe, making: Path) -> None:
         self._observer.step(f"building an image of {wanted.title} from packages")

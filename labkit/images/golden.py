@@ -1,12 +1,14 @@
 """Golden images: made once, kept under the hash of everything that goes into them.
 
-images/KEY/{disk.qcow2, kernel, initrd, image.json}; labkit.images.build makes them.
+images/KEY/{disk.qcow2, kernel, initrd, image.json, sums.json}; labkit.images.build makes them. Where one was damaged,
+the next of that key is in KEY-NUMBER.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,6 @@ from labkit.qemu.hardware import Boot
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    key: str
     directory: Path
     platform: str
     release: str
@@ -35,36 +36,56 @@ class DamagedImage(ImageError):
     """An image is there, and is not what was made."""
 
 
-def find(home: Home, key: str) -> Image | None:
-    """The image of that key, if it has been made. Raises DamagedImage where it is not whole any more."""
-    at = home.images / key
+def find(home: Home, key: str, told: Callable[[str], None] = lambda _: None) -> Image | None:
+    """The whole image of that key, if one has been made; told hears of each that is damaged.
+
+    One that is damaged stays where it is, for disks of machines may stand on it: another is made beside it.
+    """
+    for directory in sorted([home.images / key, *home.images.glob(f"{key}-*")]):
+        try:
+            if image := exactly(home, directory.name):
+                return image
+        except DamagedImage as error:
+            told(error.message)
+    return None
+
+
+def exactly(home: Home, name: str) -> Image | None:
+    """The image in that directory; None where there is none. Raises DamagedImage where it is not whole any more."""
+    at = home.images / name
     path = at / "image.json"
     if not at.exists():
         return None
     try:
         made = json.loads(path.read_bytes())
-        about = {name: str(made[name]) for name in ("platform", "release", "title")}
+        about = {key: str(made[key]) for key in ("platform", "release", "title")}
         steps = tuple(map(str, made.get("steps", ())))
     except OSError as error:
-        raise damaged(key, f"{path}: {error.strerror}") from error
+        raise damaged(name, f"{path}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise damaged(key, f"{path} cannot be read") from error
+        raise damaged(name, f"{path} cannot be read") from error
     if why := sums.wrong(at):
-        raise damaged(key, why)
-    boot = Boot(at / "kernel", at / "initrd") if (at / "kernel").exists() else Boot()
-    return Image(key, at, **about, boot=boot, steps=steps)
+        raise damaged(name, why)
+    return Image(at, **about, boot=boot_of(at), steps=steps)
 
 
-def damaged(key: str, why: str) -> DamagedImage:
+def boot_of(directory: Path) -> Boot:
+    """How the image in that directory boots; image.json is not needed for it. Raises DamagedImage."""
+    if why := sums.wrong(directory):
+        raise damaged(directory.name, why)
+    kernel = directory / "kernel"
+    return Boot(kernel, directory / "initrd") if kernel.exists() else Boot()
+
+
+def damaged(name: str, why: str) -> DamagedImage:
     return DamagedImage(
-        f"the image {key} is damaged: {why}",
+        f"the image {name} is damaged: {why}",
         hint="put the file back if you can: without it, machines on that image are lost (./lab destroy, then ./lab up, "
-        "which makes the image again)",
+        "which makes another image)",
     )
 
 
-def set_aside(directory: Path) -> None:
-    """Put a damaged image out of the way, so that it is made again. It stays as long as disks of machines may stand on
-    it: a person may be able to mend it.
-    """
-    directory.rename(directory.with_name(f"{directory.name}.damaged-{secrets.token_hex(4)}"))
+def new_directory(home: Home, key: str) -> Path:
+    """Where a new image of that key goes: never where one has been."""
+    plain = home.images / key
+    return plain.with_name(f"{key}-{secrets.token_hex(4)}") if plain.exists() else plain

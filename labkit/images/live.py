@@ -56,7 +56,7 @@ def live_state(image: Image, hardware: Hardware, settings: Settings, observer: O
         return found
     limits = settings.limits
     with locked(
-        settings.home.lock(f"live-{image.key}-{key}"),
+        settings.home.lock(f"live-{image.directory.name}-{key}"),
         timeout=limits.boot * 2,
         waiting=observer.step,
         what=f"the first boot of {image.title}",
@@ -70,7 +70,15 @@ def live_state(image: Image, hardware: Hardware, settings: Settings, observer: O
         observer.step(f"booting {image.title} once ({hardware.accelerator}), to keep its live state")
         require_space(image.directory, SPACE + 256)
         making = image.directory / f"live-{key}{_MAKING}"
-        again_after_panic(lambda: make_live(making, image, hardware, Deadline.after(limits.boot), observer), observer)
+
+        def boot() -> None:
+            make_live(making, image, hardware, Deadline.after(limits.boot), observer)
+
+        try:
+            again_after_panic(boot, observer)
+        except BaseException:
+            shutil.rmtree(making, ignore_errors=True)
+            raise
         final = image.directory / f"live-{key}-{secrets.token_hex(4)}"
         making.rename(final)
         sums.sync(image.directory)

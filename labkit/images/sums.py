@@ -15,6 +15,7 @@ from labkit.io.files import write_atomic
 
 SUMS = "sums.json"
 _PIECE = 1 << 22
+_DAMAGED = "damaged"
 
 
 def write(directory: Path, names: Sequence[str]) -> None:
@@ -25,6 +26,11 @@ def write(directory: Path, names: Sequence[str]) -> None:
     write_atomic(directory / SUMS, json.dumps(sums), mode=0o600)
 
 
+def call_damaged(directory: Path, why: str) -> None:
+    """Have wrong() say that from now on: what it is shows only where the files are read as a whole."""
+    write_atomic(directory / SUMS, json.dumps({_DAMAGED: why}), mode=0o600)
+
+
 def wrong(directory: Path, *, content: bool = False) -> str | None:
     """What is wrong with the files that the sums of directory name; None where nothing is seen.
 
@@ -33,6 +39,8 @@ def wrong(directory: Path, *, content: bool = False) -> str | None:
     path = directory / SUMS
     try:
         sums = json.loads(path.read_bytes())
+        if isinstance(sums.get(_DAMAGED), str):
+            return str(sums[_DAMAGED])
         expected = {str(name): (int(size), int(crc)) for name, (size, crc) in sums.items()}
     except FileNotFoundError:
         return None

@@ -368,6 +368,12 @@ def is_stopped(pid: int) -> bool:
     return _state(pid) in ("T", "t")
 
 
+def ended(child: Child) -> str:
+    """How a child ended, as the end of a sentence; empty where it still runs."""
+    status = child.poll()
+    return "" if status is None else Completed((), status, "", "").outcome
+
+
 def end_owned(owner: Path, *, timeout: float = 10) -> int:
     """Kill whatever still runs for owner, its helpers too, and wait until it is gone; how many processes that were."""
     deadline = time.monotonic() + timeout

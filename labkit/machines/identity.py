@@ -112,6 +112,12 @@ test -z "$pid" || while ! test -s /run/sshd.pid; do sleep 0.02; done
 """
 
 
+def authorize(key: str) -> str:
+    """The lines of a script that let the key log in, beside those that may already."""
+    file, line = "/root/.ssh/authorized_keys", shlex.quote(key)
+    return f"grep -qxF {line} {file} 2>/dev/null || {{ umask 077; mkdir -p /root/.ssh; echo {line} >>{file}; }}\n"
+
+
 def wake_script(*, now: float, entropy: str) -> str:
     """The shell script for a guest that has its identity and resumes after a halt; arguments as for script()."""
     return f"date -u -s @{now:.0f} >/dev/null\nprintf %s {shlex.quote(entropy)} >/dev/urandom\n"

@@ -13,7 +13,7 @@ import dataclasses
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 _SSHD = """if test -s /run/sshd.pid && read -r pid </run/sshd.pid; then kill -0 "$pid"
 else for unit in ssh.service sshd.service ssh.socket; do systemctl --quiet is-active "$unit" && exit; done; false; fi
 """
+_PING = "true\n"
 _ADDRESS = "127.0.0.1"
 _SPACE_MACHINE = 256
 _USED = f"{STATE}.used"  # of a guest that runs again, for as long as it has not answered
@@ -74,6 +75,8 @@ _STARTING = "starting"  # there while a QEMU is started; one whose labkit was ki
 _DISK = "disk.qcow2"
 _LOOK = 5.0  # seconds that QEMU and the guest's agent have to say how they are
 _DOUBT = 20.0  # seconds of silence after which the files that a guest was restored from are read
+_LOGIN = 60.0  # seconds that the sshd of a guest has to let labkit in, once the guest has answered, at least
+_NO_SSHD = "its sshd does not run"
 _SYNC = 20.0  # seconds that a guest has to write its disk before it is halted
 
 
@@ -136,7 +139,8 @@ class QemuMachine(RecordedMachine):
         # One that was being started when its labkit was killed is ended by start(), which goes on with what there is.
         if process.owned(self.directory) and not (self.directory / _STARTING).exists():
             return MachineState.RUNNING
-        if (self.directory / STATE).exists() or (self.directory / _USED).exists():
+        names = {name for name in (STATE, _USED, _STARTING) if (self.directory / name).exists()}
+        if STATE in names or {_USED, _STARTING} <= names:
             return MachineState.HALTED
         return MachineState.CRASHED
 
@@ -144,8 +148,10 @@ class QemuMachine(RecordedMachine):
         info = self.status()
         if info.state is not MachineState.RUNNING:
             return info
+        if stopped := self._stopped():
+            return dataclasses.replace(info, state=MachineState.UNREACHABLE, problem=stopped.message)
         if panic := panic_lines(console(self.directory)):
-            if not self._agent_answers("true"):
+            if not self._agent_answers(_PING):
                 return dataclasses.replace(info, state=MachineState.CRASHED, problem=f"its kernel panicked: {panic}")
             return info
         try:
@@ -158,9 +164,13 @@ class QemuMachine(RecordedMachine):
             return dataclasses.replace(info, state=MachineState.UNREACHABLE, problem=problem)
         if said in ("internal-error", "guest-panicked", "shutdown"):
             return dataclasses.replace(info, state=MachineState.CRASHED, problem=f"QEMU says {said}")
-        if said == "running" and not self._agent_answers(_SSHD):
-            return dataclasses.replace(info, state=MachineState.UNREACHABLE, problem="its sshd does not run")
+        if said == "running" and not self._agent_answers(self._reachable()):
+            return dataclasses.replace(info, state=MachineState.UNREACHABLE, problem=_NO_SSHD)
         return info
+
+    def _reachable(self) -> str:
+        """The script that succeeds in a guest that can be logged in to; the lab's key may be another one by now."""
+        return identity.authorize(identity.client_key(self._settings.home)[1]) + _SSHD
 
     def _agent_answers(self, script: str) -> bool:
         """Whether the guest's agent runs the script, with success. One that is busy or gone is no news of sshd's."""
@@ -170,19 +180,25 @@ class QemuMachine(RecordedMachine):
                 answer = agent.answer(_LOOK)
         except MachineError:
             answer = None
-        return answer == 0 or (answer is None and script == _SSHD)
+        return answer == 0 or (answer is None and script != _PING)
 
     def _monitor(self) -> Monitor:
         """The monitor of the running QEMU. Raises MachineError within seconds where it does not answer."""
+        if stopped := self._stopped():
+            raise stopped
         try:
             return connect_monitor(self.directory, Deadline.after(_LOOK))
         except MachineError as error:
-            for pid in filter(process.is_stopped, process.owned(self.directory)):
-                raise MachineError(
-                    f"the QEMU of machine {self.name}, process {pid}, was stopped by a signal",
-                    hint=f"kill -CONT {pid} lets it go on; ./lab reset and ./lab destroy end it",
-                ) from error
-            raise
+            raise MachineError(error.message, hint=self._way_on()) from error
+
+    def _stopped(self) -> MachineError | None:
+        """The error that says that its QEMU stands still because of a signal; None where it does not."""
+        for pid in filter(process.is_stopped, process.owned(self.directory)):
+            return MachineError(
+                f"the QEMU of machine {self.name}, process {pid}, was stopped by a signal",
+                hint=f"kill -CONT {pid} lets it go on; ./lab reset and ./lab destroy end it",
+            )
+        return None
 
     def console(self) -> Path | None:
         path = self.directory / CONSOLE
@@ -228,7 +244,7 @@ class QemuMachine(RecordedMachine):
         make_directory(self.directory, mode=0o700)
         me = identity.new(self.name)
         record = QemuRecord(
-            image.platform, image.release, image.key, accelerator, wanted.cpus, wanted.memory, False, 0,
+            image.platform, image.release, image.directory.name, accelerator, wanted.cpus, wanted.memory, False, 0,
             me.hostname, me.machine_id, me.host_key.private, me.host_key.public,
         )  # fmt: skip
         self._save(record)
@@ -251,7 +267,7 @@ class QemuMachine(RecordedMachine):
             return f"is {record.platform} {record.release}"
         if (record.cpus, record.memory_mib) != (wanted.cpus, wanted.memory):
             return f"has {record.cpus} CPUs and {record.memory_mib} MiB of memory"
-        image = golden.find(self._settings.home, record.image)
+        image = golden.exactly(self._settings.home, record.image)
         if image and (missing := [need for need in self._needs if need not in image.steps]):
             return f"lacks {', '.join(missing)}"
         return None
@@ -316,9 +332,7 @@ class QemuMachine(RecordedMachine):
         """
         state, disk, used = (self.directory / name for name in (STATE, _DISK, _USED))
         self._end()
-        if used.exists():
-            process.run(["qemu-img", "snapshot", "-a", _SNAPSHOT, disk], timeout=60)
-            used.rename(state)
+        self._roll_back()
         if not state.exists():
             return False
         if why := sums.wrong(self.directory, content=True):
@@ -328,26 +342,32 @@ class QemuMachine(RecordedMachine):
             record.accelerator, record.cpus, record.memory_mib, Network(record.network), record.machine_type
         )
         deadline = Deadline.after(self._settings.limits.boot)
-        with self._qemu(hardware, self._image(record).boot, record.port, state) as running:
+        with self._qemu(hardware, self._boot_of(record), record.port, state) as running:
             loaded(running.monitor, deadline)
             running.monitor.execute("blockdev-snapshot-internal-sync", device="disk0", name=_SNAPSHOT)
             state.rename(used)
             self._go(running, record, deadline, known=True)
-            used.unlink()
-            (self.directory / sums.SUMS).unlink(missing_ok=True)
             running.monitor.execute("blockdev-snapshot-delete-internal-sync", device="disk0", name=_SNAPSHOT)
         return True
+
+    def _roll_back(self) -> None:
+        """Undo a resume that did not come to an answer: the disk as it was, and the state that fits it."""
+        used = self.directory / _USED
+        if used.exists() and (self.directory / _STARTING).exists():
+            process.run(["qemu-img", "snapshot", "-a", _SNAPSHOT, self.directory / _DISK], timeout=60)
+            used.rename(self.directory / STATE)
+        (self.directory / _STARTING).unlink(missing_ok=True)
 
     def _boot(self, record: QemuRecord) -> None:
         """Boot the machine's own disk."""
         hardware = here(record.accelerator, record.cpus, record.memory_mib, self._network())
         deadline = Deadline.after(self._settings.limits.boot)
-        image = self._image(record)
+        boot = self._boot_of(record)
         self._end()
-        with self._qemu(hardware, image.boot, record.port, None) as running:
+        self._roll_back()
+        with self._qemu(hardware, boot, record.port, None) as running:
             record = dataclasses.replace(record, network=hardware.network.value, machine_type=hardware.machine)
             self._go(running, record, deadline, known=False)
-        self._forget_state()
 
     def _wake(self) -> bool:
         """Let a guest go on that stands still because a `halt` was broken off, or for want of disk space; whether it
@@ -357,6 +377,7 @@ class QemuMachine(RecordedMachine):
             said = monitor.execute("query-status")["status"]
             if said in ("paused", "postmigrate"):
                 self._forget_state()
+                (self.directory / f"{STATE}.part").unlink(missing_ok=True)
                 monitor.execute("cont")
             elif said == "io-error":
                 require_space(self.directory, _SPACE_MACHINE)
@@ -375,17 +396,20 @@ class QemuMachine(RecordedMachine):
             self._end()
             return
         part, disk = self.directory / f"{STATE}.part", self.directory / _DISK
-        with self._monitor() as monitor, disk_errors(self.directory):
-            require_space(self.directory, SPACE)
-            if monitor.execute("query-status")["status"] != "io-error" and not self._synced():
-                self._observer.warn(f"the guest of machine {self.name} did not write its disk within {_SYNC:g} s")
-            monitor.execute("stop")
-            self._forget_state()
-            migrate(monitor, part, Deadline.after(self._settings.limits.boot))
-            sums.sync(disk)  # which QEMU has written, for it has given it up
-            part.rename(self.directory / STATE)
-            sums.write(self.directory, (STATE,))
-            monitor.execute("quit")
+        try:
+            with self._monitor() as monitor, disk_errors(self.directory):
+                require_space(self.directory, SPACE)
+                if monitor.execute("query-status")["status"] != "io-error" and not self._synced():
+                    self._observer.warn(f"the guest of machine {self.name} could not be asked to write its disk first")
+                monitor.execute("stop")
+                self._forget_state()
+                migrate(monitor, part, Deadline.after(self._settings.limits.boot))
+                sums.sync(disk)  # which QEMU has written, for it has given it up
+                part.rename(self.directory / STATE)
+                sums.write(self.directory, (STATE,))
+                monitor.execute("quit")
+        finally:
+            part.unlink(missing_ok=True)
         self._end()
 
     def _synced(self) -> bool:
@@ -403,12 +427,18 @@ class QemuMachine(RecordedMachine):
             raise MachineError(f"machine {self.name} does not exist", hint="./lab up")
         return record
 
+    def _boot_of(self, record: QemuRecord) -> Boot:
+        """How its image boots: all that a machine with a disk of its own needs of it, besides the disk."""
+        directory = self._settings.home.images / record.image
+        return golden.boot_of(directory) if directory.exists() else self._image(record).boot
+
     def _image(self, record: QemuRecord) -> Image:
-        image = golden.find(self._settings.home, record.image)
+        """The image that the machine's disk stands on."""
+        image = golden.exactly(self._settings.home, record.image)
         if image is None:
             raise MachineError(
                 f"the image {record.image} of machine {self.name} is gone from {self._settings.home.images}",
-                hint="./lab destroy the machine and ./lab up again",
+                hint="put it back if you can; else ./lab destroy the machine and ./lab up again",
             )
         return image
 
@@ -439,8 +469,9 @@ class QemuMachine(RecordedMachine):
         why = live_wrong(live, content=True) or (error.message if isinstance(error, StateRefused) else None)
         if why:
             throw_away(live)
-        if broken := sums.wrong(image.directory, content=True):
-            golden.set_aside(image.directory)
+        broken = sums.wrong(image.directory, content=True)
+        if broken:
+            sums.call_damaged(image.directory, broken)
         if why or broken:
             self._observer.warn(f"the machine cannot be restored: {broken or why}; making that again")
         return bool(why or broken)
@@ -487,18 +518,45 @@ class QemuMachine(RecordedMachine):
             now, entropy = time.time(), secrets.token_hex(64)
             agent.send(identity.wake_script(now=now, entropy=entropy) if known else self._introduction(record))
             answered(agent, self.directory, deadline, "take its identity", wait)
+        if known and not self._agent_answers(self._reachable()):
+            raise MachineError(f"machine {self.name} cannot be reached: {_NO_SSHD}", hint=self._way_on())
         record = dataclasses.replace(record, port=running.port, ready=True)
-        self._login(record, deadline)
+        self._login(record, Deadline.after(min(deadline.left, max(_LOGIN, self._settings.limits.connect))))
         self._save(record)
+        self._forget_state()
         (self.directory / _STARTING).unlink()
 
     @contextlib.contextmanager
     def _qemu(self, hardware: Hardware, boot: Boot, port: int, state: Path | None) -> Iterator[Running]:
         """A QEMU started on the machine's disk; ended again if the block does not succeed."""
-        allowed = self._settings.named_addresses()
         wanted = self._settings.machine.ssh_port
         ports = [wanted] if wanted else ([port, 0] if port and _free(port) else [0])
+        with self._ended_unless_it_comes_up():
+            running = self._connected(hardware, boot, ports, state)
+            try:
+                with panics_named(self.directory, "come up"), running.monitor:
+                    yield running
+            except MonitorGone as error:
+                said = log(self.directory)
+                Deadline.after(1).poll(lambda: running.child.poll() is not None)
+                raise MachineError(
+                    f"{error.message}; it {process.ended(running.child) or 'still runs'}",
+                    hint=printable(said, newlines=True) or console_end(self.directory),
+                ) from error
+
+    @contextlib.contextmanager
+    def _ended_unless_it_comes_up(self) -> Iterator[None]:
         write_atomic(self.directory / _STARTING, "")
+        try:
+            yield
+        except BaseException:
+            process.end_owned(self.directory)
+            self._roll_back()
+            raise
+
+    def _connected(self, hardware: Hardware, boot: Boot, ports: Sequence[int], state: Path | None) -> Running:
+        """A QEMU on the machine's disk that answers, with the first of these ports that is free."""
+        allowed = self._settings.named_addresses()
         for attempt in ports:
             started = start(
                 self.directory, hardware, boot, self.directory / _DISK, port=attempt, state=state, allowed=allowed
@@ -506,25 +564,14 @@ class QemuMachine(RecordedMachine):
             import labkit.io.ssh  # noqa: F401  # loaded while QEMU starts: a quarter of a second
 
             try:
-                running = connect(started, attempt)
-                break
+                return connect(started, attempt)
             except PortTaken:
                 if attempt == ports[-1]:
-                    raise MachineError(
-                        f"port {attempt} on {_ADDRESS} is taken",
-                        hint="set machine.ssh_port to another port, or to 0 for any free one",
-                    ) from None
-        try:
-            with panics_named(self.directory, "come up"), running.monitor:
-                yield running
-        except MonitorGone as error:
-            raise MachineError(
-                error.message, hint=printable(log(self.directory), newlines=True) or console_end(self.directory)
-            ) from error
-        except BaseException:
-            process.end_owned(self.directory)
-            (self.directory / _STARTING).unlink(missing_ok=True)
-            raise
+                    break
+        raise MachineError(
+            f"port {ports[-1]} on {_ADDRESS} is taken",
+            hint="set machine.ssh_port to another port, or to 0 for any free one",
+        )
 
     def _end(self) -> None:
         """End its QEMU, whatever that does; disk and state stay."""

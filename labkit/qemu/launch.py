@@ -49,7 +49,7 @@ class Started:
     child: process.Child
     network: Network
     alive: int
-    log: int  # where messages go
+    messages: int  # where those of its network go
     has_state: bool
 
 
@@ -59,6 +59,7 @@ class Running:
 
     monitor: Monitor
     port: int
+    child: process.Child
 
 
 def start(
@@ -77,7 +78,7 @@ def start(
     What a guest could do with a QEMU that it has taken over is little: it starts no program, sees no network of this
     host's but by way of slirp4netns, and is not root where this is root's.
     """
-    for name in (AGENT, MONITOR, CONSOLE, LOG):
+    for name in (AGENT, MONITOR, CONSOLE, LOG, network.LOG):
         (directory / name).unlink(missing_ok=True)
     program = process.which("qemu-system-x86_64")
     words = argv(hardware, boot, disk, port=port, uuid=str(uuid.uuid4()))
@@ -99,19 +100,20 @@ def start(
             stack.callback(os.close, ends[1])
             return ends
 
-        (console, to_console), (messages, to_log), (alive, held) = pipe(), pipe(), pipe()
+        (console, to_console), (messages, to_log), (more, to_network), (alive, held) = (pipe() for _ in range(4))
         ring = [sys.executable, "-I", "-S", str(_RING), str(_KEPT), str(console), CONSOLE, str(messages), LOG]
+        ring += [str(more), network.LOG]
         null = os.open(os.devnull, os.O_RDWR)
         stack.callback(os.close, null)
         owner = {process.OWNER: str(directory / _RING.stem)}
-        process.spawn(ring, cwd=directory, output=null, errors=null, env=owner, files=[console, messages])
+        process.spawn(ring, cwd=directory, output=null, errors=null, env=owner, files=[console, messages, more])
         files = [held]
         if state is not None:  # read from the file itself: a pipe takes twice as long
             files.append(stack.enter_context(state.open("rb")).fileno())
             words += ["-incoming", f"fd:{files[-1]}"]
         owner = {process.OWNER: str(directory)}
         child = process.spawn(words, cwd=directory, output=to_console, errors=to_log, env=owner, files=files)
-        return Started(directory, child, hardware.network, os.dup(alive), os.dup(to_log), state is not None)
+        return Started(directory, child, hardware.network, os.dup(alive), os.dup(to_network), state is not None)
 
 
 def connect_monitor(directory: Path, deadline: Deadline) -> Monitor:
@@ -130,9 +132,13 @@ def connect(started: Started, port: int) -> Running:
     deadline = Deadline.after(_START)
     try:
         deadline.poll(lambda: (directory / MONITOR).exists() or child.poll() is not None, every=0.005)
-        if started.network is Network.GUARDED and child.poll() is None:
-            network.connect(directory, child.pid, started.alive, started.log)
-            port = network.forward(directory, port)
+        try:
+            if started.network is Network.GUARDED and child.poll() is None:
+                network.connect(directory, child.pid, started.alive, started.messages)
+                port = network.forward(directory, port)
+        finally:  # or the ring would wait for more
+            os.close(started.alive)
+            os.close(started.messages)
         monitor = None
         while monitor is None and child.poll() is None and not deadline.passed:
             with contextlib.suppress(MachineError):
@@ -141,13 +147,10 @@ def connect(started: Started, port: int) -> Running:
             _refuse(started)
         if started.network is not Network.GUARDED:
             port = monitor.forwarded_port()
-        return Running(monitor, port)
+        return Running(monitor, port, child)
     except BaseException:
         process.end_owned(directory)
         raise
-    finally:
-        os.close(started.alive)
-        os.close(started.log)
 
 
 def _refuse(started: Started) -> NoReturn:
@@ -160,8 +163,9 @@ def _refuse(started: Started) -> NoReturn:
             f"another QEMU uses the disk of {started.directory}",
             hint="was labkit's home moved or copied while the machine ran? end that QEMU, or move the home back",
         )
-    if started.has_state and re.search(r"migration|savevm|vmstate|incoming", said, re.IGNORECASE):
-        raise StateRefused(f"QEMU cannot load the state: {said.splitlines()[-1]}")
+    why = [line for line in said.splitlines() if re.search(r"migration|savevm|vmstate|incoming", line, re.IGNORECASE)]
+    if started.has_state and why:
+        raise StateRefused(f"QEMU cannot load the state: {why[-1]}")
     raise MachineError("QEMU did not start", hint=said or None)
 
 

@@ -33,6 +33,7 @@ FORWARDED = "198.51.100.100:2222"  # in the namespace: where QEMU takes connecti
 _NET = "198.51.100"  # TEST-NET-2 of RFC 5737: no network has these addresses
 _TAP = "slirp0"
 _API = "network.sock"
+LOG = "network.log"
 _RESOLVER = "resolv.conf"
 _HELPER = "network"  # below a machine's directory: the mark of its slirp4netns, which is not its QEMU
 _ADDRESS = "127.0.0.1"

@@ -31,14 +31,19 @@ class Ring:
 
     def write(self, data: bytes) -> None:
         if self._size + len(data) > self._limit:
-            self._halve()
-        self._size += os.write(self._file, data)
+            self._halve(data)
+        else:
+            self._size += os.write(self._file, data)
 
-    def _halve(self) -> None:
-        """Write the newer half aside and put it in the file's place: whoever reads sees the old file or the new one."""
-        kept = os.pread(self._file, self._limit // 2, max(0, self._size - self._limit // 2))
+    def _halve(self, data: bytes) -> None:
+        """Write the newer half, of which data is the end, aside, and put it in the file's place: whoever reads sees the
+        old file or the new one.
+        """
+        half = self._limit // 2
+        whole = os.pread(self._file, half, max(0, self._size - half)) + data
+        kept = whole[-half:]
         kept = kept[kept.find(b"\n") + 1 :]
-        self._dropped += self._size - len(kept)
+        self._dropped += self._size + len(data) - len(kept)
         aside = f"{self._path}.part"
         Path(aside).unlink(missing_ok=True)
         file = self._opened(aside)
