@@ -120,6 +120,7 @@ class Guest:
         for target, pattern in (
             (HOST_KEY, r"printf %s ((?:'[^']*'|\S)+) >/etc/ssh/ssh_host_ed25519_key\n"),
             (CLIENT_KEY, r"printf '%s\\n' (.+) >/root/.ssh/authorized_keys\n"),
+            (CLIENT_KEY, r"echo (.+) >>/root/.ssh/authorized_keys"),
             ("/etc/hostname", r"printf '%s\\n' (.+) >/etc/hostname\n"),
             ("/etc/machine-id", r"printf '%s\\n' (.+) >/etc/machine-id\n"),
         ):
