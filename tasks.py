@@ -60,7 +60,7 @@ def test(call: Call) -> None:
     _told(call, outcome)
 
 
-@lab_task(f"{_MACHINE} yes verbose json")
+@lab_task(f"{_MACHINE} verbose json")
 def reset(call: Call) -> None:
     """Put a machine back to its clean state.
 
@@ -95,6 +95,7 @@ def destroy(call: Call) -> None:
     """
     from labkit.usecases import machines
 
+    call.refuse_beside("all", _MACHINE.split())
     with call.console() as console:
         names = machines.destroy(call.settings, console, everything=call.words["all"])
     call.answer(names, "\n".join(f"destroyed {name}" for name in names) or "nothing to destroy")

@@ -29,9 +29,10 @@ def runs(channel: paramiko.Channel, command: str) -> None:
 
     def feed() -> None:
         assert child.stdin
-        with contextlib.suppress(OSError), child.stdin:
+        with contextlib.suppress(OSError, ValueError), child.stdin:
             while piece := channel.recv(1 << 16):
                 child.stdin.write(piece)
+                child.stdin.flush()
 
     def hand(read: Callable[[int], bytes], send: Callable[[bytes], None]) -> None:
         with contextlib.suppress(OSError):

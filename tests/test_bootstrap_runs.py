@@ -260,6 +260,21 @@ def test_a_package_whose_dependencies_were_not_unpacked_yet_is_finished(
     assert half.sh("dpkg --audit; pkg-config --version && jq -n 1")[-1] == "1"
 
 
+def test_what_a_suite_lacks_comes_alone(base: Path, sources: Sources, tmp_path: Path) -> None:
+    """A host of somebody's own gets the missing programs and what those depend on, and nothing else."""
+    bare = Box(Chroot(chroot.unpack(base, tmp_path / "bare")))
+    before = set(bare.sh("dpkg-query -Wf '${Package}\\n'"))
+    settings = sources.settings()
+    plan = bootstrap.prepare(settings.distro(), Target.HOST, settings, ["python", "busybox"], alone=True)
+    done = bare.bootstrap(plan)
+    assert done.status == 0, done.errors
+    assert done.outcomes() == {"python": "done", "busybox": "done"}
+    assert bare.sh("python3 -c 'import json; print(1)'; busybox true && echo 2") == ["1", "2"]
+    new = set(bare.sh("dpkg-query -Wf '${Package}\\n'")) - before
+    assert {"python3-minimal", "busybox-static"} <= new
+    assert not {name for name in new if not name.startswith(("python3", "libpython3", "busybox", "libexpat", "media"))}
+
+
 def test_two_at_once_wait_for_each_other(plain: Box, sources: Sources) -> None:
     """The second finds all done, and not half a step."""
     plan = sources.plan()

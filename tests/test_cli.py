@@ -29,8 +29,10 @@ from labkit import __version__
 from labkit.cli import program
 from labkit.cli.console import Console, table
 from labkit.cli.flags import FLAGS, LabTask, spelt
+from labkit.core import config
 from labkit.core.config import Settings
 from labkit.io import process
+from labkit.io.files import locked
 from labkit.results.model import Result, Verdict
 
 CHECKOUT = Path(__file__).parent.parent
@@ -300,8 +302,73 @@ def test_signals_end_a_task_with_their_status_after_it_has_cleaned_up(signum: in
         assert child.stdout is not None and child.stderr is not None
         child.send_signal(signum)
         assert child.stdout.read() == b"cleaned up\n"
-        assert child.stderr.read() == (b"labkit: interrupted\n" if signum == signal.SIGINT else b"")
+        name = signal.Signals(signum).name
+        assert (
+            child.stderr.read().decode()
+            == f"labkit: interrupted by {name}: the same command again goes on from there\n"
+        )
     assert child.returncode == status
+
+
+@pytest.mark.parametrize(("signum", "status"), SIGNALS, ids=str)
+def test_a_command_that_is_interrupted_says_one_line(
+    signum: signal.Signals, status: int, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """A real one, while it waits for its machine."""
+    home = config.load(cwd=tmp_path, environ=environ).home
+    words = [sys.executable, "-m", "labkit", "up", "--provider", "qemu", "--machine", "mine"]
+    with locked(home.lock("machine-mine"), timeout=1, waiting=pytest.fail, what="it"):
+        child = subprocess.Popen(
+            words, env={**environ, "PYTHONPATH": str(CHECKOUT)}, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        with child:
+            assert child.stderr is not None
+            waiting = child.stderr.readline()
+            assert "waiting for process" in waiting, waiting
+            child.send_signal(signum)
+            said = child.stderr.read()
+    assert child.returncode == status
+    assert said == f"labkit: interrupted by {signum.name}: the same command again goes on from there\n"
+
+
+def test_a_terminal_that_is_closed_ends_a_task_with_129(tmp_path: Path) -> None:
+    """Nothing can be said there any more, and what cleans up must not fail over that."""
+    script = GUARDED.replace("import sys\n", "import sys\nfrom labkit.cli.console import Console\n", 1).replace(
+        'print("cleaned up")',
+        f'console.step("cleaning"); open({str(tmp_path / "clean")!r}, "w").close()',
+    )
+    script = script.replace("with guard():", "with guard(), Console() as console:")
+    script = script.replace("sys.stdin.read()", "import time; time.sleep(60)")  # to read there is an error by then
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", script])
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 1000)
+    os.close(terminal)  # the kernel sends SIGHUP
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    assert (tmp_path / "clean").exists()
+
+
+def test_a_signal_that_comes_twice_at_once_is_one_wish(tmp_path: Path) -> None:
+    """As `timeout` and closed terminals send it. A second one later does not wait for what the first one began."""
+    script = GUARDED.replace(
+        'print("cleaned up")',
+        'import time; print("cleaning", flush=True); time.sleep(0.3); print("cleaned up", flush=True); time.sleep(60)',
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=pipe) as child:
+        assert child.stdout is not None
+        for said in (b"ready\n", b"cleaning\n"):
+            assert child.stdout.readline() == said
+            child.terminate()
+        assert child.stdout.readline() == b"cleaned up\n"
+        time.sleep(1)
+        began = time.monotonic()
+        child.terminate()
+        assert child.wait(10) == 128 + signal.SIGTERM
+        assert time.monotonic() - began < 5
 
 
 def test_signals_that_the_parent_ignores_stay_ignored() -> None:
@@ -342,7 +409,7 @@ def test_the_version_is_told_without_git(tmp_path: Path, environ: dict[str, str]
 def fake_path(directory: Path, python: str) -> str:
     """A PATH with the ordinary tools, and a python3 of which the shell script `python` is all there is."""
     directory.mkdir()
-    for name in ("sh", "cat", "cksum", "dirname", "readlink", "mkdir", "grep", "rm"):
+    for name in ("sh", "cat", "cksum", "dirname", "readlink", "mkdir", "grep", "rm", "id", "find"):
         (directory / name).symlink_to(shutil.which(name) or f"/usr/bin/{name}")
     (directory / "python3").write_text(f"#!/bin/sh\n{python}\n")
     (directory / "python3").chmod(0o755)
@@ -363,6 +430,70 @@ def test_an_unusable_python_is_told_with_2(python: str, message: str, bare: Path
     assert done.returncode == 2
     assert done.stderr.startswith(f"labkit: {message}")
     assert not (bare / ".labkit").exists()
+
+
+OTHER = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user, which takes root")
+
+
+def lab_in(checkout: Path, **environ: str) -> Done:
+    """What ./lab says where it would make its environment next, which this Python does not let it do."""
+    path = checkout.parent / "bin"
+    if not path.exists():
+        fake_path(path, "exit 127")
+    argv = [str(checkout / "lab"), "--list"]
+    return subprocess.run(argv, env={"PATH": str(path), **environ}, capture_output=True, text=True, timeout=60)
+
+
+@as_root
+@pytest.mark.parametrize("name", [".", "lab", "tasks.py", "labkit", "labkit/core/x.py", ".labkit", ".labkit/venv/bin"])
+def test_root_runs_nothing_of_a_checkout_that_another_user_owns(name: str, bare: Path) -> None:
+    for directory in ("labkit/core", ".labkit/venv/bin"):
+        (bare / directory).mkdir(parents=True)
+    for file in ("labkit/core/x.py", "tasks.py"):
+        (bare / file).touch()
+    assert lab_in(bare).stderr.startswith("labkit: Python 3.11 or newer is needed")
+    os.chown(bare / name, OTHER, OTHER)
+    done = lab_in(bare)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"labkit: {bare}/{name} belongs to another user, or others can write it, so labkit")
+    assert f"chown -R root '{bare}'" in done.stderr
+    # By way of sudo it is the caller's, whom the caller trusts.
+    assert lab_in(bare, SUDO_UID=str(OTHER)).stderr.startswith("labkit: Python 3.11 or newer is needed")
+    assert "belongs to another user" in lab_in(bare, SUDO_UID=str(OTHER - 1)).stderr
+    assert "belongs to another user" in lab_in(bare, SUDO_UID="0 -o -true").stderr
+
+
+@as_root
+def test_root_runs_nothing_that_anybody_can_write(bare: Path) -> None:
+    (bare / "tasks.py").touch()
+    (bare / "tasks.py").chmod(0o646)
+    assert f"{bare}/tasks.py belongs to another user, or others can write it" in lab_in(bare).stderr
+    (bare / "tasks.py").chmod(0o644)
+    os.chown(bare.parent, OTHER, OTHER)  # who can replace the checkout, but by nothing that root owns
+    assert lab_in(bare).stderr.startswith("labkit: Python 3.11 or newer is needed")
+
+
+@as_root
+def test_a_user_runs_whatever_checkout_there_is(bare: Path, tmp_path: Path) -> None:
+    lab_in(bare)
+    os.chown(bare, OTHER, OTHER)
+    places = [bare, *(directory for directory in bare.parents if directory != Path("/") and directory != Path("/tmp"))]
+    modes = [(directory, directory.stat().st_mode) for directory in places]
+    try:
+        for directory, mode in modes:
+            directory.chmod(mode | 0o055)
+        done = subprocess.run(
+            [bare / "lab", "--list"],
+            env={"PATH": str(tmp_path / "bin")},
+            capture_output=True,
+            text=True,
+            user=OTHER + 1,
+        )
+    finally:
+        for directory, mode in modes:
+            directory.chmod(mode)
+    assert done.stderr.startswith("labkit: Python 3.11 or newer is needed")
 
 
 def test_completion_installs_nothing(bare: Path) -> None:

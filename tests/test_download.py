@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import os
 import re
+import socket
 import ssl
 import struct
 import subprocess
@@ -19,10 +20,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit.core.errors import HostError, ImageError
+from labkit.core.errors import HostError, ImageError, InfrastructureError
 from labkit.images import build as building
 from labkit.io import download
-from labkit.io.download import Digest, fetch, listed_digest
+from labkit.io.download import Digest, fetch
+from labkit.io.files import locked
 from tests.conftest import ROOT
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
@@ -146,6 +148,10 @@ def get(server: Server, directory: Path, digest: Digest = DIGEST, name: str = "d
     return path
 
 
+def listed_digest(checksums: str, url: str) -> Digest:
+    return download.listed_digest(checksums, url, timeout=30)
+
+
 def left(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir() if path.suffix not in (".lock", ".holder"))
 
@@ -217,9 +223,73 @@ def test_nobody_answers(tmp_path: Path) -> None:
 def test_a_server_that_drips_forever_is_left_at_the_deadline(server: Server, tmp_path: Path) -> None:
     server.endless, server.length, server.pause = True, False, 0.05
     started = time.monotonic()
-    with pytest.raises(ImageError, match="time limit reached after"):
+    with pytest.raises(
+        ImageError, match=r"could not be downloaded within 1 s \(limits\.download\): \d+ of unknown bytes came"
+    ):
         get(server, tmp_path, timeout=1)
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("silent", ["at once", "in the head", "in the body"])
+def test_the_limit_holds_whatever_the_server_does(tmp_path: Path, silent: str) -> None:
+    """`download = 10` is 10 s, not the 20 to connect or the 60 that a piece of an answer may take."""
+    over = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    if silent == "in the head":
+                        while not over.wait(0.05):
+                            connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    elif silent == "in the body":
+                        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nsome")
+                    over.wait(20)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            for what in (lambda: get(Server(url=url), tmp_path, timeout=0.5), lambda: listed(f"{url}/SUMS", 0.5)):
+                began = time.monotonic()
+                with pytest.raises(ImageError, match=r" within 0\.5 s \(limits\.download\): "):
+                    what()
+                assert 0.4 < time.monotonic() - began < 1.5
+        finally:
+            over.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def listed(checksums: str, timeout: float) -> Digest:
+    return download.listed_digest(checksums, "http://127.0.0.1/disk.img", timeout=timeout)
+
+
+def test_the_wait_for_another_download_counts(server: Server, tmp_path: Path) -> None:
+    with locked(tmp_path / f"sha256-{SHA256}.lock", timeout=1, waiting=pytest.fail, what="it"):
+        began = time.monotonic()
+        with pytest.raises(InfrastructureError, match=r"gave up after waiting 0\.3 s"):
+            get(server, tmp_path, timeout=0.3)
+        assert time.monotonic() - began < 1
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
+def test_a_part_that_was_planted_is_not_written_to(server: Server, tmp_path: Path, kind: str) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    part = tmp_path / f"sha256-{SHA256}.part"
+    if kind == "link":
+        part.symlink_to(precious)
+    elif kind == "hard link":
+        part.hardlink_to(precious)
+    else:
+        os.mkfifo(part)
+    assert get(server, tmp_path).read_bytes() == BODY
+    assert precious.read_text() == "precious"
+    assert server.asked == [("/disk.img", None, len(BODY))]
 
 
 def test_two_processes_at_once_download_once(server: Server, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Locks between labkit processes: who waits is told for whom, whatever the holder left behind."""
+"""Files written aside, in directories that others may write too; and locks between labkit processes: who waits is told
+for whom, whatever the holder left behind.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +8,24 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from labkit.core.errors import InfrastructureError
+from labkit.core.errors import HostError, InfrastructureError
 from labkit.io import files
-from labkit.io.files import locked
+from labkit.io.files import aside, copy, locked, part_name, sweep, write_atomic
 
 HOLD = """
 import sys
 sys.argv[0] = "/somewhere/labkit/__main__.py"
 from pathlib import Path
-from labkit.io.files import locked
+from labkit.io.files import aside, copy, locked, part_name, sweep, write_atomic
 with locked(Path(sys.argv.pop(1)), timeout=1, waiting=print, what="machine mine"):
     print("held", flush=True)
     sys.stdin.read()
@@ -75,18 +77,21 @@ def test_who_waits_is_told_for_whom_and_since_when(lock: Path, monkeypatch: pyte
     [(250, r"since \d\d:\d\d:\d\d \(4 min\)"), (90_000, r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(25 h 0 min\)"),
      (-3600, r"since \d\d:\d\d:\d\d$")],
 )  # fmt: skip
-def test_the_time_is_told_in_round_figures(lock: Path, seconds: int, told: str) -> None:
+def test_the_time_is_told_in_round_figures_whatever_the_clock_says(lock: Path, seconds: int, told: str) -> None:
+    """By the monotonic clock: the time of day may have been set meanwhile."""
     with held(lock):
         holder = lock.with_suffix(".holder")
-        holder.write_text(json.dumps({**json.loads(holder.read_text()), "since": time.time() - seconds}))
+        about = json.loads(holder.read_text())
+        holder.write_text(json.dumps({**about, "at": about["at"] - seconds}))
         said, _ = refused(lock)
     assert re.search(told, said[0]), said
 
 
 DAMAGED = [
-    None, "", "17", "[]", "{", "\xff", "[" * 100_000, '{"pid": -1, "command": [], "since": 0}',
-    '{"pid": 1, "command": "up", "since": 0}', '{"pid": 1, "command": [], "since": 1e300}',
-    '{"pid": 4194999, "command": ["./lab", "up"], "since": 0}',
+    None, "", "17", "[]", "{", "\xff", "[" * 100_000, '{"pid": -1, "command": [], "since": 0, "at": 0}',
+    '{"pid": 1, "command": "up", "since": 0, "at": 0}', '{"pid": 1, "command": [], "since": 1e300, "at": 0}',
+    '{"pid": 1, "command": [], "since": 0}', '{"pid": 1, "command": [], "since": 0, "at": NaN}',
+    '{"pid": 4194999, "command": ["./lab", "up"], "since": 0, "at": 0}',
 ]  # fmt: skip
 
 
@@ -106,7 +111,7 @@ def test_a_missing_damaged_or_stale_holder_file_breaks_nothing(lock: Path) -> No
 def test_a_hostile_holder_file_is_shown_inert_on_one_line(lock: Path) -> None:
     with held(lock):
         words = ["up\x1b[2J\n", "x" * 10_000]
-        lock.with_suffix(".holder").write_text(json.dumps({"pid": os.getpid(), "command": words, "since": 0}))
+        lock.with_suffix(".holder").write_text(json.dumps({"pid": os.getpid(), "command": words, "since": 0, "at": 0}))
         said, _ = refused(lock)
     assert said[0].isprintable()
     assert len(said[0]) < 400
@@ -134,3 +139,119 @@ def test_a_lock_that_is_free_soon_is_waited_for_in_silence(lock: Path) -> None:
         child.stdin.close()
         with locked(lock, timeout=5, waiting=pytest.fail, what="machine mine"):
             pass
+
+
+# ---- files
+
+
+WRITE = """
+import os, sys
+from pathlib import Path
+from labkit.io.files import aside
+with aside(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    print("half", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has written half of target and waits for the end of its stdin."""
+    argv = [sys.executable, "-c", WRITE, str(target)]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "half\n"
+        yield child
+        child.kill()
+
+
+def parts(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir() if path.name.endswith(".part")]
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    write_atomic(target, "old", mode=0o600)
+    assert target.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(ZeroDivisionError), aside(target) as file:
+        file.write(b"new")
+        1 / 0  # noqa: B018
+    assert target.read_text() == "old"
+    write_atomic(target, b"new")
+    assert (target.read_text(), os.listdir(tmp_path)) == ("new", ["file"])  # noqa: PTH208
+    copy(target, tmp_path / "copy")
+    assert (tmp_path / "copy").read_text() == "new"
+
+
+def test_a_planted_link_is_never_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has guessed every name that is written aside, and put links to a file of ours there."""
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    monkeypatch.setattr(secrets, "token_hex", lambda count: "0" * 2 * count)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    target = shared / "report"
+    for path in (part_name(target), shared / f".report.{os.getpid()}.part", target):
+        path.symlink_to(precious)
+    with pytest.raises(FileExistsError):
+        write_atomic(target, "ours")
+    monkeypatch.undo()
+    write_atomic(target, "ours")
+    assert not target.is_symlink()
+    assert (target.read_text(), precious.read_text()) == ("ours", "precious")
+
+
+def test_a_lock_is_no_link_and_no_pipe(lock: Path) -> None:
+    lock.parent.mkdir()
+    precious = lock.parent / "precious"
+    precious.write_text("precious")
+    lock.symlink_to(precious)
+    with pytest.raises(HostError, match="symbolic links"), locked(lock, timeout=1, waiting=pytest.fail, what="it"):
+        raise AssertionError("a link was followed")
+    lock.unlink()
+    lock.with_suffix(".holder").symlink_to(precious)
+    with locked(lock, timeout=1, waiting=pytest.fail, what="it"):
+        assert not lock.with_suffix(".holder").is_symlink()
+    assert precious.read_text() == "precious"
+    with held(lock):
+        lock.with_suffix(".holder").unlink()
+        os.mkfifo(lock.with_suffix(".holder"))  # who reads from it would wait for ever
+        said, _ = refused(lock)
+    assert said == ["waiting for another labkit process, which holds machine mine"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+def test_no_part_file_stays(tmp_path: Path, signum: signal.Signals) -> None:
+    """After Ctrl-C at once, after SIGKILL as soon as anything is written there."""
+    with writing(tmp_path / "file") as child:
+        assert len(parts(tmp_path)) == 1
+        sweep(tmp_path)
+        assert len(parts(tmp_path)) == 1  # of a process that lives
+        child.send_signal(signum)
+        child.wait()
+        assert len(parts(tmp_path)) == (signum == signal.SIGKILL)
+    for name in (".old.4194999.part", ".dir.4194999-0123456789abcdef.part", ".link.4194999-0123456789abcdef.part"):
+        if "dir" in name:
+            (tmp_path / name).mkdir()
+        elif "link" in name:
+            (tmp_path / name).symlink_to("/nowhere")
+        else:
+            (tmp_path / name).write_text("half")
+    (tmp_path / "movie.part").write_text("somebody's")
+    write_atomic(tmp_path / "other", "whole")
+    assert sorted(os.listdir(tmp_path)) == ["movie.part", "other"]  # noqa: PTH208
+
+
+def test_a_part_file_that_is_still_written_elsewhere_is_left(tmp_path: Path) -> None:
+    """By a process of another container, whose pid is nobody's here."""
+    with writing(tmp_path / "file"):
+        (name,) = parts(tmp_path)
+        (tmp_path / name).rename(tmp_path / re.sub(r"\.[0-9]+-", ".4194999-", name))
+        sweep(tmp_path)
+        assert len(parts(tmp_path)) == 1
+    sweep(tmp_path)
+    assert parts(tmp_path) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -349,7 +350,11 @@ def test_a_recording_replayed_through_the_real_driver(ref: str, recordings: dict
         str(tree) if word.startswith("/opt") else word for word in suite.argv(str(program), "/bin/true", Selection())
     ]
     with suite.recorder(raw, lambda *_: None) as recorder:
-        done = subprocess.run([sys.executable, *argv[1:]], capture_output=True, timeout=300)
+        argv[argv.index("--lock") + 1] = str(tmp_path / "lock")
+        reading, writing = os.pipe()
+        done = subprocess.run([sys.executable, *argv[1:]], stdin=reading, capture_output=True, timeout=300)
+        os.close(reading)
+        os.close(writing)
         recorder.take(done.stdout)
     assert (done.returncode, done.stderr) == (0, b"")
     mine, theirs = suite.read(raw), suite.read(recordings[ref])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -76,6 +77,126 @@ def test_nobody_else_reaches_a_machine(lab: Lab) -> None:
         assert directory.stat().st_mode & 0o777 == 0o700, directory
     for name in ("qmp.sock", "agent.sock", "console.log", "record.json", "known_hosts"):
         assert (lab.home / "machines/debian-13" / name).stat().st_mode & 0o077 == 0, name
+
+
+REACH = """
+import socket
+for host in ("10.0.2.2", "127.0.0.1"):
+    with socket.socket() as here:
+        here.settimeout(10)
+        here.bind(("10.0.2.15", 0))
+        try:
+            here.connect((host, %d))
+            print("reached", host)
+        except OSError:
+            pass
+"""
+
+
+def test_a_guest_reaches_no_server_of_this_host(lab: Lab) -> None:
+    """Neither at the address where QEMU shows them, nor with packets to 127.0.0.1 that it sends out by its network."""
+    craft = "ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1/32 via 10.0.2.2 dev eth0 src 10.0.2.15; "
+    craft += "sysctl -qw net.ipv4.conf.all.route_localnet=1; ip route del local 127.0.0.1 table local; "
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert lab.guest(f"{craft}python3 -c '{REACH % server.getsockname()[1]}'") == ""
+    # QEMU's network on this host is not cut off with that: its packets do go out.
+    assert lab.guest("ip -4 -o addr show eth0 | grep -c 10.0.2.15") == "1\n"
+    lab.run("reset")
+
+
+def test_qemu_is_not_root_and_starts_no_program(lab: Lab) -> None:
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{lab.qemu()}/status").read_text().splitlines())
+    assert int(status["Uid"].split()[0]) > 1_000_000_000
+    assert int(status["CapEff"], 16) == 0
+    assert (status["NoNewPrivs"].strip(), status["Seccomp"].strip()) == ("1", "2")
+
+
+def test_what_a_guest_prints_is_there(lab: Lab) -> None:
+    lab.guest("echo on the console >/dev/ttyS0")
+    console = lab.home / "machines/debian-13/console.log"
+    until(lambda: "on the console" in console.read_text(errors="replace"), 20, "the console's line")
+
+
+def test_a_qemu_that_was_stopped_is_named_at_once(lab: Lab) -> None:
+    pid = lab.qemu()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        [info] = lab.json("status")
+        assert (info["state"], info["problem"]) == (
+            "unreachable", f"the QEMU of machine debian-13, process {pid}, was stopped by a signal",
+        )  # fmt: skip
+        for words in (["up"], ["halt"], ["test", "--only", QUICK]):
+            began = time.monotonic()
+            assert f"process {pid}, was stopped by a signal" in lab.run(*words, status=3).stderr
+            assert time.monotonic() - began < 30
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    lab.run("up")
+    assert lab.json("status")[0]["state"] == "running"
+
+
+def test_a_machine_without_sshd_is_unreachable_and_comes_back(lab: Lab) -> None:
+    lab.run("up", "--machine", "mute")
+    lab.guest("echo kept >/root/precious; systemctl stop ssh; pkill -x sshd; true", "mute", status=255)
+    info = next(info for info in lab.json("status") if info["name"] == "mute")
+    assert (info["state"], info["problem"]) == ("unreachable", "its sshd does not run")
+    said = lab.run("test", "--machine", "mute", "--only", QUICK, status=3).stderr
+    assert "cannot be reached: its sshd does not run" in said
+    assert "--discard-state boots it again from its disk" in said
+    lab.run("halt", "--machine", "mute")
+    assert "its sshd does not run" in lab.run("up", "--machine", "mute", status=3).stderr
+    lab.run("up", "--machine", "mute", "--discard-state")
+    assert lab.guest("cat /root/precious", "mute") == "kept\n"
+    lab.run("destroy", "--machine", "mute")
+
+
+def test_memory_that_cannot_be_loaded_is_given_up_only_when_asked(lab: Lab) -> None:
+    lab.run("up", "--machine", "torn")
+    lab.guest("echo kept >/root/precious", "torn")
+    lab.run("halt", "--machine", "torn")
+    state = lab.home / "machines/torn/state"
+    with state.open("r+b") as file:
+        file.seek(state.stat().st_size // 2)
+        file.write(b"not what was written")
+    for words in (["up"], ["test", "--only", QUICK]):
+        said = lab.run(*words, "--machine", "torn", status=3).stderr
+        assert f"{state} is not what was written" in said
+        assert "--discard-state" in said
+    lab.run("up", "--machine", "torn", "--discard-state")
+    assert lab.guest("cat /root/precious", "torn") == "kept\n"
+    assert not list((lab.home / "machines/torn").glob("state*"))
+    lab.run("destroy", "--machine", "torn")
+
+
+@pytest.fixture
+def cramped(lab: Lab, tmp_path: Path) -> Iterator[Lab]:
+    """A lab with the image of the shared one, on a small disk of its own."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2G", "none", small], check=True)
+    try:
+        for made in make_lab(small):
+            subprocess.run(["cp", "-a", lab.home / "images", made.home / "images"], check=True)
+            yield made
+    finally:
+        subprocess.run(["umount", "--lazy", small], check=True)
+
+
+def test_a_full_disk_of_this_host_holds_a_machine_and_does_not_lose_it(cramped: Lab) -> None:
+    def problem() -> str:
+        [info] = cramped.json("status")
+        return info["problem"] if info["state"] == "unreachable" else ""
+
+    cramped.run("up")
+    cramped.guest("echo kept >/root/precious; sync")
+    ballast = cramped.home / "ballast"
+    subprocess.run(["fallocate", "-l", str(shutil.disk_usage(cramped.home).free - (8 << 20)), ballast], check=True)
+    cramped.start("ssh", "--", "head -c 60000000 /dev/urandom >/root/big; sync")
+    until(lambda: "was full" in problem(), 120, "QEMU holds the machine")
+    assert "MiB free; this needs" in cramped.run("up", status=3).stderr
+    ballast.unlink()
+    assert "stood still, for its disk was full; it goes on" in cramped.run("up").stderr
+    assert cramped.guest("cat /root/precious") == "kept\n"
 
 
 KNOWN = {  # what these versions really do not keep, each looked up in the spec's text; everything else must hold
@@ -170,8 +291,66 @@ def test_a_machine_that_lacks_the_tools_of_a_suite_says_which(lab: Lab) -> None:
     lab.run("up")
     done = lab.run("test", "--suite", "validation", status=2)
     assert (
-        "machine debian-13 lacks runtime-tools; to get what the settings ask for, ./lab destroy it first" in done.stderr
-    )
+        "machine debian-13 is not what was asked for: runtime-tools is missing; asked for: installed "
+        "(the validation suite needs it)\nhint: ./lab destroy --machine debian-13, and the same command again"
+    ) in done.stderr
+
+
+def test_what_was_asked_is_what_is_used(lab: Lab) -> None:
+    lab.run("up")
+    pid = lab.qemu()
+    done = lab.run("test", "--only", QUICK, env={"LABKIT_MACHINE_MEMORY": "1G"}, status=2)
+    assert "the memory is 2048M; asked for: 1024M (LABKIT_MACHINE_MEMORY)" in done.stderr
+    done = lab.run("up", env={"LABKIT_MACHINE_MEMORY": "1G"})
+    assert "warning: machine debian-13: the memory is 2048M; asked for: 1024M" in done.stderr
+    done = lab.run("test", "--provider", "ssh", "--host", "root@127.0.0.1:1", "--only", QUICK, status=2)
+    assert "the ssh provider needs a private key" in done.stderr
+    done = lab.run("test", "--provider", "vagrant", "--only", QUICK, status=2)
+    assert "the provider is qemu; asked for: vagrant (--provider)" in done.stderr
+    assert lab.qemu() == pid
+    assert "warning" not in lab.run("test", "--only", "QUERY-001").stderr
+
+
+def test_a_host_that_is_there_already(lab: Lab, tmp_path: Path) -> None:
+    """The shared machine, as if it were somebody's host."""
+    [known] = [info for info in lab.json("status") if info["name"] == "debian-13"]
+    config = f"""
+[ssh]
+host = "root@127.0.0.1:{known["port"]}"
+key = "{lab.home}/keys/id_ed25519"
+known_hosts = "{lab.home}/machines/debian-13/known_hosts"
+"""
+    (tmp_path / "labkit.toml").write_text(config)
+    mine, name = Lab(tmp_path / "home", tmp_path), f"127.0.0.1-{known['port']}"
+
+    def changed() -> str:
+        return lab.guest("cd /; find etc usr opt var/lib -newer /root/mark -type f ! -path '*/labkit/labkit-spec.pyz'")
+
+    lab.guest("touch /root/mark; sleep 1")
+    mine.run("test", "--only", "QUERY-001")
+    result = mine.results()["machine"]
+    assert (result["provider"], result["name"], result["release"]) == ("ssh", name, "13")
+    assert changed() == ""  # it has what the suite needs
+    # The whole bootstrap is for `up`, and for the host's owner to agree to.
+    asked = {"LABKIT_TOOLS": "profile"}
+    done = mine.run("test", "--only", "QUERY-001", env=asked, status=2)
+    assert "tools is what the host has; asked for: profile (LABKIT_TOOLS)" in done.stderr
+    done = mine.run("up", env=asked, status=2)
+    assert "profile: " in done.stderr and "nobody has agreed to that" in done.stderr
+    assert changed() == ""
+    assert "bootstrap: profile" in mine.run("up", "--yes", env=asked).stderr
+    assert lab.guest("ls /etc/profile.d/*labkit*")
+    assert "bootstrap:" not in mine.run("up", env=asked).stderr
+    mine.run("test", "--only", "QUERY-001", env=asked)
+    assert "cannot reset" in mine.run("reset", status=2).stderr
+    assert "does not stop" in mine.run("halt", status=2).stderr
+    # Another key than the pinned one is not taken.
+    pinned = tmp_path / "home/machines" / name / "known_hosts"
+    other = json.dumps(pinned.read_text().split()[2])
+    pinned.write_text(pinned.read_text().replace(json.loads(other)[-12:], "A" * 12))
+    assert mine.run("up", status=3).stderr.count("host key") == 1
+    assert mine.run("destroy").stdout == f"destroyed {name}\n"
+    lab.run("reset")
 
 
 def test_reset_forgets_and_keeps_the_identity(lab: Lab) -> None:
@@ -341,6 +520,32 @@ def test_sigkill_during_a_test_loses_nothing(lab: Lab) -> None:
     lab.run("test", "--only", QUICK)
 
 
+def test_the_suite_of_a_killed_labkit_ends_and_the_next_is_not_beside_it(lab: Lab) -> None:
+    put(lab, "/usr/local/bin/hang", '#!/bin/sh\ncase "$1" in start) exec sleep 1000;; esac\nexec runc "$@"')
+    child = lab.start("test", "--runtime", "/usr/local/bin/hang", "--only", "START-003", "--jobs", "1")
+    until(lambda: "sleep 1000" in lab.guest("ps ax"), what="the hanging start")
+    first = lab.results()["run"]
+    assert (first["complete"], first["reason"]) == (False, "the run did not finish")
+    lab.kill(child)
+    lab.run("test", "--only", QUICK)  # it waits for what is left of the first
+    assert lab.guest("ps ax | grep -c '[s]leep 1000' || true") == "0\n"
+    assert lab.guest("ls /tmp | grep -c labkit- || true") == "0\n"
+    before, after = (re.fullmatch(r"\d+T\d+Z\.(\d+)-.*", run["id"]) for run in (first, lab.results()["run"]))
+    assert before and after
+    assert int(after[1]) == int(before[1]) + 1
+    # One that does not end is named: here a shell that has inherited the lock.
+    holder = lab.start("ssh", "--", "exec 9>>/run/labkit-suite.lock; flock 9; echo held; sleep 1000")
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    lab.run("test", "--only", QUICK, status=4)
+    reason = lab.results()["run"]["reason"]
+    assert "labkit-spec: another suite runs on this machine" in reason
+    assert "gave up after waiting 60 s" in reason
+    lab.guest("pkill -f '[s]leep 1000'")
+    lab.end(holder)
+    lab.run("test", "--only", QUICK)
+
+
 @pytest.mark.parametrize("before", ["halted", "crashed"])
 def test_sigkill_while_a_machine_comes_back_loses_nothing(lab: Lab, before: str) -> None:
     """labkit is killed when QEMU runs and no key is pinned: the next `up` goes on with what the machine had."""
@@ -422,7 +627,7 @@ def test_no_space_for_an_image(own: Lab) -> None:
 
 def _results_so_far(lab: Lab, machine: str) -> int:
     """How many results the newest run on the machine has brought home; it has not finished."""
-    runs = sorted((lab.cwd / "reports").glob(f"*Z-{machine}-*"))
+    runs = sorted((lab.cwd / "reports").glob(f"*Z.*-{machine}-*"))
     if not runs or (runs[-1] / "report.html").exists():
         return 0
     raw = runs[-1] / "raw" / "spec.tap"

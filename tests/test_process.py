@@ -263,6 +263,13 @@ def test_a_program_that_takes_too_long_is_ended(limit: float, shown: str, heard:
     assert caught.value.hint == "on its way"
 
 
+def test_a_limit_of_the_settings_is_named() -> None:
+    with pytest.raises(
+        ProgramFailed, match=r"^sleep took longer than 0\.1 s \(limits\.download\) and was ended: sleep 60$"
+    ):
+        run(["sleep", "60"], timeout=0.0999, limit="download")
+
+
 def test_it_may_finish_its_step(tmp_path: Path) -> None:
     script = "trap 'echo finished; exit 0' TERM; echo begun; while :; do :; done"
     with pytest.raises(ProgramFailed) as caught:

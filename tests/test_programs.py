@@ -75,10 +75,13 @@ class Driver:
         named = ["--runtime", runtime] if runtime else []
         return [sys.executable, str(self.program), "--tree", str(tree), *named, *words]
 
-    def start(self, tree: Path, *words: str) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "TMPDIR": str(self.tmp)}
+    def start(
+        self, tree: Path, *words: str, stdin: int | None = None, path: str | None = None
+    ) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "TMPDIR": str(self.tmp), **({"PATH": path} if path else {})}
         process = subprocess.Popen(
             self.argv(tree, *words),
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
@@ -277,7 +280,20 @@ def test_what_systemd_makes_meanwhile_is_left_alone(tmp_path: Path) -> None:
 
 
 MINIMAL = {"__future__", "argparse", "ast", "base64", "collections", "contextlib", "csv", "dataclasses", "errno"}
-MINIMAL |= {"importlib", "math", "os", "pathlib", "pkgutil", "re", "select", "selectors", "signal", "socket", "stat"}
+MINIMAL |= {
+    "fcntl",
+    "importlib",
+    "math",
+    "os",
+    "pathlib",
+    "pkgutil",
+    "re",
+    "select",
+    "selectors",
+    "signal",
+    "socket",
+    "stat",
+}
 MINIMAL |= {"struct", "subprocess", "sys", "time", "traceback", "typing"}
 MINIMAL |= {"json"}  # not in Debian 12's, and nothing works without it: see the test below
 
@@ -605,6 +621,52 @@ def test_it_ends_when_the_reader_is_gone(driver: Driver, tree: Path) -> None:
 
 
 @pytest.mark.host_runtime
+def test_an_attached_one_ends_with_its_stdin(driver: Driver, tree: Path) -> None:
+    reading, writing = os.pipe()
+    process = running(driver, tree, "--attached", stdin=reading)
+    os.close(reading)
+    os.write(writing, b"words are no end")
+    time.sleep(0.3)
+    assert process.poll() is None
+    os.close(writing)
+    _, err = process.communicate(timeout=15)
+    assert (process.returncode, err) == (128 + signal.SIGHUP, b"")
+    assert list(driver.tmp.iterdir()) == []
+
+
+@pytest.mark.host_runtime
+def test_the_next_one_waits_for_what_a_killed_driver_left(driver: Driver, tree: Path, tmp_path: Path) -> None:
+    """The lock is held by the guards, which end the programs."""
+    lock = ("--lock", str(tmp_path / "lock"))
+    process = running(driver, tree, *lock)
+    replay.add(tree, "quick", "echo ok 1")
+    waiting = driver.start(tree, "--only", "quick", *lock)
+    time.sleep(1)
+    assert waiting.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    _, err = waiting.communicate(timeout=30)
+    assert (waiting.returncode, err) == (0, b"")
+    assert not naps()
+    for directory in [*hierarchy().glob("labkit-test-*"), Path("/run/true")]:  # what nobody is left to remove
+        if directory.exists():
+            directory.rmdir()
+
+
+@pytest.mark.host_runtime
+def test_a_container_that_dockers_daemon_would_keep_is_ended(driver: Driver, tree: Path, tmp_path: Path) -> None:
+    docker, log = tmp_path / "bin" / "docker", tmp_path / "docker.log"
+    docker.parent.mkdir()
+    docker.write_text(f'#!/bin/sh\necho "$*" >>{log}\ntest "$1" != info || exec {replay.NAP}\n')
+    docker.chmod(0o755)
+    path = f"{docker.parent}:{os.environ['PATH']}"
+    process = driver.start(tree, "--set", "runtimetest", "--only", "docker", path=path)
+    until(lambda: log.exists() and naps(), 15, "docker info")
+    process.terminate()
+    assert process.wait(timeout=15) == 128 + signal.SIGTERM
+    assert log.read_text().splitlines()[-1] == "rm --force labkit-runtimetest"
+
+
+@pytest.mark.host_runtime
 def test_nothing_outlives_a_killed_driver(driver: Driver, tree: Path) -> None:
     process = running(driver, tree)
     os.killpg(process.pid, signal.SIGKILL)
@@ -613,11 +675,11 @@ def test_nothing_outlives_a_killed_driver(driver: Driver, tree: Path) -> None:
         directory.rmdir()
 
 
-def running(driver: Driver, tree: Path) -> subprocess.Popen[bytes]:
+def running(driver: Driver, tree: Path, *words: str, stdin: int | None = None) -> subprocess.Popen[bytes]:
     """A driver with two programs that sleep, one of them in a daemon, beside a cgroup it made."""
     replay.add(tree, "hangs", replay.HOSTILE["hangs"])
     replay.add(tree, "daemon", f"mkdir {hierarchy()}/labkit-test-$$; setsid {replay.NAP} & echo here; wait")
-    process = driver.start(tree, "--only", "hangs,daemon")
+    process = driver.start(tree, "--only", "hangs,daemon", *words, stdin=stdin)
     until(lambda: len(naps()) == 2, 15, "two naps")
     return process
 

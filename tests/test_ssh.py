@@ -169,6 +169,59 @@ def test_what_a_command_leaves_running_is_not_waited_for(
     assert remote.run(["x"], timeout=10).stdout == "begun"
 
 
+def test_an_attached_command_sees_the_end_of_the_connection(server: Server, remote: SshRemote, tmp_path: Path) -> None:
+    """Its stdin stays open as long as the connection, whatever was sent before."""
+    ended, script = tmp_path / "ended", 'dd bs=1 count=5 status=none; exec >&-; cat >"$1"; touch "$1.over"'
+    with pytest.raises(ConnectionFailed):
+        remote.run(
+            ["sh", "-c", script, "sh", str(ended)],
+            timeout=60,
+            stdin=b"words and more",
+            on_stdout=lambda _: threading.Timer(0.5, server.cut).start(),
+            attached=True,
+        )
+    end = time.monotonic() + 10
+    while not Path(f"{ended}.over").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert ended.read_bytes() == b" and more"
+
+
+def test_an_attached_command_ends_as_any_other(remote: SshRemote) -> None:
+    assert remote.run(["sh", "-c", "cat & sleep 0.1; echo done"], timeout=10, attached=True).stdout == "done\n"
+
+
+def test_a_flood_does_not_outlast_the_limit(server: Server, remote: SshRemote, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A far side whose `timeout` is not what it seems, and that always has something to say."""
+
+    def flood(channel: paramiko.Channel, _: str) -> None:
+        while True:
+            channel.sendall(b"x" * 30_000)
+
+    server.handler = flood
+    began = time.monotonic()
+    with pytest.raises(CommandTimeout):
+        remote.run(["yes"], timeout=-14.5)
+    assert time.monotonic() - began < 5
+
+
+def test_half_an_upload_is_none(server: Server, tmp_path: Path) -> None:
+    """The connection is cut: cat sees the end of its input as if that were all."""
+    target = tmp_path / "there" / "program"
+    with SshRemote(server.endpoint(), Deadline.after(10)) as remote:
+        remote.upload(b"old", str(target))
+        big = tmp_path / "big"
+        big.write_bytes(b"x" * (64 << 20))
+        threading.Timer(0.3, server.cut).start()
+        with pytest.raises(ConnectionFailed, match=f"was cut during the upload of {target}: "):
+            remote.upload(big, str(target))
+    end = time.monotonic() + 10
+    while list(target.parent.iterdir()) != [target]:
+        assert time.monotonic() < end, list(target.parent.iterdir())
+        time.sleep(0.01)
+    assert target.read_bytes() == b"old"
+
+
 def test_what_a_listener_raises_is_its_own(remote: SshRemote) -> None:
     """A full disk here is no cut connection."""
 
@@ -299,6 +352,32 @@ def test_nobody_listens(server: Server) -> None:
     assert 0.2 <= time.monotonic() - began < 2
 
 
+@pytest.mark.parametrize("stage", ["name", "greeting", "keys", "login"])
+def test_the_limit_holds_in_every_stage(
+    server: Server, stage: str, hang: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """paramiko gives each of them its own; `connect = 30` was up to 120 s."""
+    endpoint = server.endpoint()
+    if stage == "name":
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: hang())
+    elif stage == "greeting":
+        server.on_connect = lambda _: False
+    elif stage == "keys":
+
+        def greet(sock: socket.socket) -> bool:
+            sock.sendall(b"SSH-2.0-slow\r\n")
+            return False
+
+        server.on_connect = greet
+    else:
+        server.on_login = hang
+    began = time.monotonic()
+    with pytest.raises(ConnectionFailed) as caught:
+        SshRemote(endpoint, Deadline.after(0.7, "connect"))
+    assert 0.6 < time.monotonic() - began < 1.5
+    assert caught.value.message == f"no SSH answer from {endpoint} within 0.7 s (limits.connect): nothing came in time"
+
+
 def test_what_has_ended_is_not_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ssh, "_ALIVE_EVERY", 0.05)
     endpoint = server.endpoint()
@@ -342,7 +421,7 @@ def test_a_login_that_nobody_answers(server: Server, impatient: None, hang: Call
     server.on_login = hang
     error = refused(server.endpoint(), 0.1)
     assert error.message.startswith("no SSH answer from ")
-    assert "timeout" in error.message
+    assert error.message.endswith("within 0.1 s: nothing came in time")
 
 
 @pytest.mark.parametrize("greeting", [b"", b"HTTP/1.0 400 Bad Request\r\n\r\n" * 200])

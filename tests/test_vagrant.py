@@ -1,4 +1,4 @@
-"""The vagrant provider against the real Vagrant with libvirt, in namespaces of its own, and the ssh provider.
+"""The vagrant provider against the real Vagrant with libvirt, in namespaces of its own.
 
 The box is labkit's own: the only one that is made of what a test may reach.
 """
@@ -6,7 +6,6 @@ The box is labkit's own: the only one that is made of what a test may reach.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import signal
 import subprocess
@@ -174,31 +173,3 @@ def test_a_rendered_directory_comes_up_by_plain_vagrant(vagrant: Lab) -> None:
         assert by_hand(vagrant, directory, "ssh", "-c", "jq -n 1; ls /etc/profile.d/*labkit*").startswith("1")
     finally:
         by_hand(vagrant, directory, "destroy", "--force")
-
-
-def test_a_host_that_is_there_already(lab: Lab, tmp_path: Path) -> None:
-    """The shared machine, as if it were somebody's host."""
-    [known] = [info for info in lab.json("status") if info["name"] == "debian-13"]
-    config = f"""
-tools = ["profile"]
-[ssh]
-host = "root@127.0.0.1:{known["port"]}"
-key = "{lab.home}/keys/id_ed25519"
-known_hosts = "{lab.home}/machines/debian-13/known_hosts"
-"""
-    mine = Lab(tmp_path / "home", tmp_path)
-    (tmp_path / "labkit.toml").write_text(config)
-    done = mine.run("test", "--machine", "host", "--only", "QUERY-001")
-    assert "provider ssh" in done.stderr
-    assert "bootstrap: profile" in done.stderr
-    assert mine.results()["machine"]["provider"] == "ssh"
-    assert "bootstrap:" not in mine.run("up", "--machine", "host").stderr
-    assert "cannot reset" in mine.run("reset", "--machine", "host", status=2).stderr
-    assert "does not stop" in mine.run("halt", "--machine", "host", status=2).stderr
-    # Another key than the pinned one is not taken.
-    pinned = tmp_path / "home/machines/host/known_hosts"
-    other = json.dumps(pinned.read_text().split()[2])
-    pinned.write_text(pinned.read_text().replace(json.loads(other)[-12:], "A" * 12))
-    assert mine.run("up", "--machine", "host", status=3).stderr.count("host key") == 1
-    assert mine.run("destroy", "--machine", "host").stdout == "destroyed host\n"
-    lab.run("reset")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from labkit.core.cell import Selection
 from labkit.core.errors import UsageError
 from labkit.results.model import Reading, Result, Verdict
-from labkit.suites import registry
+from labkit.suites import registry, validation
 from labkit.suites.validation import SUITE
 
 SEVEN = ["hooks", "poststart", "poststart_fail", "poststop", "poststop_fail", "prestart", "prestart_fail"]
@@ -276,6 +276,23 @@ def test_what_is_printed_is_kept_by_program(piece: int, hear: Hear, tmp_path: Pa
     ]
 
 
+def test_a_suite_that_ends_for_ever_fills_no_disk(hear: Hear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each attempt ends once, and what is kept of all ends is bounded, as is the number of programs."""
+    monkeypatch.setattr(validation, "_OUTPUT", 20_000)
+    monkeypatch.setattr(validation, "_FILES", 10)
+    left = ["x" * 500] * 10
+    begun = plan("create") + line("start", program="create")
+    reading, told = hear(begun + end("create", left=left) * 50 + line("finish"), only=("create",))
+    assert len(told) == 1
+    assert "49 lines of the output are not in the suite's format" in (reading.reason or "")
+    again = (line("start", program="create") + end("create", left=left)) * 50
+    many = b"".join(one(f"name{number}", b"") for number in range(50))
+    reading, _ = hear(begun + again + many + line("finish"), only=("create",))
+    assert "of output; the rest was dropped" in (reading.reason or "")
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 30_000
+    assert len(list(tmp_path.iterdir())) <= 10 + 3
+
+
 def test_a_run_of_few_is_complete_and_a_run_of_all_needs_all(hear: Hear) -> None:
     output = plan("create") + one("create", GOOD) + line("finish")
     assert hear(output, only=("create",))[0].reason is None
@@ -405,7 +422,8 @@ def test_only_known_programs_can_be_asked_for() -> None:
 def test_the_command_carries_the_wish() -> None:
     words = SUITE.argv("/x/labkit-programs.pyz", "runc", Selection(("create", "start"), 4, 3, 30))
     assert words[:2] == ["python3", "/x/labkit-programs.pyz"]
-    assert " ".join(words[4:]) == (
+    assert words[2:7] == ["--attached", "--lock", "/run/labkit-suite.lock", "--tree", "/opt/labkit/src/runtime-tools"]
+    assert " ".join(words[7:]) == (
         "--runtime runc --older crun 1.14.3 v0.9.0 --only create,start --jobs 4 --repeat 3 --timeout 30"
     )
 

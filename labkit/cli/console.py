@@ -7,6 +7,7 @@ returns. All text passes through printable(): it may come from a guest.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -17,9 +18,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from labkit.core.errors import LabError
+from labkit.core.errors import Interrupted, LabError
 from labkit.core.text import one_line, printable
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("labkit")
 _LIVE_EVERY = 0.1  # seconds between redrawings of the live line
+# A terminal that is closed sends SIGHUP to its session's leader and to the group in the foreground, `timeout` SIGTERM
+# to its child and to its group: what comes twice within so many seconds is one wish, and must not stop the cleaning up.
+_ECHO = 1.0
 _PLAIN_EVERY = 10.0  # seconds between progress lines in a log
 
 
@@ -39,7 +43,7 @@ class Console:
         self._stream = stream or sys.stderr
         self._verbose = verbose
         self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
-        self._drawn = False
+        self._drawn = self._gone = False
         self._shown_at = 0.0
         self._started = time.monotonic()
         self._bad = 0
@@ -58,7 +62,7 @@ class Console:
             _logger.setLevel(logging.NOTSET)
         with self._lock:
             self._clear()
-            self._stream.flush()
+            self._write("")
 
     def step(self, text: str) -> None:
         self._line(f"[{time.monotonic() - self._started:5.1f} s] {printable(text)}")
@@ -114,8 +118,15 @@ class Console:
             self._drawn = False
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        if self._gone:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self._gone = True  # a terminal that was closed; what goes on, or cleans up, is not to fail over that
 
 
 class _Log(logging.Handler):
@@ -136,27 +147,27 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal that asks to end, handled as Ctrl-C is: everything held is let go."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__()
-        self.exit_status = 128 + signum
-
-
 @contextlib.contextmanager
 def guard() -> Iterator[None]:
     """Turn what can be expected to go wrong into a message on stderr and an exit status. Bugs keep their traceback.
 
-    SIGTERM and SIGHUP end the command as Ctrl-C does, with 143 and 129 in place of 130. A signal that whoever started
+    SIGTERM and SIGHUP end the command as Ctrl-C does, with 143 and 129 in place of 130, and one line that says what is
+    left and how to go on. A signal that whoever started
     the command ignores (nohup, a shell's background job) stays ignored; for SIGINT Python itself sees to that.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a locale that lacks a character is no reason to fail
             stream.reconfigure(errors="backslashreplace")
+    heard: dict[int, float] = {}
+
+    def interrupt(signum: int, _frame: FrameType | None) -> None:
+        before, heard[signum] = heard.get(signum), time.monotonic()
+        if before is None or heard[signum] - before > _ECHO:
+            raise Interrupted(signum)
+
     for signum in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(signum) is signal.SIG_DFL:
-            signal.signal(signum, _interrupt)
+            signal.signal(signum, interrupt)
     try:
         try:
             yield
@@ -168,14 +179,15 @@ def guard() -> Iterator[None]:
         complain(error.message, error.hint)
         sys.exit(error.exit_status)
     except BrokenPipeError:
-        # Whoever read our output has seen enough. What is still in the buffer must not fail once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go(sys.stdout)
         sys.exit(128 + signal.SIGPIPE)
-    except Interrupted as error:
-        sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        complain("interrupted")
-        sys.exit(128 + signal.SIGINT)
+    except KeyboardInterrupt as error:
+        signum = signal.Signals(error.signum if isinstance(error, Interrupted) else signal.SIGINT)
+        notes = getattr(error, "__notes__", None) or ["the same command again goes on from there"]
+        with contextlib.suppress(OSError):  # SIGHUP: the terminal may be gone
+            complain(f"interrupted by {signum.name}: {'; '.join(notes)}")
+        _let_go(sys.stdout)
+        sys.exit(128 + signum)
 
 
 def complain(message: str, hint: str | None = None) -> None:
@@ -185,5 +197,9 @@ def complain(message: str, hint: str | None = None) -> None:
         print(f"hint: {printable(hint, newlines=True)}", file=sys.stderr)
 
 
-def _interrupt(signum: int, _frame: FrameType | None) -> NoReturn:
-    raise Interrupted(signum)
+def _let_go(stream: TextIO) -> None:
+    """Print what is still to come, or nowhere, where nobody is there to read it: not to fail once more at exit."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

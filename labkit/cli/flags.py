@@ -68,7 +68,7 @@ FLAGS: Mapping[str, Flag] = {
     "release": Flag(None, "a release of it; else the platform's default", "RELEASE", values.releases, True),
     "provider": Flag(None, "what makes the machine", "PROVIDER", ("auto", "qemu", "vagrant", "ssh"), True),
     "host": Flag(None, "an existing host for the ssh provider: USER@HOST or USER@HOST:PORT", "HOST", (), True),
-    "machine": Flag(None, "the machine's name; else PLATFORM-RELEASE", "NAME", values.machines, True),
+    "machine": Flag(None, "the machine's name; else PLATFORM-RELEASE, or the host's", "NAME", values.machines, True),
     "runtime": Flag(
         None,
         "a name from `runtimes`, or the absolute path of a program in the machine; else runc",
@@ -113,7 +113,11 @@ FLAGS: Mapping[str, Flag] = {
     "faults": Flag(False, "only the table of faults, all of it, on simulated machines and on a real one"),
     "json": Flag(False, "print JSON for scripts"),
     "verbose": Flag(False, "show which tools run, what they print, and the checks that pass"),
-    "yes": Flag(False, "install what this host lacks without asking (with sudo, unless root)", is_setting=True),
+    "yes": Flag(
+        False,
+        "install what this host lacks without asking (with sudo, unless root); agree to `up` of a host of your own",
+        is_setting=True,
+    ),
 }
 CORE_FLAGS: Mapping[str, Flag] = {  # those of labkit itself, which go before the task or stand alone
     "help": Flag(None, "explain labkit or a task, and exit", "TASK", short="h", optional_value=True),
@@ -201,7 +205,16 @@ class Call:
     def console(self, *, verbose: bool = False) -> Console:
         """Where the task tells how far it is; verbose: as if --verbose was given, but for the commands that it runs."""
         asked = bool(self.words.get("verbose"))
-        return Console(verbose=verbose or asked, commands=asked)
+        console = Console(verbose=verbose or asked, commands=asked)
+        if asked:
+            console.detail(f"configuration: {self.settings.file or 'no labkit.toml'}")
+        return console
+
+    def refuse_beside(self, flag: str, others: Sequence[str]) -> None:
+        """UsageError where the flag is given together with one of the others, which would have no effect."""
+        for other in others:
+            if self.words[flag] and self.words[other]:
+                raise UsageError(f"{spelt(flag)} takes no {spelt(other)}: it is {FLAGS[flag].help}")
 
     def answer(self, value: object, text: str | Callable[[], str]) -> None:
         """Print the outcome on stdout: the value as JSON if --json was given, else the text, or what it returns."""

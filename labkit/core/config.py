@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictStr
+from pydantic import BeforeValidator, Field, PrivateAttr, StrictStr
 
 from labkit.core import platforms, sources, tomlfile
 from labkit.core.cell import Cell
@@ -27,6 +27,7 @@ from labkit.core.tomlfile import Key, Table
 from labkit.core.trust import require_trusted
 
 FILE = "labkit.toml"
+_DEFAULT = "the default"
 
 _NAME = "a name: a-z, 0-9, dots and dashes, at most 63, beginning with a letter or digit"
 _UNITS = {"M": 1, "G": 1024}
@@ -169,11 +170,34 @@ class Settings(Table):
     ssh: SshSettings = SshSettings()
     limits: Limits = Limits()
 
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _file: Path | None = PrivateAttr(default=None)
+
+    @property
+    def file(self) -> Path | None:
+        """The configuration file that was read; None where there is none."""
+        return self._file
+
+    def origin(self, key: str) -> str | None:
+        """Return where somebody asked for the key's value (machine.cpus: a file, a variable, a flag); None where nobody
+        did and it is a default.
+        """
+        return self._origins.get(key)
+
+    def with_values(self, origin: str | None, **values: object) -> Settings:
+        """Return these settings with other values; origin tells who asks for those that nobody had asked for, None that
+        nobody does.
+        """
+        made = self.model_copy(update=values)
+        made._origins = {**(dict.fromkeys(values, origin) if origin else {}), **self._origins}
+        return made
+
     def of_cell(self, cell: Cell) -> Settings:
-        """Return these settings with the cell's values in place of their own."""
-        named = {"platform", "release", "provider", "runtime", "suite"}
-        machine = self.machine.model_copy(update={"name": cell.machine})
-        return self.model_copy(update={**{key: getattr(cell, key) for key in named}, "machine": machine})
+        """Return these settings with the cell's values in place of their own: what differs is asked for by the cell."""
+        named = {key: getattr(cell, key) for key in ("platform", "release", "provider", "runtime", "suite")}
+        made = self.model_copy(update={**named, "machine": self.machine.model_copy(update={"name": cell.machine})})
+        made._origins = {**self._origins, **{key: "the cell" for key in named if named[key] != getattr(self, key)}}
+        return made
 
     def distro(self) -> Distro:
         """Return the release that these settings name. UsageError where there is no such platform or release."""
@@ -231,8 +255,8 @@ def load(
         table[str(key[-1])] = str(value) if key == ("box",) else value
         sources[key] = source
 
-    put(("home",), _default_home(environ), "the default", cwd)
-    put(("reports",), "reports", "the default", cwd)
+    put(("home",), _default_home(environ), _DEFAULT, cwd)
+    put(("reports",), "reports", _DEFAULT, cwd)
     if (file := find(cwd, environ)) is not None:
         for key, value in _leaves(tomlfile.read(require_trusted(file, environ)), file):
             put(key, value, str(file), file.parent)
@@ -241,7 +265,10 @@ def load(
     for flag, value in (flags or {}).items():
         if value is not None and value is not False:
             put(_FLAGS.get(flag, (flag,)), value, f"--{flag}", cwd)
-    return tomlfile.check(Settings, data, lambda key: sources.get(key, str(file)))
+    settings = tomlfile.check(Settings, data, lambda key: sources.get(key, str(file)))
+    settings._origins = {tomlfile.dotted(key): source for key, source in sources.items() if source != _DEFAULT}
+    settings._file = file
+    return settings
 
 
 def variables() -> dict[str, str]:

@@ -6,14 +6,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from labkit.core.text import seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
     at: float  # time.monotonic()
+    allowed: str = ""  # how long there was, as a person set it: `30 s (limits.connect)`
 
     @classmethod
-    def after(cls, seconds: float) -> Deadline:
-        return cls(time.monotonic() + seconds)
+    def after(cls, seconds: float, limit: str = "") -> Deadline:
+        """limit: the key of labkit.toml that the time comes from, such as connect; "" where it is labkit's own."""
+        return cls(time.monotonic() + seconds, allowed(seconds, limit))
 
     @property
     def left(self) -> float:
@@ -31,3 +35,8 @@ class Deadline:
                 return False
             time.sleep(min(every, self.left))
         return True
+
+
+def allowed(value: float, limit: str = "") -> str:
+    """A time limit as messages name it: with its key in labkit.toml, where it has one."""
+    return f"{seconds(value)} (limits.{limit})" if limit else seconds(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,37 @@ class Endpoint:
 
     def __str__(self) -> str:
         return f"{self.user}@{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where somebody's host is, as HOST, USER@HOST, USER@HOST:PORT; an IPv6 address with a port in brackets."""
+
+    user: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        user, at, rest = text.rpartition("@")
+        host, _, port = rest.rpartition(":") if ":" in rest and not rest.endswith("]") else (rest, "", "22")
+        return cls(user if at else "root", host.strip("[]"), int(port))
+
+    @property
+    def machine_name(self) -> str:
+        """The name of the machine that this host is, where none is given: the host's, and its port if it is not 22."""
+        host = self.host.lower().strip(".")
+        try:
+            if ipaddress.ip_address(host).version == 6:
+                host = f"ipv6-{ipaddress.ip_address(host).compressed.replace(':', '-')}"
+        except ValueError:
+            pass
+        name = host if self.port == 22 else f"{host}-{self.port}"
+        return name if len(name) <= 63 else f"{name[:54]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.user}@{host}:{self.port}"
 
 
 def shell_argv(endpoint: Endpoint, command: Sequence[str] = ()) -> list[str]:

@@ -14,6 +14,7 @@ LabError
 
 from __future__ import annotations
 
+import signal
 from typing import ClassVar
 
 
@@ -30,6 +31,17 @@ class LabError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal that asks to end, handled as Ctrl-C is: everything held is let go. Its text is the signal's name.
+
+    A note (add_note) on it, or on a KeyboardInterrupt, says what is left and how to go on.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
 
 
 class UsageError(LabError):

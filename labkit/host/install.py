@@ -36,7 +36,7 @@ def install_packages(settings: Settings, packages: Iterable[str], observer: Obse
     sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
     for argv in package_manager(read_data()).commands(packages):
         observer.step(shlex.join([*sudo, *argv]))
-        process.run([*sudo, *argv], timeout=settings.limits.download, on_line=observer.detail)
+        process.run([*sudo, *argv], timeout=settings.limits.download, limit="download", on_line=observer.detail)
 
 
 def refusal(wanted: Sequence[Fact]) -> HostError:

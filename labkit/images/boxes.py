@@ -45,7 +45,7 @@ def listed(distro: Distro, settings: Settings) -> list[VagrantBox]:
         return [VagrantBox(None, name, settings.box, settings.box_sha256 and "sha256", settings.box_sha256)]
     found = []
     for provider, box in distro.release.boxes.items():
-        digest = download.expected(box)
+        digest = download.expected(box, timeout=settings.limits.download)
         found.append(VagrantBox(provider, name, box.url, digest.algorithm, digest.hex))
     return found
 

@@ -118,7 +118,7 @@ def recipe(distro: Distro, settings: Settings, needs: Sequence[str] = (), *, box
         )
     from labkit.io.download import expected  # urllib3, which an image of packages needs not
 
-    digest = expected(cloud)
+    digest = expected(cloud, timeout=settings.limits.download)
     return Recipe(
         *common, plan.script, plan.steps, settings.machine.disk, url=cloud.url, digest=digest, uploads=plan.uploads
     )
@@ -175,7 +175,7 @@ class Builder:
 
     def _build(self, wanted: Recipe, making: Path) -> None:
         self._observer.step(f"building an image of {wanted.title} from packages")
-        limits = Deadline.after(self._settings.limits.build)
+        limits = Deadline.after(self._settings.limits.build, "build")
         script = making / "bootstrap"
         script.write_text(wanted.bootstrap)
         environment = {process.OWNER: str(making)}
@@ -189,7 +189,8 @@ class Builder:
             except ProgramFailed as error:
                 if "No space left on device" in (error.hint or ""):
                     require_space(making, _SPACE_BUILD)
-                raise ImageError(f"{failure}: {error.message}", hint=error.hint) from error
+                why = f" within {limits.allowed}" if limits.passed else f": {error.message}"
+                raise ImageError(f"{failure}{why}", hint=error.hint) from error
 
         tar, tree, raw = making / "rootfs.tar", making / "rootfs", making / "disk.raw"
         # As root mmdebstrap mounts /proc, /sys and /dev in the tree: where only it sees them, and gone with it.
@@ -246,7 +247,7 @@ class Builder:
         if hardware.network is Network.CLOSED:  # nothing but the publisher's image and labkit's bootstrap runs here
             hardware = dataclasses.replace(hardware, network=Network.OPEN)
         allowed = self._settings.named_addresses()
-        deadline = Deadline.after(limits.build)  # packages are installed in this boot
+        deadline = Deadline.after(limits.build, "build")  # packages are installed in this boot
 
         def boot() -> None:
             _plain_disk(base, disk, wanted.disk_mib)

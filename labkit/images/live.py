@@ -72,7 +72,7 @@ def live_state(image: Image, hardware: Hardware, settings: Settings, observer: O
         making = image.directory / f"live-{key}{_MAKING}"
 
         def boot() -> None:
-            make_live(making, image, hardware, Deadline.after(limits.boot), observer)
+            make_live(making, image, hardware, Deadline.after(limits.boot, "boot"), observer)
 
         try:
             again_after_panic(boot, observer)

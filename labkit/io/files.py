@@ -1,20 +1,27 @@
-"""Files that are whole or absent: written aside, flushed, then renamed; and locks between labkit processes."""
+"""Files that are whole or absent: written aside, flushed, then renamed; and locks between labkit processes.
+
+Others may write in the directory too (reports in /tmp): a name that somebody has planted there is never followed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
+import math
 import os
+import re
+import secrets
 import shlex
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import IO
 
 from labkit.core.deadline import Deadline
 from labkit.core.errors import HostError, InfrastructureError
@@ -25,23 +32,108 @@ _ELSEWHERE = (
 )
 
 _REFUSALS = {
-    errno.EACCES, errno.EEXIST, errno.EFBIG, errno.EIO, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
-    errno.EPERM, errno.EROFS,
+    errno.EACCES, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT,
+    errno.ENOTDIR, errno.EPERM, errno.EROFS,
 }  # fmt: skip
 
 
-def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
-    """Put data at path; a reader, or the next command after a crash, sees the old content or the new."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}  # file systems, and directories, that refuse it
+_COPY = 64 << 20  # bytes at a time, between which Ctrl-C is heard
+_NO_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+_PART = re.compile(r"\..+\.([0-9]{1,10})(-[0-9a-f]{16})?\.part")  # labkit 0.1.0 had no digits after the pid
+
+
+def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644, durable: bool = True) -> None:
+    """Put data at path; a reader, or the next command after a crash, sees the old content or the new.
+
+    durable: also after a power cut, once this has returned.
+    """
+    with aside(path, mode=mode, durable=durable) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def aside(path: Path, *, mode: int = 0o644, durable: bool = True) -> Iterator[IO[bytes]]:
+    """A new file beside path, of a name that nobody can foresee; it becomes path once the block has ended well.
+
+    What killed processes left of such files in the directory is removed on the way.
+    """
+    sweep(path.parent)
+    part = part_name(path)
     try:
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+        with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "w+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # see sweep()
+            yield file
             file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
+            if durable:
+                os.fsync(file.fileno())
+            part.rename(path)
+        if durable:
+            sync_directory(path.parent)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
+
+
+def part_name(path: Path) -> Path:
+    """A name beside path for what is not finished yet."""
+    return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(8)}.part")
+
+
+def sweep(directory: Path) -> None:
+    """Remove the part files and directories that dead processes of this user left in the directory."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if (found := _PART.fullmatch(entry.name)) and not _runs(int(found[1])):
+                with contextlib.suppress(OSError):
+                    _sweep_part(Path(entry.path))
+
+
+def _sweep_part(part: Path) -> None:
+    about = part.lstat()
+    if about.st_uid != os.geteuid():
+        return
+    if stat.S_ISDIR(about.st_mode):
+        shutil.rmtree(part)
+    elif stat.S_ISLNK(about.st_mode):
+        part.unlink()
+    elif stat.S_ISREG(about.st_mode):
+        # A process of another container, whose pid means nothing here, holds what it still writes.
+        fd = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
+        finally:
+            os.close(fd)
+
+
+def _runs(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def copy(source: Path, target: Path) -> None:
+    """Put a copy of source at target in one step; it shares its blocks where the file system can."""
+    with source.open("rb") as given, aside(target, durable=False) as file:
+        try:
+            while os.copy_file_range(given.fileno(), file.fileno(), _COPY):
+                pass
+        except OSError as error:
+            if error.errno not in _NO_COPY:
+                raise
+            shutil.copyfileobj(given, file, 1 << 20)
+
+
+def sync_directory(directory: Path) -> None:
+    """Have the names in the directory on disk."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def make_directory(path: Path, *, mode: int = 0o755) -> Path:
@@ -100,37 +192,49 @@ def locked(path: Path, *, timeout: float, waiting: Callable[[str], None], what: 
     holder's file that is missing, damaged or of a process that is gone makes the text vaguer, nothing else.
     """
     make_directory(path.parent)
-    lock, deadline = FileLock(path), Deadline.after(timeout)
+    deadline = Deadline.after(timeout)
     holder = path.with_suffix(".holder")
     pause = _PATIENCE
-    while True:
-        try:
-            lock.acquire(timeout=min(pause, deadline.left), poll_interval=0.05)
-            break
-        except Timeout:
+    with disk_errors(path.parent):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    try:
+        while not Deadline.after(min(pause, deadline.left)).poll(lambda: _taken(fd), every=0.05):
             who = _Holder.read(holder)
             if deadline.passed:
                 raise InfrastructureError(
                     f"{_holds(who, what)}; gave up after waiting {timeout:g} s", hint="wait, or end that process"
-                ) from None
+                )
             waiting(f"waiting for {_holds(who, what, ', which')}")
             pause = _REMIND_EVERY
-    _Holder.write(holder)
-    try:
-        yield
+        _Holder.write(holder)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                holder.unlink(missing_ok=True)
     finally:
-        with contextlib.suppress(OSError):
-            holder.unlink(missing_ok=True)
-        lock.release()
+        os.close(fd)  # which releases it
+
+
+def _taken(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
-    """Which process holds a lock: its command as it was typed, without what follows `--`; since is Unix time."""
+    """Which process holds a lock: its command as it was typed, without what follows `--`.
+
+    since is Unix time, to be shown; at is time.monotonic(), which all processes share until the host boots again.
+    """
 
     pid: int
     command: str
     since: float
+    at: float
 
     @staticmethod
     def write(path: Path) -> None:
@@ -138,34 +242,48 @@ class _Holder:
         name = "./lab" if Path(program).name == "__main__.py" else Path(program).name
         words = words[: words.index("--")] if "--" in words else words
         with contextlib.suppress(OSError, ValueError):  # nothing but a message depends on it
-            path.write_text(json.dumps({"pid": os.getpid(), "command": [name, *words], "since": time.time()}))
+            about = {"pid": os.getpid(), "command": [name, *words], "since": time.time(), "at": time.monotonic()}
+            write_atomic(path, json.dumps(about), mode=0o600, durable=False)
 
     @classmethod
     def read(cls, path: Path) -> _Holder | None:
         """None where the file does not tell, or tells of a process that is not there any more."""
         try:
-            match json.loads(path.read_text()):
-                case {"pid": int(pid), "command": [*words], "since": int() | float() as since} if pid > 0:
+            match json.loads(_beginning(path)):
+                case {
+                    "pid": int(pid),
+                    "command": [*words],
+                    "since": int() | float() as since,
+                    "at": int() | float() as at,
+                } if pid > 0 and math.isfinite(at):
                     time.localtime(since)  # raises for what is no time
-                    holder = cls(pid, one_line(shlex.join(map(str, words)), 200), since)
+                    holder = cls(pid, one_line(shlex.join(map(str, words)), 200), since, at)
                 case _:
                     return None
         except (OSError, ValueError, OverflowError, RecursionError):
             return None
-        return holder if Path(f"/proc/{holder.pid}").exists() else None
+        return holder if _runs(holder.pid) else None
+
+
+def _beginning(path: Path) -> bytes:
+    """The first bytes of a small file, whatever else may be there under its name."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        return os.read(fd, 1 << 16)
+    finally:
+        os.close(fd)
 
 
 def _holds(holder: _Holder | None, what: str, which: str = "") -> str:
     if holder is None:
         return f"another labkit process{which} holds {what}"
-    day = "%H:%M:%S" if time.time() - holder.since < 43200 else "%Y-%m-%d %H:%M:%S"
-    since = time.strftime(day, time.localtime(holder.since))
-    return f"process {holder.pid} (`{holder.command}`){which} has held {what} since {since}{_ago(holder.since)}"
+    seconds = int(time.monotonic() - holder.at)
+    since = time.strftime("%H:%M:%S" if seconds < 43200 else "%Y-%m-%d %H:%M:%S", time.localtime(holder.since))
+    return f"process {holder.pid} (`{holder.command}`){which} has held {what} since {since}{_ago(seconds)}"
 
 
-def _ago(since: float) -> str:
-    """How long ago that was, in round figures; nothing where the clock was set back."""
-    seconds = int(time.time() - since)
+def _ago(seconds: int) -> str:
+    """How long ago that was, in round figures; nothing where it cannot be."""
     if seconds < 0:
         return ""
     if seconds < 60:

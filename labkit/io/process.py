@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
+from labkit.core.deadline import allowed
 from labkit.core.errors import HostError, InfrastructureError, ProgramFailed
-from labkit.core.text import printable, seconds, truncate
+from labkit.core.text import printable, truncate
 
 _TAIL = 4000  # characters of what a program said last, in errors
 _COMMAND = 2000  # characters of a command, in errors
@@ -113,6 +114,7 @@ def run(
     argv: Sequence[str | Path],
     *,
     timeout: float,
+    limit: str = "",
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     passing: Sequence[str] = (),
@@ -120,7 +122,7 @@ def run(
     check: bool = True,
     on_line: Callable[[str], None] | None = None,
 ) -> Completed:
-    """Run argv and wait for it, timeout seconds at most.
+    """Run argv and wait for it, timeout seconds at most; limit is the key of labkit.toml that they come from.
 
     The program gets PATH with the sbin directories, the locale C.UTF-8, what _PASSED names of this process's
     environment, what passing names (as _PASSED does), and env. on_line is called with each line of stdout and
@@ -152,24 +154,26 @@ def run(
             )
         try:
             pipe = child.stdout and stack.enter_context(child.stdout)
-            with _Limit(child, timeout) as limit:
-                heard = _relay(child, pipe, limit, on_line) if on_line and pipe else b""
-                if not limit.refused:
+            with _Limit(child, timeout) as watch:
+                heard = _relay(child, pipe, watch, on_line) if on_line and pipe else b""
+                if not watch.refused:
                     child.wait()
         except BaseException:
             _end(child)
             raise
-        if limit.refused:
+        if watch.refused:
             raise ProgramFailed(
-                f"{name} took longer than {seconds(timeout)} and does not end: {shown}",
+                f"{name} took longer than {allowed(timeout, limit)} and does not end: {shown}",
                 hint="it runs as another user; end it by hand",
             )
         printed = (_text(heard), "") if on_line else (_read(out), _read(err))
         done = Completed(tuple(words), child.returncode, *printed)
         _log.debug("%s %s after %.2f s", name, done.outcome, time.monotonic() - began)
-    if limit.expired:
+    if watch.expired:
         end_group(child.pid)  # its children that do not end when asked
-        raise ProgramFailed(f"{name} took longer than {seconds(timeout)} and was ended: {shown}", hint=_tail(done))
+        raise ProgramFailed(
+            f"{name} took longer than {allowed(timeout, limit)} and was ended: {shown}", hint=_tail(done)
+        )
     if check and done.status != 0:
         raise ProgramFailed(f"{name} {done.outcome}: {shown}", hint=_tail(done))
     return done
@@ -279,7 +283,7 @@ def spawn(
     words = [str(word) for word in argv]
     program = _found(words[0])
     with _starting(Path(words[0]).name, _shown(words, cwd)):
-        return subprocess.Popen(
+        child = subprocess.Popen(
             [str(program), *words[1:]],
             cwd=cwd,
             env=_environment((), env),
@@ -290,6 +294,9 @@ def spawn(
             pass_fds=files,
             umask=0o077,  # its sockets and files are this user's alone
         )
+    # Nobody need wait for it; a labkit that runs for long would gather zombies.
+    threading.Thread(target=child.wait, daemon=True).start()
+    return child
 
 
 def replace_with(argv: Sequence[str]) -> NoReturn:

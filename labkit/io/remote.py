@@ -34,8 +34,12 @@ class Remote(Protocol):
         on_stdout: Callable[[bytes], None] | None = None,
         on_stderr: Callable[[bytes], None] | None = None,
         keep: int = 1 << 20,
+        attached: bool = False,
     ) -> Answer:
         """Run argv on the machine, as root, and wait for it to end, timeout seconds at most.
+
+        attached: the command's stdin stays open after what there is of it, and ends when the connection does, so that
+        a command that watches it can end as well.
 
         Output goes to the callbacks as it comes; keep bytes of each stream are returned as well. Raises
         CommandTimeout, or ConnectionFailed where the connection breaks.

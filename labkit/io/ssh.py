@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
+import secrets
 import shlex
+import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -32,16 +33,29 @@ from labkit.core.endpoint import Endpoint
 from labkit.core.errors import CommandTimeout, ConnectionFailed
 from labkit.core.text import one_line, printable, seconds
 from labkit.io.remote import Answer
+from labkit.io.within import within
 
 _KEEPALIVE = 5  # seconds between keepalive messages
 _SILENT = 20  # seconds without a word, after which the far side is asked whether it is still there
 _ANSWER = 20  # seconds that it has to answer
 _CHUNK = 1 << 16
 _ALIVE_EVERY = 0.5  # seconds between looks at whether what is to answer still runs
-_LEAST = 1.0  # seconds that an attempt to connect has, also near the deadline
+_LEAST = 0.1  # seconds that an attempt to connect has, also near the deadline
 _PIECE = 1 << 15  # bytes that are sent at a time, about one packet
 _DRAIN = 1.0  # seconds in which output may still come after the exit status, where something holds its pipe
 _SHOWN = 200  # characters of a command, in errors
+
+# Arguments: a name to write to, which is new, the target, its mode and its size. Where the connection is cut, cat sees
+# the end of its input as well, and what has come is not the whole.
+_UPLOAD = """trap 'rm -f -- "$1"' EXIT
+trap 'exit 1' HUP INT TERM
+set -e -C
+mkdir -p -- "$(dirname -- "$2")"
+cat >"$1"
+test "$(wc -c <"$1")" -eq "$4"
+chmod -- "$3" "$1"
+mv -f -- "$1" "$2"
+"""
 
 # It prints the traceback of every attempt that nobody answered; what went wrong is raised here as well.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
@@ -147,6 +161,7 @@ def _connected(endpoint: Endpoint, key: paramiko.PKey, deadline: Deadline, alive
     asked = time.monotonic()
     while True:
         wait = max(deadline.left, _LEAST)
+        sock: socket.socket | None = None
         connection = Connection(
             endpoint.host,
             user=endpoint.user,
@@ -165,10 +180,15 @@ def _connected(endpoint: Endpoint, key: paramiko.PKey, deadline: Deadline, alive
         connection.client.set_missing_host_key_policy(_Pinned())
         connection.client.load_host_keys(str(endpoint.known_hosts))
         try:
-            connection.open()
+            sock = _socket(endpoint, Deadline.after(wait))
+            connection.connect_kwargs["sock"] = sock
+            with _ended_after(wait, sock):
+                connection.open()
             return connection
         except BaseException as error:
             _close(connection)
+            if sock is not None:
+                sock.close()
             if not isinstance(error, Exception) or deadline.passed or not _may_pass(error):
                 raise
             if time.monotonic() - asked > _ALIVE_EVERY:
@@ -176,6 +196,47 @@ def _connected(endpoint: Endpoint, key: paramiko.PKey, deadline: Deadline, alive
                 if not alive():
                     raise SSHException(f"it has ended ({_reason(error)})") from error
         time.sleep(min(0.02, deadline.left))
+
+
+def _socket(endpoint: Endpoint, deadline: Deadline) -> socket.socket:
+    """Connected to the first address that answers; the lookup of the name and all of its addresses share the time."""
+    found = within(deadline, lambda: socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM))
+    refused: OSError = TimeoutError()
+    for family, kind, protocol, _, address in found:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(max(deadline.left, 0.001))
+            sock.connect(address)
+            return sock
+        except BaseException as error:
+            sock.close()
+            if not isinstance(error, OSError):
+                raise
+            refused = error
+    raise refused
+
+
+@contextlib.contextmanager
+def _ended_after(wait: float, sock: socket.socket) -> Iterator[None]:
+    """TimeoutError where the block takes longer: paramiko has limits for the steps of a login, not for the whole."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(wait, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception as error:
+        if late.is_set():
+            raise TimeoutError from error
+        raise
+    finally:
+        timer.cancel()
 
 
 def _may_pass(error: Exception) -> bool:
@@ -222,16 +283,15 @@ class SshRemote:
         """Connect, trying again until the deadline as long as nobody answers, and alive says that somebody may.
 
         Raises ConnectionFailed: at once for a wrong host key, a refused login or a file that cannot be read, else at
-        the deadline.
+        the deadline, in whatever step of the connection's setup it finds us.
         """
         self.endpoint = endpoint
-        within = seconds(deadline.left)
         key = _key(endpoint)
         try:
             endpoint.known_hosts.read_text()
         except (OSError, ValueError) as error:
             raise ConnectionFailed(f"the host key of {endpoint} cannot be read: {_reason(error)}") from error
-        with _mapped(endpoint, f"no SSH answer from {endpoint} within {within}"):
+        with _mapped(endpoint, f"no SSH answer from {endpoint} within {deadline.allowed}"):
             self._connection = _connected(endpoint, key, deadline, alive)
             self._transport = self._connection.client.get_transport()
             self._transport.set_keepalive(_KEEPALIVE)
@@ -245,24 +305,38 @@ class SshRemote:
         on_stdout: Callable[[bytes], None] | None = None,
         on_stderr: Callable[[bytes], None] | None = None,
         keep: int = 1 << 20,
+        attached: bool = False,
     ) -> Answer:
         """Run argv on the machine, as root, and wait for its end, timeout seconds at most.
 
-        Output goes to the callbacks as it comes; keep bytes of each stream are returned as well. Raises
-        CommandTimeout, or ConnectionFailed where the connection breaks.
+        attached: its stdin ends with the connection, not before. Output goes to the callbacks as it comes; keep bytes
+        of each stream are returned as well. Raises CommandTimeout, or ConnectionFailed where the connection breaks.
         """
+        shown = f"`{one_line(shlex.join(argv), _SHOWN)}`"
+        out, err = _Stream(keep, on_stdout), _Stream(keep, on_stderr)
+        return self._run(argv, shown, timeout, stdin, out, err, attached)
+
+    def _run(
+        self,
+        argv: Sequence[str],
+        shown: str,
+        timeout: float,
+        stdin: bytes | Path,
+        out: _Stream,
+        err: _Stream,
+        attached: bool = False,
+    ) -> Answer:
+        """run(); shown is what argv is called in errors."""
         # --foreground is not given: timeout then ends the command's whole process group.
         guarded = shlex.join([*self.endpoint.as_root, "timeout", "--kill-after=5", f"{timeout:g}", *argv])
         deadline = Deadline.after(timeout + 15)
-        shown = f"`{one_line(shlex.join(argv), _SHOWN)}`"
         cut = f"the SSH connection to {self.endpoint} was cut during {shown}"
         with self._asking(cut):
             channel = self._transport.open_session(timeout=_SILENT + _ANSWER)
             channel.exec_command(guarded)
-        out, err = _Stream(keep, on_stdout), _Stream(keep, on_stderr)
         try:
             with contextlib.closing(_pieces(stdin)) as pieces:
-                status = self._talk(channel, pieces, out, err, deadline, cut)
+                status = self._talk(channel, pieces, out, err, deadline, cut, attached)
         finally:
             with contextlib.suppress(ConnectionFailed), self._asking(cut):
                 channel.close()
@@ -286,6 +360,7 @@ class SshRemote:
         err: _Stream,
         deadline: Deadline,
         cut: str,
+        attached: bool,
     ) -> int | None:
         """Send and receive until the command has ended; its status, None where the deadline passes before.
 
@@ -318,14 +393,16 @@ class SshRemote:
                         moved = True
                     else:
                         sending = False
-                        channel.shutdown_write()
+                        if not attached:
+                            channel.shutdown_write()
             if moved:
                 heard, ended = time.monotonic(), None
-                continue
+                if not deadline.passed:  # else a flood would have no end
+                    continue
             if known:
                 # sshd may tell the status before the last output, and what the command left running may hold its pipes.
                 ended = ended or time.monotonic()
-                if complete or time.monotonic() - ended > _DRAIN:
+                if complete or deadline.passed or time.monotonic() - ended > _DRAIN:
                     return channel.recv_exit_status()
             if deadline.passed:
                 return None
@@ -368,9 +445,11 @@ class SshRemote:
 
     def upload(self, data: bytes | Path, target: str, *, mode: int = 0o644, timeout: float = 300) -> None:
         """Put data, or a file of this host, at the path target, written aside and renamed."""
-        aside = f"{target}.part-{os.getpid()}"
-        script = 'mkdir -p "$(dirname "$2")" && cat >"$1" && chmod "$3" "$1" && mv -f "$1" "$2"'
-        answer = self.run(["sh", "-c", script, "sh", aside, target, f"{mode:o}"], timeout=timeout, stdin=data)
+        aside = f"{target}.{secrets.token_hex(8)}.part"
+        size = data.stat().st_size if isinstance(data, Path) else len(data)
+        words = ["sh", "-c", _UPLOAD, "sh", aside, target, f"{mode:o}", str(size)]
+        out, err = _Stream(0, None), _Stream(4096, None)
+        answer = self._run(words, f"the upload of {target}", timeout, data, out, err)
         if answer.status:
             raise ConnectionFailed(f"cannot write {target} on {self.endpoint}: {printable(answer.stderr.strip())}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -47,6 +48,25 @@ class MachineInfo:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing in which a machine is not what was asked for, with both values, who asked, and what to do about it.
+
+    stops: what a suite showed there would be about something else than was asked. Where it is False, nobody asked for
+    another value: what labkit itself makes has changed since.
+    """
+
+    what: str
+    asked: str
+    has: str
+    by: str
+    remedy: str
+    stops: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.what} is {self.has}; asked for: {self.asked} ({self.by})"
+
+
 class Machine(Protocol):
     """One machine of one provider. Every method may raise MachineError."""
 
@@ -80,8 +100,10 @@ class Machine(Protocol):
     def destroy(self) -> None:
         """Remove the machine and all its files, whatever its state."""
 
-    def outdated(self, distro: Distro) -> str | None:
-        """How the machine differs from what the settings ask for; None if it does not."""
+    def differences(self, distro: Distro) -> Sequence[Difference]:
+        """In what the machine is not what the settings ask for. A value that nobody gave is not asked for, and one that
+        the machine's record lacks, because an older labkit wrote it, is not judged. What update() brings is none.
+        """
 
     def update(self, distro: Distro) -> None:
         """Run the bootstrap on a running machine again, if the bootstrap has changed and the machine allows it."""
@@ -110,3 +132,22 @@ class Haltable(Protocol):
 
     def halt(self) -> None:
         """Stop it, keeping its state; start() resumes it."""
+
+
+@runtime_checkable
+class Owned(Protocol):
+    """A host of somebody's own: create(), start() and update() change nothing there."""
+
+    def pending(self, distro: Distro) -> Sequence[str]:
+        """What the whole bootstrap would do there, a line for each step; empty where it has run."""
+
+    def bootstrap(self, distro: Distro) -> None:
+        """Run the whole bootstrap."""
+
+    def not_brought(self, distro: Distro) -> Sequence[Difference]:
+        """What the settings ask the bootstrap for, where it has not run with that."""
+
+    def provide(self, distro: Distro, programs: Mapping[str, str]) -> None:
+        """Bring the steps that a suite needs, and for each of these programs that is not there the step named for it;
+        nothing where all is there.
+        """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,7 +11,7 @@ from labkit.core.deadline import Deadline
 from labkit.core.errors import MachineError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
-from labkit.machines.base import MachineInfo, MachineState
+from labkit.machines.base import Difference, MachineInfo, MachineState
 from labkit.machines.record import RecordedMachine
 
 
@@ -42,8 +43,8 @@ class DamagedMachine(RecordedMachine):
     def halt(self) -> None:
         self._refuse()
 
-    def outdated(self, distro: Distro) -> None:
-        return None
+    def differences(self, distro: Distro) -> Sequence[Difference]:
+        return []
 
     def update(self, distro: Distro) -> None:
         self._refuse()

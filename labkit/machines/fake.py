@@ -16,7 +16,7 @@ from labkit.core.endpoint import Endpoint
 from labkit.core.errors import ConnectionFailed, LabError, MachineError
 from labkit.core.platforms import Distro
 from labkit.io.remote import Answer
-from labkit.machines.base import MachineInfo, MachineState
+from labkit.machines.base import Difference, MachineInfo, MachineState
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class FakeMachine:
     steps: list[str] = field(default_factory=list)
     platform: str = ""
     release: str = ""
+    unlike: Sequence[Difference] = ()
 
     def status(self) -> MachineInfo:
         return MachineInfo(self.name, self.platform, self.release, "fake", self.state)
@@ -95,8 +96,8 @@ class FakeMachine:
         self.files.clear()
         self.state = MachineState.ABSENT
 
-    def outdated(self, distro: Distro) -> str | None:
-        return None
+    def differences(self, distro: Distro) -> Sequence[Difference]:
+        return self.unlike
 
     def update(self, distro: Distro) -> None:
         self._step("update")
@@ -130,6 +131,7 @@ class FakeRemote:
         on_stdout: Callable[[bytes], None] | None = None,
         on_stderr: Callable[[bytes], None] | None = None,
         keep: int = 1 << 20,
+        attached: bool = False,
     ) -> Answer:
         if self._machine.state is not MachineState.RUNNING:
             raise ConnectionFailed(f"the SSH connection to {self._endpoint} was cut")

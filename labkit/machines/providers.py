@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from labkit.core.config import Settings
+from labkit.core.errors import UsageError
 from labkit.core.observer import Observer
-from labkit.core.platforms import Distro
+from labkit.core.platforms import Distro, VagrantProvider
 from labkit.machines.base import Machine
 from labkit.machines.damaged import DamagedMachine
+from labkit.machines.differences import by
 from labkit.machines.record import DamagedRecord, damaged, provider_of
 
 if TYPE_CHECKING:
@@ -18,10 +20,64 @@ if TYPE_CHECKING:
     from labkit.machines.vagrant import VagrantMachine
 
 
+# Keys that say nothing to a provider's machines, and why. Tables named for another provider speak of that one alone.
+_CHOSEN = "a virtual machine is given this; a host of your own is what it is"
+_UNHEEDED: dict[str, dict[str, str]] = {
+    "vagrant": {
+        "machine.ssh_port": "Vagrant chooses the address of its machines",
+        "machine.network": "Vagrant makes the network of its machines",
+    },
+    "ssh": {
+        "image": "a host of your own is made of no image",
+        **{f"machine.{key}": _CHOSEN for key in ("cpus", "memory", "disk", "accelerator", "network", "ssh_port")},
+    },
+}
+_OF_A_BOX = "the machine is made of a published box, which has its own"
+
+
+def chosen(settings: Settings) -> str:
+    """The provider that the settings choose, auto where they leave it open; a host that is named is the ssh provider's.
+
+    UsageError where a flag names a host for another provider.
+    """
+    if settings.provider == "auto":
+        return "ssh" if settings.ssh.host else "auto"
+    if settings.provider != "ssh" and settings.origin("ssh.host") == "--host":
+        raise UsageError(
+            f"--host is for the ssh provider, and the provider is {settings.provider} "
+            f"({by('provider', settings.origin('provider') or 'by default')})",
+            hint="leave --host out, or say --provider ssh",
+        )
+    return settings.provider
+
+
+def require_heeded(settings: Settings, provider: str, distro: Distro, observer: Observer) -> None:
+    """UsageError where a flag or variable asks for what this provider's machines cannot heed; the observer hears of
+    such keys in a file, which may be there for other commands.
+    """
+    unheeded = dict(_UNHEEDED.get(provider, {}))
+    if provider == "vagrant":
+        if settings.box or VagrantProvider.LIBVIRT in distro.release.boxes:
+            unheeded |= {"machine.disk": _OF_A_BOX, "image": _OF_A_BOX}
+        if settings.vagrant.provider not in ("auto", VagrantProvider.LIBVIRT.value):
+            unheeded["machine.accelerator"] = f"{settings.vagrant.provider} chooses it"
+    for key, why in unheeded.items():
+        origin = settings.origin(key)
+        if origin is None:
+            continue
+        if origin.startswith("/"):
+            observer.warn(f"{by(key, origin)} has no effect with the {provider} provider: {why}")
+        else:
+            raise UsageError(
+                f"{origin} has no effect with the {provider} provider: {why}",
+                hint=f"leave {origin} out, or choose another provider with --provider",
+            )
+
+
 def existing(name: str, settings: Settings, observer: Observer, needs: Sequence[str] = ()) -> Machine:
     """The machine of that name with the provider that made it; one that is not there is the settings' provider's."""
     try:
-        wished = settings.provider if settings.provider != "auto" else "qemu"
+        wished = chosen(settings) if chosen(settings) != "auto" else "qemu"
         return _machine(provider_of(settings, name) or wished, name, settings, observer, needs)
     except DamagedRecord as error:
         return DamagedMachine(name, settings, observer, error)
@@ -32,11 +88,18 @@ def wanted(name: str, settings: Settings, observer: Observer, distro: Distro, ne
     allow; where the settings leave it open, the observer hears which and why.
     """
     machine = existing(name, settings, observer, needs)
-    if settings.provider != "auto" or isinstance(machine, DamagedMachine) or provider_of(settings, name):
+    if isinstance(machine, DamagedMachine):
         return machine
-    provider, why = _best(settings, distro)
-    observer.step(f"provider {provider}: {why}")
-    return _machine(provider, name, settings, observer, needs)
+    provider = provider_of(settings, name)
+    if provider is None:
+        provider = settings.provider
+        if provider == "auto":
+            provider, why = _best(settings, distro)
+            observer.step(f"provider {provider}: {why}")
+        machine = _machine(provider, name, settings, observer, needs)
+    if provider == settings.provider or settings.provider == "auto":
+        require_heeded(settings, provider, distro, observer)
+    return machine
 
 
 def _best(settings: Settings, distro: Distro) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,15 +25,16 @@ from labkit.core.errors import InfrastructureError, MachineError, MonitorGone
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
 from labkit.core.text import printable
-from labkit.images import golden, sums
-from labkit.images.golden import Image
+from labkit.images import golden, ingredients, sums
+from labkit.images.golden import DamagedImage, Image
 from labkit.images.live import SPACE, STATE, live_state, throw_away
 from labkit.images.live import wrong as live_wrong
 from labkit.io import process
 from labkit.io.files import disk_errors, make_directory, require_space, write_atomic
 from labkit.io.remote import Remote
-from labkit.machines import identity
-from labkit.machines.base import MachineInfo, MachineState
+from labkit.machines import differences, identity
+from labkit.machines.base import Difference, MachineInfo, MachineState
+from labkit.machines.differences import Row
 from labkit.machines.identity import Identity, KeyPair
 from labkit.machines.record import RecordedMachine, load_record
 from labkit.qemu.accelerator import choose
@@ -99,6 +100,8 @@ class QemuRecord:
     provider: str = "qemu"
     network: str = Network.OPEN.value  # that of machines which an older labkit made, as is their type
     machine_type: str = "q35"
+    made_of: dict[str, str] = field(default_factory=dict)  # see labkit.images.ingredients
+    maker: str = ""
 
     @property
     def identity(self) -> Identity:
@@ -246,6 +249,7 @@ class QemuMachine(RecordedMachine):
         record = QemuRecord(
             image.platform, image.release, image.directory.name, accelerator, wanted.cpus, wanted.memory, False, 0,
             me.hostname, me.machine_id, me.host_key.private, me.host_key.public,
+            made_of=ingredients.ingredients(distro, self._settings), maker=ingredients.maker(distro, image.steps),
         )  # fmt: skip
         self._save(record)
         self._restore(record, hardware, lambda: builder.ensure(wanted_image, hardware))
@@ -258,22 +262,39 @@ class QemuMachine(RecordedMachine):
             )
         return network
 
-    def outdated(self, distro: Distro) -> str | None:
-        """In which way the machine is not what the settings want today; None if it is."""
-        record, wanted = self.record(), self._settings.machine
+    def differences(self, distro: Distro) -> Sequence[Difference]:
+        record, settings = self.record(), self._settings
         if record is None:
-            return None
-        if (record.platform, record.release) != (distro.platform.name, distro.release.name):
-            return f"is {record.platform} {record.release}"
-        if (record.cpus, record.memory_mib) != (wanted.cpus, wanted.memory):
-            return f"has {record.cpus} CPUs and {record.memory_mib} MiB of memory"
-        image = golden.exactly(self._settings.home, record.image)
-        if image and (missing := [need for need in self._needs if need not in image.steps]):
-            return f"lacks {', '.join(missing)}"
-        return None
+            return []
+        wanted, state = settings.machine, self._state()
+        rows = [
+            *differences.provider(settings, record.provider),
+            *differences.system(settings, distro, record.platform, record.release),
+            Row("machine.cpus", "the number of CPUs", str(wanted.cpus), str(record.cpus)),
+            Row("machine.memory", "the memory", f"{wanted.memory}M", f"{record.memory_mib}M"),
+        ]
+        if wanted.accelerator != "auto":
+            rows.append(Row("machine.accelerator", "the accelerator", wanted.accelerator, record.accelerator))
+        if wanted.network != "auto" and state in (MachineState.RUNNING, MachineState.HALTED):  # else it is given that
+            rows.append(Row("machine.network", "the network", wanted.network, record.network))
+        if wanted.ssh_port and state is MachineState.RUNNING:  # one that does not run is given the port when it starts
+            rows.append(Row("machine.ssh_port", "the SSH port", str(wanted.ssh_port), str(record.port)))
+        if record.made_of:
+            today = ingredients.ingredients(distro, settings)
+            rows += [Row(key, key, value, record.made_of.get(key)) for key, value in today.items() if value != "auto"]
+        found = differences.compared(settings, self.name, rows)
+        image = None
+        with contextlib.suppress(DamagedImage):  # nothing is known of it then; what needs it says so
+            image = golden.exactly(settings.home, record.image)
+        if image and not any(difference.what in ("the platform", "the release") for difference in found):
+            lacks = [step for step in ingredients.required(settings, self._needs) if step not in image.steps]
+            found += differences.lacking(settings, self.name, lacks, self._needs)
+            if record.maker and record.maker != ingredients.maker(distro, image.steps):
+                found.append(differences.older(self.name))
+        return found
 
     def update(self, distro: Distro) -> None:
-        """Nothing: what its image lacks, a new machine has (see outdated)."""
+        """Nothing: what its image lacks, a new machine has (see differences)."""
 
     def reset(self) -> None:
         """Back to the clean state, under the same name, host key and, if it is still free, port."""
@@ -341,7 +362,7 @@ class QemuMachine(RecordedMachine):
         hardware = here(
             record.accelerator, record.cpus, record.memory_mib, Network(record.network), record.machine_type
         )
-        deadline = Deadline.after(self._settings.limits.boot)
+        deadline = Deadline.after(self._settings.limits.boot, "boot")
         with self._qemu(hardware, self._boot_of(record), record.port, state) as running:
             loaded(running.monitor, deadline)
             running.monitor.execute("blockdev-snapshot-internal-sync", device="disk0", name=_SNAPSHOT)
@@ -361,7 +382,7 @@ class QemuMachine(RecordedMachine):
     def _boot(self, record: QemuRecord) -> None:
         """Boot the machine's own disk."""
         hardware = here(record.accelerator, record.cpus, record.memory_mib, self._network())
-        deadline = Deadline.after(self._settings.limits.boot)
+        deadline = Deadline.after(self._settings.limits.boot, "boot")
         boot = self._boot_of(record)
         self._end()
         self._roll_back()
@@ -403,7 +424,7 @@ class QemuMachine(RecordedMachine):
                     self._observer.warn(f"the guest of machine {self.name} could not be asked to write its disk first")
                 monitor.execute("stop")
                 self._forget_state()
-                migrate(monitor, part, Deadline.after(self._settings.limits.boot))
+                migrate(monitor, part, Deadline.after(self._settings.limits.boot, "boot"))
                 sums.sync(disk)  # which QEMU has written, for it has given it up
                 part.rename(self.directory / STATE)
                 sums.write(self.directory, (STATE,))
@@ -493,7 +514,7 @@ class QemuMachine(RecordedMachine):
                 if why := live_wrong(live, content=True) or sums.wrong(image.directory, content=True):
                     raise MachineError(why)
 
-        deadline = Deadline.after(self._settings.limits.boot)
+        deadline = Deadline.after(self._settings.limits.boot, "boot")
         with self._qemu(hardware, image.boot, record.port, live / STATE) as running:
             loaded(running.monitor, deadline)
             record = dataclasses.replace(record, network=hardware.network.value, machine_type=hardware.machine)

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
 
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
@@ -42,6 +42,16 @@ def provider_of(settings: Settings, name: str) -> str | None:
     data = read_record(settings.home.machine(name))
     found = data.get("provider") if data else None
     return found if found is None or isinstance(found, str) else str(found)
+
+
+def system_of(home: Home, name: str) -> tuple[str, str] | None:
+    """Platform and release of the machine of that name; None where there is none, or no record that says them."""
+    try:
+        data = read_record(home.machine(name)) or {}
+    except DamagedRecord:
+        return None
+    platform, release = data.get("platform"), data.get("release")
+    return (platform, release) if isinstance(platform, str) and isinstance(release, str) else None
 
 
 def read_record(directory: Path) -> dict[str, Any] | None:
@@ -76,13 +86,13 @@ def load_record(kind: type[_Record], directory: Path) -> _Record | None:
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
         if field.name in data:
-            value = data[field.name]
-            if type(value) is not hints[field.name]:
+            value, kind_of_value = data[field.name], get_origin(hints[field.name]) or hints[field.name]
+            if type(value) is not kind_of_value:
                 raise damaged(
-                    directory / _RECORD, f"has {field.name} = {value!r:.60}, which is no {hints[field.name].__name__}"
+                    directory / _RECORD, f"has {field.name} = {value!r:.60}, which is no {kind_of_value.__name__}"
                 )
             values[field.name] = value
-        elif field.default is dataclasses.MISSING:
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise damaged(directory / _RECORD, f"has no {field.name}")
     return kind(**values)
 
@@ -153,4 +163,8 @@ class RecordedMachine:
         """Remove the rest of a machine whose removal has begun, by this labkit or by one that was killed."""
         if self._removed.exists():
             with disk_errors(self._removed):
-                shutil.rmtree(self._removed)
+                try:
+                    shutil.rmtree(self._removed)
+                except KeyboardInterrupt:  # it takes no time, and half a machine is of no use
+                    shutil.rmtree(self._removed)
+                    raise

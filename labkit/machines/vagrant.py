@@ -14,7 +14,7 @@ import dataclasses
 import hashlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,7 +30,9 @@ from labkit.io import process
 from labkit.io.files import disk_errors, locked, make_directory, write_atomic
 from labkit.io.remote import Remote
 from labkit.io.vagrant import Vagrant
-from labkit.machines.base import MachineInfo, MachineState
+from labkit.machines import differences
+from labkit.machines.base import Difference, MachineInfo, MachineState
+from labkit.machines.differences import Row
 from labkit.machines.record import RecordedMachine, load_record
 from labkit.provision import bootstrap, render
 from labkit.provision.bootstrap import BootstrapPlan, Target
@@ -67,6 +69,7 @@ class VagrantRecord:
     plan: str = ""
     ready: bool = False  # False until it has its snapshot: until then `up` starts over
     provider: str = "vagrant"
+    box: str = ""  # the settings' own, as they name it; "none" where they name none
 
 
 class VagrantMachine(RecordedMachine):
@@ -134,7 +137,14 @@ class VagrantMachine(RecordedMachine):
         plan = self._plan(distro)
         box = boxes.find(distro, provider, settings, self._observer)
         make_directory(self.directory, mode=0o700)
-        record = VagrantRecord(distro.platform.name, distro.release.name, provider.value, machine.cpus, machine.memory)
+        record = VagrantRecord(
+            distro.platform.name,
+            distro.release.name,
+            provider.value,
+            machine.cpus,
+            machine.memory,
+            box=settings.box or "none",
+        )
         self._save(record)
         values = render.VagrantValues(
             machine=self.name,
@@ -153,15 +163,21 @@ class VagrantMachine(RecordedMachine):
         record = self._introduced(record)
         self._bootstrap(record, plan)
 
-    def outdated(self, distro: Distro) -> str | None:
-        record, wanted = self.record(), self._settings.machine
+    def differences(self, distro: Distro) -> Sequence[Difference]:
+        record, settings = self.record(), self._settings
         if record is None:
-            return None
-        if (record.platform, record.release) != (distro.platform.name, distro.release.name):
-            return f"is {record.platform} {record.release}"
-        if (record.cpus, record.memory_mib) != (wanted.cpus, wanted.memory):
-            return f"has {record.cpus} CPUs and {record.memory_mib} MiB of memory"
-        return None
+            return []
+        wanted = settings.machine
+        rows = [
+            *differences.provider(settings, record.provider),
+            *differences.system(settings, distro, record.platform, record.release),
+            Row("machine.cpus", "the number of CPUs", str(wanted.cpus), str(record.cpus)),
+            Row("machine.memory", "the memory", f"{wanted.memory}M", f"{record.memory_mib}M"),
+            Row("box", "the box", settings.box or "none", record.box or None),
+        ]
+        if settings.vagrant.provider != "auto":
+            rows.append(Row("vagrant.provider", "Vagrant's provider", settings.vagrant.provider, record.vagrant))
+        return differences.compared(settings, self.name, rows)
 
     def update(self, distro: Distro) -> None:
         """Run the bootstrap again where it has changed."""
@@ -249,7 +265,7 @@ class VagrantMachine(RecordedMachine):
 
     def _bootstrap(self, record: VagrantRecord, plan: BootstrapPlan) -> None:
         limits = self._settings.limits
-        with self.connect(Deadline.after(limits.boot)) as remote:
+        with self.connect(Deadline.after(limits.boot, "boot")) as remote:
             provision(remote, plan, self._observer, timeout=limits.build)
         self._observer.step("vagrant snapshot save")
         self._vagrant().save(_CLEAN, timeout=limits.boot)
@@ -257,7 +273,7 @@ class VagrantMachine(RecordedMachine):
 
     def _login(self, record: VagrantRecord) -> None:
         """Run a command over SSH that sets the clock, which a snapshot restores to the time it was taken."""
-        deadline = Deadline.after(self._settings.limits.boot)
+        deadline = Deadline.after(self._settings.limits.boot, "boot")
         with self.connect(deadline) as remote:
             answer = remote.run(["date", "-u", "-s", f"@{time.time():.0f}"], timeout=60)
         if answer.status:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import os
 import re
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -35,7 +34,7 @@ from labkit.core.sources import Source, SourceKind, parse
 from labkit.core.suggest import unknown
 from labkit.core.tomlfile import Table
 from labkit.io import process
-from labkit.io.files import make_directory
+from labkit.io.files import make_directory, part_name, sweep
 from labkit.provision import render
 from labkit.subjects import runtimes
 
@@ -131,8 +130,11 @@ class _Resolved:
     built: bool
 
 
-def prepare(distro: Distro, target: Target, settings: Settings, needs: Sequence[str] = ()) -> BootstrapPlan:
-    """Return the plan for a machine of this release; needs names the tools that a suite requires.
+def prepare(
+    distro: Distro, target: Target, settings: Settings, needs: Sequence[str] = (), *, alone: bool = False
+) -> BootstrapPlan:
+    """Return the plan for a machine of this release; needs names the tools that a suite requires. alone: those, with
+    what they need in turn, and nothing else.
 
     Packs the local sources of the settings into home/sources, where they stay until they change.
     Raises UsageError where the settings ask for what does not exist.
@@ -142,7 +144,7 @@ def prepare(distro: Distro, target: Target, settings: Settings, needs: Sequence[
         for tool, source in settings.sources().items()
         if source.kind is SourceKind.LOCAL
     }
-    return plan(distro, target, settings, needs, packed)
+    return plan(distro, target, settings, needs, packed, alone=alone)
 
 
 def plan(
@@ -151,6 +153,8 @@ def plan(
     settings: Settings,
     needs: Sequence[str] = (),
     packed: Mapping[str, Packed] = MappingProxyType({}),
+    *,
+    alone: bool = False,
 ) -> BootstrapPlan:
     """Return what to run. packed is tool to its packed source, for each whose source is local. Pure."""
     data, known = _data(), {step.name: step for step in steps()}
@@ -162,7 +166,9 @@ def plan(
     asked = [tool for tool, source in settings.sources().items() if source.kind is not SourceKind.AUTO]
     requested = settings.tools if settings.tools is not None else (*data.tools[target], *asked)
     built = {tool for tool, found in resolved.items() if found.built}
-    chosen = _chosen(known, target, (*requested, *needs), built)
+    chosen = _chosen(known, target, needs if alone else (*requested, *needs), built)
+    if alone:
+        chosen = [step for step in chosen if step.needs is not None]
     names = {step.name for step in chosen}
     least = _newest(data.sources[tool].go_for(resolved[tool].version) for tool in built & names)
     if settings.go.kind is not SourceKind.AUTO:
@@ -280,8 +286,12 @@ def _resolve(
         case _:
             assert packed is not None, f"{tool} is not packed"
             way, url, ref, built = "upload", packed.name, packed.ref, packed.built
+    key = f"{tool.replace('-', '_')}_sha256"
+    if sha256 and way != "download":
+        raise UsageError(
+            f"{key} is the digest of a download, but {tool} = {source} is none", hint=f"leave out {key}, or name a file"
+        )
     if way == "download" and not (sha256 or sums):
-        key = f"{tool.replace('-', '_')}_sha256"
         raise UsageError(f"{tool} = {source}: the digest of the download is missing", hint=f"set {key} in labkit.toml")
     if tool == "go":
         if way == "git":
@@ -392,7 +402,8 @@ def _git(path: Path, *words: str | Path, check: bool = True) -> process.Complete
 
 def _make(target: Path, write: Callable[[Path], object]) -> None:
     """Let write(path) make a file, and rename it to target once it is complete."""
-    part = make_directory(target.parent) / f".{target.name}.{os.getpid()}.part"
+    sweep(make_directory(target.parent))
+    part = part_name(target)
     try:
         write(part)
         part.rename(target)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from labkit.core.errors import MachineError
+from labkit.core.deadline import Deadline
+from labkit.core.errors import CommandTimeout, MachineError
 from labkit.core.observer import Observer
 from labkit.core.text import printable
 from labkit.provision.bootstrap import BootstrapPlan
@@ -18,16 +19,33 @@ _STEP = re.compile(r"labkit: step ([a-z0-9-]+)$")
 
 
 def provision(remote: Remote, plan: BootstrapPlan, observer: Observer, *, timeout: float) -> None:
-    """Run the plan's script on the machine, as root; timeout bounds it, in seconds.
+    """Run the plan's script on the machine, as root; timeout is the limit `build`, in seconds, and bounds all of it.
 
-    Raises MachineError where a step fails; run again, the script resumes at that step.
+    Raises MachineError where a step fails or the time is up; run again, the script resumes at that step.
     """
-    for upload in plan.uploads:
-        observer.step(f"uploading {upload.local.name}")
-        remote.upload(upload.local, upload.remote, timeout=timeout)
-    remote.upload(plan.script.encode(), _SCRIPT, mode=0o755)
+    deadline = Deadline.after(timeout, "build")
     lines = _Lines(observer)
-    answer = remote.run(["sh", _SCRIPT], timeout=timeout, on_stdout=lines.take, on_stderr=lines.take, keep=1 << 16)
+    doing = ""
+    try:
+        for upload in plan.uploads:
+            observer.step(f"uploading {upload.local.name}")
+            doing = f" while {upload.local.name} was uploaded"
+            remote.upload(upload.local, upload.remote, timeout=max(deadline.left, 1.0))
+        remote.upload(plan.script.encode(), _SCRIPT, mode=0o755)
+        doing = ""
+        answer = remote.run(
+            ["sh", _SCRIPT],
+            timeout=max(deadline.left, 1.0),
+            on_stdout=lines.take,
+            on_stderr=lines.take,
+            keep=1 << 16,
+        )
+    except CommandTimeout as error:
+        doing = doing or (f" at step {lines.step}" if lines.step else "")
+        raise MachineError(
+            f"the bootstrap of {remote.endpoint} did not end within {deadline.allowed}; it was ended{doing}",
+            hint="give it more time and run the command again: it goes on at that step",
+        ) from error
     if answer.status:
         where = f" at step {lines.step}" if lines.step else ""
         raise MachineError(
@@ -41,7 +59,7 @@ def step_seconds(remote: Remote) -> dict[str, float]:
     answer = remote.run(["tail", "-n", "200", "/var/lib/labkit/bootstrap.tsv"], timeout=30, keep=1 << 16)
     rows = [line.split("\t") for line in answer.stdout.splitlines()]
     return {
-        printable(row[1]): float(row[3])
+        printable(row[1][:100]): float(row[3])
         for row in rows
         if len(row) == 4 and row[2] == "done" and re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,2})?", row[3])
     }

@@ -233,9 +233,7 @@ def answered(
             waiting()
             # A kernel that panics before it has the driver of the device that ends QEMU says so on its console only.
             if deadline.passed or PANIC in console(directory):
-                raise MachineError(
-                    f"the guest did not {what} in time (limits boot, build)", hint=console_end(directory)
-                )
+                raise MachineError(f"the guest did not {what} within {deadline.allowed}", hint=console_end(directory))
     if status:
         raise MachineError(f"the guest could not {what}: its agent answered {status}", hint=console_end(directory))
 

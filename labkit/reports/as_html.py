@@ -51,7 +51,7 @@ def render(run: Run) -> str:
         levels=sorted({result.level for result in run.results} - {""}),
         bad=sum(result.bad for result in run.results),
         expected=sum(result.bad and result.expected is not None for result in run.results),
-        seconds=(run.run.finished - run.run.started).total_seconds(),
+        seconds=run.run.seconds,
         machine=_machine(run.machine),
     )
 

@@ -36,7 +36,6 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
     console = Console(file=out, width=width, force_terminal=terminal, no_color=None if terminal else True)
     where = " ".join(str(run.machine.get(key, "")) for key in ("platform", "release", "provider", "kernel"))
     cgroup = f"cgroup {run.machine['cgroup']}" if run.machine.get("cgroup") else ""
-    seconds = (run.run.finished - run.run.started).total_seconds()
     console.print(_text(run.title, "bold"), overflow="fold")
     console.print(_text(f"{where} {cgroup}".strip(), "dim"), overflow="fold")
     alike = Counter(result.identity for result in run.unexpected)
@@ -59,7 +58,7 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
         programs = Counter(program.verdict for program in run.programs)
         console.print(_totals(f"{len(run.programs)} programs: ", programs, Counter()))
     expected = Counter(result.verdict for result in run.results if result.expected)
-    what = "results" if run.programs else f"checks in {seconds:.1f} s"
+    what = "results" if run.programs else f"checks in {run.run.seconds:.1f} s"
     console.print(_totals(f"{len(run.results)} {what}: ", run.totals, expected))
     if run.run.reason is not None:
         console.print(_text(f"INCOMPLETE: {run.run.reason}", "bold reverse red"), overflow="fold")

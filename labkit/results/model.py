@@ -144,6 +144,11 @@ class RunInfo:
     def complete(self) -> bool:
         return self.reason is None
 
+    @property
+    def seconds(self) -> float:
+        """How long it took. Runs of labkit 0.1.0 took both times from a clock that may have been set back meanwhile."""
+        return max((self.finished - self.started).total_seconds(), 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:

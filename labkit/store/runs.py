@@ -3,55 +3,114 @@
 reports/ID/raw/                       what the suite printed, byte for byte, written as it came
 reports/ID/results.json ...           the run and its reports
 reports/latest                        a link to the newest run
+
+An id is TIME.NUMBER-WORDS: for people the time of the run's start, by whatever the clock said then; for the order of
+runs their number, one more than that of any run that is there. Runs of labkit 0.1.0 have no number and come first.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-from collections.abc import Sequence
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from labkit.core.deadline import Deadline
 from labkit.core.errors import LabError, UsageError
 from labkit.core.suggest import did_you_mean
-from labkit.io.files import disk_errors, make_directory
+from labkit.io.files import disk_errors, make_directory, part_name, sweep, sync_directory, write_atomic
 from labkit.results.json import from_json
 from labkit.results.model import Run
 
 RESULTS = "results.json"
 RAW = "raw"
 LATEST = "latest"
-_RUNS = "*Z-*"  # how ids begin: with the time of the run's start
+_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z(?:\.([0-9]{1,9}))?-.+", re.DOTALL)
+_NUMBERING = 5.0  # seconds that another process may take to number its run
 
 
-def new_directory(reports: Path, words: Sequence[str]) -> Path:
-    """A new directory below reports, named by time and words, with an empty raw/ in it."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+def new_directory(reports: Path, words: Sequence[str], begin: Callable[[str], str] | None = None) -> Path:
+    """A new directory below reports, named by time, number and words, with an empty raw/ in it.
+
+    begin(id) is the text of its results.json, which is there as soon as the directory is. What killed processes left
+    unfinished in reports is removed.
+    """
     make_directory(reports)
-    for number in range(1, 1000):
-        directory = reports / "-".join([stamp, *words, *([str(number)] if number > 1 else [])])
-        with disk_errors(reports), contextlib.suppress(FileExistsError):
-            directory.mkdir()
-            (directory / RAW).mkdir()
-            return directory
-    raise LabError(f"{reports} already has a thousand runs from this second")
+    with disk_errors(reports), _numbering(reports):
+        known = ids(reports)
+        for place in (reports, *(reports / ident for ident in known)):
+            sweep(place)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        number = max(map(_number, known), default=0)
+        while True:
+            number += 1
+            directory = reports / "-".join([f"{stamp}.{number}", *words])
+            with contextlib.suppress(FileExistsError):
+                return _make(directory, begin)
+
+
+def _make(directory: Path, begin: Callable[[str], str] | None) -> Path:
+    part = part_name(directory)
+    try:
+        part.mkdir(mode=0o755)  # whatever the umask: nobody else is to write there
+        (part / RAW).mkdir(mode=0o755)
+        if begin:
+            write_atomic(part / RESULTS, begin(directory.name))
+        if directory.exists():
+            raise FileExistsError
+        part.rename(directory)
+        sync_directory(directory.parent)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return directory
+
+
+@contextlib.contextmanager
+def _numbering(reports: Path) -> Iterator[None]:
+    """Let one process at a time give a number: in vain where the file system has no locks; two runs may share one."""
+    fd = os.open(reports, os.O_RDONLY | os.O_DIRECTORY)
+
+    def locked() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+    try:
+        with contextlib.suppress(OSError):
+            Deadline.after(_NUMBERING).poll(locked)
+        yield
+    finally:
+        os.close(fd)
 
 
 def point_latest(directory: Path) -> None:
     """Make reports/latest a link to the run's directory."""
     link = directory.parent / LATEST
-    aside = directory.parent / f".{LATEST}.{os.getpid()}"
+    aside = part_name(link)
     with disk_errors(directory.parent):
-        for left in directory.parent.glob(f".{LATEST}.*"):  # by a killed labkit
-            if not Path("/proc", left.suffix[1:]).exists():
-                left.unlink(missing_ok=True)
         try:
-            aside.unlink(missing_ok=True)
             aside.symlink_to(directory.name)
             aside.replace(link)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def discard(directory: Path) -> None:
+    """Remove the directory of what turned out to be no run; reports/latest names the newest one that is left."""
+    reports = directory.parent
+    with disk_errors(reports):
+        shutil.rmtree(directory)
+        link = reports / LATEST
+        if link.is_symlink() and not link.exists():
+            link.unlink()
+            if left := [ident for ident in ids(reports) if is_run(reports / ident)]:
+                point_latest(reports / left[-1])
 
 
 def load(directory: Path) -> Run:
@@ -69,15 +128,24 @@ def is_run(directory: Path) -> bool:
 
 
 def ids(reports: Path) -> list[str]:
-    """The ids of the runs below reports, the oldest first."""
-    return sorted(path.name for path in reports.glob(_RUNS)) if reports.is_dir() else []
+    """The ids of the runs below reports, the oldest first: by number, whatever the clock said."""
+    names = [path.name for path in reports.iterdir() if _ID.fullmatch(path.name)] if reports.is_dir() else []
+    return sorted(names, key=lambda name: (_number(name), name))
+
+
+def _number(ident: str) -> int:
+    found = _ID.fullmatch(ident)
+    return int(found[1] or 0) if found else 0
 
 
 def find(reports: Path, name: str | None) -> Path:
     """The directory that name stands for: a run below reports by its id or the beginning of one, "latest" (also for
     None), or any directory by its path; a run's raw/ stands for the run. UsageError where none or several match.
     """
-    inside = reports / (name or LATEST)
+    newest = reports / LATEST
+    if name is None and not newest.is_dir():  # the run that it names was removed
+        newest = next((reports / ident for ident in reversed(ids(reports)) if is_run(reports / ident)), newest)
+    inside = reports / name if name else newest
     place = inside if name is None or ("/" not in name and inside.is_dir()) else Path(name)
     if not place.is_dir():
         known = ids(reports)

@@ -11,6 +11,10 @@ from labkit.core.cell import Selection
 from labkit.core.observer import Observer, Silent
 from labkit.results.model import Reading, Result
 
+# What every suite's program is called with: it ends when its stdin does, so with its labkit, and runs on its machine
+# alone (labkit/guest/common/attached.py).
+ATTACHED = ("--attached", "--lock", "/run/labkit-suite.lock")
+
 OnResult = Callable[[Result, int, int | None], None]  # a result, its number, and how many are planned, if that is known
 
 
@@ -47,6 +51,7 @@ class Suite(Protocol):
     title: str
     version: str
     needs: tuple[str, ...]  # the bootstrap steps that it requires
+    programs: Mapping[str, str]  # what it starts in the machine, and the bootstrap step that brings each
 
     def program(self) -> bytes:
         """The file to put on the machine."""
@@ -54,7 +59,7 @@ class Suite(Protocol):
     def file_name(self) -> str: ...
 
     def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
-        """The command that runs it there; program is the path it has there."""
+        """The command that runs it there; program is the path it has there. With ATTACHED it ends with its stdin."""
 
     def names(self) -> list[str]:
         """Its checks or programs, as a selection names them."""
@@ -79,19 +84,25 @@ class Suite(Protocol):
 
 
 class Capped:
-    """A file of bounded size, for data from an untrusted machine; what exceeds the limit is dropped."""
+    """A file of bounded size, for data from an untrusted machine; what exceeds the limit is dropped, and its last line
+    says so.
+    """
 
     def __init__(self, path: Path, limit: int) -> None:
         self._file = path.open("wb", buffering=0)
         self._left = limit
+        self._dropped = 0
 
     def write(self, data: bytes) -> None:
         piece = data[: self._left]
         self._left -= len(piece)
+        self._dropped += len(data) - len(piece)
         self._file.write(piece)
 
     def __enter__(self) -> Capped:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._dropped:
+            self._file.write(f"\n# labkit: {self._dropped} more bytes are left out\n".encode())
         self._file.close()

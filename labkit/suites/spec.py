@@ -7,6 +7,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from labkit.core.cell import Selection
 from labkit.core.errors import UsageError
@@ -16,11 +17,11 @@ from labkit.guest import spec as guest
 from labkit.guest.pyz import pyz
 from labkit.results import tap
 from labkit.results.model import Reading, Result, Verdict, is_duration
-from labkit.suites.base import Capped, OnResult, Suite
+from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
 
 _DIRECTORY = Path(guest.__file__).parent
 _OUTPUT, _ERRORS = "spec.tap", "spec.err"
-_RAW_LIMIT = 256 << 20  # bytes kept of each; a run has some hundred KB
+_OUTPUT_LIMIT, _ERRORS_LIMIT = 32 << 20, 1 << 20  # bytes that are kept; a run has some hundred KB
 
 
 class Spec:
@@ -28,6 +29,7 @@ class Spec:
     title = "labkit's conformance suite for the OCI runtime-spec 1.0 to 1.3"
     version = guest.__version__
     needs: tuple[str, ...] = ()
+    programs: Mapping[str, str] = MappingProxyType({"python3": "python", "busybox": "busybox"})
 
     def file_name(self) -> str:
         return "labkit-spec.pyz"
@@ -36,7 +38,7 @@ class Spec:
         return pyz("spec")
 
     def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
-        words = ["python3", program, "--runtime", runtime]
+        words = ["python3", program, *ATTACHED, "--runtime", runtime]
         words += ["--only", ",".join(selection.only)] if selection.only else []
         return words + (["--jobs", str(selection.jobs)] if selection.jobs else [])
 
@@ -59,7 +61,7 @@ class Spec:
 
     @contextlib.contextmanager
     def recorder(self, raw: Path, on_result: OnResult, only: Sequence[str] = ()) -> Iterator[_Recorder]:
-        with Capped(raw / _OUTPUT, _RAW_LIMIT) as out, Capped(raw / _ERRORS, _RAW_LIMIT) as err:
+        with Capped(raw / _OUTPUT, _OUTPUT_LIMIT) as out, Capped(raw / _ERRORS, _ERRORS_LIMIT) as err:
             recorder = _Recorder(out, err, on_result)
             try:
                 yield recorder
@@ -73,10 +75,18 @@ class Spec:
         reader = tap.Reader()
         events: list[tap.Event] = []
         with (raw / _OUTPUT).open("rb") as file:
-            while piece := file.read(1 << 20):
+            left = _OUTPUT_LIMIT
+            while piece := file.read(min(left, 1 << 20)):
                 events += reader.feed(piece)
+                left -= len(piece)
+            over = bool(file.read(1))
         reading = from_tap([*events, *reader.close()])
-        return Reading(reading.results, {**(known or {}), **reading.facts}, reading.reason)
+        reasons = [
+            reading.reason,
+            f"more than {_OUTPUT_LIMIT >> 20} MiB of output; the rest was dropped" if over else "",
+        ]
+        reason = "; ".join(filter(None, reasons)) or None
+        return Reading(reading.results, {**(known or {}), **reading.facts}, reason)
 
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,99}")

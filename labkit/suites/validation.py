@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import Field, StrictStr
@@ -37,7 +38,7 @@ from labkit.results.model import WHOLE, Reading, Result
 from labkit.results.tap import JSON
 from labkit.results.verdicts import End, Judged
 from labkit.subjects import runtimes
-from labkit.suites.base import Capped, OnResult, Suite
+from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
 
 _DATA = Path(__file__).with_name("validation.toml")
 _SUMMARY, _RUN, _ERRORS = "summary.tsv", "run.json", "labkit-programs.err"  # no program can have a dash in its name
@@ -95,6 +96,7 @@ class Validation:
     title = "the validation programs of opencontainers/runtime-tools"
     version = ""  # the ref of its tree, known only in the machine
     needs: tuple[str, ...] = ("runtime-tools",)
+    programs: Mapping[str, str] = MappingProxyType({"python3": "python"})
 
     def file_name(self) -> str:
         return "labkit-programs.pyz"
@@ -103,7 +105,7 @@ class Validation:
         return pyz("programs")
 
     def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
-        words = ["python3", program, "--tree", _data().tree, "--runtime", runtime]
+        words = ["python3", program, *ATTACHED, "--tree", _data().tree, "--runtime", runtime]
         words += itertools.chain.from_iterable(("--older", *one) for one in runtimes.older_refs())
         for flag, value in (("only", ",".join(selection.only)), ("jobs", selection.jobs), ("repeat", selection.repeat)):
             words += [f"--{flag}", str(value)] if value else []
@@ -331,6 +333,7 @@ class _Recorder:
         self._kept = RunFile(only=tuple(only))
         self._attempts: dict[str, int] = {}  # of the programs that have started
         self._sizes: dict[str, int] = {}  # of the files that are there
+        self._open: set[str] = set()  # those of them whose last attempt has not ended
         self._ended: set[str] = set()
         (raw / _SUMMARY).write_text("\t".join(_COLUMNS) + "\n")
         self.keep()
@@ -376,7 +379,11 @@ class _Recorder:
                 self._note(programs=tuple(dict.fromkeys(map(str, names))), facts=texts)
                 self.keep()
             case {"type": "start", "program": str(name)} if _NAME.fullmatch(name):
+                if name not in self._attempts and len(self._attempts) >= _FILES:
+                    self._note(over=True)
+                    return True
                 self._attempts[name] = self._attempts.get(name, 0) + 1
+                self._open.add(name)
                 self._append(name, "tap", b"")
             case {"type": "data", "program": str(name), "stream": "out" | "err" as stream, "data": str(text)}:
                 if name not in self._attempts:
@@ -386,7 +393,7 @@ class _Recorder:
                 except ValueError:
                     return False
                 self._append(name, "tap" if stream == "out" else "err", data)
-            case {"type": "end", "program": str(name)} if name in self._attempts:
+            case {"type": "end", "program": str(name)} if name in self._open:
                 return self._end(name, message)
             case {"type": "finish"}:
                 self._note(finished=True)
@@ -428,8 +435,15 @@ class _Recorder:
             _, _, end = _row(cells)
         except ValueError:
             return False
-        with (self._raw / _SUMMARY).open("a") as file:
-            file.write("\t".join(cells[column] for column in _COLUMNS) + "\n")
+        self._open.remove(name)
+        row = ("\t".join(cells[column] for column in _COLUMNS) + "\n").encode()
+        size = self._sizes.get(_SUMMARY, 0)
+        if size + len(row) > _OUTPUT or len(row) > _TOTAL - sum(self._sizes.values()):
+            self._note(over=True)
+            return True
+        with (self._raw / _SUMMARY).open("ab") as file:
+            file.write(row)
+        self._sizes[_SUMMARY] = size + len(row)
         self._ended.add(name)
         judged, _ = _judge(self._raw, name, attempt, end)
         self._on_result(_as_result(judged), len(self._ended), len(self._kept.programs) or None)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path, PurePosixPath
 
 from labkit.core.config import Settings
 from labkit.core.observer import Observer
 from labkit.host.install import ensure
 from labkit.images import boxes
-from labkit.io import process
-from labkit.io.files import disk_errors, make_directory, write_atomic
+from labkit.io.files import copy, disk_errors, make_directory, write_atomic
 from labkit.provision import bootstrap
 from labkit.provision import render as rendering
 from labkit.provision.bootstrap import Target
@@ -38,7 +36,7 @@ def render(settings: Settings, out: Path) -> list[Path]:
         for file, text in made.items():
             write_atomic(out / file, text, mode=0o755 if file == script else 0o644)
         for file, upload in uploads.items():
-            shutil.copyfile(upload.local, out / file)
+            copy(upload.local, out / file)
         values = rendering.VagrantValues(
             machine=settings.machine.name or name,
             hostname=rendering.hostname(settings.machine.name or name),
@@ -60,5 +58,5 @@ def package(settings: Settings, observer: Observer, out: Path) -> Path:
     made = boxes.ensure(distro, settings, observer)
     target = make_directory(out) / f"{distro.name}.box"
     with disk_errors(out):
-        process.run(["cp", "--reflink=auto", made, target], timeout=600)
+        copy(made, target)
     return target

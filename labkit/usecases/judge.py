@@ -33,14 +33,18 @@ def judge(
     """Read raw output again under today's policy and write its reports, without a machine.
 
     name is a run's id or path (the latest by default) or its raw/, whose reports are then rewritten; or a recording, of
-    which a new run is made. known are facts that the recording may lack.
+    which a new run is made. known are facts that the recording may lack; UsageError where it says something else.
     """
     place, entries = runs.find(settings.reports, name), policies(settings) if with_policy else None
-    if runs.is_run(place):
-        return _judge_run(place, entries)
-    return _judge_recording(
-        settings.reports, place, entries, {key: word for key, word in (known or {}).items() if word}
-    )
+    said = {key: word for key, word in (known or {}).items() if word}
+    if not runs.is_run(place):
+        return _judge_recording(settings.reports, place, entries, said)
+    if said:
+        raise UsageError(
+            f"{place} is a run, which knows what it was about",
+            hint=f"leave out {', '.join(f'--{key}' for key in said)}",
+        )
+    return _judge_run(place, entries)
 
 
 def diff(settings: Settings, before: str, after: str) -> Comparison:
@@ -92,10 +96,14 @@ def recorded(source: Path, known: Mapping[str, str]) -> Run:
             f"{source} holds neither a run nor raw output",
             hint="a directory with NAME.tap for each program, NAME.err and summary.tsv; or one that ./lab test made",
         )
-    known = {**_named(source.resolve().name), **known}
+    said, known = known, {**_named(source.resolve().name), **known}
     runtime = RuntimeInfo(known.get("runtime", "unknown"), "", "")
     run = one_run.new_run(source.name, suite, {"platform": known.get("platform", "")}, runtime, None)
-    return one_run.with_reading(run, suite.read(source, known))
+    reading = suite.read(source, known)
+    for key, word in said.items():
+        if (found := reading.facts.get(key, word)) != word:
+            raise UsageError(f"{source} says {key} {found!r}, --{key} {word!r}", hint=f"leave out --{key}")
+    return one_run.with_reading(run, reading)
 
 
 def _named(name: str) -> dict[str, str]:

@@ -5,34 +5,71 @@ settings say what is wanted, the observer is told about progress, and the outcom
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
 from typing import NoReturn
 
 from labkit.core.config import Settings
-from labkit.core.endpoint import shell_argv
+from labkit.core.endpoint import Address, shell_argv
 from labkit.core.errors import UsageError
 from labkit.core.observer import Observer, Silent
 from labkit.core.platforms import Distro
 from labkit.io import process
-from labkit.machines import providers, record
-from labkit.machines.base import Haltable, Machine, MachineInfo, MachineState, Resettable
+from labkit.machines import differences, providers, record
+from labkit.machines.base import Difference, Haltable, Machine, MachineInfo, MachineState, Owned, Resettable
+from labkit.machines.differences import Row
 from labkit.qemu.network import TOOLS as NETWORK_TOOLS
 
 _QEMU_TOOLS = ("qemu-system-x86_64", "qemu-img", *NETWORK_TOOLS)
 _BUILD_TOOLS = ("mmdebstrap", "mkfs.ext4")
 
 
+_IDENTITY = ("provider", "platform", "release", "ssh.host")  # the settings with flags that tell machines apart
+_ANEW = (MachineState.ABSENT, MachineState.INTERRUPTED, MachineState.LOST)
+
+
 def up(settings: Settings, observer: Observer, *, discard_state: bool = False) -> MachineInfo:
     """Bring the machine up, whatever state it is in; one that runs is left as it is.
 
-    discard_state: give up the memory that it was halted with, or that of one that cannot be reached.
+    discard_state: give up the memory that it was halted with, or that of one that cannot be reached. A host of
+    somebody's own is changed only where the settings say yes, or the person whom the observer asks.
     """
+    started = time.monotonic()
+    settings = settled(settings)
     distro = settings.distro()
-    machine = providers.wanted(machine_name(settings, distro), settings, observer, distro)
+    machine = providers.wanted(machine_name(settings), settings, observer, distro)
     with machine.lock():
-        return bring_up(machine, settings, distro, observer, discard_state=discard_state)
+        new = machine.status().state in _ANEW
+        if discard_state and machine.status().provider.partition(" ")[0] in ("vagrant", "ssh"):
+            raise UsageError(
+                f"--discard-state is for QEMU's machines, whose memory labkit keeps; {machine.name} is none",
+                hint="leave --discard-state out",
+            )
+        info = bring_up(machine, settings, distro, observer, discard_state=discard_state)
+        if not isinstance(machine, Owned) or not (pending := machine.pending(distro)):
+            return info
+        try:
+            _agree(machine.name, settings, pending, observer)
+        except UsageError:
+            if new:
+                machine.destroy()  # nothing but labkit's note of it
+            raise
+        machine.bootstrap(distro)
+        return _timed(machine, started)
+
+
+def _agree(name: str, settings: Settings, pending: Sequence[str], observer: Observer) -> None:
+    """Say what the bootstrap will change on a host of somebody's own. UsageError where that is not agreed to."""
+    observer.step(f"the bootstrap of {name} runs these steps there, as root:")
+    for line in pending:
+        observer.step(f"  {line}")
+    if not settings.yes and not observer.confirm(f"Change the host {name} so?"):
+        raise UsageError(
+            f"the bootstrap would change {name}, a host of its own, and nobody has agreed to that",
+            hint="--yes agrees to it; ./lab test needs no bootstrap, it brings only what the suite lacks",
+        )
 
 
 def reset(settings: Settings, observer: Observer) -> MachineInfo:
@@ -93,13 +130,22 @@ def ssh(settings: Settings, words: Sequence[str] = ()) -> NoReturn:
 
 
 def bring_up(
-    machine: Machine, settings: Settings, distro: Distro, observer: Observer, *, discard_state: bool = False
+    machine: Machine,
+    settings: Settings,
+    distro: Distro,
+    observer: Observer,
+    *,
+    discard_state: bool = False,
+    insist: bool = False,
 ) -> MachineInfo:
-    """Make the machine if it does not exist, start it if it does not run. The caller holds its lock."""
+    """Make the machine if it does not exist, start it if it does not run. The caller holds its lock.
+
+    In what it is not what was asked for, the observer hears; insist: UsageError, and nothing is done to it.
+    """
     started = time.monotonic()
     info = machine.status()
     state = info.state
-    if state in (MachineState.ABSENT, MachineState.INTERRUPTED, MachineState.LOST):
+    if state in _ANEW:
         if info.provider == "qemu":
             from labkit.host.install import ensure  # only where a machine is made
 
@@ -111,15 +157,23 @@ def bring_up(
         observer.step(f"bringing up {machine.name}")
         machine.create(distro)
     else:
-        if difference := machine.outdated(distro):
-            observer.warn(
-                f"machine {machine.name} {difference}; to get what the settings ask for, ./lab destroy it first"
-            )
+        compare(machine, machine.differences(distro), observer, insist=insist)
         if state is MachineState.CRASHED:
             observer.step(f"{machine.name} crashed or was killed; booting its disk again")
         machine.start(discard_state=discard_state)
         machine.update(distro)
     return _timed(machine, started)
+
+
+def compare(machine: Machine, found: Sequence[Difference], observer: Observer, *, insist: bool) -> None:
+    """Tell the observer what was found to be another thing than was asked for; insist: UsageError where that stops."""
+    stopping = [difference for difference in found if difference.stops]
+    for difference in found:
+        if not (insist and difference.stops):
+            observer.warn(f"machine {machine.name}: {difference}; {difference.remedy}")
+    if insist and stopping:
+        message = f"machine {machine.name} is not what was asked for: " + "; ".join(map(str, stopping))
+        raise UsageError(message, hint="\n".join(dict.fromkeys(difference.remedy for difference in stopping)))
 
 
 def _timed(machine: Machine, started: float) -> MachineInfo:
@@ -131,11 +185,57 @@ def image_tools(settings: Settings, distro: Distro) -> tuple[str, ...]:
     return (*_QEMU_TOOLS, *(_BUILD_TOOLS if distro.release.build and settings.image != "cloud" else ()))
 
 
-def machine_name(settings: Settings, distro: Distro) -> str:
-    return settings.machine.name or distro.name
+def machine_name(settings: Settings) -> str:
+    """The name of the machine that the settings mean: as they say, else their host's, else the release's."""
+    provider = providers.chosen(settings)
+    if settings.machine.name:
+        return settings.machine.name
+    if provider == "ssh":
+        if settings.ssh.host is None:
+            raise UsageError("the ssh provider needs a host", hint="--host USER@HOST, or host in [ssh] of labkit.toml")
+        return Address.parse(settings.ssh.host).machine_name
+    return settings.distro().name
+
+
+def settled(settings: Settings) -> Settings:
+    """The settings with platform and release named: where they leave them open, those of the machine that they name. A
+    machine that is called after a release is asked to be that.
+    """
+    name = machine_name(settings)
+    own_name = settings.machine.name is not None or providers.chosen(settings) == "ssh"
+    found = record.system_of(settings.home, name) if own_name else None
+    if found and not settings.origin("release") and (found[0] == settings.platform or not settings.origin("platform")):
+        with contextlib.suppress(UsageError):  # a host may be a system that labkit has no file of
+            settings = _resolved(settings.with_values(None, platform=found[0], release=found[1]), None)
+    return _resolved(settings, None if own_name else "the machine's name")
+
+
+def _resolved(settings: Settings, by: str | None) -> Settings:
+    distro = settings.distro()
+    return settings.with_values(by, platform=distro.platform.name, release=distro.release.name)
 
 
 def _named(settings: Settings, observer: Observer) -> Machine:
-    """The machine of the settings; if they name it, its platform need not exist any more."""
-    name = settings.machine.name or settings.distro().name
-    return providers.existing(name, settings, observer)
+    """The machine of the settings; if they name it, its platform need not exist any more.
+
+    UsageError where the command's flags say of it what it is not.
+    """
+    name = machine_name(settings)
+    machine = providers.existing(name, settings, observer)
+    said = [key for key in _IDENTITY if (settings.origin(key) or "").startswith("--")]
+    system = record.system_of(settings.home, name)
+    if said and system:
+        rows = list(differences.provider(settings, record.provider_of(settings, name) or ""))
+        if {"platform", "release"} & {*said}:
+            rows += differences.system(settings, settled(settings).distro(), *system)
+        info = machine.status()
+        if settings.ssh.host and info.provider == "ssh" and info.address:
+            has = Address(info.user or "", info.address, info.port or 0)
+            rows.append(Row("ssh.host", "the host", str(Address.parse(settings.ssh.host)), str(has)))
+        found = differences.compared(settings, name, [row for row in rows if row.key in said])
+        if found:
+            raise UsageError(
+                f"machine {name} is not what was asked for: " + "; ".join(map(str, found)),
+                hint="./lab status shows the machines; --machine alone is enough to name one",
+            )
+    return machine

@@ -4,31 +4,33 @@
     judge    raw/ is read, and the policy applied
     write    every report
 
-results.json is there from the start, saying that the run did not finish: a run that ends early, in whatever way, leaves
-what it had and says that it is not complete.
+A run begins once its machine has answered. results.json is there from then on, saying that the run did not finish: a
+run that ends early, in whatever way, leaves what it had and says that it is not complete and, unless labkit itself was
+killed, why. reports/latest names it from its beginning, too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import IO
 
 import labkit
 from labkit.core.cell import Cell, Selection
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
-from labkit.core.errors import ConnectionFailed, LabError, UsageError
+from labkit.core.errors import CommandTimeout, ConnectionFailed, LabError, UsageError
 from labkit.core.platforms import Distro
 from labkit.core.text import printable
 from labkit.io.files import disk_errors
 from labkit.io.remote import Remote
 from labkit.machines import providers
-from labkit.machines.base import Machine, MachineInfo, Resettable
+from labkit.machines.base import Machine, MachineInfo, Owned, Resettable
 from labkit.provision.remote import step_seconds
 from labkit.qemu.launch import panic_lines
 from labkit.reports import files
@@ -42,12 +44,12 @@ from labkit.subjects import runtimes
 from labkit.subjects.runtimes import Runtime
 from labkit.suites import registry
 from labkit.suites.base import RunObserver, Suite
-from labkit.usecases.machines import bring_up
+from labkit.usecases.machines import bring_up, compare
 
 PROGRAMS = "/var/lib/labkit"  # in the machine: where a suite's program goes
 _UNFINISHED = "the run did not finish"
-_INTERRUPTED = "the run was interrupted"
-_CONSOLE_LIMIT = 64 << 20  # bytes
+_UPLOAD = 300.0  # seconds in which the suite's program has arrived
+_CONSOLE_PART = 4 << 20  # bytes of the console's output that are kept of its beginning, and as many of its end
 
 MakeMachine = Callable[[str, Settings, RunObserver, Distro, Sequence[str]], Machine]
 
@@ -84,13 +86,17 @@ def run_cell(
     suite.check(cell.selection)
     machine = make_machine(cell.machine, settings, observer, distro, suite.needs)
     with machine.lock():
-        info = bring_up(machine, settings, distro, observer)
+        info = bring_up(machine, settings, distro, observer, insist=True)
+        if isinstance(machine, Owned):
+            bring = {runtime.command: runtime.name} if cell.runtime in runtimes.names() else {}
+            compare(machine, machine.not_brought(distro), observer, insist=True)
+            machine.provide(distro, {**suite.programs, **bring})
         observer.step(f"running {suite.name} against {runtime.name} on {machine.name}")
-        with machine.connect(Deadline.after(settings.limits.connect)) as remote:
+        with machine.connect(Deadline.after(settings.limits.connect, "connect")) as remote:
             facts: dict[str, JSON] = {**_facts(info), "bootstrap": step_seconds(remote)}
-            directory = runs.new_directory(settings.reports, [machine.name, runtime.name, suite.name])
-            run = _begin(directory, suite, runtime, facts)
-            try:
+            begun = _begin(settings.reports, machine.name, suite, runtime, facts)
+            directory = begun.directory
+            with begun.told():
                 recording = record(
                     directory,
                     suite,
@@ -101,12 +107,11 @@ def run_cell(
                     timeout=settings.limits.suite,
                     console=machine.console(),
                 )
-            except UsageError:  # there was no run
-                shutil.rmtree(directory)
-                raise
-        run = judge(_recorded(run, recording, suite.read(directory / runs.RAW)), entries)
-        outcome = write(run, directory)
+        with begun.told():
+            run = with_reading(begun.ended(recording.reason), suite.read(directory / runs.RAW))
+            outcome = write(judge(run, entries), directory)
         if recording.interrupt:
+            _note(recording.interrupt, directory)
             raise recording.interrupt
         if suite.needs_reset(cell.selection) and isinstance(machine, Resettable):
             _reset(machine, suite, observer)
@@ -139,9 +144,10 @@ def record(
 ) -> Recording:
     """Run the suite in the machine; keep its output in directory/raw, and the machine's console output.
 
-    timeout bounds the suite, in seconds. Raises UsageError where the suite rejects its arguments.
+    timeout is the limit `suite`, in seconds. Raises NoRun where the suite rejects its arguments.
     """
     program = f"{PROGRAMS}/{suite.file_name()}"
+    deadline = Deadline.after(timeout, "suite")
     reason: str | None = None
     interrupt: KeyboardInterrupt | None = None
     with (
@@ -149,26 +155,28 @@ def record(
         _console(console, directory / "console.log"),
         suite.recorder(directory / runs.RAW, observer.result, selection.only) as recorder,
     ):
-
-        def take(data: bytes) -> None:
-            silent = not recorder.has_output
-            recorder.take(data)
-            if silent and recorder.has_output:
-                runs.point_latest(directory)
-
         try:
-            remote.upload(suite.program(), program, mode=0o755)
-            argv = suite.argv(program, runtime.command, selection)
-            answer = remote.run(argv, timeout=timeout, on_stdout=take, on_stderr=recorder.take_stderr, keep=4096)
+            remote.upload(suite.program(), program, mode=0o755, timeout=min(timeout, _UPLOAD))
+            answer = remote.run(
+                suite.argv(program, runtime.command, selection),
+                timeout=max(deadline.left, 1.0),
+                on_stdout=recorder.take,
+                on_stderr=recorder.take_stderr,
+                keep=4096,
+                attached=True,
+            )
             if answer.status == 2 and not recorder.has_output:
-                raise UsageError(printable(answer.stderr.strip() or "the suite rejected its arguments"))
+                raise NoRun(printable(answer.stderr.strip() or "the suite rejected its arguments"))
             if answer.status not in (0, 1):
                 stderr = printable(answer.stderr.strip()[-500:])
                 reason = f"the suite exited with status {answer.status}" + (f": {stderr}" if stderr else "")
+        except CommandTimeout as error:
+            late = f"the suite did not end within {deadline.allowed}, and was ended"
+            reason = late if deadline.passed else error.message
         except ConnectionFailed as error:
             reason = error.message
         except KeyboardInterrupt as error:
-            reason, interrupt = _INTERRUPTED, error
+            reason, interrupt = _why(error), error
     if reason and (panic := panic_lines((directory / "console.log").read_bytes())):
         reason = f"the machine's kernel panicked ({panic}); {reason}"
     return Recording(reason, interrupt)
@@ -176,17 +184,28 @@ def record(
 
 @contextlib.contextmanager
 def _console(source: Path | None, target: Path) -> Iterator[None]:
-    """Copy what the machine's console prints during the block to target."""
+    """Copy what the machine's console prints during the block to target, or its beginning and its end."""
     start = source.stat().st_size if source and source.exists() else 0
     try:
         yield
     finally:
-        data = b""
-        if source and source.exists():
-            with source.open("rb") as file:
-                file.seek(start if source.stat().st_size >= start else 0)
-                data = file.read(_CONSOLE_LIMIT)
-        target.write_bytes(data)
+        with target.open("wb") as out:
+            if source and source.exists():
+                with source.open("rb") as file:
+                    end = file.seek(0, 2)
+                    _copy(file, start if start <= end else 0, end, out)
+
+
+def _copy(file: IO[bytes], start: int, end: int, out: IO[bytes]) -> None:
+    """Copy the bytes from start to end; of many, the first and the last, with a line between that says so."""
+    left_out = end - start - 2 * _CONSOLE_PART
+    if left_out > 0:
+        _copy(file, start, start + _CONSOLE_PART, out)
+        out.write(f"\n[labkit: {left_out} bytes of the console's output are left out here]\n".encode())
+        start = end - _CONSOLE_PART
+    file.seek(start)
+    while start < end and (piece := file.read(min(end - start, 1 << 18))):
+        start += out.write(piece)
 
 
 # --- judge
@@ -227,11 +246,6 @@ def with_reading(run: Run, reading: Reading) -> Run:
     )
 
 
-def _recorded(run: Run, recording: Recording, reading: Reading) -> Run:
-    info = dataclasses.replace(run.run, finished=datetime.now(UTC), interrupted_reason=recording.reason)
-    return with_reading(dataclasses.replace(run, run=info), reading)
-
-
 def _facts(machine: MachineInfo) -> dict[str, JSON]:
     keys = ("platform", "release", "provider", "name", "accelerator")
     return {key: getattr(machine, key) for key in keys}
@@ -240,11 +254,69 @@ def _facts(machine: MachineInfo) -> dict[str, JSON]:
 # --- write
 
 
-def _begin(directory: Path, suite: Suite, runtime: Runtime, machine: Mapping[str, JSON]) -> Run:
-    """The run as it is on disk until it has ended."""
-    run = new_run(directory.name, suite, machine, RuntimeInfo(runtime.name, runtime.command, ""), _UNFINISHED)
-    files.write(directory / runs.RESULTS, to_json(run))
-    return run
+class NoRun(UsageError):
+    """The suite does not run what is asked: nothing is left of the attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A run as it is on disk until it has ended; at is when it began, by the monotonic clock."""
+
+    run: Run
+    directory: Path
+    suite: Suite
+    at: float
+
+    def ended(self, reason: str | None) -> Run:
+        """The run at this moment. A clock that was set meanwhile changes nothing about how long it took."""
+        finished = self.run.run.started + timedelta(seconds=time.monotonic() - self.at)
+        info = dataclasses.replace(self.run.run, finished=finished, reason=reason, interrupted_reason=reason)
+        return dataclasses.replace(self.run, run=info)
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Have results.json say why, where anything ends the block."""
+        try:
+            yield
+        except NoRun:
+            runs.discard(self.directory)
+            raise
+        except BaseException as error:
+            run = self.ended(_why(error))
+            with contextlib.suppress(LabError, OSError):  # what ended it may forbid that, too: a full disk
+                with contextlib.suppress(LabError):
+                    run = with_reading(run, self.suite.read(self.directory / runs.RAW))
+                files.write_all(run, self.directory)
+            _note(error, self.directory)
+            raise
+
+
+def _why(error: BaseException) -> str:
+    """Why a run is not complete that this ended."""
+    if isinstance(error, KeyboardInterrupt):
+        return "the run was interrupted" + (f" by {error}" if str(error) else "")
+    if isinstance(error, LabError):
+        return error.message
+    return printable(f"labkit failed: {type(error).__name__}: {error}")
+
+
+def _note(error: BaseException, directory: Path) -> None:
+    """Let whoever interrupted the run be told what is left of it."""
+    if isinstance(error, KeyboardInterrupt) and not hasattr(error, "__notes__"):
+        error.add_note(f"what the suite had shown is in {directory}, ./lab test begins anew")
+
+
+def _begin(reports: Path, machine: str, suite: Suite, runtime: Runtime, facts: Mapping[str, JSON]) -> _Begun:
+    at = time.monotonic()
+    made: dict[str, Run] = {}
+
+    def begin(ident: str) -> str:
+        made[ident] = new_run(ident, suite, facts, RuntimeInfo(runtime.name, runtime.command, ""), _UNFINISHED)
+        return to_json(made[ident])
+
+    directory = runs.new_directory(reports, [machine, runtime.name, suite.name], begin)
+    runs.point_latest(directory)
+    return _Begun(made[directory.name], directory, suite, at)
 
 
 def write(run: Run, directory: Path) -> Outcome:

@@ -6,12 +6,13 @@ import dataclasses
 
 from labkit.core.cell import Cell, Selection
 from labkit.core.config import Settings
+from labkit.core.errors import UsageError
 from labkit.results.policy import Entry
 from labkit.store import runs
 from labkit.subjects import runtimes
 from labkit.suites.base import RunObserver
 from labkit.usecases.judge import policies
-from labkit.usecases.machines import machine_name
+from labkit.usecases.machines import machine_name, settled
 from labkit.usecases.run import Outcome, run_cell
 
 
@@ -28,13 +29,17 @@ def test(
     failed selects what failed last time, in place of what the selection names.
     """
     entries: list[Entry] | None = policies(settings) if with_policy else None
+    settings = settled(settings)
     return run_cell(cell_of(settings, selection, failed=failed), settings, observer, entries)
 
 
 def cell_of(settings: Settings, selection: Selection, *, failed: bool = False) -> Cell:
     """The cell of the settings. UsageError where they name what does not exist."""
+    settings = settled(settings)
     distro = settings.distro()
     if failed:
+        if selection.only:
+            raise UsageError("--failed and --only exclude each other", hint="--failed selects what failed last time")
         runtime = runtimes.find(settings.runtime)
         selection = dataclasses.replace(
             selection, only=runs.failed_before(settings.reports, settings.suite, runtime.name)
@@ -43,7 +48,7 @@ def cell_of(settings: Settings, selection: Selection, *, failed: bool = False) -
         distro.platform.name,
         distro.release.name,
         settings.provider,
-        machine_name(settings, distro),
+        machine_name(settings),
         settings.runtime,
         settings.suite,
         selection,

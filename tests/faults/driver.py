@@ -176,7 +176,7 @@ class Labkit:
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def end(self, seconds: float = 30) -> Ended:
+    def end(self, seconds: float = 50) -> Ended:
         """Wait for it; what takes longer than that hangs, which is a failure."""
         deadline = time.monotonic() + seconds
         while self.poll() is None:
@@ -226,7 +226,7 @@ class FaultLab:
         self.running.append(child)
         return child
 
-    def run(self, *words: str, status: int | None = 0, seconds: float = 30) -> Ended:
+    def run(self, *words: str, status: int | None = 0, seconds: float = 50) -> Ended:
         done = self.start(*words).end(seconds)
         assert "Traceback" not in done.stderr, done.stderr
         assert status is None or done.status == status, f"{words}: {done}"

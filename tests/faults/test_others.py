@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,13 @@ def goes_on(lab: FaultLab) -> None:
     lab.run("up")
     assert lab.precious()
     lab.nothing_left()
+
+
+def the_run(lab: FaultLab) -> dict[str, Any]:
+    """What results.json says of the only run."""
+    (results,) = lab.cwd.glob("reports/*Z-*/results.json")
+    run: dict[str, Any] = json.loads(results.read_text())["run"]
+    return run
 
 
 def bounded(seconds: float, act: Callable[[], Ended]) -> Ended:
@@ -97,8 +105,8 @@ def test_a_stopped_qemu_is_ended_by_destroy(stopped: FaultLab) -> None:
 def test_a_qemu_that_is_stopped_while_it_comes_up(make: Make, stage: str) -> None:
     lab = make("halted")
     lab.environ |= {"LABKIT_LIMITS_BOOT": "3"}
-    done = bounded(
-        25, lambda: lab.stopped_at(Hold(stage), lambda _: os.kill(lab.qemu(), signal.SIGSTOP), "up", release=True)
+    done = bounded(  # a QMP command may take half a minute
+        55, lambda: lab.stopped_at(Hold(stage), lambda _: os.kill(lab.qemu(), signal.SIGSTOP), "up", release=True)
     )
     assert done.status == 3, done
     assert lab.state() is MachineState.HALTED
@@ -133,7 +141,7 @@ def test_qemu_is_killed_during_the_suite(make: Make, stage: str) -> None:
     lab = make("running")
     done = lab.stopped_at(Hold(stage), lambda _: lab.kill_qemu(), "test")
     assert done.status == 4, done
-    run = json.loads((lab.cwd / "reports/latest/results.json").read_text())["run"]
+    run = the_run(lab)
     assert run["complete"] is False
     assert run["reason"]
     assert lab.state() is MachineState.CRASHED
@@ -226,7 +234,7 @@ def test_a_suite_that_ends_oddly_is_an_incomplete_run(make: Make) -> None:
     lab = make("running")
     lab.stages(fail={"suite": 3})
     lab.run("test", status=4)
-    run = json.loads((lab.cwd / "reports/latest/results.json").read_text())["run"]
+    run = the_run(lab)
     assert "exited with status 3" in run["reason"]
     goes_on(lab)
 
@@ -439,7 +447,7 @@ def test_a_guest_that_writes_to_a_full_disk(full: Callable[[str, Callable[[Fault
     def body(lab: FaultLab, filling: Path) -> None:
         lab.run("up")
         _fill(filling)
-        assert lab.in_guest("put", "/root/large", "large" * 10_000) is None
+        assert lab.in_guest("put", "/root/large", "large" * 100_000) is None
         (info,) = json.loads(lab.run("status", "--json").stdout)
         assert info["state"] == "unreachable"
         assert "was full" in info["problem"]

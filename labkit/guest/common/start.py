@@ -1,5 +1,6 @@
 """The way into a program. Python 3.5 must be able to parse this file, to say that it is too old."""
 
+import os
 import sys
 from typing import Callable
 
@@ -9,6 +10,11 @@ def start(program: str, load: "Callable[[], Callable[[list[str]], int]]") -> int
     if sys.version_info < (3, 9):
         sys.stderr.write("{}: needs Python 3.9 or newer, this is {}.{}\n".format(program, *sys.version_info[:2]))
         return 2
+    for fd in range(3):  # where one was closed by whoever starts this, a pipe of ours would get its number
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     try:
         run = load()
     except ImportError as error:  # Debian 12's python3-minimal has no json

@@ -18,7 +18,8 @@ ref (of the tree, if known), suite, cores, jobs, limit (a program's timeout in s
 reset afterwards).
 
 Exit status: 0 everything ran, whatever the outcome; 2 wrong usage, with nothing on stdout; 3 programs cannot be run on
-this host (no namespaces or mounts); 128 + n ended by signal n (13: the reader is gone).
+this host (no namespaces or mounts), or another suite runs there (--lock); 128 + n ended by signal n (13: the reader is
+gone).
 
 How a program is isolated
 =========================

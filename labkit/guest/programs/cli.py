@@ -6,16 +6,18 @@ import argparse
 import csv
 import os
 import pkgutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from ..common.arguments import Parser, number, selected
+from ..common.attached import add_arguments, take_lock
 from ..common.cgroups import CGROUP_ROOT
 from ..common.children import Signals
 from ..common.claims import claims_of
-from ..common.errors import Interrupted, UsageError
+from ..common.errors import Busy, Interrupted, UsageError
 from ..common.executables import find_runtime
 from ..common.files import remove_tree
 from . import __version__, scenarios
@@ -45,13 +47,19 @@ def run(argv: list[str]) -> int:
             raise UsageError("--runtime NAME or PATH is required")
         if os.geteuid() != 0:
             raise UsageError("must run as root (sudo)")
-        return _run(args, runtime, facts(runtime, claims, tree), tree, programs)
+        lock = (take_lock(args.lock, args.attached),) if args.lock else ()
+        return _run(args, runtime, facts(runtime, claims, tree), tree, programs, lock)
     except UsageError as error:
         sys.stderr.write(f"labkit-programs: {error}\n")
         return 2
     except HostError as error:
         sys.stderr.write(f"labkit-programs: cannot run programs on this host: {error}\n")
         return 3
+    except Busy as error:
+        sys.stderr.write(f"labkit-programs: {error}\n")
+        return 3
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except Interrupted as end:
         return 128 + end.number
 
@@ -84,6 +92,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="SECONDS",
         help=f"for each program; longer when programs share a core (default: {timeouts})",
     )
+    add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"labkit-programs {__version__}")
     return parser.parse_args(argv)
 
@@ -98,12 +107,14 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _run(args: argparse.Namespace, runtime: str, about: Facts, tree: Tree, programs: list[str]) -> int:
+def _run(
+    args: argparse.Namespace, runtime: str, about: Facts, tree: Tree, programs: list[str], lock: tuple[int, ...]
+) -> int:
     cores = len(os.sched_getaffinity(0))
     jobs = args.jobs or 2 * cores
-    tmp = Path(os.environ.get("TMPDIR") or "/tmp").absolute() / f"labkit-programs-{os.getpid()}"
+    tmp = Path(os.environ.get("TMPDIR") or "/tmp").absolute() / f"labkit-programs-{os.getpid():x}{os.urandom(4).hex()}"
     # Programs that share a core slow each other down.
-    config = SandboxConfig(runtime, (args.timeout or TIMEOUTS[args.set]) * max(1.0, jobs / cores))
+    config = SandboxConfig(runtime, (args.timeout or TIMEOUTS[args.set]) * max(1.0, jobs / cores), lock)
     about.update(
         suite=f"labkit-programs {__version__}", cores=cores, jobs=jobs, limit=config.timeout, reset=LAST in programs
     )
@@ -116,17 +127,21 @@ def _run(args: argparse.Namespace, runtime: str, about: Facts, tree: Tree, progr
 
     signals = Signals()
     output = Output(signals)
-    made = [directory for directory in (*config.state_directories, tmp) if not directory.exists()]
+    made = [directory for directory in config.state_directories if not directory.exists()]
     try:
-        for directory in made:
-            directory.mkdir(0o711)
+        for directory in (*made, tmp):
+            directory.mkdir(0o711)  # anew, and never through a link: others may write in tmp's parent
     except OSError as error:
         raise HostError(f"{directory}: {error.strerror}") from error
     try:
         output.put("plan", programs=programs, facts=about)
         schedule = Schedule(programs, _known_seconds(), jobs, args.repeat)
-        Runner(schedule, config, tmp, body, CGROUP_ROOT, output, signals).run()
+        Runner(schedule, config, tmp, body, CGROUP_ROOT, output, signals, 0 if args.attached else None).run()
         output.put("finish")
+    except BaseException:
+        if args.set == "runtimetest" and "docker" in programs:
+            scenarios.end_in_docker()
+        raise
     finally:
         remove_tree(tmp)
         for directory in made:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
+from ..common.attached import is_over
 from ..common.children import Signals
 from ..common.errors import Interrupted
 from .cgroups import Watch
@@ -71,7 +72,9 @@ class _Job:
 
 
 class Runner:
-    """tmp: an empty directory; body(program, its own directory below tmp): what runs it, see open_sandbox."""
+    """tmp: an empty directory; body(program, its own directory below tmp): what runs it, see open_sandbox; lifeline: a
+    descriptor whose end interrupts.
+    """
 
     def __init__(
         self,
@@ -82,6 +85,7 @@ class Runner:
         cgroup_root: Path,
         output: Output,
         signals: Signals,
+        lifeline: Optional[int] = None,
     ) -> None:
         self._schedule = schedule
         self._config = config
@@ -94,6 +98,9 @@ class Runner:
         self._poll = select.poll()
         self._poll.register(signals.fd, select.POLLIN)
         self._poll.register(output.fd, 0)  # tells when the reader is gone
+        self._lifeline = lifeline
+        if lifeline is not None:
+            self._poll.register(lifeline, select.POLLIN)
 
     def run(self) -> None:
         """Raises Interrupted, and HostError where no sandbox can be made; nothing runs any more then."""
@@ -137,6 +144,9 @@ class Runner:
             elif fd == self._output.fd:
                 if events:
                     raise Interrupted(signal.SIGPIPE)
+            elif fd == self._lifeline:
+                if is_over(fd):
+                    raise Interrupted(signal.SIGHUP)
             elif not self._read(jobs[fd], fd):
                 self._poll.unregister(fd)
 

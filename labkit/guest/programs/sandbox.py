@@ -66,10 +66,14 @@ class Report:
 
 @dataclass(frozen=True)
 class SandboxConfig:
-    """What all sandboxes of a run have in common. timeout: seconds for the program."""
+    """What all sandboxes of a run have in common.
+
+    timeout: seconds for the program; held: descriptors that stay open until the sandbox has ended, a lock's.
+    """
 
     runtime: str
     timeout: float
+    held: tuple[int, ...] = ()
 
     @property
     def state_directories(self) -> list[Path]:
@@ -148,7 +152,7 @@ def _guard(
     os.dup2(null, 0)
     os.dup2(null, 1)
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
-        if int(name) not in (0, 1, 2, out, err, report, lifeline):
+        if int(name) not in (0, 1, 2, out, err, report, lifeline, *config.held):
             with suppress(OSError):
                 os.close(int(name))
     try:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Optional
 
@@ -74,7 +75,7 @@ def run(name: str, tree: Tree, runtime: str, directory: Path) -> int:
 
 def under_runtime(tree: Tree, runtime: str) -> None:
     make_bundle(tree)
-    name = f"labkit-{os.getpid()}-{time.time_ns():x}"
+    name = f"labkit-{os.getpid()}-{os.urandom(8).hex()}"
     with open("out", "wb") as out:  # noqa: PTH123
         created = subprocess.run([runtime, "create", "--bundle", os.getcwd(), name], stdout=out)  # noqa: PTH109
     try:
@@ -102,6 +103,14 @@ def under_docker(tree: Tree, runtime: str) -> None:
         image(tree, [docker], ["--output", "image.tar", IMAGE], [f"--runtime={name}"], env)
     finally:
         clear()
+
+
+def end_in_docker() -> None:
+    """End the container of a scenario that was cut short: Docker's daemon keeps it going."""
+    if docker := find_program("docker"):
+        null = subprocess.DEVNULL
+        with suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run([docker, "rm", "--force", IMAGE], stdin=null, stdout=null, stderr=null, timeout=30)
 
 
 def _name_in_docker(docker: str, runtime: str) -> str:

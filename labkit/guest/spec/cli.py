@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import signal
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Callable, NoReturn
+from typing import Callable, NoReturn, Optional
 
 from ..common.arguments import Parser, number, selected
+from ..common.attached import add_arguments, is_over, take_lock
 from ..common.children import ENDING, exit_with
 from ..common.claims import claims_of
-from ..common.errors import Interrupted, UsageError
+from ..common.errors import Busy, Interrupted, UsageError
 from ..common.executables import find_runtime
 from ..common.files import remove_tree
 from . import __version__, cleanup, process
@@ -28,7 +30,7 @@ RESUME = "LABKIT_SPEC_RESUME"
 
 
 def run(argv: list[str]) -> int:
-    """Exit status: 0 no check failed, 1 some did, 2 wrong usage, 128 + n ended by signal n."""
+    """Exit status: 0 no check failed, 1 some did, 2 wrong usage, 3 another suite runs, 128 + n ended by signal n."""
     return _status_of(lambda: _run(argv))
 
 
@@ -49,9 +51,24 @@ def _run(argv: list[str]) -> int:
     host = this_host(find_runtime(args.runtime), find_busybox())
     chosen = list(checks.values())
     if RESUME in os.environ:
-        lifeline, name, top = os.environ[RESUME].split(":", 2)
-        _child(lambda: _in_namespaces(chosen, host, args.jobs, name, Path(top), int(lifeline)))
-    return _supervise(chosen, host, args.jobs)
+        lifeline, lock, name, top = os.environ[RESUME].split(":", 3)
+        pipes = _Pipes(int(lifeline), int(lock) if lock else None)
+        _child(lambda: _in_namespaces(chosen, host, args.jobs, name, Path(top), pipes))
+    lock_fd = take_lock(args.lock, args.attached) if args.lock else None
+    return _supervise(chosen, host, args.jobs, lock_fd, args.attached)
+
+
+class _Pipes:
+    """Descriptors that the suite inherits: the end of lifeline says that its supervisor is gone; lock is only held."""
+
+    def __init__(self, lifeline: int, lock: Optional[int]) -> None:
+        self.lifeline = lifeline
+        self.lock = lock
+
+    def set_inheritable(self, inheritable: bool) -> None:
+        for fd in (self.lifeline, self.lock):
+            if fd is not None:
+                os.set_inheritable(fd, inheritable)
 
 
 def _status_of(function: Callable[[], int]) -> int:
@@ -60,9 +77,11 @@ def _status_of(function: Callable[[], int]) -> int:
         return function()
     except Interrupted as end:
         return 128 + end.number
-    except UsageError as error:
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except (UsageError, Busy) as error:
         sys.stderr.write(f"labkit-spec: {error}\n")
-        return 2
+        return 2 if isinstance(error, UsageError) else 3
     except BrokenPipeError:
         with open(os.devnull, "wb") as null:  # noqa: PTH123
             os.dup2(null.fileno(), sys.stdout.fileno())  # so that Python does not complain when it flushes at exit
@@ -82,15 +101,21 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=number(256), default=default, metavar="N", help="checks to run at a time (default: %(default)s)"
     )
+    add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"labkit-spec {__version__}")
     return parser.parse_args(argv)
 
 
-def _supervise(checks: list[Check], host: Host, jobs: int) -> int:
-    """Run the suite in namespaces of its own, pass signals on, and clean up after it if it is killed."""
-    name = f"{os.getpid():x}{time.time_ns() & 0xFFFFFF:06x}"
+def _supervise(checks: list[Check], host: Host, jobs: int, lock: Optional[int], attached: bool) -> int:
+    """Run the suite in namespaces of its own, pass signals on, and clean up after it if it is killed.
+
+    attached: the end of stdin ends it as SIGHUP does.
+    """
+    name = f"{os.getpid():x}{os.urandom(4).hex()}"
     top = Path(os.environ.get("TMPDIR") or "/tmp").absolute() / f"labkit-{name}"
-    (top / "work").mkdir(parents=True)
+    top.parent.mkdir(parents=True, exist_ok=True)
+    top.mkdir()  # anew, and never through a link: others may write in its parent
+    (top / "work").mkdir()
     (top / "ids").mkdir()
     read, write = os.pipe()
     sys.stdout.flush()
@@ -100,33 +125,42 @@ def _supervise(checks: list[Check], host: Host, jobs: int) -> int:
         os.setsid()  # a Ctrl-C reaches the supervisor only
         for number in ENDING:
             signal.signal(number, signal.SIG_IGN)
-        _child(lambda: _in_namespaces(checks, host, jobs, name, top, read))
+        _child(lambda: _in_namespaces(checks, host, jobs, name, top, _Pipes(read, lock)))
     os.close(read)
     seen: list[int] = []
 
     def forward(number: int, _frame: object) -> None:
         if number == signal.SIGALRM:
-            os.killpg(pid, signal.SIGKILL)
+            with suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
         elif not seen:
             seen.append(number)
-            os.killpg(pid, number)
+            os.close(write)  # in case it does not listen for signals yet
+            with suppress(OSError):
+                os.killpg(pid, number)
             signal.alarm(60)  # it has this long to clean up
 
     for number in (*ENDING, signal.SIGALRM):
         signal.signal(number, forward)
+    ended = os.pidfd_open(pid)
+    watched = [ended, 0] if attached else [ended]
+    while ended not in (ready := select.select(watched, [], [])[0]):
+        if 0 in ready and is_over(0):
+            watched.remove(0)
+            forward(signal.SIGHUP, None)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status < 0:  # killed: its processes and mounts died with the namespaces, runtime records and cgroups did not
         with suppress(OSError):
             os.killpg(pid, signal.SIGKILL)
         for ids in (top / "ids").iterdir():
             cleanup.delete_containers(ids, host.runtime, time.monotonic() + 20)
-        status = 128 + seen[0] if seen else 128 - status
+        status = 128 - status
     cleanup.sweep_cgroups(f"labkit-{name}")
     remove_tree(top)
-    return status
+    return 128 + seen[0] if seen and status else status
 
 
-def _in_namespaces(checks: list[Check], host: Host, jobs: int, name: str, top: Path, lifeline: int) -> int:
+def _in_namespaces(checks: list[Check], host: Host, jobs: int, name: str, top: Path, pipes: _Pipes) -> int:
     """Enter a new mount namespace, and a new PID namespace with the next child, which runs the suite; its status.
 
     os.unshare is new in Python 3.12; before, busybox unshares and starts this program again, which ends up here.
@@ -134,13 +168,14 @@ def _in_namespaces(checks: list[Check], host: Host, jobs: int, name: str, top: P
     if sys.version_info >= (3, 12):
         os.unshare(os.CLONE_NEWNS | os.CLONE_NEWPID)
     elif os.environ.pop(RESUME, None) is None:
-        os.set_inheritable(lifeline, True)
-        os.environ[RESUME] = f"{lifeline}:{name}:{top}"
+        pipes.set_inheritable(True)
+        lock = "" if pipes.lock is None else pipes.lock
+        os.environ[RESUME] = f"{pipes.lifeline}:{lock}:{name}:{top}"
         os.execv(host.busybox, [host.busybox, "unshare", "-m", "-p", sys.executable, *_own_argv()])
+    pipes.set_inheritable(False)
     pid = os.fork()
     if pid == 0:
-        os.set_inheritable(lifeline, False)
-        _child(lambda: _suite(checks, host, jobs, name, top, lifeline))
+        _child(lambda: _suite(checks, host, jobs, name, top, pipes.lifeline))
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status < 0:
         os.kill(os.getpid(), signal.SIGKILL)  # tells the supervisor

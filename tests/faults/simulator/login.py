@@ -48,7 +48,6 @@ class _Server(paramiko.ServerInterface):
         return True
 
     def _run(self, channel: paramiko.Channel, command: str) -> None:
-        time.sleep(0.002)  # the answer to the request goes first
         with contextlib.suppress(OSError, EOFError), _ask(self._name, {"command": command}) as control:
 
             def feed() -> None:
@@ -65,6 +64,8 @@ class _Server(paramiko.ServerInterface):
                         channel.sendall(base64.b64decode(answer["out"]))
                     else:
                         channel.send_exit_status(answer["status"])
+                        channel.shutdown_write()
+        time.sleep(0.5)  # whoever asks for the command hears of that first, on however slow a host
         channel.close()
 
 

@@ -1,0 +1,575 @@
+"""Every flag that a command takes, and every key of labkit.toml, has an effect or is refused.
+
+Each (command, flag) and each key has a row here that says how that is seen; one without a row fails. A row runs the
+command without and with the flag, and what it marks must be there with it and not without.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from labkit.cli import selfcheck
+from labkit.core import config, platforms
+from labkit.core.config import Settings
+from labkit.core.deadline import Deadline
+from labkit.core.errors import ConnectionFailed, LabError, MachineError
+from labkit.core.observer import Silent
+from labkit.host import install
+from labkit.images import boxes
+from labkit.images.build import recipe
+from labkit.io import process
+from labkit.machines import providers
+from labkit.machines.base import Difference, MachineState
+from labkit.machines.fake import FakeMachine, FakeRemote
+from labkit.machines.host import HostMachine
+from labkit.machines.qemu import QemuMachine
+from labkit.machines.vagrant import VagrantMachine, vagrant_provider
+from labkit.suites.base import SilentRun
+from labkit.usecases import export
+from labkit.usecases.judge import policies
+from labkit.usecases.machines import machine_name, settled
+from labkit.usecases.run import run_cell
+from labkit.usecases.test import cell_of
+from tests import recorded
+from tests.test_asked import Host, found, host, qemu
+from tests.test_cell import CELL, OUTPUT, suite_prints
+from tests.test_cli import COMMANDS, Done, environ, labkit
+
+__all__ = ["environ", "host"]  # fixtures
+
+FAILING = OUTPUT.replace(b"ok 1 - QUERY-001", b"not ok 1 - DEV-002")
+RECORDING = str(recorded.V2)
+FEW = "v0.9.0-crun-1.8.1-cgroup-v2"  # a few of its programs, in the world's directory
+
+
+@dataclass
+class World:
+    """Where a row runs its command."""
+
+    directory: Path
+    environ: dict[str, str]
+    host: Host
+
+    def run(self, *words: str) -> str:
+        """All that can be seen of the command: its status, what it printed, what it did on the host."""
+        before = len(self.host.server.commands)
+        done: Done = labkit(*words, environ=self.environ, cwd=self.directory)
+        assert "Traceback" not in done.stderr, done.stderr
+        told = "\n".join(self.host.server.commands[before:])
+        return f"status {done.returncode}\n{done.stdout}\n{done.stderr}\n{told}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """without are the words of the command without the flag, flag what is added, mark what is seen only with it."""
+
+    without: tuple[str, ...]
+    flag: tuple[str, ...]
+    mark: str
+
+
+def of_machines(command: str) -> Iterator[tuple[tuple[str, str], Row]]:
+    """The flags that say which machine is meant. The machines here are records of crashed ones without an image."""
+    mark = {
+        "up": "image gone of machine {} is gone", "test": "image gone of machine {} is gone",
+        "reset": "image gone of machine {} is gone", "halt": "machine {} does not exist",
+        "destroy": "destroyed {}", "ssh": "machine {} is not running", "doctor": "{}: qemu",
+    }[command]  # fmt: skip
+    there = command != "halt"
+    names = {"platform": ("fedora", "fedora-44"), "release": ("12", "debian-12")}
+    names["machine"] = ("mine", "mine") if there else ("another", "another")
+    if not there:
+        names |= {"platform": ("ubuntu", "ubuntu-24.04"), "release": ("sid", "unknown release of Debian 'sid'")}
+    for flag, (value, name) in names.items():
+        yield (command, flag), Row((command,), (f"--{flag}", value), mark.format(name) if name[:2] != "un" else name)
+    yield (command, "provider"), Row((command,), ("--provider", "vagrant"), "asked for: vagrant")
+    yield (command, "host"), Row((command,), ("--host", "root@127.0.0.1:1"), {
+        "up": "the ssh provider needs a private key", "test": "the ssh provider needs a private key",
+        "reset": "127.0.0.1-1 is absent", "halt": "127.0.0.1-1 does not exist", "destroy": "nothing to destroy",
+        "ssh": "machine 127.0.0.1-1 is not known", "doctor": "127.0.0.1-1: not there yet",
+    }[command])  # fmt: skip
+
+
+def verbose(command: str, *words: str) -> tuple[tuple[str, str], Row]:
+    return (command, "verbose"), Row((command, *words), ("--verbose",), "configuration: ")
+
+
+def as_json(command: str, *words: str, mark: str = '"') -> tuple[tuple[str, str], Row]:
+    return (command, "json"), Row((command, *words), ("--json",), mark)
+
+
+SSH = ("--provider", "ssh")
+ROWS: dict[tuple[str, str], Row] = dict(
+    [
+        *(
+            row
+            for command in ("up", "test", "reset", "halt", "destroy", "ssh", "doctor")
+            for row in of_machines(command)
+        ),
+        *(verbose(command) for command in ("up", "test", "reset", "halt", "destroy", "package", "check")),
+        (("up", "discard_state"), Row(("up", *SSH, "--yes"), ("--discard-state",), "--discard-state is for QEMU's")),
+        (("up", "yes"), Row(("up", *SSH), ("--yes",), "1800 sh /var/lib/labkit/bootstrap")),
+        as_json("up", *SSH, "--yes", mark='"state": "running"'),
+        (("test", "runtime"), Row(("test", *SSH), ("--runtime", "/opt/x"), "--runtime /opt/x")),
+        (("test", "suite"), Row(("test", *SSH), ("--suite", "runtimetest"), "--set runtimetest")),
+        (("test", "only"), Row(("test", *SSH), ("--only", "QUERY-002"), "--only QUERY-002")),
+        (("test", "failed"), Row(("test", *SSH), ("--failed",), "--only DEV-002")),
+        (("test", "jobs"), Row(("test", *SSH), ("--jobs", "3"), "--jobs 3")),
+        (("test", "repeat"), Row(("test", *SSH, "--suite", "validation"), ("--repeat", "3"), "--repeat 3")),
+        (("test", "limit"), Row(("test", *SSH, "--suite", "validation"), ("--limit", "7"), "--timeout 7")),
+        (("test", "no_policy"), Row(("test", *SSH), ("--no-policy",), "status 1")),
+        (("test", "yes"), Row(("test",), ("--yes",), "sudo -n")),
+        as_json("test", *SSH, mark='"totals"'),
+        as_json("reset", mark=""),
+        (("destroy", "all"), Row(("destroy",), ("--all",), "destroyed mine")),
+        as_json("destroy", mark='"debian-13"'),
+        as_json("status", mark='"state": "crashed"'),
+        (("report", "run"), Row(("report",), ("--run", "first"), "folder: first")),
+        (("report", "no_policy"), Row(("report",), ("--no-policy",), "status 1")),
+        as_json("report", mark='"totals"'),
+        (("judge", "dir"), Row(("report",), (), "")),
+        (("judge", "no_policy"), Row(("judge", RECORDING), ("--no-policy",), "status 1")),
+        (("judge", "runtime"), Row(("judge", "{elsewhere}"), ("--runtime", "crun"), "on crun")),
+        (("judge", "runtime_version"), Row(("judge", "{elsewhere}"), ("--runtime-version", "9.9"), "9.9")),
+        (("judge", "cgroup"), Row(("judge", "{elsewhere}"), ("--cgroup", "v1"), "cgroup v1")),
+        (("judge", "ref"), Row(("judge", "{elsewhere}"), ("--ref", "v7"), "validation v7")),
+        (("judge", "platform"), Row(("judge", "{elsewhere}"), ("--platform", "fedora"), "fedora")),
+        as_json("judge", FEW, mark='"totals"'),
+        (("diff", "run_a"), Row(("diff", "nothing", RECORDING), (), "")),
+        (("diff", "run_b"), Row(("diff", RECORDING, "nothing"), (), "")),
+        (("diff", "html"), Row(("diff", RECORDING, RECORDING), ("--html", "diff.html"), "")),
+        as_json("diff", FEW, FEW, mark='"newly_failing"'),
+        (("render", "platform"), Row(("render",), ("--platform", "ubuntu"), "bootstrap-ubuntu.sh")),
+        (("render", "release"), Row(("render",), ("--release", "99"), "unknown release of Debian '99'")),
+        (("render", "out"), Row(("render",), ("--out", "there"), "there/bootstrap-debian.sh")),
+        (("package", "platform"), Row(("package",), ("--platform", "fedora"), "fedora-44.box")),
+        (("package", "release"), Row(("package",), ("--release", "12"), "debian-12.box")),
+        (("package", "out"), Row(("package",), ("--out", "there"), "there/debian-13.box")),
+        (("package", "yes"), Row(("package",), ("--yes",), "may install: True")),
+        (("doctor", "yes"), Row(("doctor",), ("--yes",), "sudo -n")),
+        as_json("doctor", mark='"needed_for"'),
+        as_json("platforms", mark='"codename"'),
+        as_json("runtimes", mark='"homepage"'),
+        as_json("suites", mark='"runtimetest"'),
+        (("suites", "export"), Row(("suites",), ("--export", "there"), "there/labkit-spec.pyz")),
+        (("check", "fast"), Row(("check",), ("--fast",), "Extent.FAST")),
+        (("check", "long"), Row(("check",), ("--long",), "Extent.LONG")),
+        (("check", "yes"), Row(("check",), ("--yes",), "may install: True")),
+    ]
+)
+# Those whose effect is another one than a mark in what is printed, each with a test of its own below.
+APART = {
+    ("judge", "dir"),
+    ("diff", "run_a"),
+    ("diff", "run_b"),
+    ("diff", "html"),
+    ("reset", "json"),
+    ("judge", "platform"),
+}
+LACKING = {("test", "yes"), ("doctor", "yes")}  # rows of a host that lacks programs, and of a user who is not root
+USER = LACKING | {("package", "yes"), ("check", "yes")}
+
+
+def test_every_flag_of_every_command_has_a_row() -> None:
+    taken = {(name, flag) for name, command in COMMANDS.items() for flag in (*command.words, *command.flags)}
+    assert taken == set(ROWS)
+
+
+@pytest.fixture
+def world(tmp_path: Path, environ: dict[str, str], host: Host, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Machines that are not there but in their records, a host that answers, and stand-ins for what takes minutes."""
+    monkeypatch.setattr(boxes, "ensure", stand_in_box)
+    monkeypatch.setattr(export, "ensure", lambda settings, *_: print("may install:", install.may_install(settings)))
+    monkeypatch.setattr(selfcheck, "run", stand_in_check)
+    host.answer = FAILING
+    (tmp_path / "policy.toml").write_text(POLICY)
+    (tmp_path / FEW).mkdir()
+    for file in recorded.V2.glob("[kps]*"):
+        if file.stem in ("kill", "pidfile", "state", "summary"):
+            shutil.copy(file, tmp_path / FEW)
+    rows = (tmp_path / FEW / "summary.tsv").read_text().splitlines(keepends=True)
+    kept = [row for row in rows if row.split("\t")[0] in ("program", "kill", "pidfile", "state")]
+    (tmp_path / FEW / "summary.tsv").write_text("".join(kept))
+    mine = {"LABKIT_LIMITS_CONNECT": "5", "LABKIT_POLICY": str(tmp_path / "policy.toml")}
+    return World(tmp_path, {**environ, **mine}, host)
+
+
+def stand_in_box(distro: platforms.Distro, settings: Settings, _: object) -> Path:
+    (settings.home.path / "made").mkdir(parents=True, exist_ok=True)
+    box = settings.home.path / "made" / "box"
+    box.touch()
+    return box
+
+
+def stand_in_check(_: Path, settings: Settings, observer: Silent, extent: selfcheck.Extent) -> int:
+    print(f"Extent.{extent.name} may install: {install.may_install(settings)}")
+    return 0
+
+
+def machines_of(world: World, command: str) -> None:
+    """Records of machines, and no host in labkit.toml."""
+    (world.directory / "labkit.toml").unlink()
+    settings = config.load(cwd=world.directory, environ=world.environ)
+    made = {"debian-13": "13", **({} if command == "halt" else {"debian-12": "12", "mine": "13"})}
+    for name, release in made.items():
+        qemu(settings, name, release=release, image="gone")
+    if command != "halt":
+        qemu(settings, "fedora-44", platform="fedora", release="44", image="gone")
+    shutil.rmtree(settings.home.images)
+
+
+@pytest.mark.parametrize(("command", "flag"), [pair for pair in sorted(ROWS) if pair not in APART])
+def test_the_flag_has_an_effect(
+    command: str, flag: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = ROWS[command, flag]
+    if (command, flag) in USER:
+        monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    if (command, flag) in LACKING:
+        empty = tmp_path / "bin"
+        empty.mkdir()
+        for name in ("sudo", "apt-get", "dnf", "pacman", "zypper"):
+            (empty / name).write_text("#!/bin/sh\n")
+            (empty / name).chmod(0o755)
+        monkeypatch.setattr(process, "_path", lambda: str(empty))
+        (tmp_path / "labkit.toml").unlink()
+    elif "--provider" not in row.without and command not in ("judge", "report", "diff"):
+        machines_of(world, command)
+    if command == "doctor" and (command, flag) not in LACKING:
+        monkeypatch.setattr(process, "_path", lambda: "/nowhere")  # nothing is found, so nothing takes its time
+    elsewhere = tmp_path / "elsewhere"
+    if "{elsewhere}" in row.without:
+        shutil.copytree(tmp_path / FEW, elsewhere)
+    if command == "report" or flag == "failed":
+        first = world.run("test", *SSH, "--json")
+        assert "status" in first
+    if (command, flag) == ("report", "run"):
+        [directory] = [path for path in (tmp_path / "reports").iterdir() if not path.is_symlink()]
+        directory.rename(directory.with_name("20200101T000000Z-first"))
+        world.run("test", *SSH, "--runtime", "crun")
+        row = Row(row.without, ("--run", "20200101"), "reports/20200101T000000Z-first/report.html")
+    without = tuple(word.format(elsewhere=elsewhere) for word in row.without)
+    plain = world.run(*without)
+    if command == "destroy" and (command, flag) != ("destroy", "all"):
+        shutil.rmtree(tmp_path / "home", ignore_errors=True)
+        (tmp_path / "labkit.toml").touch()
+        machines_of(world, command)
+    changed = world.run(*without, *row.flag)
+    assert row.mark in changed, changed
+    assert row.mark not in plain, plain
+
+
+def test_words_that_stand_without_a_flag_say_what_is_read(world: World) -> None:
+    assert "no run 'nothing'" in world.run("judge", "nothing") or "nothing" in world.run("judge", "nothing")
+    for words in (("nothing", FEW), (FEW, "nothing")):
+        assert "nothing" in world.run("diff", *words)
+    assert "58 programs" in world.run("judge", RECORDING)
+    for more in ([], ["--html", "diff.html"]):
+        world.run("diff", FEW, FEW, *more)
+        assert (world.directory / "diff.html").exists() == bool(more)
+
+
+def test_json_of_a_machine_that_was_reset(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    fake = FakeMachine("debian-13", state=MachineState.RUNNING)
+    monkeypatch.setattr(providers, "existing", lambda *_: fake)
+    assert json.loads(world.run("reset", "--json").partition("\n")[2])["name"] == "debian-13"
+    assert "debian-13" in world.run("reset") and "{" not in world.run("reset")
+
+
+def test_the_platform_of_a_recording_reaches_its_run(world: World, tmp_path: Path) -> None:
+    for words, platform in (((), ""), (("--platform", "fedora"), "fedora")):
+        world.run("judge", FEW, *words)
+        kept = json.loads((tmp_path / "reports/latest/results.json").read_text())
+        assert kept["machine"]["platform"] == platform
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("test", "--failed", "--only", "QUERY-001"), "--failed and --only exclude each other"),
+        (("test", "--repeat", "2"), "the spec suite takes neither --repeat nor --limit"),
+        (("test", "--limit", "2"), "the spec suite takes neither --repeat nor --limit"),
+        (("destroy", "--all", "--machine", "x"), "--all takes no --machine"),
+        (("reset", "--yes"), "unknown flag '--yes'"),
+        (("up", "--provider", "qemu", "--host", "x"), "--host is for the ssh provider"),
+        (("check", "--fast", "--long"), "--fast and --long exclude each other"),
+        (("judge", "said", "--cgroup", "v1"), "says cgroup 'v2', --cgroup 'v1'"),
+    ],
+)
+def test_what_cannot_have_an_effect_is_refused(words: tuple[str, ...], why: str, world: World) -> None:
+    (world.directory / "said").mkdir()
+    (world.directory / "said" / "spec.tap").write_bytes(OUTPUT)
+    told = world.run(*words)
+    assert told.startswith("status 2\n")
+    assert why in told
+
+
+def test_a_run_says_itself_what_it_was_about(world: World) -> None:
+    world.run("test", *SSH)
+    told = world.run("judge", "latest", "--runtime", "crun", "--cgroup", "v1")
+    assert told.startswith("status 2\n")
+    assert "is a run, which knows what it was about\nhint: leave out --runtime, --cgroup" in told
+
+
+# --- keys
+
+Seen = Callable[[Settings], object]
+
+
+@dataclass(frozen=True)
+class Key:
+    """value is another one than the default, as labkit.toml has it; seen is what must change with it."""
+
+    value: str
+    seen: Seen
+    beside: str = ""  # other keys, without which this one stands for nothing
+
+
+def of_image(settings: Settings) -> object:
+    return recipe(settings.distro(), settings).key
+
+
+def of_box(settings: Settings) -> object:
+    return boxes.listed(settings.distro(), settings)
+
+
+def of_differences(settings: Settings) -> list[Difference]:
+    """Asked of a machine that was made without it."""
+    if not (settings.home.machine("mine") / "record.json").exists():
+        qemu(settings)
+    return found(settings)
+
+
+def of_network(settings: Settings) -> object:
+    from labkit.qemu.network import choose
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "_path", lambda: "/nowhere")
+        return choose(settings.machine.network)
+
+
+def of_vagrantfile(settings: Settings) -> str:
+    out = settings.home.path / "out"
+    export.render(settings, out)
+    return (out / "Vagrantfile").read_text()
+
+
+def of_suite(settings: Settings) -> object:
+    """The command that the suite is started with."""
+    fake = suite_prints(OUTPUT)
+    wanted = settled(settings)
+    run_cell(cell_of(wanted, CELL.selection.__class__((), wanted.jobs)), wanted, SilentRun(), None, lambda *_: fake)
+    return [command for command in fake.commands if command[0] == "python3"]
+
+
+def of_reports(settings: Settings) -> object:
+    wanted = settled(settings)
+    outcome = run_cell(CELL, wanted, SilentRun(), None, lambda *_: suite_prints(OUTPUT))
+    return outcome.directory.parent
+
+
+def of_leave(settings: Settings) -> object:
+    """Whether a user who is not root lets labkit install what is missing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: 65534)
+        return install.may_install(settings)
+
+
+def of_login(settings: Settings) -> object:
+    """How a host is reached; the files are those of a server that answers."""
+    machine = HostMachine("x", settings, Silent())
+    try:
+        machine.create(settings.distro())
+    except LabError as error:
+        return error.message
+    endpoint = machine.endpoint()
+    machine.destroy()
+    return endpoint
+
+
+def of_vagrant(settings: Settings) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "_path", lambda: str(programs(settings, "vagrant", "exit 0")))
+        return VagrantMachine("x", settings, Silent())._vagrant()._environment
+
+
+def programs(settings: Settings, name: str, script: str) -> Path:
+    """A directory with that program, to be the PATH."""
+    directory = settings.home.path / "bin"
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / name).write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n")
+    (directory / name).chmod(0o755)
+    return directory
+
+
+KEYS: dict[str, Key] = {
+    "platform": Key('"fedora"', lambda settings: settings.distro().name),
+    "release": Key('"12"', lambda settings: settings.distro().name),
+    "provider": Key('"vagrant"', providers.chosen),
+    "runtime": Key('"crun"', of_suite),
+    "suite": Key('"validation"', of_suite),
+    "image": Key('"cloud"', lambda settings: settled(settings) and bool(recipe_source(settings))),
+    "platforms": Key('"mine"', lambda settings: platforms.directories(settings.platforms)),
+    "policy": Key('"policy.toml"', lambda settings: len(policies(settings))),
+    "mirror": Key('"http://m.example"', of_image),
+    "proxy": Key('"http://p.example:1"', of_image),
+    "tools": Key('["jq"]', of_image),
+    **{
+        key: Key(value, of_image)
+        for key, value in {
+            "go": '"package"', "runc": '"package"', "crun": '"package"', "runtime_tools": '"http://h.example/x.git"',
+            "image_tools": '"package"',
+        }.items()
+    },
+    **{
+        f"{key}_sha256": Key(f'"{"1" * 64}"', of_image, f'{key} = "http://h.example/{key}"\n')
+        for key in ("go", "runc", "crun", "runtime_tools", "image_tools")
+    },
+    "box": Key('"/x.box"', of_box),
+    "box_sha256": Key(f'"{"1" * 64}"', of_box, 'box = "/x.box"\n'),
+    "home": Key('"elsewhere"', lambda settings: settings.home.machine("x")),
+    "reports": Key('"elsewhere"', of_reports),
+    "jobs": Key("3", of_suite),
+    "yes": Key("true", of_leave),
+    "machine.name": Key('"mine"', machine_name),
+    "machine.cpus": Key("3", lambda settings: (of_vagrantfile(settings), of_differences(settings))),
+    "machine.memory": Key('"3G"', lambda settings: (of_vagrantfile(settings), of_differences(settings))),
+    "machine.disk": Key('"9G"', of_image),
+    "machine.accelerator": Key('"tcg"', of_vagrantfile),
+    "machine.network": Key('"closed"', of_network),
+    "vagrant.provider": Key('"virtualbox"', lambda settings: str(vagrant_or_none(settings))),
+    "vagrant.home": Key('"vhome"', of_vagrant),
+    "ssh.host": Key('"lab7"', machine_name),
+}  # fmt: skip
+APART_KEYS = {"machine.ssh_port", "ssh.key", "ssh.known_hosts"} | {
+    f"limits.{name}" for name in ("boot", "build", "download", "connect", "suite")
+}
+
+
+def recipe_source(settings: Settings) -> bool:
+    from labkit.images.ingredients import image_kind
+
+    return image_kind(settings.distro(), settings) == "cloud"
+
+
+def vagrant_or_none(settings: Settings) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "_path", lambda: "/nowhere")
+        try:
+            return vagrant_provider(settings, settings.distro())
+        except LabError as error:
+            return error.message
+
+
+def test_every_key_has_a_row() -> None:
+    assert {".".join(map(str, key)) for key in config._keys(Settings)} == set(KEYS) | APART_KEYS
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_key_has_an_effect(key: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "policy.toml").write_text(POLICY)
+    row = KEYS[key]
+    table, _, name = key.rpartition(".")
+
+    def load(text: str) -> Settings:
+        (tmp_path / "labkit.toml").write_text(text)
+        return config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
+
+    plain = row.beside
+    if key.endswith("_sha256") and key != "box_sha256":
+        plain += f'{name} = "{"0" * 64}"\n'
+    changed = f"{row.beside}{f'[{table}]' if table else ''}\n{name} = {row.value}\n"
+    assert row.seen(load(plain)) != row.seen(load(changed))
+
+
+POLICY = """[[entry]]
+suite = "spec"
+id = "DEV-002"
+expected = "fail"
+reason = "a reason"
+"""
+
+
+def test_a_fixed_port_is_looked_for_on_a_machine_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path), "LABKIT_MACHINE_SSH_PORT": "2222"})
+    qemu(settings)
+    monkeypatch.setattr(QemuMachine, "_state", lambda _: MachineState.RUNNING)
+    (tmp_path / "labkit.toml").unlink()
+    assert [one.what for one in found(settings)] == ["the SSH port"]
+
+
+def test_how_a_host_is_reached(host: Host, tmp_path: Path) -> None:
+    good = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
+    assert "127.0.0.1" in str(of_login(good))
+    import paramiko
+
+    paramiko.ECDSAKey.generate().write_private_key_file(str(tmp_path / "other"))
+    (tmp_path / "others").write_text((tmp_path / "known_hosts").read_text().replace("AAAA", "AAAB"))
+    environ = {"HOME": str(tmp_path), "LABKIT_LIMITS_CONNECT": "5"}
+    for variable, value in (("LABKIT_SSH_KEY", "other"), ("LABKIT_SSH_KNOWN_HOSTS", "others")):
+        assert of_login(config.load(cwd=tmp_path, environ={**environ, variable: value})) != of_login(good)
+
+
+def limited(tmp_path: Path, **limits: float) -> Settings:
+    environ = {f"LABKIT_LIMITS_{name.upper()}": str(seconds) for name, seconds in limits.items()}
+    return config.load(cwd=tmp_path, environ={"HOME": str(tmp_path), **environ})
+
+
+def test_the_limits_hold(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them, at what it bounds: half a second is at most a few."""
+
+    def in_time(started: float) -> None:
+        assert time.monotonic() - started < 15
+
+    started = time.monotonic()
+    settings = limited(tmp_path, connect=0.5)
+    host.server.on_connect = lambda _: False
+    with pytest.raises(ConnectionFailed):
+        HostMachine("connect", settings, Silent()).create(settings.distro())
+    host.server.on_connect = lambda _: True
+    in_time(started)
+
+    settings = limited(tmp_path, build=0.5)
+    machine = HostMachine("build", settings, Silent())
+    machine.create(settings.distro())
+    host.slow, started = 4.0, time.monotonic()
+    with pytest.raises(ConnectionFailed, match=r"0\.5"):
+        machine.bootstrap(settings.distro())
+    in_time(started)
+
+    monkeypatch.setattr(process, "_path", lambda: str(programs(settings, "vagrant", "sleep 30")))
+    settings = limited(tmp_path, boot=0.5)
+    started = time.monotonic()
+    with pytest.raises(MachineError):
+        VagrantMachine("boot", settings, Silent())._vagrant().stop(timeout=settings.limits.boot)
+
+    in_time(started)
+
+    started = time.monotonic()
+    for name in ("apt-get", "dnf", "pacman", "zypper", "env"):
+        programs(settings, name, "sleep 30")
+    with pytest.raises(LabError):
+        install.install_packages(limited(tmp_path, download=0.5), ["x"], Silent())
+    in_time(started)
+
+
+def test_the_limit_of_a_suite_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, limits, run = suite_prints(OUTPUT), [], FakeRemote.run
+
+    def noted(remote: FakeRemote, argv: list[str], **more: object) -> object:
+        limits.append(more["timeout"])
+        return run(remote, argv, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FakeRemote, "run", noted)
+    run_cell(CELL, limited(tmp_path, suite=77.0), SilentRun(), None, lambda *_: fake)
+    assert 77.0 in limits
+    assert Deadline.after(77).left > 76
