@@ -49,7 +49,7 @@ def goes_on(lab: FaultLab) -> None:
 
 def the_run(lab: FaultLab) -> dict[str, Any]:
     """What results.json says of the only run."""
-    (results,) = lab.cwd.glob("reports/*Z-*/results.json")
+    (results,) = (path for path in lab.cwd.glob("reports/*/results.json") if not path.parent.is_symlink())
     run: dict[str, Any] = json.loads(results.read_text())["run"]
     return run
 
@@ -101,12 +101,12 @@ def test_a_stopped_qemu_is_ended_by_destroy(stopped: FaultLab) -> None:
     stopped.nothing_left()
 
 
-@pytest.mark.parametrize("stage", ["incoming", "agent", "login"])
+@pytest.mark.parametrize("stage", [pytest.param("incoming", marks=pytest.mark.long), "agent", "login"])
 def test_a_qemu_that_is_stopped_while_it_comes_up(make: Make, stage: str) -> None:
     lab = make("halted")
     lab.environ |= {"LABKIT_LIMITS_BOOT": "3"}
-    done = bounded(  # a QMP command may take half a minute
-        55, lambda: lab.stopped_at(Hold(stage), lambda _: os.kill(lab.qemu(), signal.SIGSTOP), "up", release=True)
+    done = bounded(  # QEMU has a minute to start
+        80, lambda: lab.stopped_at(Hold(stage), lambda _: os.kill(lab.qemu(), signal.SIGSTOP), "up", release=True)
     )
     assert done.status == 3, done
     assert lab.state() is MachineState.HALTED
@@ -206,7 +206,7 @@ def test_a_guest_that_does_not_boot(make: Make, how: str) -> None:
     lab.environ |= {"LABKIT_LIMITS_BOOT": "3"}
     lab.stages(fail={"boot": how})
     done = bounded(30, lambda: lab.run("up", status=3))
-    assert ("kernel panicked" if how == "panic" else "in time") in done.stderr
+    assert ("kernel panicked" if how == "panic" else "within 3 s") in done.stderr
     assert lab.state() is MachineState.CRASHED
     del lab.environ["LABKIT_LIMITS_BOOT"]
     goes_on(lab)
@@ -243,7 +243,7 @@ def test_a_suite_that_refuses_its_arguments_is_no_run(make: Make) -> None:
     lab = make("running")
     lab.stages(fail={"suite": 2})
     lab.run("test", status=2)
-    assert list(lab.cwd.glob("reports/*Z-*")) == []
+    assert list(lab.cwd.glob("reports/*/results.json")) == []
     goes_on(lab)
 
 

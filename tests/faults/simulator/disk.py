@@ -5,6 +5,7 @@ An overlay shows the files of those below it, as QEMU has it; who loses or repla
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -67,7 +68,9 @@ class Disk:
         data = _MARK + json.dumps(changed).encode()
         at = end if at < 0 else at
         os.pwrite(self._fd, _FLAG, _FLAG_AT)
-        os.pwrite(self._fd, data, at)
+        if os.pwrite(self._fd, data, at) != len(data):
+            os.pwrite(self._fd, _MARK + json.dumps(self._own).encode(), at)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.ftruncate(self._fd, at + len(data))
         self._own = changed
 
