@@ -176,7 +176,7 @@ class Labkit:
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def end(self, seconds: float = 50) -> Ended:
+    def end(self, seconds: float = 90) -> Ended:
         """Wait for it; what takes longer than that hangs, which is a failure."""
         deadline = time.monotonic() + seconds
         while self.poll() is None:

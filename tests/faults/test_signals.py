@@ -31,6 +31,7 @@ def check(lab: FaultLab, case: SignalCase) -> None:
         lab.nothing_left()
     if stage.command[0] == "test":
         check_run(lab)
+        assert stage.name == "begin" or list(lab.cwd.glob("reports/*Z*"))
         lab.run(*stage.command)
     else:
         lab.run("up")
@@ -43,11 +44,10 @@ def check(lab: FaultLab, case: SignalCase) -> None:
 
 def check_run(lab: FaultLab) -> None:
     """The run that was broken off can be read and reported, whatever is there of it."""
-    runs = sorted(lab.cwd.glob("reports/*Z-*"))
-    assert len(runs) == 1
-    results = runs[0] / "results.json"
-    if results.exists():  # it is the first that is written
-        complete = json.loads(results.read_text())["run"]["complete"]
+    runs = sorted(lab.cwd.glob("reports/*Z*"))
+    assert len(runs) <= 1
+    if runs:
+        complete = json.loads((runs[0] / "results.json").read_text())["run"]["complete"]
         lab.run("report", "--run", runs[0].name, status=0 if complete else 4)
         names = {"results.json", "results.tap", "junit.xml", "report.html"}
         assert names <= {path.name for path in runs[0].iterdir()}

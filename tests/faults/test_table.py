@@ -56,9 +56,7 @@ def test_the_other_rows_are_the_other_tests() -> None:
             ids = [""]
             for mark in getattr(function, "pytestmark", []):
                 if mark.name == "parametrize":
-                    ids = [
-                        f"[{'-'.join(map(str, value)) if isinstance(value, tuple) else value}]"
-                        for value in mark.args[1]
-                    ]
+                    values = [getattr(value, "values", value) for value in mark.args[1]]
+                    ids = [f"[{'-'.join(value) if isinstance(value, tuple) else value}]" for value in values]
             found |= {f"{name.removeprefix('test_')}{ident}" for ident in ids}
     assert {ident.replace("_", "-") for ident in found} == {row.id for row in OTHERS}
