@@ -20,7 +20,7 @@ from labkit.core.errors import MachineError
 from labkit.core.home import Home
 from labkit.core.observer import Observer
 from labkit.io import process
-from labkit.io.files import disk_errors, locked, write_atomic
+from labkit.io.files import disk_errors, locked, sweep, write_atomic
 from labkit.io.remote import Remote
 from labkit.machines.base import MachineInfo
 
@@ -132,6 +132,7 @@ class RecordedMachine:
         timeout = limits.build + limits.boot + limits.download
         with locked(path, timeout=timeout, waiting=self._observer.step, what=f"machine {self.name}"):
             self._finish_removal()
+            sweep(self.directory)
             yield
 
     @staticmethod

@@ -473,8 +473,10 @@ class Templates:
     def close(self) -> None:
         if self._login:
             assert self._login.stdin
+            assert self._login.stdout
             self._login.stdin.close()
             self._login.wait()
+            self._login.stdout.close()
 
     def _keep(self, lab: FaultLab, state: str) -> None:
         lab.nothing_left()

@@ -31,7 +31,7 @@ def check(lab: FaultLab, case: SignalCase) -> None:
         lab.nothing_left()
     if stage.command[0] == "test":
         check_run(lab)
-        assert stage.name == "begin" or list(lab.cwd.glob("reports/*Z*"))
+        assert stage.name == "begin" or list(lab.cwd.glob("reports/[0-9]*Z*"))
         lab.run(*stage.command)
     else:
         lab.run("up")
@@ -44,7 +44,7 @@ def check(lab: FaultLab, case: SignalCase) -> None:
 
 def check_run(lab: FaultLab) -> None:
     """The run that was broken off can be read and reported, whatever is there of it."""
-    runs = sorted(lab.cwd.glob("reports/*Z*"))
+    runs = sorted(lab.cwd.glob("reports/[0-9]*Z*"))
     assert len(runs) <= 1
     if runs:
         complete = json.loads((runs[0] / "results.json").read_text())["run"]["complete"]
