@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from labkit.cli.console import table
 from labkit.cli.flags import Call, lab_task, words_after_dashes
 from labkit.core.errors import UsageError
-from labkit.core.text import printable
+from labkit.core.text import amount, printable
 
 if TYPE_CHECKING:
     from labkit.machines.base import MachineInfo
@@ -126,7 +126,44 @@ def status(call: Call) -> None:
     from labkit.usecases import machines
 
     found = machines.status(call.settings)
-    call.answer([info.to_json() for info in found], _machines(found) if found else "no machines")
+
+    def text() -> str:
+        from labkit.usecases.gc import caches
+
+        sizes = caches(call.settings.home)
+        parts = ", ".join(f"{name} {amount(size)}" for name, size in sizes.items() if size > 1 << 20)
+        total = f"{amount(sum(sizes.values()))}{f' ({parts})' if parts else ''}"
+        rows = [(it.name, it.state, _address(it), it.accelerator or "", amount(it.size or 0)) for it in found]
+        shown = table([("MACHINE", "STATE", "ADDRESS", "ACCELERATOR", "SIZE"), *rows]) if found else "no machines"
+        return "\n".join([shown, *_problems(found), f"caches: {total}; ./lab gc removes what nothing needs"])
+
+    call.answer([info.to_json() for info in found], text)
+
+
+@lab_task("dry_run keep verbose json")
+def gc(call: Call) -> None:
+    """Remove what no machine needs: old images, downloads, boxes.
+
+    What a machine stands on stays, whatever its state, and what another labkit works on. What goes is made again when
+    it is needed. Exit status: 3 if something could not be removed.
+
+    Examples:
+        ./lab gc --dry-run
+        ./lab gc --keep 14
+    """
+    from labkit.usecases.gc import gc as collect
+
+    days = call.number("keep", 36500)
+    with call.console() as console:
+        done = collect(call.settings, console, keep_days=days or 0, dry_run=bool(call.words["dry_run"]))
+    words = {True: "would go" if done.dry_run else "removed", False: "stays"}
+    things = sorted(done.things, key=lambda thing: (not thing.remove, thing.kind, thing.name))
+    rows = [(words[thing.remove], amount(thing.size), thing.kind.value, thing.name, thing.why) for thing in things]
+    total = f"{'would free' if done.dry_run else 'freed'} {amount(done.freed)}; {amount(done.kept)} in caches stay"
+    shown = table([("", "SIZE", "WHAT", "NAME", "WHY"), *rows]) if rows else "nothing in the caches"
+    call.answer(done.to_json(), f"{shown}\n{total}")
+    if done.failed:
+        sys.exit(3)
 
 
 @lab_task("run no_policy json")
@@ -185,8 +222,9 @@ def render(call: Call) -> None:
     """
     from labkit.usecases import export
 
-    for path in export.render(call.settings, Path(call.words["out"])):
-        print(path)
+    with call.console() as console:
+        for path in export.render(call.settings, console, Path(call.words["out"])):
+            print(path)
 
 
 @lab_task("platform release out verbose yes")
@@ -299,16 +337,21 @@ def _machines(machines: list[MachineInfo]) -> str:
         (
             info.name,
             info.state,
-            f"{info.user}@{info.address}:{info.port}" if info.port else "",
+            _address(info),
             info.accelerator or "",
             f"{info.seconds:.1f} s" if info.seconds is not None else "",
         )
         for info in machines
     ]
-    problems = [f"{info.name}: {info.problem}" for info in machines if info.problem]
-    return "\n".join(
-        [table([("MACHINE", "STATE", "ADDRESS", "ACCELERATOR", "TOOK"), *rows]), *map(printable, problems)]
-    )
+    return "\n".join([table([("MACHINE", "STATE", "ADDRESS", "ACCELERATOR", "TOOK"), *rows]), *_problems(machines)])
+
+
+def _problems(machines: list[MachineInfo]) -> list[str]:
+    return [printable(f"{info.name}: {info.problem}") for info in machines if info.problem]
+
+
+def _address(info: MachineInfo) -> str:
+    return f"{info.user}@{info.address}:{info.port}" if info.port else ""
 
 
 def _told(call: Call, outcome: Outcome) -> None:

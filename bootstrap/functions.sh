@@ -159,6 +159,135 @@ are_packages_whole() {
   test "$LAB_FAMILY" != debian || test -z "$(dpkg --audit)"
 }
 
+# ---- whether what is to be fetched can be reached, before anything is changed
+
+# ahead NAME KEY: whether the step is still to run, as far as its mark tells.
+ahead() {
+  test "$(cat "$state/steps/$1" 2>/dev/null)" != "$2"
+}
+
+# reach STEP KIND WHAT: note what a step will fetch. WHAT is an address for the kinds file and git, packages for the kind
+# packages; none of these stands for the package lists in any case.
+reach() {
+  if test "$2" != packages; then
+    echo "$1 $2 $(echo "$3" | sed "s/{arch}/$(machine)/g")" >>"$cache/reach"
+  elif test -z "$3" || ! are_installed "$3"; then
+    : >"$cache/reach.lists"
+  fi
+}
+
+# The addresses of the package lists that will be read.
+lists() {
+  if test "$LAB_FAMILY" = debian; then
+    packages --print-uris update 2>/dev/null | sed -n "s/^'\(https\{0,1\}:[^']*\)' .*/\1/p"
+  elif ! grep -qs '^ *proxy' /etc/dnf/dnf.conf; then
+    release=$(sed -n 's/^VERSION_ID="\{0,1\}\([^"]*\)"\{0,1\}$/\1/p' /etc/os-release)
+    for address in $LAB_MIRROR; do
+      echo "${address%/}/repodata/repomd.xml" | sed "s/\$basearch/$(uname -m)/g; s/\$releasever/$release/g"
+    done | sed -n '/^https\{0,1\}:/p'
+  fi
+}
+
+# answers KIND ADDRESS: whether somebody answers there; else why not is printed. Status 9: another try is of no use.
+answers() {
+  helper=/usr/lib/apt/apt-helper
+  if test "$1$LAB_FAMILY" = listdebian && test -x "$helper"; then # apt has proxies of its own
+    for address in "$2" "${2%/InRelease}/Release"; do
+      said=$(timeout 30 "$helper" -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10 -o Acquire::Retries=0 \
+        download-file "$address" "$(mktemp -u "$cache/fetched.XXXXXX")" 2>&1) && return
+    done
+    echo "$said" | sed -n "s|^E: *||; s|^Failed to fetch [^ ]* *||p" | head -n 1
+    return 1
+  fi
+  if have curl; then
+    address=$2
+    case $1 in
+      git) set -- "${2%/}/info/refs?service=git-upload-pack" --header 'Git-Protocol: version=2' ;;
+      *) set -- "$2" --head ;;
+    esac
+    for more in "" --range=0-0; do # some servers refuse to tell of a file without sending it
+      found=$1
+      shift
+      test -z "$more" || set -- --range 0-0
+      tried=0
+      said=$(curl -sSL "$@" -o /dev/null -w '\n%{http_code}\n' --connect-timeout 10 --max-time 20 "$found" 2>&1) || tried=$?
+      code=$(echo "$said" | grep -x '[0-9][0-9][0-9]' | tail -n 1)
+      case $code in
+        2??) return ;;
+      esac
+      set -- "$found" "$@"
+    done
+    if test "$tried" = 0; then
+      echo "the server answers $code for $address"
+      return 9
+    fi
+    echo "$said" | sed -n 's/^curl: *([0-9]*) *//p' | head -n 1
+    return 1
+  fi
+  have bash timeout || return 0
+  case $2 in
+    https:*) at=${https_proxy:-$2} ;;
+    *) at=${http_proxy:-$2} ;;
+  esac
+  port=80
+  case $at in
+    https:*) port=443 ;;
+  esac
+  at=${at#*://}
+  at=${at%%/*}
+  at=${at##*@}
+  case $at in
+    *:*[!0-9]*) ;;
+    *:*) port=${at##*:} at=${at%:*} ;;
+  esac
+  # shellcheck disable=SC3025 # it is bash that opens it
+  if ! timeout 10 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$at" "$port" 2>/dev/null; then
+    echo "nobody answers at $at, port $port"
+    return 1
+  fi
+}
+
+# answers_soon NUMBER STEP KIND ADDRESS: say in a file of its own if nobody answers there.
+answers_soon() {
+  for pause in ${_LABKIT_PAUSES-5} ""; do
+    failed=0
+    why=$(answers "$3" "$4") || failed=$?
+    test "$failed" != 0 || return 0
+    if test -z "$pause" || test "$failed" = 9; then
+      break
+    fi
+    sleep "${pause%% *}"
+  done
+  echo "$2: $4: ${why:-no answer}" >"$cache/reach.$1.$3"
+}
+
+# try_addresses: status 69 where what was noted cannot be reached. All at once, within a minute and a half. Of the
+# system's own package lists one is enough.
+try_addresses() {
+  if test -e "$cache/reach.lists"; then
+    lists | sed 's/^/packages list /' >>"$cache/reach"
+  fi
+  test -s "$cache/reach" || return 0
+  sort -u "$cache/reach" >"$cache/reach.sorted"
+  echo "labkit: trying $(wc -l <"$cache/reach.sorted") addresses"
+  number=0
+  while read -r step kind address; do
+    number=$((number + 1))
+    answers_soon "$number" "$step" "$kind" "$address" </dev/null &
+  done <"$cache/reach.sorted"
+  wait
+  set -- "$cache"/reach.*.list
+  if test -z "$LAB_MIRROR" && test $# -lt "$(grep -c '^packages list ' "$cache/reach.sorted")"; then
+    rm -f "$cache"/reach.*.list
+  fi
+  said=$(cat "$cache"/reach.[0-9]*.* 2>/dev/null || :)
+  rm -f "$cache"/reach* "$cache"/fetched.*
+  if test -n "$said"; then
+    printf 'labkit: nothing was begun, these addresses do not answer from here:\n%s\n' "$said" >&2
+    exit 69
+  fi
+}
+
 # ---- sources of tools
 
 # The user who works in the lab: the image's, else the one who called sudo.

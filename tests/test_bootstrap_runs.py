@@ -299,13 +299,11 @@ def test_two_at_once_wait_for_each_other(plain: Box, sources: Sources) -> None:
             "runtime-tools",
             "labkit: {url}/runtime-tools/.git has no ref " + "ab" * 20,
         ),
-        ({"runtime_tools": "http://127.0.0.1:9/x.git"}, "runtime-tools", "labkit: cannot fetch http://127.0.0.1:9/x.git"),
         (
             {"go": "{url}/go.tar.gz", "go_sha256": "0" * 64},
             "go",
             "labkit: {url}/go.tar.gz has the wrong sha256: {go}, expected " + "0" * 64,
         ),
-        ({"go": "http://127.0.0.1:9/go.tar.gz", "go_sha256": "0" * 64}, "go", "labkit: cannot download http://127.0.0.1:9/"),
         ({"go": "{directory}/image-tools.tar.xz"}, "go", "has no bin/go"),
         ({"image_tools": "{directory}/runc"}, "image-tools", "No rule to make target 'tool'"),
     ],
@@ -323,6 +321,54 @@ def test_a_source_that_fails_is_told_and_the_rest_goes_on_once_it_is_right(
     told = rf"labkit: step {step} failed with status {done.status}, see /var/log/labkit/\d+-{step}\.log"
     assert re.fullmatch(told, last)
     assert list(done.outcomes())[-1] == step
+
+
+NOBODY = "http://127.0.0.1:9"
+
+
+def test_addresses_that_do_not_answer_are_named_before_the_first_step(plain: Box, sources: Sources) -> None:
+    """All in one error, and nothing is begun; a step that is done needs its address no more."""
+    assert plain.bootstrap(sources.plan()).status == 0
+    before = plain.system.manifest()
+    wrong = {
+        "runtime_tools": f"{NOBODY}/x.git", "go": f"{NOBODY}/go.tar.gz", "go_sha256": "0" * 64,
+        "crun": f"{sources.url}/none", "image_tools": f"{sources.url}/none.git",
+    }  # fmt: skip
+    done = plain.bootstrap(sources.plan(**wrong))
+    assert done.status == 69
+    assert done.outcomes() == {}
+    assert "labkit: trying 4 addresses" in done.lines
+    first, *told = done.errors.splitlines()
+    assert first == "labkit: nothing was begun, these addresses do not answer from here:"
+    assert sorted(line.partition(": ")[0] for line in told) == ["crun", "go", "image-tools", "runtime-tools"]
+    for line in told:
+        assert ("the server answers 404" in line) == ("none" in line), line
+        assert ("Failed to connect" in line or "Couldn't connect" in line) == (NOBODY in line), line
+    assert plain.system.manifest() == before
+    gone = sources.plan()  # all is done, so nothing is asked for
+    script = gone.script.replace(sources.url, NOBODY)
+    done = plain.bootstrap(BootstrapPlan(script, gone.uploads, gone.steps))
+    assert done.status == 0, done.errors
+    assert set(done.outcomes().values()) == {"already done"}
+
+
+def test_a_mirror_that_does_not_answer_is_named_where_no_curl_is_there_yet(
+    base: Path, sources: Sources, tmp_path: Path
+) -> None:
+    bare = Box(Chroot(chroot.unpack(base, tmp_path / "bare")))
+    bare.sh("! command -v curl")
+    done = bare.bootstrap(
+        sources.plan(mirror=f"{NOBODY}/debian", tools=["jq", "runtime-tools"], runtime_tools=f"{NOBODY}/x.git")
+    )
+    assert done.status == 69, done
+    assert done.outcomes() == {}
+    assert f"packages: {NOBODY}/debian/dists/trixie/InRelease: " in done.errors
+    assert f"packages: {NOBODY}/debian/dists/trixie-updates/InRelease: " in done.errors
+    assert f"runtime-tools: {NOBODY}/x.git: nobody answers at 127.0.0.1, port 9" in done.errors
+    # The system's own lists: one that answers is enough.
+    (bare.system.root / "etc/apt/sources.list.d/gone.list").write_text(f"deb [trusted=yes] {NOBODY}/gone ./\n")
+    done = bare.bootstrap(sources.plan(tools=["jq"]))
+    assert "labkit: step jq done" in "\n".join(done.lines)
 
 
 @pytest.mark.long

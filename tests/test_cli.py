@@ -39,7 +39,7 @@ CHECKOUT = Path(__file__).parent.parent
 TASKS = [
     *("up", "test", "reset", "halt", "destroy", "ssh", "status", "report", "judge", "package", "diff", "render"),
     "doctor",
-    *("platforms", "runtimes", "suites", "check"),
+    *("platforms", "runtimes", "suites", "check", "gc"),
 ]
 COMMANDS = {task.command.name: task.command for task in vars(tasks).values() if isinstance(task, LabTask)}
 Done = subprocess.CompletedProcess[str]

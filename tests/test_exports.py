@@ -49,12 +49,12 @@ def test_rendered_files_follow_no_link(shared: Path, precious: Path, tmp_path: P
     settings = config.load(
         cwd=tmp_path, environ={"HOME": str(tmp_path), "LABKIT_BOX": str(precious), "LABKIT_RUNC": str(source)}
     )
-    first = export.render(settings, shared)
+    first = export.render(settings, Silent(), shared)
     assert [path for path in first if path.parent.name == "sources"]
     for path in first:
         path.unlink()
         path.symlink_to(precious)
-    assert export.render(settings, shared) == first
+    assert export.render(settings, Silent(), shared) == first
     assert whole(shared)
     assert precious.read_text() == "precious"
 

@@ -255,3 +255,16 @@ def test_a_part_file_that_is_still_written_elsewhere_is_left(tmp_path: Path) -> 
         assert len(parts(tmp_path)) == 1
     sweep(tmp_path)
     assert parts(tmp_path) == []
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    with files._Lock(path) as held, files._Lock(path) as waiting:
+        assert held.taken()
+        assert not waiting.taken()
+        path.unlink()
+        held.__exit__()
+        held._fd = os.dup(0)
+        assert waiting.taken()
+        with files._Lock(path) as third:
+            assert not third.taken(), "who waited holds the file that others open"

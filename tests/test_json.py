@@ -94,6 +94,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         assert "Traceback" not in done.stderr
         return json.loads(done.stdout)
 
+    (work / "home/images" / f"{'0' * 16}.making").mkdir(parents=True)
     incomplete = work / "incomplete"
     incomplete.mkdir()
     (incomplete / "spec.tap").write_text("1..2\nok 1 - STATE-001 x\n")
@@ -111,6 +112,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "up": [machine.to_json()],
         "reset": [machine.to_json()],
         "status": [run("status")],
+        "gc": [run("gc", "--dry-run"), run("gc")],
         "destroy": [run("destroy", "--machine", "mine"), run("destroy", "--all")],
         "test": told,
         "judge": told,

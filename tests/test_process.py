@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from labkit.core.deadline import Deadline
-from labkit.core.errors import HostError, ProgramFailed
+from labkit.core.errors import HostError, LabError, ProgramFailed
 from labkit.core.observer import Silent
 from labkit.io import process
 from labkit.io.process import run
@@ -335,6 +335,20 @@ def test_a_listener_that_fails_ends_the_program(mark: dict[str, str]) -> None:
 
     with pytest.raises(ValueError, match="hello"):
         run(["sh", "-c", "echo hello; sleep 60"], timeout=30, env=mark, on_line=fail)
+
+
+def test_who_waits_is_asked_again_and_again_and_may_end_it(mark: dict[str, str]) -> None:
+    asked = []
+
+    def patience() -> None:
+        asked.append(time.monotonic())
+        if asked[-1] - asked[0] > 0.5:
+            raise LabError("enough")
+
+    with pytest.raises(LabError, match="enough"):
+        process.run(["sleep", "100"], timeout=60, env=mark, on_line=print, on_wait=patience)
+    assert len(asked) >= 4
+    assert asked[-1] - asked[0] < 5
 
 
 def test_a_broken_pipe_ends_programs_as_it_does_in_a_shell() -> None:

@@ -5,13 +5,16 @@ The box is labkit's own: the only one that is made of what a test may reach.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +25,7 @@ pytestmark = [
     pytest.mark.machine,
     pytest.mark.long,
     pytest.mark.needs("vagrant", "libvirtd", "slirp4netns"),
+    pytest.mark.timeout(2400),  # the first one makes a box and two machines
 ]
 
 CONFIG = """
@@ -64,6 +68,7 @@ def vagrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             for child in (one, two):
                 done = lab.end(child, 1500)
                 assert done.returncode == 0, done.stderr
+                assert "vagrant up: Waiting for machine to boot" in done.stderr
             yield lab
 
 
@@ -89,10 +94,120 @@ def test_two_machines_at_once_are_two(vagrant: Lab) -> None:
     assert ",one,state,running" in by_hand(vagrant, vagrant.home / "machines/one", "status", "--machine-readable")
 
 
+def test_its_console_accelerator_and_size_are_known(vagrant: Lab) -> None:
+    one = next(info for info in vagrant.json("status") if info["name"] == "one")
+    assert one["accelerator"] in ("kvm", "tcg")
+    assert one["size"] > 10 << 20  # the overlay is libvirt's, not in the machine's directory
+    vagrant.guest("echo a line for the console >/dev/ttyS0 || echo a line for the console | sudo tee /dev/ttyS0", "one")
+    until(lambda: "a line for the console" in (vagrant.home / "machines/one/console.log").read_text(), 30)
+
+
+class Killed:
+    """A machine that is made bit by bit, its labkit killed again and again; id and key are to stay."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.directory = lab, lab.home / "machines/three"
+
+    def ident(self) -> str:
+        return (self.directory / ".vagrant/machines/three/libvirt/id").read_text()
+
+    def record(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self.directory / "record.json").read_text()))
+        except OSError:
+            return {}
+
+    def vagrants(self, *words: str) -> list[int]:
+        found = []
+        for pid in self.lab.processes("three"):
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                if any(word.endswith("/vagrant") for word in line[:3]) and all(word in line for word in words):
+                    found.append(pid)
+        return found
+
+    def up(self, moment: Callable[[], object], *, tools: str) -> None:
+        """`up`, killed as soon as the moment has come."""
+        child = self.lab.start("up", "--machine", "three", env={"LABKIT_TOOLS": tools})
+        until(lambda: moment() or child.poll() is not None, 1200, "the moment to kill at")
+        assert child.poll() is None, self.lab.end(child).stderr
+        self.lab.kill(child)
+
+    def state(self) -> str:
+        [info] = [info for info in self.lab.json("status") if info["name"] == "three"]
+        return str(info["state"])
+
+
+def test_a_machine_that_came_up_is_gone_on_with_wherever_labkit_was_killed(vagrant: Lab) -> None:
+    """While Vagrant reads its key, in the bootstrap, in the snapshot; the settings change in between."""
+    three = Killed(vagrant)
+    three.up(lambda: three.record().get("up"), tools="jq")
+    ident = three.ident()
+    assert not (three.directory / "known_hosts").exists()
+    assert three.state() == "unfinished"
+
+    bootstrap = three.directory / "known_hosts"
+    three.up(lambda: bootstrap.exists() and three.record().get("host"), tools="jq,profile")
+    assert three.state() == "unfinished"
+    key = bootstrap.read_text()
+    done = vagrant.run("reset", "--machine", "three", status=2)
+    assert "not finished" in done.stderr
+
+    # A step that fails, and a source that does not answer, leave it as far as it is.
+    wrong = {
+        "LABKIT_TOOLS": "jq,profile,crun",
+        "LABKIT_CRUN": "http://127.0.0.1:9/crun",
+        "LABKIT_CRUN_SHA256": "0" * 64,
+    }
+    done = vagrant.run("up", "--machine", "three", status=3, env=wrong)
+    assert "crun: http://127.0.0.1:9/crun" in done.stderr
+    assert "bootstrap: jq" not in done.stderr
+    assert three.state() == "unfinished"
+    vagrant.guest("touch precious", "three")
+
+    three.up(lambda: three.vagrants("snapshot", "save"), tools="jq,profile")
+    assert three.state() == "unfinished"
+    other = vagrant.run("up", "--machine", "three", "--platform", "ubuntu", status=2)
+    assert "is debian 13, and its bootstrap is not finished" in other.stderr
+
+    done = vagrant.run("up", "--machine", "three", env={"LABKIT_TOOLS": "jq,profile"})
+    assert "going on with three, which is not finished" in done.stderr
+    assert three.state() == "running"
+    assert (three.ident(), bootstrap.read_text()) == (ident, key)
+    assert vagrant.guest("ls precious", "three") == "precious\n"
+    vagrant.run("reset", "--machine", "three")
+    assert vagrant.guest("ls precious", "three") == "precious\n"
+
+    # Once ready, it is never made anew unasked.
+    bootstrap.rename(three.directory / "aside")
+    done = vagrant.run("up", "--machine", "three", status=3)
+    assert f"{bootstrap} is missing" in done.stderr
+    (three.directory / "aside").rename(bootstrap)
+    record = three.directory / "record.json"
+    text = record.read_text()
+    record.unlink()
+    assert three.state() == "damaged"
+    assert f"{record} is missing" in vagrant.run("up", "--machine", "three", status=3).stderr
+    record.write_text(text)
+    assert vagrant.guest("ls precious", "three") == "precious\n"
+    record.unlink()
+    vagrant.run("destroy", "--machine", "three")  # Vagrant's machine too, though labkit does not know it any more
+    listed = [*vagrant.within, "virsh", "-c", "qemu:///system", "-q", "list", "--all", "--uuid"]
+    assert ident not in subprocess.run(listed, check=True, capture_output=True, text=True).stdout
+
+
+def test_gc_leaves_what_machines_stand_on(vagrant: Lab) -> None:
+    answer = vagrant.json("gc", "--dry-run")
+    kept = {(thing["kind"], thing["why"]) for thing in answer["things"] if not thing["remove"]}
+    assert ("volume", "another volume is an overlay on it") in kept
+    assert "box" in {kind for kind, _ in kept}
+
+
 def test_a_suite_runs_there(vagrant: Lab) -> None:
     vagrant.run("test", "--machine", "one", "--runtime", "runc", "--only", "QUERY-001,QUERY-002")
     results = vagrant.results()
     assert results["machine"]["provider"] == "vagrant (libvirt)"
+    assert results["machine"]["accelerator"] in ("kvm", "tcg")
     assert results["totals"]["pass"] == 2
 
 
@@ -146,12 +261,13 @@ def test_a_box_that_does_not_come_as_it_should(vagrant: Lab, name: str, message:
     server = subprocess.Popen([*vagrant.within, sys.executable, "-c", SERVER])
     try:
         box = {"LABKIT_BOX": f"http://127.0.0.1:8011/{name}", "LABKIT_BOX_SHA256": 64 * "0"}
-        done = vagrant.run("up", "--machine", "three", status=3, env=box)
+        done = vagrant.run("up", "--machine", "four", status=3, env=box)
     finally:
         server.kill()
         server.wait()
     assert message in done.stderr.lower()
-    assert vagrant.run("destroy", "--machine", "three").stdout == "destroyed three\n"
+    assert "its console is empty" in done.stderr
+    assert vagrant.run("destroy", "--machine", "four").stdout == "destroyed four\n"
 
 
 def test_destroy_leaves_nothing(vagrant: Lab) -> None:
@@ -159,6 +275,10 @@ def test_destroy_leaves_nothing(vagrant: Lab) -> None:
     assert vagrant.json("status") == []
     listed = [*vagrant.within, "virsh", "-c", "qemu:///system", "-q", "list", "--all"]
     assert subprocess.run(listed, check=True, capture_output=True, text=True).stdout.strip() == ""
+    vagrant.run("gc")
+    listed = [*vagrant.within, "virsh", "-c", "qemu:///system", "-q", "vol-list", "--pool", "default"]
+    assert subprocess.run(listed, check=True, capture_output=True, text=True).stdout.strip() == ""
+    assert [path for name in ("boxes", "images", "vagrant/boxes") for path in (vagrant.home / name).iterdir()] == []
 
 
 def test_a_rendered_directory_comes_up_by_plain_vagrant(vagrant: Lab) -> None:

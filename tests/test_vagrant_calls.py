@@ -5,20 +5,28 @@ What the real one says on a good day: tests/test_vagrant.py.
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from labkit.core import config
+from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
-from labkit.core.errors import HostError, MachineError
+from labkit.core.errors import HostError, LabError, MachineError, ProgramFailed, UsageError
 from labkit.core.observer import Silent
-from labkit.core.platforms import Distro, Platform
-from labkit.io import process
-from labkit.io.vagrant import Vagrant
+from labkit.core.platforms import Distro, Platform, VagrantProvider
+from labkit.io import libvirt, process
+from labkit.io.vagrant import Stages, Vagrant, at_work
 from labkit.machines import providers
-from labkit.machines.vagrant import vagrant_provider
+from labkit.machines.base import MachineState
+from labkit.machines.vagrant import VagrantMachine, vagrant_provider
+from labkit.provision.render import VagrantBox, VagrantValues, vagrantfile
+from labkit.usecases.machines import bring_up
+from tests.pool import BOX, IMAGES, pool
 
 STATUS = """1795324042,one,metadata,provider,libvirt
 1795324042,one,provider-name,libvirt
@@ -129,6 +137,267 @@ def test_no_vagrant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_path", lambda: str(tmp_path))
     with pytest.raises(HostError, match="Vagrant is not installed"):
         Vagrant(tmp_path, home=None, owner=tmp_path)
+
+
+# ---- a long `vagrant up`
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def step(self, text: str) -> None:
+        self.steps.append(text)
+
+
+UP = r"""
+echo "Bringing machine 'one' up with 'libvirt' provider..."
+echo "==> one: Creating domain with the following settings..."
+echo "==> one:  -- Name:              one_one"
+echo "==> one: Waiting for machine to boot. This may take a few minutes..."
+echo "    one: SSH address: 192.168.121.245:22"
+sleep 1.2
+"""
+
+
+def test_the_stages_of_vagrant_up_are_told_and_so_is_one_that_goes_on(
+    vagrant: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labkit.io.vagrant._TELL_EVERY", 0.5)
+    heard = Heard()
+    stages = Stages("vagrant up", heard, boot=60, download=600)
+    says(vagrant, UP).start("libvirt", timeout=60, stages=stages)
+    first, second, *still = heard.steps
+    assert first == "vagrant up: Creating domain with the following settings"
+    assert second == "vagrant up: Waiting for machine to boot. This may take a few minutes"
+    name = "'Waiting for machine to boot. This may take a few minutes'"
+    assert still[0] == f"vagrant up: still at {name} (one: SSH address: 192.168.121.245:22), 1 s of at most 60 s" or (
+        still[0].endswith(", 0 s of at most 60 s")
+    )
+    assert 1 <= len(still) <= 3
+
+
+@pytest.mark.parametrize(("stage", "bound"), [("Waiting for machine to boot", 0.5), ("Adding box 'x' (v0)", 3)])
+def test_each_stage_has_a_bound_of_its_own(vagrant: Path, stage: str, bound: float) -> None:
+    began = time.monotonic()
+    with pytest.raises(MachineError, match=f"stopped at .*{stage[:9]}.*: that did not end within") as caught:
+        stages = Stages("vagrant up", Silent(), boot=0.5, download=3)
+        says(vagrant, f'echo "==> one: {stage}..."; sleep 100 & sleep 100').start("x", timeout=60, stages=stages)
+    assert bound <= time.monotonic() - began < bound + 5
+    assert f"within {bound:g} s" in caught.value.message
+    assert Deadline.after(5).poll(lambda: not process.owned(vagrant.parent))
+
+
+# ---- how far a machine is
+
+
+PLATFORM = {"platform": "x", "release": "1", "vagrant": "libvirt", "cpus": 2, "memory_mib": 2048, "provider": "vagrant"}
+PINNED = {"host": "127.0.0.1", "port": 9, "user": "vagrant", "key": "/none"}
+
+
+@dataclass
+class There:
+    """A machine of that name in a home, as a killed labkit has left it, and a vagrant that writes down its calls."""
+
+    program: Path
+    settings: Settings
+    observer: Heard
+
+    @property
+    def directory(self) -> Path:
+        return self.settings.home.machine("one")
+
+    def left(self, record: dict[str, object], *, state: str = "running", key: bool = True) -> VagrantMachine:
+        self.directory.mkdir(parents=True)
+        (self.directory / "record.json").write_text(json.dumps({**PLATFORM, **record}))
+        (self.directory / "Vagrantfile").write_text("")
+        if key:
+            (self.directory / "known_hosts").write_text("127.0.0.1 ssh-ed25519 AAAA\n")
+        said = STATUS.replace("state,running", f"state,{state}")
+        (self.program.parent / "out").write_text(said)
+        config_ = "Host one\n  HostName 127.0.0.1\n  Port 9\n  User vagrant\n  IdentityFile /none\n"
+        (self.program.parent / "config").write_text(config_)
+        here = self.program.parent
+        script = f'echo "$*" >>{here}/calls\ncase $1 in status) cat {here}/out ;; ssh-config) cat {here}/config ;; esac'
+        says(self.program, script)
+        return VagrantMachine("one", self.settings, self.observer)
+
+    def calls(self) -> list[str]:
+        try:
+            lines = (self.program.parent / "calls").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [line for line in lines if not line.startswith(("status", "ssh-config"))]
+
+
+@pytest.fixture
+def there(vagrant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> There:
+    monkeypatch.setattr("labkit.machines.vagrant._AT_ONCE", 0.1)
+    limits = "[limits]\nboot = 2\n"
+    (tmp_path / "labkit.toml").write_text(limits)
+    settings = config.load({}, cwd=tmp_path, environ={"LABKIT_HOME": str(tmp_path / "home")})
+    return There(vagrant, settings, Heard())
+
+
+@pytest.mark.parametrize(
+    ("record", "state", "expected"),
+    [
+        ({}, "running", MachineState.INTERRUPTED),
+        ({"up": True}, "running", MachineState.UNFINISHED),
+        ({"up": True}, "shutoff", MachineState.UNFINISHED),
+        ({"up": True}, "not_created", MachineState.LOST),
+        (PINNED, "running", MachineState.UNFINISHED),  # of a labkit that wrote no `up`
+        ({**PINNED, "up": True, "plan": "x"}, "running", MachineState.UNFINISHED),
+        ({**PINNED, "ready": True}, "running", MachineState.RUNNING),
+        ({**PINNED, "ready": True}, "shutoff", MachineState.HALTED),
+        ({**PINNED, "ready": True}, "not_created", MachineState.LOST),
+    ],
+)
+def test_the_record_and_vagrant_say_how_far_a_machine_is(
+    there: There, record: dict[str, object], state: str, expected: MachineState
+) -> None:
+    machine = there.left(record, state=state)
+    assert machine.status().state is expected
+    assert there.calls() == []
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_machine_that_came_up_is_never_destroyed_by_up(there: There, ready: bool) -> None:
+    """Though nothing works: it does not answer, and Vagrant does not bring it up."""
+    machine = there.left({**PINNED, "up": True, "ready": ready}, state="shutoff")
+    there.program.write_text(there.program.read_text() + "\ntest $1 != up || { echo no network >&2; exit 1; }\n")
+    (there.directory / "console.log").write_text("Kernel panic - not syncing: no init\n")
+    with machine.lock(), pytest.raises(MachineError, match=r"vagrant up in .* failed") as caught:
+        bring_up(machine, there.settings, distro("libvirt"), there.observer)
+    assert there.calls() == ["up --no-provision --provider libvirt --no-destroy-on-error"]
+    assert (there.directory / "record.json").exists()
+    hint = caught.value.hint or ""
+    assert "no network" in hint
+    assert "its console ends with:\nKernel panic - not syncing: no init" in hint
+
+
+def test_the_limits_of_today_bound_the_boot(there: There) -> None:
+    machine = there.left({**PINNED, "up": True}, state="shutoff")
+    box = VagrantBox(VagrantProvider.LIBVIRT, "x", "https://example.org/x.box", "sha256", "0" * 64)
+    values = VagrantValues("one", "one", [box], 2, 2048, None, boot_timeout=900)
+    (there.directory / "Vagrantfile").write_text(before := vagrantfile(values))
+    with pytest.raises(LabError):
+        machine.start()
+    after = (there.directory / "Vagrantfile").read_text()
+    assert after == before.replace("boot_timeout = 900", "boot_timeout = 2")
+
+
+def test_create_refuses_a_machine_that_is_there(there: There) -> None:
+    machine = there.left({**PINNED, "ready": True}, state="shutoff")
+    with pytest.raises(MachineError, match="machine one is there: it is not made anew"):
+        machine.create(distro("libvirt"))
+    assert there.calls() == []
+
+
+def test_where_no_console_is_kept_the_error_says_so(there: There) -> None:
+    machine = there.left({**PINNED, "up": True, "vagrant": "virtualbox"}, state="poweroff")
+    there.program.write_text(there.program.read_text() + "\ntest $1 != up || exit 1\n")
+    with pytest.raises(MachineError) as caught:
+        machine.start()
+    assert "the provider virtualbox keeps no console that labkit could show" in (caught.value.hint or "")
+
+
+def test_an_unfinished_machine_is_not_given_the_bootstrap_of_another_platform(there: There) -> None:
+    machine = there.left({**PINNED, "up": True, "platform": "fedora", "release": "44"})
+    with pytest.raises(UsageError, match="machine one is fedora 44, and its bootstrap is not finished") as caught:
+        machine.update(distro("libvirt"))
+    assert "--platform fedora --release 44" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match="not finished: there is nothing to reset it to"):
+        machine.reset()
+
+
+def test_a_lost_key_of_a_machine_that_was_ready_is_told_and_not_read_again(there: There) -> None:
+    machine = there.left({**PINNED, "ready": True}, key=False)
+    with pytest.raises(MachineError, match="known_hosts is missing") as caught:
+        machine.start()
+    assert "nothing of the machine was touched" in (caught.value.hint or "")
+    assert not [call for call in there.calls() if call.startswith(("ssh", "destroy"))]
+
+
+@pytest.mark.parametrize("damage", ["", "[]", None])
+def test_a_damaged_record_is_told_and_destroy_asks_vagrant(there: There, damage: str | None) -> None:
+    there.left({"ready": True})
+    record = there.directory / "record.json"
+    record.unlink() if damage is None else record.write_text(damage)
+    machine = providers.existing("one", there.settings, Silent())
+    assert machine.status().state is MachineState.DAMAGED
+    with pytest.raises(MachineError, match="so labkit does not know what machine one is"):
+        machine.create(distro("libvirt"))
+    assert there.directory.exists()
+    machine.destroy()
+    assert there.calls() == ["destroy --force"]
+    assert not there.directory.exists()
+
+
+def test_a_vagrant_that_a_killed_labkit_left_at_work_is_waited_for(there: There) -> None:
+    machine = there.left({**PINNED, "up": True})
+    there.program.write_text("#!/bin/sh\nsleep 0.7\necho done >>$0.said\n")
+    child = subprocess.Popen([there.program, "snapshot", "save"], env={process.OWNER: str(there.directory)})
+    try:
+        assert Deadline.after(5).poll(lambda: at_work(there.directory) == [child.pid])
+        assert at_work(there.settings.home.machine("other")) == []
+        with pytest.raises(MachineError):
+            machine.start()
+    finally:
+        child.wait()
+    assert Path(f"{there.program}.said").read_text().startswith("done\n")
+    assert (
+        f"waiting for Vagrant (process {child.pid}), which an interrupted command left at work" in there.observer.steps
+    )
+
+
+# ---- libvirt's volumes
+
+
+def test_volumes_are_read_as_virsh_tells_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool(tmp_path, {BOX: "", "one_one.img": BOX}, monkeypatch)
+    base, disk = libvirt.volumes()
+    assert base.name == BOX
+    assert base.name.startswith(libvirt.prefix_of("labkit/debian-13-x"))
+    assert disk.backing == base.path == f"{IMAGES}/{BOX}"
+    assert (disk.name, disk.pool, disk.size, base.backing) == ("one_one.img", "default", 1 << 20, "")
+    libvirt.delete(disk)
+    assert libvirt.pools(active=False) == []
+    assert libvirt.disk_usage("none") == 0
+
+
+def test_a_libvirt_that_does_not_answer_is_an_error_or_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not libvirt.there():
+        pytest.skip("virsh is not installed")
+    monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "test:///none.xml")
+    with pytest.raises(ProgramFailed, match="virsh failed") as caught:
+        libvirt.volumes()
+    assert "none.xml" in (caught.value.hint or "")
+    assert libvirt.disk_usage("x") == 0
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_half_a_box_in_the_pool_is_removed_before_vagrant_takes_it_for_whole(
+    there: There, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used: bool
+) -> None:
+    pool(
+        tmp_path,
+        {
+            BOX: "",
+            "other.img": BOX if used else "",
+            "labkit-VAGRANTSLASH-debian-13-y_vagrant_box_image_0_1_box.img": "",
+        },
+        monkeypatch,
+    )
+    machine = there.left({})
+    there.settings.home.vagrant.mkdir(parents=True)
+    box = VagrantBox(None, "labkit/debian-13-x", "/x.box")
+    removed = [] if used else [f"removing the volume {BOX}, which may be incomplete"]
+    with machine._box(box, VagrantProvider.LIBVIRT):
+        assert there.observer.steps == removed
+    there.observer.steps.clear()
+    with machine._box(box, VagrantProvider.LIBVIRT):  # known to be whole now
+        assert there.observer.steps == []
 
 
 # ---- which provider

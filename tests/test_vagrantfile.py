@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 
 from labkit.core import config, platforms
-from labkit.core.errors import UsageError
+from labkit.core.errors import ImageError, UsageError
+from labkit.core.observer import Silent
 from labkit.core.platforms import VagrantProvider
 from labkit.provision import render
 from labkit.provision.render import VagrantBox, VagrantValues
+from labkit.qemu.accelerator import choose
 from labkit.usecases import export as exports
 
 FOLDERS = platforms.directories()
@@ -120,7 +123,88 @@ def test_a_box_of_this_host_is_found_beside_the_file(tmp_path: Path) -> None:
 def test_a_box_from_the_web_has_a_digest(tmp_path: Path) -> None:
     wanted = config.load({"box": "https://example.org/x.box"}, cwd=tmp_path, environ={"HOME": str(tmp_path)})
     with pytest.raises(UsageError, match="digest of the download is missing"):
-        exports.render(wanted, tmp_path / "out")
+        exports.render(wanted, Silent(), tmp_path / "out")
+
+
+class Warnings(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.said.append(text)
+
+
+def rendering(tmp_path: Path, **more: object) -> config.Settings:
+    return config.load(more, cwd=tmp_path, environ={"HOME": str(tmp_path)})
+
+
+def test_all_files_are_written_or_none(tmp_path: Path) -> None:
+    """A list of digests that cannot be read; what was there before stays."""
+    source = (FOLDERS[-1] / "fedora" / "platform.toml").read_text()
+    (tmp_path / "platforms/fedora").mkdir(parents=True)
+    file = tmp_path / "platforms/fedora/platform.toml"
+    file.write_text(re.sub(r'(checksums = )".*"', r'\1"http://127.0.0.1:9/CHECKSUM"', source))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").write_text("mine")
+    settings = rendering(tmp_path, platform="fedora", platforms=str(tmp_path / "platforms"))
+    with pytest.raises(ImageError) as caught:
+        exports.render(settings, Silent(), tmp_path / "out")
+    assert caught.value.message.startswith(
+        "nothing was written: the Vagrantfile of Fedora 44 must name its box's digest"
+    )
+    assert caught.value.message.endswith(
+        "/CHECKSUM cannot be read: Failed to establish a new connection: [Errno 111] Connection refused"
+    )
+    assert "box_sha256" in (caught.value.hint or "")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_a_box_that_nobody_publishes_is_told_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    heard, out = Warnings(), tmp_path / "a lab"
+    paths = exports.render(rendering(tmp_path), heard, out)
+    assert sorted(out.iterdir()) == sorted(paths)
+    command = f"./lab package --platform debian --release 13 --out '{out}'"
+    [said_] = heard.said
+    assert said_.endswith(f"make it with {command}")
+    text = (out / "Vagrantfile").read_text()
+    assert f"in a checkout of labkit, this makes it: {command}" in text
+    if shutil.which("ruby"):
+        argv = ["ruby", "-W:no-experimental", "-e", RECORDER, str(out / "Vagrantfile")]
+        assert f"this makes it: {command}" in subprocess.run(argv, check=True, capture_output=True, text=True).stderr
+        (out / "debian-13.box").touch()
+        assert subprocess.run(argv, check=True, capture_output=True, text=True).stderr == ""
+    heard.said.clear()
+    (out / "debian-13.box").touch()
+    exports.render(rendering(tmp_path), heard, out)
+    assert heard.said == []
+
+
+@pytest.mark.parametrize(
+    ("judged", "forced", "driver"),
+    [
+        (True, None, True),
+        (True, "kvm", False),
+        (False, "tcg", True),
+        (False, "nonsense", not Path("/dev/kvm").exists()),
+        (False, None, not Path("/dev/kvm").exists()),
+    ],
+)
+def test_kvm_is_taken_where_it_was_tried_or_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judged: bool, forced: str | None, driver: bool
+) -> None:
+    monkeypatch.delenv("LABKIT_MACHINE_ACCELERATOR", raising=False)
+    if forced:
+        monkeypatch.setenv("LABKIT_MACHINE_ACCELERATOR", forced)
+    box = VagrantBox(VagrantProvider.LIBVIRT, "x", "https://example.org/x.box", "sha256", SUM)
+    recorded = said(tmp_path, VagrantValues("m", "m", [box], 1, 512, None, emulated=judged, movable=True))
+    assert bool([name for name, *_ in recorded if name == "libvirt.driver"]) == driver
+
+
+def test_render_judges_kvm_as_labkit_does(tmp_path: Path) -> None:
+    settings = rendering(tmp_path)
+    exports.render(settings, Silent(), tmp_path / "out")
+    chosen = choose("auto", settings.home)
+    assert f'accelerator = "{chosen}"\n' in (tmp_path / "out/Vagrantfile").read_text()
 
 
 @pytest.mark.bootstrap
@@ -135,7 +219,7 @@ def test_vagrant_takes_the_file_of_every_platform_with_every_provider(tmp_path: 
             cwd=tmp_path,
             environ={"HOME": str(tmp_path)},
         )
-        exports.render(settings, directory)
+        exports.render(settings, Silent(), directory)
         vagrant(directory, "validate")
         url = "https://example.org/x.box"
         boxes = [VagrantBox(provider, "mine", url, "sha256", SUM) for provider in VagrantProvider]

@@ -358,7 +358,7 @@ def of_network(settings: Settings) -> object:
 
 def of_vagrantfile(settings: Settings) -> str:
     out = settings.home.path / "out"
-    export.render(settings, out)
+    export.render(settings, Silent(), out)
     return (out / "Vagrantfile").read_text()
 
 

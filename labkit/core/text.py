@@ -30,6 +30,15 @@ def one_line(text: str, limit: int) -> str:
     return shown if len(shown) <= limit else shown[: max(limit - 1, 0)] + "…"
 
 
+def amount(size: int) -> str:
+    """Bytes as people read them: `1.3 GB`, `12 MB`; units are powers of 1000."""
+    value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.0f} {units[0]}" if value >= 9.95 or units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
 def seconds(value: float) -> str:
     """A time as a person would have set it: `25 s`, also where a moment of it had passed already."""
     return f"{value:.0f} s" if value >= 10 else f"{value:.2g} s"

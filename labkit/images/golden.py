@@ -6,6 +6,7 @@ the next of that key is in KEY-NUMBER.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from collections.abc import Callable
@@ -51,7 +52,10 @@ def find(home: Home, key: str, told: Callable[[str], None] = lambda _: None) -> 
 
 
 def exactly(home: Home, name: str) -> Image | None:
-    """The image in that directory; None where there is none. Raises DamagedImage where it is not whole any more."""
+    """The image in that directory; None where there is none. Raises DamagedImage where it is not whole any more.
+
+    Its time says when it was last asked for, which `gc --keep` goes by.
+    """
     at = home.images / name
     path = at / "image.json"
     if not at.exists():
@@ -66,6 +70,8 @@ def exactly(home: Home, name: str) -> Image | None:
         raise damaged(name, f"{path} cannot be read") from error
     if why := sums.wrong(at):
         raise damaged(name, why)
+    with contextlib.suppress(OSError):
+        path.touch()
     return Image(at, **about, boot=boot_of(at), steps=steps)
 
 

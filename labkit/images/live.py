@@ -53,6 +53,7 @@ def live_state(image: Image, hardware: Hardware, settings: Settings, observer: O
     """
     key = hashlib.sha256(f"{hardware.key} {_WARM}".encode()).hexdigest()[:16]
     if found := _whole(image, key):
+        found.touch()  # `gc --keep` goes by it
         return found
     limits = settings.limits
     with locked(

@@ -65,6 +65,7 @@ def fetch(
     make_directory(directory)
     with locked(directory / f"{target.name}.lock", timeout=timeout, waiting=waiting, what=f"the download of {name}"):
         if target.exists():
+            target.touch()  # `gc --keep` goes by it
             return target
         part = directory / f"{target.name}.part"
         failed = 0
@@ -198,6 +199,12 @@ def _size(part: Path) -> int:
     return about.st_size if mine else 0
 
 
+def _why(error: Exception) -> str:
+    """The reason in words, without urllib3's own objects around it."""
+    inner = getattr(error, "reason", None) or error
+    return printable(re.sub(r"^<?[A-Za-z.]+(Connection|Pool)\([^)]*\)( object at 0x[0-9a-f]+>)?: ", "", str(inner)))
+
+
 def _file_name(url: str) -> str:
     return printable(urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2]))
 
@@ -242,7 +249,7 @@ def _list(url: str, deadline: Deadline) -> str:
             failed += 1
             if failed == _ATTEMPTS or deadline.passed:
                 late = f" within {deadline.allowed}" if deadline.passed else ""
-                raise ImageError(f"{url} cannot be read{late}: {printable(str(error))}") from error
+                raise ImageError(f"{url} cannot be read{late}: {_why(error)}") from error
             time.sleep(min(_PAUSE * failed, deadline.left))
             continue
         status, target, text = answered

@@ -195,10 +195,8 @@ def locked(path: Path, *, timeout: float, waiting: Callable[[str], None], what: 
     deadline = Deadline.after(timeout)
     holder = path.with_suffix(".holder")
     pause = _PATIENCE
-    with disk_errors(path.parent):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-    try:
-        while not Deadline.after(min(pause, deadline.left)).poll(lambda: _taken(fd), every=0.05):
+    with _Lock(path) as lock:
+        while not Deadline.after(min(pause, deadline.left)).poll(lock.taken, every=0.05):
             who = _Holder.read(holder)
             if deadline.passed:
                 raise InfrastructureError(
@@ -206,22 +204,75 @@ def locked(path: Path, *, timeout: float, waiting: Callable[[str], None], what: 
                 )
             waiting(f"waiting for {_holds(who, what, ', which')}")
             pause = _REMIND_EVERY
-        _Holder.write(holder)
-        try:
+        with _told(holder):
             yield
-        finally:
-            with contextlib.suppress(OSError):
-                holder.unlink(missing_ok=True)
-    finally:
-        os.close(fd)  # which releases it
 
 
-def _taken(fd: int) -> bool:
+class _Lock:
+    """An flock(2) on the file at a path; a context manager that lets go of it. Who holds it may unlink the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = self._open()
+
+    def _open(self) -> int:
+        with disk_errors(self._path.parent):
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+
+    def taken(self) -> bool:
+        """Whether this process has it now."""
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._fd), self._path.lstat()):
+                    return True
+            os.close(self._fd)  # that file has gone with who held it
+            self._fd = self._open()
+
+    def __enter__(self) -> _Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+@contextlib.contextmanager
+def _told(holder: Path) -> Iterator[None]:
+    """Say in a file who holds a lock."""
+    _Holder.write(holder)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            holder.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def attempted(path: Path, what: str) -> Iterator[str | None]:
+    """Hold the lock file at path for as long as the context lasts, and give None; where another process has it, hold
+    nothing and give who has held `what` since when.
+    """
+    make_directory(path.parent)
+    holder = path.with_suffix(".holder")
+    with _Lock(path) as lock:
+        if not lock.taken():
+            yield _holds(_Holder.read(holder), what)
+            return
+        with _told(holder):
+            yield None
+
+
+def usage(path: Path) -> int:
+    """How many bytes a file takes on its disk, or a directory with all below it; what goes meanwhile counts nothing."""
+    total = 0
+    with contextlib.suppress(OSError):
+        total = path.lstat().st_blocks * 512
+        if path.is_dir() and not path.is_symlink():
+            total += sum(usage(inner) for inner in path.iterdir())
+    return total
 
 
 @dataclass(frozen=True, slots=True)

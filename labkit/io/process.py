@@ -121,12 +121,14 @@ def run(
     stdin: bytes | None = None,
     check: bool = True,
     on_line: Callable[[str], None] | None = None,
+    on_wait: Callable[[], None] = lambda: None,
 ) -> Completed:
     """Run argv and wait for it, timeout seconds at most; limit is the key of labkit.toml that they come from.
 
     The program gets PATH with the sbin directories, the locale C.UTF-8, what _PASSED names of this process's
     environment, what passing names (as _PASSED does), and env. on_line is called with each line of stdout and
-    stderr as it comes (both then arrive as stdout). Of much output the end is returned, the last 16 MiB.
+    stderr as it comes (both then arrive as stdout), and on_wait several times a second meanwhile; what either raises
+    ends the program. Of much output the end is returned, the last 16 MiB.
 
     Raises HostError where the program does not exist, ProgramFailed where it cannot be started, fails (check)
     or takes too long: it is asked to end then, and killed where it does not.
@@ -155,7 +157,7 @@ def run(
         try:
             pipe = child.stdout and stack.enter_context(child.stdout)
             with _Limit(child, timeout) as watch:
-                heard = _relay(child, pipe, watch, on_line) if on_line and pipe else b""
+                heard = _relay(child, pipe, watch, on_line, on_wait) if on_line and pipe else b""
                 if not watch.refused:
                     child.wait()
         except BaseException:
@@ -188,7 +190,9 @@ def _starting(name: str, shown: str) -> Iterator[None]:
         raise ProgramFailed(f"{name} cannot be started: {error.strerror}: {shown}") from error
 
 
-def _relay(child: Child, pipe: IO[bytes], limit: _Limit, on_line: Callable[[str], None]) -> bytes:
+def _relay(
+    child: Child, pipe: IO[bytes], limit: _Limit, on_line: Callable[[str], None], on_wait: Callable[[], None]
+) -> bytes:
     """Hand on what the child prints, until it ends: what it left running may hold the pipe for longer.
 
     Returns the end of it.
@@ -198,6 +202,7 @@ def _relay(child: Child, pipe: IO[bytes], limit: _Limit, on_line: Callable[[str]
     ready = select.poll()
     ready.register(pipe, select.POLLIN)
     while not limit.refused:
+        on_wait()
         if ready.poll(_POLL * 1000):
             piece = os.read(pipe.fileno(), _LINE)
             if not piece:

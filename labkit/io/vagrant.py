@@ -7,13 +7,16 @@ status, the last of several IdentityFile lines wins, snapshots take no options, 
 
 from __future__ import annotations
 
+import contextlib
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import vagrant as upstream
 
 from labkit.core.errors import HostError, MachineError, ProgramFailed
+from labkit.core.observer import Observer
 from labkit.core.text import printable, seconds
 from labkit.io import process
 from labkit.io.ssh import Login, read_config
@@ -21,6 +24,9 @@ from labkit.io.ssh import Login, read_config
 _ASK = 120.0  # seconds for a query; Ruby and its plugins take two to load
 _STATUS = re.compile(r"[a-z_]+")
 _LINES = 12  # of the end of Vagrant's output, in errors
+_STAGE = re.compile(r"==> [^:]+: (\S.*)")
+_BOXES = re.compile(r"\bbox(es)?\b|[Dd]ownload|[Uu]pload|\b[Ii]mage\b")  # in the names of stages that move a disk image
+_TELL_EVERY = 30.0  # seconds between two lines about a stage that goes on
 
 
 class Vagrant(upstream.Vagrant):
@@ -62,10 +68,14 @@ class Vagrant(upstream.Vagrant):
         found: str = states[0]
         return found
 
-    def start(self, provider: str, *, timeout: float) -> None:
-        """`vagrant up`, without provisioning; timeout in seconds."""
+    def start(self, provider: str, *, timeout: float, stages: Stages | None = None, keep: bool = False) -> None:
+        """`vagrant up`, without provisioning; timeout in seconds. keep: one that does not come up stays as it is."""
+        words = ["up", "--no-provision", "--provider", provider, *(["--no-destroy-on-error"] if keep else [])]
         with self._bounded(timeout):
-            self.up(no_provision=True, provider=provider)
+            if stages is None:
+                self._call_vagrant_command(words)
+            else:
+                self._run(words, on_line=stages.line, on_wait=stages.wait)
 
     def save(self, snapshot: str, *, timeout: float) -> None:
         with self._bounded(timeout):
@@ -117,7 +127,13 @@ class Vagrant(upstream.Vagrant):
             and line[2] in ("state", "provider-name", "plugin-name", "plugin-version")
         ]
 
-    def _run(self, args: Sequence[str | None], *, on_line: Callable[[str], None] | None = None) -> process.Completed:
+    def _run(
+        self,
+        args: Sequence[str | None],
+        *,
+        on_line: Callable[[str], None] | None = None,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> process.Completed:
         words = [word for word in args if word is not None]
         shown = (lambda line: on_line(_last(line))) if on_line else None
         try:
@@ -129,6 +145,7 @@ class Vagrant(upstream.Vagrant):
                 passing=process.VAGRANT,
                 check=False,
                 on_line=shown,
+                on_wait=on_wait,
             )
         except ProgramFailed as error:
             raise MachineError(
@@ -145,6 +162,58 @@ class Vagrant(upstream.Vagrant):
 
     def _bounded(self, seconds: float) -> _Bound:
         return _Bound(self, seconds)
+
+
+class Stages:
+    """Where a long `vagrant up` is, by the lines that it prints: told as they begin, and every half a minute.
+
+    Each stage has a bound, in seconds, boot for the machine and download for its box; MachineError ends Vagrant there.
+    """
+
+    def __init__(self, what: str, observer: Observer, *, boot: float, download: float) -> None:
+        self._what, self._observer = what, observer
+        self._boot, self._download = boot, download
+        self.name, self._last = "starting Vagrant", ""
+        self._since = self._told = time.monotonic()
+
+    def line(self, text: str) -> None:
+        self._observer.detail(text)
+        found = _STAGE.fullmatch(text)
+        if found and not found[1].startswith("--"):
+            if (name := found[1].rstrip(".")) != self.name:
+                self._enter(name)
+                self._observer.step(f"{self._what}: {name}")
+        elif text.strip():
+            self._last = text.strip()
+
+    def wait(self) -> None:
+        now = time.monotonic()
+        if now - self._since > self.bound:
+            raise MachineError(f"{self._what} stopped at {self.name!r}: that did not end within {seconds(self.bound)}")
+        if now - self._told >= _TELL_EVERY:
+            self._told = now
+            last = f" ({self._last})" if self._last else ""
+            took = f"{now - self._since:.0f} s of at most {self.bound:.0f} s"
+            self._observer.step(f"{self._what}: still at {self.name!r}{last}, {took}")
+
+    @property
+    def bound(self) -> float:
+        return self._download if _BOXES.search(self.name) else self._boot
+
+    def _enter(self, name: str) -> None:
+        self.name, self._last = name, ""
+        self._since = self._told = time.monotonic()
+
+
+def at_work(owner: Path) -> list[int]:
+    """The pids of Vagrants that were started for owner and still run, such as a killed labkit leaves behind."""
+    found = []
+    for pid in process.owned(owner):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if any(word.rpartition(b"/")[2] == b"vagrant" for word in words[:3]):
+                found.append(pid)
+    return found
 
 
 class _Bound:

@@ -23,13 +23,14 @@ class MachineState(StrEnum):
     CRASHED = "crashed"  # the process is gone without a halt; `up` boots its disk again
     LOST = "lost"  # its provider no longer has it; `up` makes it again
     DAMAGED = "damaged"  # its record cannot be read; nothing is done to it but `destroy`
+    UNFINISHED = "unfinished"  # made and up, but its bootstrap or snapshot is not done; `up` goes on with that
     INTERRUPTED = "interrupted"  # labkit was killed while making it; `up` starts over
 
 
 @dataclass(frozen=True, slots=True)
 class MachineInfo:
     """A machine as commands show it. seconds: how long the command took to bring it up; problem: why a machine that
-    runs is crashed or unreachable.
+    runs is crashed or unreachable; size: bytes that it takes on the disk.
     """
 
     name: str
@@ -43,6 +44,7 @@ class MachineInfo:
     accelerator: str | None = None
     seconds: float | None = None
     problem: str | None = None
+    size: int | None = None
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -151,3 +153,11 @@ class Owned(Protocol):
         """Bring the steps that a suite needs, and for each of these programs that is not there the step named for it;
         nothing where all is there.
         """
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """A machine with disks outside its directory."""
+
+    def size_elsewhere(self) -> int:
+        """How many bytes they take."""

@@ -12,7 +12,7 @@ from labkit.core.errors import MachineError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
 from labkit.machines.base import Difference, MachineInfo, MachineState
-from labkit.machines.record import RecordedMachine
+from labkit.machines.record import VAGRANTFILE, RecordedMachine
 
 
 class DamagedMachine(RecordedMachine):
@@ -53,6 +53,12 @@ class DamagedMachine(RecordedMachine):
         return None
 
     def destroy(self) -> None:
+        if (self.directory / VAGRANTFILE).exists():  # its disk is elsewhere, and Vagrant knows where
+            from labkit.io.vagrant import Vagrant
+
+            home = self._settings.vagrant.home or self._settings.home.vagrant
+            vagrant = Vagrant(self.directory, home=home, owner=self.directory, on_line=self._observer.detail)
+            vagrant.remove(timeout=self._settings.limits.boot)
         self._remove_directory()
 
     def _refuse(self) -> NoReturn:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _RECORD = "record.json"
+VAGRANTFILE = "Vagrantfile"
 _Record = TypeVar("_Record", bound="DataclassInstance")
 
 
@@ -60,7 +61,7 @@ def read_record(directory: Path) -> dict[str, Any] | None:
     try:
         data = json.loads(path.read_bytes())
     except FileNotFoundError:
-        if any(directory.glob("disk.*")):  # which no machine has before its record
+        if any(directory.glob("disk.*")) or (directory / VAGRANTFILE).exists():  # which none has before its record
             raise damaged(path, "is missing") from None
         return None
     except NotADirectoryError:

@@ -2,9 +2,12 @@
 
     vagrant/                     Vagrant's own directory (VAGRANT_HOME) with the boxes, unless the settings name another
     boxes/KEY.box                boxes that labkit makes where a release has none
-    machines/NAME/               record.json, Vagrantfile, .vagrant/, known_hosts
+    machines/NAME/               record.json, Vagrantfile, .vagrant/, known_hosts, console.log (libvirt)
 
 One directory for each machine: Vagrant's locks do not wait, they fail.
+
+A machine is made in four stages: `vagrant up`, its host key pinned, the bootstrap, the snapshot. The record says how
+far that came. One that never came up is made anew; any other is gone on with, where it stopped.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -21,23 +25,25 @@ from pathlib import Path
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Endpoint
-from labkit.core.errors import ConnectionFailed, HostError, LabError, MachineError
+from labkit.core.errors import ConnectionFailed, HostError, LabError, MachineError, ProgramFailed, UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro, VagrantProvider
 from labkit.host.facts import vagrant_providers
 from labkit.images import boxes
-from labkit.io import process
+from labkit.io import libvirt, process
 from labkit.io.files import disk_errors, locked, make_directory, write_atomic
 from labkit.io.remote import Remote
-from labkit.io.vagrant import Vagrant
+from labkit.io.vagrant import Stages, Vagrant, at_work
 from labkit.machines import differences
 from labkit.machines.base import Difference, MachineInfo, MachineState
 from labkit.machines.differences import Row
-from labkit.machines.record import RecordedMachine, load_record
+from labkit.machines.record import VAGRANTFILE, RecordedMachine, load_record
 from labkit.provision import bootstrap, render
 from labkit.provision.bootstrap import BootstrapPlan, Target
 from labkit.provision.remote import provision
 from labkit.qemu.accelerator import choose
+from labkit.qemu.hardware import CONSOLE
+from labkit.qemu.launch import console_end
 
 _CLEAN = "clean"
 _KEYS = re.compile(r"^(ssh-ed25519|ecdsa-sha2-nistp\d+|ssh-rsa) [A-Za-z0-9+/=]+", re.MULTILINE)
@@ -55,7 +61,9 @@ _STATES = {
 
 @dataclass(frozen=True, slots=True)
 class VagrantRecord:
-    """What is known of a machine, saved before anything is done to it. plan: the key of the bootstrap that has run."""
+    """What is known of a machine, saved before anything is done to it. plan: the key of the bootstrap that has run;
+    accelerator: kvm or tcg where labkit chose it, else empty.
+    """
 
     platform: str
     release: str
@@ -67,9 +75,15 @@ class VagrantRecord:
     user: str = ""
     key: str = ""
     plan: str = ""
-    ready: bool = False  # False until it has its snapshot: until then `up` starts over
+    accelerator: str = ""
+    up: bool = False  # False until `vagrant up` has succeeded once: until then it is made anew
+    ready: bool = False  # False until it has its snapshot: until then `up` goes on with what is missing
     provider: str = "vagrant"
     box: str = ""  # the settings' own, as they name it; "none" where they name none
+
+    @property
+    def came_up(self) -> bool:
+        return self.up or self.ready or bool(self.host)
 
 
 class VagrantMachine(RecordedMachine):
@@ -92,7 +106,11 @@ class VagrantMachine(RecordedMachine):
         if record is None:
             return info
         info = dataclasses.replace(
-            info, platform=record.platform, release=record.release, provider=f"vagrant ({record.vagrant})"
+            info,
+            platform=record.platform,
+            release=record.release,
+            provider=f"vagrant ({record.vagrant})",
+            accelerator=record.accelerator or None,
         )
         if state is MachineState.RUNNING:
             info = dataclasses.replace(info, address=record.host, port=record.port, user=record.user)
@@ -102,14 +120,22 @@ class VagrantMachine(RecordedMachine):
         if not self.directory.exists():
             return MachineState.ABSENT
         record = self.record()
-        if record is None or not record.ready:
+        if record is None or not record.came_up:
             return MachineState.INTERRUPTED
         if self._answers():
-            return MachineState.RUNNING
-        return _STATES.get(self._vagrant().state(), MachineState.CRASHED)
+            return MachineState.RUNNING if record.ready else MachineState.UNFINISHED
+        state = _STATES.get(self._vagrant().state(), MachineState.CRASHED)
+        return state if record.ready or state is MachineState.LOST else MachineState.UNFINISHED
 
     def console(self) -> Path | None:
-        return None  # Vagrant offers none
+        """libvirt's alone: the other providers keep none."""
+        path = self.directory / CONSOLE
+        return path if os.access(path, os.R_OK) else None
+
+    def size_elsewhere(self) -> int:
+        """libvirt's overlay of the machine; the disks of other providers are not looked for."""
+        ident = next(self.directory.glob(".vagrant/machines/*/libvirt/id"), None)
+        return libvirt.disk_usage(ident.read_text().strip()) if ident and libvirt.there() else 0
 
     def endpoint(self) -> Endpoint:
         record = self.record()
@@ -131,12 +157,20 @@ class VagrantMachine(RecordedMachine):
 
     def create(self, distro: Distro) -> None:
         """Make the machine of its release's box, run the bootstrap, and keep a snapshot of that."""
-        self.destroy()
+        known = self.record()
+        if known and known.came_up and self._vagrant().state() != "not_created":
+            raise MachineError(
+                f"machine {self.name} is there: it is not made anew",
+                hint=f"./lab up goes on with it, ./lab destroy --machine {self.name} removes it",
+            )
+        self.destroy()  # what never came up, or is Vagrant's no more
         settings, machine = self._settings, self._settings.machine
         provider = vagrant_provider(settings, distro)
         plan = self._plan(distro)
         box = boxes.find(distro, provider, settings, self._observer)
         make_directory(self.directory, mode=0o700)
+        on_libvirt = provider is VagrantProvider.LIBVIRT
+        accelerator = choose(machine.accelerator, settings.home) if on_libvirt else ""
         record = VagrantRecord(
             distro.platform.name,
             distro.release.name,
@@ -144,6 +178,7 @@ class VagrantMachine(RecordedMachine):
             machine.cpus,
             machine.memory,
             box=settings.box or "none",
+            accelerator=accelerator,
         )
         self._save(record)
         values = render.VagrantValues(
@@ -154,14 +189,18 @@ class VagrantMachine(RecordedMachine):
             memory=machine.memory,
             script=None,
             boot_timeout=int(settings.limits.boot),
-            emulated=choose(machine.accelerator, settings.home) == "tcg",
+            emulated=accelerator == "tcg",
+            console=str(self.directory / CONSOLE) if on_libvirt else None,
         )
-        write_atomic(self.directory / "Vagrantfile", render.vagrantfile(values))
+        write_atomic(self.directory / VAGRANTFILE, render.vagrantfile(values))
+        if on_libvirt:
+            (self.directory / CONSOLE).touch(mode=0o600)  # libvirt, which is root, would make it root's own
         self._observer.step(f"vagrant up ({provider.value}, {box.name})")
-        with self._box(box):
-            self._vagrant().start(provider.value, timeout=settings.limits.boot + settings.limits.download)
-        record = self._introduced(record)
-        self._bootstrap(record, plan)
+        with self._box(box, provider):
+            self._up(record)
+        record = dataclasses.replace(record, up=True)
+        self._save(record)
+        self._bootstrap(self._introduced(record), plan)
 
     def differences(self, distro: Distro) -> Sequence[Difference]:
         record, settings = self.record(), self._settings
@@ -180,30 +219,50 @@ class VagrantMachine(RecordedMachine):
         return differences.compared(settings, self.name, rows)
 
     def update(self, distro: Distro) -> None:
-        """Run the bootstrap again where it has changed."""
-        record, plan = self._existing(), self._plan(distro)
+        """Run the bootstrap where it has not finished, or again where it has changed."""
+        record = self._existing()
+        if (record.platform, record.release) != (distro.platform.name, distro.release.name):
+            if record.ready:  # its own bootstrap is done, and another's is not for it
+                return
+            raise UsageError(
+                f"machine {self.name} is {record.platform} {record.release}, and its bootstrap is not finished",
+                hint=f"./lab up --machine {self.name} --platform {record.platform} --release {record.release} "
+                f"goes on with it; ./lab destroy --machine {self.name} removes it",
+            )
+        plan = self._plan(distro)
         if plan.key != record.plan:
             self._bootstrap(record, plan)
 
     def start(self, *, discard_state: bool = False) -> None:
         """Start it if it is not running; its address may change, its host key may not."""
         record = self._existing()
+        if not record.ready:
+            self._observer.step(f"going on with {self.name}, which is not finished")
+        self._settled()
         if self._answers():
             return
         self._observer.step("vagrant up")
-        self._vagrant().start(record.vagrant, timeout=self._settings.limits.boot)
-        record = self._introduced(record, known=True)
+        self._set_boot_timeout()
+        self._up(record, keep=True)
+        record = self._introduced(record)
         self._login(record)
 
     def reset(self) -> None:
         """Go back to the snapshot that was taken after the bootstrap."""
         record = self._existing()
+        if not record.ready:
+            raise UsageError(
+                f"machine {self.name} is not finished: there is nothing to reset it to",
+                hint="./lab up goes on with its bootstrap",
+            )
+        self._settled()
         self._running = False
         self._vagrant().restore(_CLEAN, timeout=self._settings.limits.boot)
         self._login(record)
 
     def halt(self) -> None:
         self._existing()
+        self._settled()
         self._running = False
         self._vagrant().stop(timeout=self._settings.limits.boot)
 
@@ -211,7 +270,7 @@ class VagrantMachine(RecordedMachine):
         """Remove the machine and all its files, whatever its state."""
         self._running = False
         process.end_owned(self.directory)
-        if (self.directory / "Vagrantfile").exists():
+        if (self.directory / VAGRANTFILE).exists():
             self._vagrant().remove(timeout=self._settings.limits.boot)
         self._remove_directory()
 
@@ -223,15 +282,56 @@ class VagrantMachine(RecordedMachine):
 
     def _existing(self) -> VagrantRecord:
         record = self.record()
-        if record is None or not record.ready:
+        if record is None or not record.came_up:
             raise MachineError(f"machine {self.name} does not exist", hint="./lab up")
         return record
+
+    def _settled(self) -> None:
+        """Wait until a Vagrant that a killed labkit has left at work on this machine is done: it would refuse ours."""
+        if left := at_work(self.directory):
+            pids = ", ".join(map(str, left))
+            self._observer.step(f"waiting for Vagrant (process {pids}), which an interrupted command left at work")
+            if not Deadline.after(self._settings.limits.boot).poll(lambda: not at_work(self.directory), every=0.2):
+                raise MachineError(
+                    f"Vagrant still works on machine {self.name} for a command that is gone (process {pids})",
+                    hint="wait, or end that process, and run the command again",
+                )
+
+    def _set_boot_timeout(self) -> None:
+        """Let the settings of today bound the boot of a machine that was made under others."""
+        file, limit = self.directory / VAGRANTFILE, int(self._settings.limits.boot)
+        with disk_errors(self.directory), contextlib.suppress(FileNotFoundError):
+            text = file.read_text()
+            changed = re.sub(r"(?m)^( *machine\.vm\.boot_timeout = )\d+$", rf"\g<1>{limit}", text)
+            if changed != text:
+                write_atomic(file, changed)
+
+    def _up(self, record: VagrantRecord, *, keep: bool = False) -> None:
+        """`vagrant up`, its progress told. MachineError with the end of the console, where the provider keeps one.
+
+        keep: the machine stays as it is where it does not come up.
+        """
+        limits = self._settings.limits
+        # Vagrant itself gives a boot `limits.boot` seconds, and says more about it.
+        stages = Stages("vagrant up", self._observer, boot=limits.boot * 1.2 + 60, download=limits.download)
+        timeout = limits.boot * 3 + limits.download
+        console = self.directory / CONSOLE
+        try:
+            self._vagrant().start(record.vagrant, timeout=timeout, stages=stages, keep=keep)
+        except MachineError as error:
+            if record.vagrant != VagrantProvider.LIBVIRT:
+                more = f"the provider {record.vagrant} keeps no console that labkit could show"
+            elif self.console() is None or not console.stat().st_size:
+                more = "its console is empty: it did not come to boot"
+            else:
+                more = console_end(self.directory)
+            raise MachineError(error.message, hint="\n".join(filter(None, (error.hint, more)))) from error
 
     def _plan(self, distro: Distro) -> BootstrapPlan:
         return bootstrap.prepare(distro, Target.VAGRANT, self._settings, self._needs)
 
     @contextlib.contextmanager
-    def _box(self, box: render.VagrantBox) -> Iterator[None]:
+    def _box(self, box: render.VagrantBox, provider: VagrantProvider) -> Iterator[None]:
         """Let only one process at a time add a box to Vagrant's directory and its provider's storage."""
         directory = self._settings.vagrant.home or self._settings.home.vagrant
         mark = directory / f"labkit-{hashlib.sha256(repr(box).encode()).hexdigest()[:16]}"
@@ -241,22 +341,46 @@ class VagrantMachine(RecordedMachine):
         timeout = self._settings.limits.download + self._settings.limits.boot
         lock = self._settings.home.lock(f"{mark.name}")
         with locked(lock, timeout=timeout, waiting=self._observer.step, what=f"the box {box.name}"):
+            if provider is VagrantProvider.LIBVIRT and not mark.exists():
+                self._remove_half_a_box(box.name)
             yield
             mark.touch()
 
-    def _introduced(self, record: VagrantRecord, *, known: bool = False) -> VagrantRecord:
+    def _remove_half_a_box(self, name: str) -> None:
+        """Remove what an `up` that was killed has left of a box in libvirt's pool: Vagrant would take it for whole."""
+        with contextlib.suppress(ProgramFailed):  # libvirt not answering is Vagrant's to tell
+            known = libvirt.volumes()
+            used = {volume.backing for volume in known}
+            for volume in known:
+                if volume.name.startswith(libvirt.prefix_of(name)) and volume.path not in used:
+                    self._observer.step(f"removing the volume {volume.name}, which may be incomplete")
+                    libvirt.delete(volume)
+
+    def _introduced(self, record: VagrantRecord) -> VagrantRecord:
         """The record with the machine's address, and known_hosts with its key.
 
-        The key is read over the fresh machine's own channel, `vagrant ssh`, and once: known keeps the one it has.
+        The key is read over the fresh machine's own channel, `vagrant ssh`, and once: from then on it keeps the one it
+        has. MachineError where that is lost.
         """
         vagrant = self._vagrant()
         login = vagrant.login()
         pinned = self.directory / "known_hosts"
         name = login.host if login.port == 22 else f"[{login.host}]:{login.port}"
-        printed = pinned.read_text() if known else vagrant.execute("cat /etc/ssh/ssh_host_*_key.pub")
+        known = pinned.exists()
+        if record.ready and not known:
+            raise MachineError(
+                f"{pinned} is missing, so labkit cannot know machine {self.name} again",
+                hint="nothing of the machine was touched: put the file back, or copy what you need with "
+                f"`vagrant ssh` in {self.directory}; ./lab destroy --machine {self.name} removes it",
+            )
+        printed = pinned.read_text(errors="replace") if known else vagrant.execute("cat /etc/ssh/ssh_host_*_key.pub")
         keys = [found[0] for found in _KEYS.finditer(re.sub(r"(?m)^\S+ (?=ssh-|ecdsa-)", "", printed))]
         if not keys:
-            raise MachineError(f"machine {self.name} has no host key in /etc/ssh")
+            where = str(pinned) if known else f"/etc/ssh of machine {self.name}"
+            raise MachineError(
+                f"there is no host key in {where}",
+                hint=f"put the file back, or ./lab destroy --machine {self.name}" if known else None,
+            )
         with disk_errors(self.directory):
             write_atomic(pinned, "".join(f"{name} {key}\n" for key in keys), mode=0o600)
         record = dataclasses.replace(record, host=login.host, port=login.port, user=login.user, key=str(login.keys[0]))

@@ -195,7 +195,9 @@ def plan(
         below = [fragments[name].key for name in needed]
         given = [(name, variables.get(name, "")) for name in step.inputs]
         key = hashlib.sha256(repr((step.text, given, below)).encode()).hexdigest()[:16]
-        fragments[step.name] = render.Fragment(step.number, step.name, step.check, step.text, key)
+        fragments[step.name] = render.Fragment(
+            step.number, step.name, step.check, step.text, key, _fetches(step, resolved.get(step.name), variables)
+        )
     used = dict.fromkeys((*_SHARED, *(name for step in chosen for name in step.inputs)))
     script = render.bootstrap(
         distro.title,
@@ -228,6 +230,7 @@ def pack(tool: str, source: Source, directory: Path) -> Packed:
                 _make(bundle, lambda part: _git(path, "bundle", "create", "--quiet", part, "--all", "HEAD"))
             except ProgramFailed as error:
                 raise UsageError(f"{tool} = {source}: git cannot bundle {path}", hint=error.hint) from error
+        bundle.touch()  # `gc --keep` goes by it
         return Packed(bundle, bundle.name, commit, built=True)
     head = b""
     if path.is_file():
@@ -359,6 +362,24 @@ def _wants_packages(step: Step, source: _Resolved | None) -> bool:
     if source is not None:
         return source.variables[f"{_upper(step.name)}_FROM"] == "package"
     return step.needs is not None and f"PACKAGES_{_upper(step.name)}" in step.inputs
+
+
+def _fetches(step: Step, source: _Resolved | None, variables: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """What the step gets from elsewhere, to be tried before the first one runs."""
+    if source is None:
+        named = [name for name in step.inputs if name.startswith("PACKAGES_")]
+        found = [("packages", variables[name]) for name in named if variables.get(name)]
+        return (*found, *([("packages", "")] if "with_packages " in step.text else []))
+    tool = _upper(step.name)
+    address, sums = (source.variables[f"{tool}_{name}"] for name in ("URL", "SUMS"))
+    match source.variables[f"{tool}_FROM"]:
+        case "package":
+            return (("packages", variables.get(f"PACKAGES_{tool}", "")),)
+        case "git":
+            return (("git", address),)
+        case "download":
+            return (("file", address), *([("file", sums)] if sums else []))
+    return ()
 
 
 def _upper(name: str) -> str:

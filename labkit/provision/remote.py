@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from labkit.io.remote import Remote
 
 _SCRIPT = "/var/lib/labkit/bootstrap"
+_UNREACHABLE = 69  # the script's status where an address does not answer that it would need
+_TRYING = re.compile(r"labkit: (trying [0-9]+ addresses)")
 _STEP = re.compile(r"labkit: step ([a-z0-9-]+)$")
 
 
@@ -46,6 +48,14 @@ def provision(remote: Remote, plan: BootstrapPlan, observer: Observer, *, timeou
             f"the bootstrap of {remote.endpoint} did not end within {deadline.allowed}; it was ended{doing}",
             hint="give it more time and run the command again: it goes on at that step",
         ) from error
+    if answer.status == _UNREACHABLE and not lines.step:
+        said = printable(answer.stderr.strip()[-4000:], newlines=True)
+        raise MachineError(
+            f"the bootstrap of {remote.endpoint} was not begun, addresses do not answer from there:\n"
+            + "\n".join(f"  {line}" for line in said.splitlines() if not line.startswith("labkit: ")),
+            hint="once they answer, run the command again; or name others in labkit.toml: mirror, proxy, runc = ... "
+            "and their like",
+        )
     if answer.status:
         where = f" at step {lines.step}" if lines.step else ""
         raise MachineError(
@@ -81,5 +91,7 @@ class _Lines:
             if found := _STEP.fullmatch(line):
                 self.step = found[1]
                 self._observer.step(f"bootstrap: {self.step}")
+            elif found := _TRYING.fullmatch(line):
+                self._observer.step(f"bootstrap: {found[1]}")
             else:
                 self._observer.detail(line)

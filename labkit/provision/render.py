@@ -39,8 +39,9 @@ class VagrantValues:
     """One machine. `vagrant up` takes the first of boxes whose provider is there.
 
     script is the path of the bootstrap script, uploads are (path here, path on the machine); paths here may be relative
-    to the Vagrantfile. memory is in MiB, boot_timeout in seconds. emulated: libvirt without KVM; None leaves it to
-    whether the host has /dev/kvm.
+    to the Vagrantfile. memory is in MiB, boot_timeout in seconds. emulated: libvirt without KVM; movable: the file may
+    be taken to another host, where a variable of the environment decides otherwise. console: where libvirt writes what
+    the machine prints. package: the command that makes the box, where nobody publishes it.
     """
 
     machine: str
@@ -50,8 +51,11 @@ class VagrantValues:
     memory: int
     script: str | None
     uploads: Sequence[tuple[str, str]] = ()
-    emulated: bool | None = None
+    emulated: bool = False
+    movable: bool = False
     boot_timeout: int = 900
+    console: str | None = None
+    package: str | None = None
 
 
 def vagrantfile(values: VagrantValues) -> str:
@@ -62,13 +66,16 @@ def vagrantfile(values: VagrantValues) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """One step as the script has it: key changes with all that the step depends on."""
+    """One step as the script has it: key changes with all that the step depends on. fetches: what it gets from
+    elsewhere, as (file or git, address) and (packages, their names).
+    """
 
     number: str
     name: str
     check: str
     text: str
     key: str
+    fetches: tuple[tuple[str, str], ...] = ()
 
 
 def bootstrap(title: str, functions: str, variables: Mapping[str, str], steps: Sequence[Fragment], proxy: str) -> str:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import tempfile
 from pathlib import Path, PurePosixPath
 
 from labkit.core.config import Settings
+from labkit.core.errors import ImageError
 from labkit.core.observer import Observer
+from labkit.core.platforms import Distro
 from labkit.host.install import ensure
 from labkit.images import boxes
 from labkit.io.files import copy, disk_errors, make_directory, write_atomic
 from labkit.provision import bootstrap
 from labkit.provision import render as rendering
 from labkit.provision.bootstrap import Target
+from labkit.qemu.accelerator import choose
 from labkit.usecases.machines import image_tools
 
 
-def render(settings: Settings, out: Path) -> list[Path]:
-    """Write the files that make a lab of the platform's release without labkit; return their paths.
+def render(settings: Settings, observer: Observer, out: Path) -> list[Path]:
+    """Write the files that make a lab of the platform's release without labkit, all or none; return their paths.
 
     The bootstrap script for any host, a Vagrantfile and cloud-init files that run it, and in sources/ the files that it
-    needs uploaded. Only the Vagrantfile may need the network, for a box whose digest is in a list: it comes last.
+    needs uploaded. Where the Vagrantfile needs a box that nobody publishes, the observer hears how to make it.
     """
     distro = settings.distro()
     plan = bootstrap.prepare(distro, Target.VAGRANT, settings, ())
@@ -30,25 +36,51 @@ def render(settings: Settings, out: Path) -> list[Path]:
         "user-data": rendering.user_data(plan.script, agent=False, sources=bool(plan.uploads)),
         "meta-data": rendering.meta_data(f"labkit-{name}"),
     }
+    published = _boxes(distro, settings)
+    own = f"{name}.box"
+    command = (
+        f"./lab package --platform {distro.platform.name} --release {distro.release.name} --out {shlex.quote(str(out))}"
+    )
+    accelerator = settings.machine.accelerator
     uploads = {f"sources/{PurePosixPath(upload.remote).name}": upload for upload in plan.uploads}
+    values = rendering.VagrantValues(
+        machine=settings.machine.name or name,
+        hostname=rendering.hostname(settings.machine.name or name),
+        boxes=published or [rendering.VagrantBox(None, f"labkit/{name}", own)],
+        cpus=settings.machine.cpus,
+        memory=settings.machine.memory,
+        script=script,
+        uploads=[(file, upload.remote) for file, upload in uploads.items()],
+        emulated=(choose(accelerator, settings.home) if accelerator == "auto" else accelerator) == "tcg",
+        movable=accelerator == "auto",
+        package=None if published else command,
+    )
+    made["Vagrantfile"] = rendering.vagrantfile(values)
     with disk_errors(out):
         make_directory(out / "sources" if uploads else out)
-        for file, text in made.items():
-            write_atomic(out / file, text, mode=0o755 if file == script else 0o644)
-        for file, upload in uploads.items():
-            copy(upload.local, out / file)
-        values = rendering.VagrantValues(
-            machine=settings.machine.name or name,
-            hostname=rendering.hostname(settings.machine.name or name),
-            boxes=boxes.listed(distro, settings) or [rendering.VagrantBox(None, f"labkit/{name}", f"{name}.box")],
-            cpus=settings.machine.cpus,
-            memory=settings.machine.memory,
-            script=script,
-            uploads=[(file, upload.remote) for file, upload in uploads.items()],
-            emulated={"tcg": True, "kvm": False}.get(settings.machine.accelerator),
-        )
-        write_atomic(out / "Vagrantfile", rendering.vagrantfile(values))
-    return [out / file for file in (*made, *uploads, "Vagrantfile")]
+        with tempfile.TemporaryDirectory(dir=out, prefix=".rendering-") as aside:
+            (Path(aside) / "sources").mkdir()
+            for file, text in made.items():
+                write_atomic(Path(aside) / file, text, mode=0o755 if file == script else 0o644)
+            for file, upload in uploads.items():
+                shutil.copyfile(upload.local, Path(aside) / file)
+            for file in (*made, *uploads):
+                (Path(aside) / file).replace(out / file)
+    if not published and not (out / own).exists():
+        observer.warn(f"no box is published for {distro.title}: before `vagrant up` in {out}, make it with {command}")
+    return [out / file for file in (*made, *uploads)]
+
+
+def _boxes(distro: Distro, settings: Settings) -> list[rendering.VagrantBox]:
+    """The boxes that are published. ImageError, with what to do, where a list of digests cannot be read."""
+    try:
+        return boxes.listed(distro, settings)
+    except ImageError as error:
+        raise ImageError(
+            f"nothing was written: the Vagrantfile of {distro.title} must name its box's digest, and {error.message}",
+            hint="render where that address answers, or name a box in labkit.toml: box = ..., and for an address "
+            "box_sha256 = ...",
+        ) from error
 
 
 def package(settings: Settings, observer: Observer, out: Path) -> Path:

@@ -17,8 +17,9 @@ from labkit.core.errors import UsageError
 from labkit.core.observer import Observer, Silent
 from labkit.core.platforms import Distro
 from labkit.io import process
+from labkit.io.files import usage
 from labkit.machines import differences, providers, record
-from labkit.machines.base import Difference, Haltable, Machine, MachineInfo, MachineState, Owned, Resettable
+from labkit.machines.base import Difference, Elsewhere, Haltable, Machine, MachineInfo, MachineState, Owned, Resettable
 from labkit.machines.differences import Row
 from labkit.qemu.network import TOOLS as NETWORK_TOOLS
 
@@ -98,7 +99,7 @@ def halt(settings: Settings, observer: Observer) -> MachineInfo:
             raise UsageError(f"machine {machine.name} does not exist", hint="./lab status lists those that do")
         if not isinstance(machine, Haltable):
             raise UsageError(f"machine {machine.name} is a host of your own: labkit does not stop it")
-        if state in (MachineState.RUNNING, MachineState.DAMAGED, MachineState.UNREACHABLE):
+        if state in (MachineState.RUNNING, MachineState.UNFINISHED, MachineState.DAMAGED, MachineState.UNREACHABLE):
             machine.halt()
     return machine.status()
 
@@ -117,8 +118,14 @@ def destroy(settings: Settings, observer: Observer, *, everything: bool = False)
 
 
 def status(settings: Settings) -> list[MachineInfo]:
-    """Every machine of this lab, by name."""
-    return [providers.existing(name, settings, Silent()).examine() for name in record.names(settings.home)]
+    """Every machine of this lab, by name, with its size."""
+    found = []
+    for name in record.names(settings.home):
+        machine = providers.existing(name, settings, Silent())
+        elsewhere = machine.size_elsewhere() if isinstance(machine, Elsewhere) else 0
+        size = usage(settings.home.machine(name)) + elsewhere
+        found.append(dataclasses.replace(machine.examine(), size=size))
+    return found
 
 
 def ssh(settings: Settings, words: Sequence[str] = ()) -> NoReturn:

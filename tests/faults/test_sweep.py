@@ -24,7 +24,7 @@ def test_every_change(templates: Templates, command: str, before: str) -> None:
                 assert number > 5, "it has made changes"
                 return
             gone = command == "destroy" and lab.state() == "absent"
-            lab.run("up")
+            lab.run("test" if command == "test" else "up")
             lab.nothing_left()
             assert gone or lab.precious(), f"lost by SIGKILL before change {number}"
         finally:

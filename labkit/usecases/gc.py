@@ -1,0 +1,121 @@
+"""The use case `gc`: what nothing in a lab needs any more, shown and removed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.core.config import Settings
+from labkit.core.errors import LabError
+from labkit.core.home import Home
+from labkit.core.observer import Observer
+from labkit.images.collect import Collector, Kind, Thing
+from labkit.io.files import attempted, usage
+from labkit.machines.record import names
+from labkit.machines.standing import needs
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """Everything that was looked at; failed: how many of what was to go could not be removed, and stays; caches: what
+    each cache of the home takes now, in bytes.
+    """
+
+    things: tuple[Thing, ...]
+    dry_run: bool
+    failed: int
+    caches: dict[str, int]
+
+    @property
+    def freed(self) -> int:
+        return sum(thing.size for thing in self.things if thing.remove)
+
+    @property
+    def kept(self) -> int:
+        return sum(thing.size for thing in self.things if not thing.remove)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "dry_run": self.dry_run,
+            "freed": self.freed,
+            "kept": self.kept,
+            "failed": self.failed,
+            "caches": self.caches,
+            "things": [thing.to_json() for thing in self.things],
+        }
+
+
+def gc(settings: Settings, observer: Observer, *, keep_days: int = 0, dry_run: bool = False) -> Collected:
+    """Remove what no machine needs; keep_days: but not what was of use in that many days. dry_run: only look.
+
+    Everything that labkit locks is locked meanwhile. What another labkit works on, and what that may need, stays.
+    """
+    home = settings.home
+    failed = 0
+    with contextlib.ExitStack() as stack:
+        busy: dict[str, str] = {}
+        held = set()
+        wanted = {f"machine-{name}" for name in names(home)} | {path.stem for path in _locks(home)}
+        for name in sorted(wanted):
+            who = stack.enter_context(attempted(home.lock(name), name.replace("-", " ", 1)))
+            if who is None:
+                held.add(name)
+            else:
+                busy[name] = who
+
+        def still_free() -> str:
+            new = {path.stem for path in _locks(home)} - held - set(busy)
+            return f"another labkit has begun to work ({new.pop()})" if new else ""
+
+        collector = Collector(home, needs(home, busy), keep_days * 86400.0, still_free)
+        things = list(collector.look())
+        try:
+            things += collector.volumes()
+        except LabError as error:
+            observer.warn(f"the boxes in libvirt's pool were not looked at: {error.message}")
+        done = []
+        for thing in things:
+            if thing.remove and not dry_run:
+                observer.detail(f"removing {thing.name}")
+                try:
+                    collector.remove(thing)
+                except LabError as error:
+                    failed += 1
+                    observer.warn(f"{thing.name} stays: {error.message}")
+                    thing = dataclasses.replace(thing, remove=False, why=error.message)
+            done.append(thing)
+        done += _stale_locks(home, held, remove=not dry_run)
+    return Collected(tuple(done), dry_run, failed, caches(home))
+
+
+def caches(home: Home) -> dict[str, int]:
+    """How many bytes each cache of the home takes; those of libvirt's pool are not its own."""
+    places = (home.images, home.boxes, home.vagrant, home.downloads, home.sources)
+    return {place.name: usage(place) for place in places}
+
+
+def _locks(home: Home) -> list[Path]:
+    return sorted(home.lock("x").parent.glob("*.lock"))
+
+
+def _stale_locks(home: Home, held: set[str], *, remove: bool) -> list[Thing]:
+    """The locks of what is not there, which this process holds: removed first and let go then."""
+    kept = {f"machine-{name}" for name in names(home)}
+    found = []
+    for path in _locks(home):
+        if path.stem in held and path.stem not in kept:
+            size = usage(path)
+            if remove:
+                path.unlink(missing_ok=True)
+            found.append(Thing(Kind.LOCK, f"locks/{path.name}", size, "nobody holds it", True))
+    for path in sorted(home.downloads.glob("*.lock")):
+        with attempted(path, "a download") as who:
+            if who is None:
+                size = usage(path)
+                if remove:
+                    path.unlink(missing_ok=True)
+                found.append(Thing(Kind.LOCK, f"downloads/{path.name}", size, "nobody holds it", True))
+    return found
