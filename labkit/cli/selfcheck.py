@@ -140,7 +140,8 @@ def _run(checkout: Path, alone: bool, stage: Stage) -> _Outcome:
 
 def _get_programs(settings: Settings, observer: Observer, extent: Extent) -> list[str]:
     """Install what the tests need of this host; what is still missing, as lines."""
-    wanted = {name: program for name, program in read_data().check.items() if Extent[program.extent.upper()] <= extent}
+    needed = Extent.NORMAL if extent is Extent.FAULTS else extent
+    wanted = {name: program for name, program in read_data().check.items() if Extent[program.extent.upper()] <= needed}
     missing = [name for name, program in wanted.items() if not is_there(name, program)]
     if missing and install.may_install(settings):
         manager = package_manager(read_data())
