@@ -280,9 +280,8 @@ class FaultLab:
                 def stop() -> None:
                     self._reached.touch()
                     os.kill(os.getpid(), signal.SIGSTOP)
-                    time.sleep(
-                        0.01
-                    )  # another thread may get the signal: the main one hears of it here, before the event
+                    # Another thread may get the signal: the main one hears of it here, before the event.
+                    time.sleep(0.01)
 
                 child = self.start(*words, at=point, act=stop)
                 until(child.stands, 60, f"{words} comes to {point}")

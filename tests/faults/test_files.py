@@ -10,6 +10,8 @@ import pytest
 from tests.faults.driver import FaultLab, Templates, marked
 from tests.faults.table import FILE_CASES, Damage, FileCase, Mend
 
+pytestmark = pytest.mark.needs("qemu-img")
+
 
 @pytest.mark.parametrize("case", marked(FILE_CASES))
 def test_file(templates: Templates, case: FileCase) -> None:

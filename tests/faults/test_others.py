@@ -22,6 +22,8 @@ from labkit.machines.base import MachineState
 from tests.faults.driver import PRECIOUS, Ended, FaultLab, Labkit, Templates, until
 from tests.faults.points import Event, Hold
 
+pytestmark = pytest.mark.needs("qemu-img")
+
 Make = Callable[[str], FaultLab]
 
 

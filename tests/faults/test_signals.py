@@ -9,6 +9,8 @@ import pytest
 from tests.faults.driver import FaultLab, Templates, marked
 from tests.faults.table import SIGNAL_CASES, SignalCase
 
+pytestmark = pytest.mark.needs("qemu-img")
+
 BEFORE = {"never booted": "bare", "no image": "empty"}
 
 

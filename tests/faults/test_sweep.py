@@ -10,10 +10,11 @@ from tests.faults.driver import Templates
 from tests.faults.points import Change
 from tests.faults.table import SWEEPS
 
+pytestmark = [pytest.mark.long, pytest.mark.needs("qemu-img")]
+
 _MOST = 150  # changes that a command may make
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(("command", "before"), SWEEPS)
 def test_every_change(templates: Templates, command: str, before: str) -> None:
     for number in range(1, _MOST):
