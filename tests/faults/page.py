@@ -40,7 +40,9 @@ def page() -> str:
 
 
 def _title(row: Row) -> str:
-    return {"test_signals.py": "Signals", "test_files.py": "Damaged files"}.get(row.test.partition("::")[0], "Others")
+    return {"test_signals.py": "Signals", "test_files.py": "Damaged files", "test_caches.py": "Damaged caches"}.get(
+        row.test.partition("::")[0], "Others"
+    )
 
 
 def _line(row: Row) -> str:
