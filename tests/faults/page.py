@@ -19,7 +19,7 @@ command works. After a signal that can be handled (SIGINT, SIGTERM, SIGHUP) noth
 
 *simulated*: on a QEMU, a guest and builders that are simulated (`tests/faults/simulator/`): real processes with real
 sockets, files and signals, in `./lab check --fast`. *real*: on a real machine too, some of them in `./lab check`, all
-in `./lab check --long` and `./lab check --faults`.
+in `./lab check --long` and `./lab check --faults`. *long*: simulated, in those two only.
 """
 
 _COLUMNS = """| row | when | fault | machine | what labkit does | tested |
@@ -46,5 +46,5 @@ def _title(row: Row) -> str:
 
 
 def _line(row: Row) -> str:
-    tested = "simulated, real" if row.real else "simulated"
+    tested = "long" if row.long else "simulated, real" if row.real else "simulated"
     return f"| `{row.id}` | {row.stage} | {row.fault} | {row.before} | {row.outcome} | {tested} |\n"

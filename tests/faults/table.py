@@ -21,7 +21,7 @@ QUICK = ("--only", "QUERY-001,QUERY-002")
 @dataclass(frozen=True, slots=True)
 class Row:
     """A line of the page. before: the state of the machine; outcome: what labkit does; test: the function that holds
-    it; real: tried on real machines too. pending: why it does not come out so yet, "" where it does.
+    it; real: tried on real machines too. pending: why it does not come out so yet, "" where it does. long: takes long.
     """
 
     id: str
@@ -32,6 +32,7 @@ class Row:
     test: str
     real: bool = False
     pending: str = ""
+    long: bool = False
 
 
 # --- signals to labkit
@@ -466,7 +467,8 @@ def _other(function: str, stage: str, fault: str, before: str, outcome: str, *pa
         ident = f"{function}[{parameter}]" if parameter else function
         when, what, state, then = (text.replace("{}", parameter) for text in (stage, fault, before, outcome))
         test = f"test_others.py::test_{function}"
-        yield Row(ident.replace("_", "-"), when, what, state, then, test, pending=pending(ident))
+        long = ident == "a_qemu_that_is_stopped_while_it_comes_up[incoming]"  # QEMU has a minute to start
+        yield Row(ident.replace("_", "-"), when, what, state, then, test, pending=pending(ident), long=long)
 
 
 def _others() -> Iterator[Row]:
@@ -630,6 +632,7 @@ def _others() -> Iterator[Row]:
             before,
             every,
             "test_sweep.py::test_every_change",
+            long=True,
         )
 
 
