@@ -308,7 +308,7 @@ def suites(call: Call) -> None:
         call.answer(names, "\n".join(names))
 
 
-@lab_task("fast long yes verbose")
+@lab_task("fast long faults yes verbose")
 def check(call: Call) -> None:
     """Run labkit's own checks; needs a checkout.
 
@@ -318,12 +318,15 @@ def check(call: Call) -> None:
         ./lab check --fast
         ./lab check
         ./lab check --long
+        ./lab check --faults
     """
     from labkit.cli.selfcheck import Extent, run
 
-    if call.words["fast"] and call.words["long"]:
-        raise UsageError("--fast and --long exclude each other", hint="./lab check without either is in between")
-    extent = Extent.FAST if call.words["fast"] else Extent.LONG if call.words["long"] else Extent.NORMAL
+    asked = [word for word in ("fast", "long", "faults") if call.words[word]]
+    if len(asked) > 1:
+        both = f"--{asked[0]} and --{asked[1]} exclude each other"
+        raise UsageError(both, hint="./lab check without any of these is between --fast and --long")
+    extent = Extent[asked[0].upper()] if asked else Extent.NORMAL
     with call.console() as console:
         status = run(Path(__file__).parent, call.settings, console, extent)
     sys.exit(status)

@@ -110,8 +110,9 @@ FLAGS: Mapping[str, Flag] = {
     "all": Flag(False, "every machine of this lab"),
     "dry_run": Flag(False, "only show what would go"),
     "keep": Flag(None, "keep what was of use in so many days, though nothing needs it", "DAYS"),
-    "fast": Flag(False, "only what starts neither containers nor machines: under a minute"),
-    "long": Flag(False, "also Vagrant, every image, and whole suites on several runtimes: under an hour"),
+    "fast": Flag(False, "only what starts neither containers nor machines: a few minutes"),
+    "long": Flag(False, "also Vagrant, every image, and whole suites on several runtimes: an hour or more"),
+    "faults": Flag(False, "only the table of faults, all of it, on simulated machines and on a real one"),
     "json": Flag(False, "print JSON for scripts"),
     "verbose": Flag(False, "show which tools run, what they print, and the checks that pass"),
     "yes": Flag(

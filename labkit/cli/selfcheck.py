@@ -1,8 +1,9 @@
 """labkit's own checks, in stages. Each prints how long it took; what could not be done is said in one line.
 
---fast    style, types, and the tests that start neither containers nor machines
+--fast    style, types, and the tests that start neither containers nor machines; faults on simulated machines
           and without it: tests that run runtimes and a bootstrap on this host, tests of a machine
 --long    and all the others: Vagrant, every image, whole suites on several runtimes
+--faults  only the table of faults, all of it, on simulated machines and on a real one
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from labkit.io import process
 
 _TIMEOUT = 7200.0  # seconds for one stage; image builds and boots under emulation are slow
 _PYTEST = ("pytest", "-q", "-rfE")
+_FAULTS = "tests/faults"
 _WORKERS = ("--numprocesses=3",)  # some of the tests only wait
 # Emulated kernels panic now and then (docs/decisions.md, 11); for anything else a test has one chance.
 _PANICS = ("--reruns=1", "--only-rerun=kernel panicked")
@@ -38,6 +40,7 @@ class Extent(enum.IntEnum):
     FAST = 0
     NORMAL = 1
     LONG = 2
+    FAULTS = 3  # everything of one kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +60,23 @@ def stages(extent: Extent) -> list[Stage]:
     """The stages of a check, in their order."""
 
     def tests(marker: str, *words: str) -> tuple[str, ...]:
-        if extent is Extent.LONG:
+        if extent >= Extent.LONG:
             return (*_PYTEST, *words, "--durations=15", "-m", marker)
         return (*_PYTEST, *words, "-m", f"{marker} and not long")
 
+    simulated = Stage("faults", tests("not machine", *_WORKERS, _FAULTS), 1)
+    if extent is Extent.FAULTS:
+        return [simulated, Stage("real faults", tests("machine", *_PANICS, _FAULTS), 2, root=True)]
     every = [
         Stage("style", ("ruff", "check", ".")),
         Stage("format", ("ruff", "format", "--check", ".")),
         Stage("types", ("mypy",)),
-        Stage("tests", (*_PYTEST, *_WORKERS)),
+        Stage("tests", (*_PYTEST, *_WORKERS, f"--ignore={_FAULTS}")),
+        simulated,
         # One test at a time: what a runtime leaves in the host's cgroups is looked for.
-        Stage("runtimes", tests("host_runtime"), 1, Extent.NORMAL, root=True),
-        Stage("bootstrap", tests("bootstrap"), 1, Extent.NORMAL, root=True),
-        Stage("machines", tests("machine", *_PANICS), 2, Extent.NORMAL, root=True),
+        Stage("runtimes", tests("host_runtime"), 2, Extent.NORMAL, root=True),
+        Stage("bootstrap", tests("bootstrap"), 2, Extent.NORMAL, root=True),
+        Stage("machines", tests("machine", *_PANICS), 3, Extent.NORMAL, root=True),
     ]
     return [stage for stage in every if stage.extent <= extent]
 
@@ -95,8 +102,8 @@ def run(checkout: Path, settings: Settings, observer: Observer, extent: Extent) 
             outcomes += pool.map(functools.partial(_run, checkout, len(together) == 1), together)
     say("")
     for outcome in outcomes:
-        say(f"{outcome.stage.name:10} {outcome.seconds:7.1f} s  {'ok' if outcome.ok else f'FAILED: {outcome.command}'}")
-    say(f"{'in all':10} {time.monotonic() - began:7.1f} s")
+        say(f"{outcome.stage.name:11} {outcome.seconds:7.1f} s  {'ok' if outcome.ok else f'FAILED: {outcome.command}'}")
+    say(f"{'in all':11} {time.monotonic() - began:7.1f} s")
     for line in left_out:
         say(f"left out: {line}")
     return 0 if all(outcome.ok for outcome in outcomes) else 1
@@ -133,7 +140,8 @@ def _run(checkout: Path, alone: bool, stage: Stage) -> _Outcome:
 
 def _get_programs(settings: Settings, observer: Observer, extent: Extent) -> list[str]:
     """Install what the tests need of this host; what is still missing, as lines."""
-    wanted = {name: program for name, program in read_data().check.items() if Extent[program.extent.upper()] <= extent}
+    needed = Extent.NORMAL if extent is Extent.FAULTS else extent
+    wanted = {name: program for name, program in read_data().check.items() if Extent[program.extent.upper()] <= needed}
     missing = [name for name, program in wanted.items() if not is_there(name, program)]
     if missing and install.may_install(settings):
         manager = package_manager(read_data())
@@ -146,7 +154,7 @@ def _get_programs(settings: Settings, observer: Observer, extent: Extent) -> lis
             for some in packages:  # this system may lack only some of them
                 with contextlib.suppress(LabError):
                     install.install_packages(settings, some, observer)
-        say(f"{'installed':10} {time.monotonic() - began:7.1f} s  {', '.join(missing)}")
+        say(f"{'installed':11} {time.monotonic() - began:7.1f} s  {', '.join(missing)}")
         missing = [name for name in missing if not is_there(name, wanted[name])]
         why = "could not be installed"
     else:

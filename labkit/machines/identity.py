@@ -5,11 +5,13 @@ Machines restored from one live state are twins until the script made here gives
 
 from __future__ import annotations
 
+import base64
 import secrets
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from labkit.core.errors import MachineError
 from labkit.core.home import Home
 from labkit.io.files import locked, make_directory, write_atomic
 
@@ -38,15 +40,51 @@ def new(hostname: str) -> Identity:
 
 
 def client_key(home: Home) -> tuple[Path, str]:
-    """The lab's own client key: path of the private file, and the public line. Made at first use."""
+    """The lab's own client key: path of the private file, and the public line. Made at first use.
+
+    The public file is for people: what it should hold is in the private one. MachineError where that is damaged.
+    """
     directory = make_directory(home.keys, mode=0o700)
     private, public = directory / "id_ed25519", directory / "id_ed25519.pub"
     with locked(directory / "lock", timeout=30, waiting=lambda _: None, what="the lab's SSH key"):
-        if not (private.exists() and public.exists()):
-            pair = new_key()
-            write_atomic(private, pair.private, mode=0o600)
-            write_atomic(public, pair.public + " labkit\n")
-    return private, public.read_text().strip()
+        if not private.exists():
+            write_atomic(private, new_key().private, mode=0o600)
+        try:
+            line = f"{_public(private.read_bytes())} labkit\n"
+        except (ValueError, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no SSH key"
+            raise MachineError(
+                f"the lab's SSH key {private} cannot be read: {why}",
+                hint="put it back from a copy; or remove it: labkit makes a new one, which machines that there are may "
+                "refuse",
+            ) from error
+        if not public.is_file() or public.read_bytes() != line.encode():
+            write_atomic(public, line)
+    return private, line.strip()
+
+
+def _public(private: bytes) -> str:
+    """The public half of a private key in OpenSSH's format (its PROTOCOL.key); ValueError where it is damaged."""
+    begin, end = b"-----BEGIN OPENSSH PRIVATE KEY-----\n", b"-----END OPENSSH PRIVATE KEY-----"
+    if not private.startswith(begin) or end not in private:
+        raise ValueError
+    data = base64.b64decode(private.removeprefix(begin).partition(end)[0].replace(b"\n", b""), validate=True)
+    if not data.startswith(b"openssh-key-v1\0"):
+        raise ValueError
+    rest = data[15:]
+    for _ in range(3):  # cipher, key derivation, its options
+        _, rest = _string(rest)
+    key, _ = _string(rest[4:])  # after the number of keys
+    kind, _ = _string(key)
+    return f"{kind.decode('ascii')} {base64.b64encode(key).decode()}"
+
+
+def _string(data: bytes) -> tuple[bytes, bytes]:
+    """The string that data begins with, as SSH writes one, and the rest."""
+    end = 4 + int.from_bytes(data[:4])
+    if len(data) < max(4, end):
+        raise ValueError
+    return data[4:end], data[end:]
 
 
 def script(identity: Identity, authorized: str, *, now: float, entropy: str) -> str:

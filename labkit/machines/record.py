@@ -20,7 +20,7 @@ from labkit.core.errors import MachineError
 from labkit.core.home import Home
 from labkit.core.observer import Observer
 from labkit.io import process
-from labkit.io.files import disk_errors, locked, write_atomic
+from labkit.io.files import disk_errors, locked, sweep, write_atomic
 from labkit.io.remote import Remote
 from labkit.machines.base import MachineInfo
 
@@ -34,7 +34,8 @@ _Record = TypeVar("_Record", bound="DataclassInstance")
 
 def names(home: Home) -> list[str]:
     """The machines that have a directory in this home, sorted."""
-    return sorted(path.name for path in home.machines.iterdir() if path.is_dir()) if home.machines.is_dir() else []
+    found = home.machines.iterdir() if home.machines.is_dir() else ()
+    return sorted(path.name for path in found if path.is_dir() and not path.name.startswith("."))
 
 
 def provider_of(settings: Settings, name: str) -> str | None:
@@ -131,6 +132,8 @@ class RecordedMachine:
         path = self._settings.home.lock(f"machine-{self.name}")
         timeout = limits.build + limits.boot + limits.download
         with locked(path, timeout=timeout, waiting=self._observer.step, what=f"machine {self.name}"):
+            self._finish_removal()
+            sweep(self.directory)
             yield
 
     @staticmethod
@@ -145,8 +148,25 @@ class RecordedMachine:
             text = json.dumps({**(read_record(self.directory) or {}), **record}, indent=1)
             write_atomic(self.directory / _RECORD, text, mode=0o600)
 
+    @property
+    def _removed(self) -> Path:
+        """What the directory is called while it is removed: no machine is ever there in part. No name begins so."""
+        return self.directory.with_name(f".{self.name}.removed")
+
     def _remove_directory(self) -> None:
         process.end_owned(self.directory)
+        self._finish_removal()
         if self.directory.exists():
             with disk_errors(self.directory):
-                shutil.rmtree(self.directory)
+                self.directory.rename(self._removed)
+            self._finish_removal()
+
+    def _finish_removal(self) -> None:
+        """Remove the rest of a machine whose removal has begun, by this labkit or by one that was killed."""
+        if self._removed.exists():
+            with disk_errors(self._removed):
+                try:
+                    shutil.rmtree(self._removed)
+                except KeyboardInterrupt:  # it takes no time, and half a machine is of no use
+                    shutil.rmtree(self._removed)
+                    raise

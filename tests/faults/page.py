@@ -1,0 +1,50 @@
+"""docs/reference/faults.md, made of the table."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+
+from tests.faults.table import ROWS, Row
+
+PATH = Path(__file__).parents[2] / "docs/reference/faults.md"
+_HEAD = """# Faults
+
+What is done to labkit, when, and what labkit does then: {number} rows, made of `tests/faults/table.py` by
+`python -m tests.faults --write`. Each row is held by its test, in `tests/faults/`, under the name in its first column.
+
+After each fault and the next plain command there is no process, mount, lock or temporary file left that nobody needs; a
+file that somebody put into the machine before is still there, but where the command was asked to remove it; and that
+command works. After a signal that can be handled (SIGINT, SIGTERM, SIGHUP) nothing is left at once.
+
+*simulated*: on a QEMU, a guest and builders that are simulated (`tests/faults/simulator/`): real processes with real
+sockets, files and signals, in `./lab check --fast`. *real*: on a real machine too, some of them in `./lab check`, all
+in `./lab check --long` and `./lab check --faults`. *long*: simulated, in those two only.
+"""
+
+_COLUMNS = """| row | when | fault | machine | what labkit does | tested |
+| --- | --- | --- | --- | --- | --- |
+"""
+
+
+def page() -> str:
+    parts = [_HEAD.format(number=len(ROWS))]
+    for title, rows in groupby(ROWS, _title):
+        parts.append(f"\n## {title}\n\n{_COLUMNS}")
+        parts += map(_line, rows)
+    pending = [row for row in ROWS if row.pending]
+    if pending:
+        parts.append("\n## Not so yet\n\n")
+        parts += [f"- `{row.id}`: {row.pending}\n" for row in pending]
+    return "".join(parts)
+
+
+def _title(row: Row) -> str:
+    return {"test_signals.py": "Signals", "test_files.py": "Damaged files", "test_caches.py": "Damaged caches"}.get(
+        row.test.partition("::")[0], "Others"
+    )
+
+
+def _line(row: Row) -> str:
+    tested = "long" if row.long else "simulated, real" if row.real else "simulated"
+    return f"| `{row.id}` | {row.stage} | {row.fault} | {row.before} | {row.outcome} | {tested} |\n"

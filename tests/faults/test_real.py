@@ -1,0 +1,113 @@
+"""Rows of the table on a real machine, of the lab that the tests of machines share."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labkit.machines.base import MachineState
+from tests.conftest import Lab
+from tests.faults.driver import FaultLab, marked, until
+from tests.faults.table import SAMPLE, SIGNAL_CASES, SignalCase
+
+pytestmark = pytest.mark.machine
+
+REAL = [case for case in SIGNAL_CASES if case.real]
+CASES = [
+    *marked(case for case in REAL if case.id in SAMPLE),
+    *marked((case for case in REAL if case.id not in SAMPLE), pytest.mark.long),
+]
+
+
+class RealLab(FaultLab):
+    """A machine of its own in the lab that others share."""
+
+    @property
+    def mine(self) -> Path:
+        return self.machine
+
+    def in_guest(self, *words: str) -> str | None:
+        done = self.run("ssh", "--machine", self.name, "--", *words, status=None)
+        return done.stdout if done.status == 0 else None
+
+    def precious(self) -> bool:
+        return self.in_guest("cat", "/root/precious") == "precious\n"
+
+    def prepare(self, before: str) -> None:
+        """Bring the machine into that state, with the file in it."""
+        if before == "new":
+            self.run("destroy")
+            return
+        self.run("up", seconds=200)
+        if not self.precious():
+            self.in_guest("echo precious >/root/precious; sync")
+        if before == "halted":
+            self.run("halt", seconds=100)
+        elif before == "crashed":
+            self.kill_qemu()
+        assert self.state() == before
+
+
+@pytest.fixture(scope="module")
+def real(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealLab]:
+    place = tmp_path_factory.mktemp("real")
+    temporary, cwd = place / "tmp", place / "work"
+    temporary.mkdir()
+    cwd.mkdir()
+    environ = lab.environment({"LABKIT_MACHINE_NAME": "faults", "TMPDIR": str(temporary)})
+    made = RealLab(lab.home, cwd, environ, place, temporary, name="faults")
+    yield made
+    made.run("destroy", status=None)
+    made.close()
+
+
+def test_the_sample_is_of_the_table() -> None:
+    assert {case.id for case in REAL} >= SAMPLE
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_signal_on_a_real_machine(real: RealLab, case: SignalCase) -> None:
+    stage = case.stage
+    assert stage.real is not None
+    real.prepare(case.before)
+    done = real.signalled(stage.real, case.number, *stage.command)
+    assert done.status == case.status, done
+    assert real.state() == case.after, done
+    if not case.killed:
+        real.nothing_left()
+    if stage.command[0] == "test":
+        real.run("report", status=None)
+        real.run(*stage.command, seconds=200)
+    else:
+        real.run("up", seconds=200)
+    real.nothing_left()
+    if case.before != "new" and not stage.loses and case.after != "absent":
+        assert real.precious()
+    else:
+        assert real.in_guest("true") is not None
+
+
+def test_a_real_qemu_that_is_stopped(real: RealLab) -> None:
+    real.prepare("running")
+    pid = real.qemu()
+    os.kill(pid, signal.SIGSTOP)
+    done = real.run("up", status=3)
+    assert f"kill -CONT {pid}" in done.stderr
+    os.kill(pid, signal.SIGCONT)
+    real.run("up")
+    assert real.precious()
+
+
+def test_a_real_state_that_is_damaged(real: RealLab) -> None:
+    real.prepare("halted")
+    state = real.machine / "state"
+    with state.open("r+b") as file:
+        file.truncate(state.stat().st_size // 2)
+    assert "its disk is good" in real.run("up", status=3).stderr
+    real.run("up", "--discard-state", seconds=200)
+    assert real.precious()
+    until(lambda: real.state() is MachineState.RUNNING, 5, "it runs")
