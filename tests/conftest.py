@@ -24,6 +24,14 @@ ROOT = Path(__file__).parent.parent
 MACHINE_NEEDS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "debian keyring", "mkfs.ext4", "ssh")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--one-in", type=int, default=1, metavar="N", help="run only every Nth of the tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items[:] = items[:: config.getoption("one_in")]
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Skip what this host cannot run."""
     slow = [mark for mark in ("host_runtime", "bootstrap", "machine") if item.get_closest_marker(mark)]

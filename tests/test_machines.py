@@ -135,6 +135,7 @@ def test_a_qemu_that_was_stopped_is_named_at_once(lab: Lab) -> None:
     assert lab.json("status")[0]["state"] == "running"
 
 
+@pytest.mark.long
 def test_a_machine_without_sshd_is_unreachable_and_comes_back(lab: Lab) -> None:
     lab.run("up", "--machine", "mute")
     lab.guest("echo kept >/root/precious; systemctl stop ssh; pkill -x sshd; true", "mute", status=255)
@@ -150,6 +151,7 @@ def test_a_machine_without_sshd_is_unreachable_and_comes_back(lab: Lab) -> None:
     lab.run("destroy", "--machine", "mute")
 
 
+@pytest.mark.long
 def test_memory_that_cannot_be_loaded_is_given_up_only_when_asked(lab: Lab) -> None:
     lab.run("up", "--machine", "torn")
     lab.guest("echo kept >/root/precious", "torn")
@@ -182,6 +184,7 @@ def cramped(lab: Lab, tmp_path: Path) -> Iterator[Lab]:
         subprocess.run(["umount", "--lazy", small], check=True)
 
 
+@pytest.mark.long
 def test_a_full_disk_of_this_host_holds_a_machine_and_does_not_lose_it(cramped: Lab) -> None:
     def problem() -> str:
         [info] = cramped.json("status")

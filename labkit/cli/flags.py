@@ -110,7 +110,7 @@ FLAGS: Mapping[str, Flag] = {
     "all": Flag(False, "every machine of this lab"),
     "dry_run": Flag(False, "only show what would go"),
     "keep": Flag(None, "keep what was of use in so many days, though nothing needs it", "DAYS"),
-    "fast": Flag(False, "only what starts neither containers nor machines: a few minutes"),
+    "fast": Flag(False, "only what starts neither containers nor machines: about a minute"),
     "long": Flag(False, "also Vagrant, every image, and whole suites on several runtimes: an hour or more"),
     "faults": Flag(False, "only the table of faults, all of it, on simulated machines and on a real one"),
     "json": Flag(False, "print JSON for scripts"),

@@ -1,6 +1,6 @@
 """labkit's own checks, in stages. Each prints how long it took; what could not be done is said in one line.
 
---fast    style, types, and the tests that start neither containers nor machines; faults on simulated machines
+--fast    style, types, the tests that start neither containers nor machines, every twentieth fault
           and without it: tests that run runtimes and a bootstrap on this host, tests of a machine
 --long    and all the others: Vagrant, every image, whole suites on several runtimes
 --faults  only the table of faults, all of it, on simulated machines and on a real one
@@ -64,7 +64,8 @@ def stages(extent: Extent) -> list[Stage]:
             return (*_PYTEST, *words, "--durations=15", "-m", marker)
         return (*_PYTEST, *words, "-m", f"{marker} and not long")
 
-    simulated = Stage("faults", tests("not machine", *_WORKERS, _FAULTS), 1)
+    some = ("--one-in=20",) if extent is Extent.FAST else ()
+    simulated = Stage("faults", tests("not machine", *_WORKERS, *some, _FAULTS), 1)
     if extent is Extent.FAULTS:
         return [simulated, Stage("real faults", tests("machine", *_PANICS, _FAULTS), 2, root=True)]
     every = [

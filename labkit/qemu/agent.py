@@ -27,7 +27,7 @@ class Agent:
                 raise MachineError(f"no machine answers at {directory / AGENT}: {error}") from error
 
     def send(self, script: str) -> None:
-        """Have the guest run script. Its answer has a token: that of a script which a killed labkit sent may come first.
+        """Have the guest run script. Its answer has a token: that of a script of a killed labkit may come first.
 
         Descriptor 3 is the port in whatever the agent runs.
         """

@@ -348,7 +348,7 @@ def listen(path: str) -> socket.socket:
 
 
 def agent(path: str, guest: Guest) -> Callable[[], None]:
-    """The agent's port: one line of base64 in, one status out."""
+    """The agent's port: one line of base64 in; out comes what the script's own trap says, and then its status."""
     listener = listen(path)
 
     def serve() -> None:
@@ -358,7 +358,10 @@ def agent(path: str, guest: Guest) -> Callable[[], None]:
                 for line in file:
                     guest.up.wait()
                     guest.awake.wait()
-                    status = guest.script(base64.b64decode(line).decode())
+                    script = base64.b64decode(line).decode()
+                    status = guest.script(script)
+                    if token := re.match(r"trap 'echo (\w+) \$\? >&3' EXIT\n", script):
+                        file.write(f"{token[1]} {status}\n".encode())
                     file.write(f"{status}\n".encode())
 
     return serve
