@@ -81,27 +81,6 @@ def test_a_step_without_a_proper_head_is_a_bug(tmp_path: Path) -> None:
         bootstrap.steps(tmp_path)
 
 
-SHARED = "# Functions shared by the steps"  # in a script, after the variables
-
-
-def test_every_script_is_clean(tmp_path: Path) -> None:
-    """The variables of each script by themselves; what follows once for all that differ in keys of steps only."""
-    bodies: dict[str, str] = {}
-    heads = []
-    for (name, release), target in itertools.product(RELEASES, Target):
-        for ways in WAYS if target is Target.HOST else WAYS[:1]:
-            script = plan(settings(tmp_path, **ways), target, name, release).script
-            head, mark, _ = script.partition(SHARED)
-            assert mark
-            heads.append(head)
-            bodies[re.sub("[0-9a-f]{16}", "KEY", script.removeprefix(head))] = script
-    assert len(bodies) >= len(Target)
-    for script in bodies.values():
-        assert shellcheck(script) == "", script[:1000]
-    # SC2034: a variable that nothing uses; the steps do.
-    assert shellcheck("\n".join(heads).replace("#!/bin/sh", ""), "--exclude=SC2034") == ""
-
-
 @pytest.mark.parametrize("name", platforms.names(FOLDERS))
 def test_every_platform_has_what_every_tool_needs(tmp_path: Path, name: str) -> None:
     chosen = plan(settings(tmp_path, tools=TOOLS), Target.HOST, name).steps

@@ -165,6 +165,7 @@ ROWS: dict[tuple[str, str], Row] = dict(
         as_json("suites", mark='"runtimetest"'),
         (("suites", "export"), Row(("suites",), ("--export", "there"), "there/labkit-spec.pyz")),
         (("check", "fast"), Row(("check",), ("--fast",), "Extent.FAST")),
+        (("check", "faults"), Row(("check",), ("--faults",), "Extent.FAULTS")),
         (("check", "long"), Row(("check",), ("--long",), "Extent.LONG")),
         (("check", "yes"), Row(("check",), ("--yes",), "may install: True")),
     ]

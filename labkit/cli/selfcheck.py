@@ -1,6 +1,6 @@
 """labkit's own checks, in stages. Each prints how long it took; what could not be done is said in one line.
 
---fast    style, types, the tests that start neither containers nor machines, every twentieth fault
+--fast    style, types, the tests that start neither containers nor machines; of long tables every twentieth row
           and without it: tests that run runtimes and a bootstrap on this host, tests of a machine
 --long    and all the others: Vagrant, every image, whole suites on several runtimes
 --faults  only the table of faults, all of it, on simulated machines and on a real one
@@ -30,6 +30,8 @@ from labkit.io import process
 _TIMEOUT = 7200.0  # seconds for one stage; image builds and boots under emulation are slow
 _PYTEST = ("pytest", "-q", "-rfE")
 _FAULTS = "tests/faults"
+# Tests with a row for each of many cases of one kind.
+_TABLES = (_FAULTS, "tests/test_walk.py", "tests/test_scripts.py", "tests/test_completion.py")
 _WORKERS = ("--numprocesses=3",)  # some of the tests only wait
 # Emulated kernels panic now and then (docs/decisions.md, 11); for anything else a test has one chance.
 _PANICS = ("--reruns=1", "--only-rerun=kernel panicked")
@@ -65,15 +67,15 @@ def stages(extent: Extent) -> list[Stage]:
         return (*_PYTEST, *words, "-m", f"{marker} and not long")
 
     some = ("--one-in=20",) if extent is Extent.FAST else ()
-    simulated = Stage("faults", tests("not machine", *_WORKERS, *some, _FAULTS), 1)
+    tables = Stage("tables", tests("not machine", *_WORKERS, *some, *_TABLES), 1)
     if extent is Extent.FAULTS:
-        return [simulated, Stage("real faults", tests("machine", *_PANICS, _FAULTS), 2, root=True)]
+        return [tables, Stage("real faults", tests("machine", *_PANICS, _FAULTS), 2, root=True)]
     every = [
         Stage("style", ("ruff", "check", ".")),
         Stage("format", ("ruff", "format", "--check", ".")),
         Stage("types", ("mypy",)),
-        Stage("tests", (*_PYTEST, *_WORKERS, f"--ignore={_FAULTS}")),
-        simulated,
+        Stage("tests", (*_PYTEST, *_WORKERS, *(f"--ignore={path}" for path in _TABLES))),
+        tables,
         # One test at a time: what a runtime leaves in the host's cgroups is looked for.
         Stage("runtimes", tests("host_runtime"), 2, Extent.NORMAL, root=True),
         Stage("bootstrap", tests("bootstrap"), 2, Extent.NORMAL, root=True),
