@@ -29,6 +29,7 @@ FOLDERS = platforms.directories()
 PLATFORMS = [platforms.load(name, FOLDERS) for name in platforms.names(FOLDERS)]
 RELEASES = [(platform.name, release) for platform in PLATFORMS for release in platform.releases]
 SUM = "0" * 64
+SHARED = "# Functions shared by the steps"  # in a script, after the variables
 # Each tool by each way that it has.
 WAYS: list[dict[str, object]] = [
     {},

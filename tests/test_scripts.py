@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from labkit.provision.bootstrap import Target
-from tests.test_bootstrap import RELEASES, WAYS, plan, settings, shellcheck
-
-SHARED = "# Functions shared by the steps"  # in a script, after the variables
+from tests.test_bootstrap import RELEASES, SHARED, WAYS, plan, settings, shellcheck
 
 
 @pytest.mark.parametrize("target", Target)

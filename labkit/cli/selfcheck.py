@@ -1,6 +1,6 @@
 """labkit's own checks, in stages. Each prints how long it took; what could not be done is said in one line.
 
---fast    style, types, the tests that start neither containers nor machines; of long tables every twentieth row
+--fast    style, types, the tests that start neither containers nor machines; of long tables every fortieth row
           and without it: tests that run runtimes and a bootstrap on this host, tests of a machine
 --long    and all the others: Vagrant, every image, whole suites on several runtimes
 --faults  only the table of faults, all of it, on simulated machines and on a real one
@@ -66,7 +66,7 @@ def stages(extent: Extent) -> list[Stage]:
             return (*_PYTEST, *words, "--durations=15", "-m", marker)
         return (*_PYTEST, *words, "-m", f"{marker} and not long")
 
-    some = ("--one-in=20",) if extent is Extent.FAST else ()
+    some = ("--one-in=40",) if extent is Extent.FAST else ()
     tables = Stage("tables", tests("not machine", *_WORKERS, *some, *_TABLES), 1)
     if extent is Extent.FAULTS:
         return [tables, Stage("real faults", tests("machine", *_PANICS, _FAULTS), 2, root=True)]
