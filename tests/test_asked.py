@@ -281,13 +281,19 @@ def test_an_older_record_is_not_judged_on_what_it_lacks(tmp_path: Path) -> None:
 
 
 def test_vagrant_machines(tmp_path: Path) -> None:
-    keep(load(tmp_path), "vm", VagrantRecord("fedora", "44", "libvirt", 2, 2048, ready=True, box="none"))
-    toml = 'provider = "qemu"\nbox = "/b.box"\n[machine]\ncpus = 3\nmemory = "1G"\n[vagrant]\nprovider = "virtualbox"'
+    keep(
+        load(tmp_path),
+        "vm",
+        VagrantRecord("fedora", "44", "libvirt", 2, 2048, ready=True, box="none", accelerator="tcg"),
+    )
+    toml = 'provider = "qemu"\nbox = "/b.box"\n[machine]\ncpus = 3\nmemory = "1G"\naccelerator = "kvm"\n'
+    toml += '[vagrant]\nprovider = "virtualbox"'
     assert [(one.what, one.asked, one.has) for one in found(load(tmp_path, toml), "vm")] == [
         ("the provider", "qemu", "vagrant"),
         ("the number of CPUs", "3", "2"),
         ("the memory", "1024M", "2048M"),
         ("the box", "/b.box", "none"),
+        ("the accelerator", "kvm", "tcg"),
         ("Vagrant's provider", "virtualbox", "libvirt"),
     ]
     assert found(load(tmp_path, 'tools = ["jq"]'), "vm") == []  # the bootstrap brings it

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,18 @@ while True:
         except OSError as error:
             connection.sendall(str(error).encode())
 """
+
+
+def real(test: Callable[..., None]) -> Callable[..., None]:
+    """Of the real programs, on this host."""
+    may = os.access("/dev/net/tun", os.R_OK | os.W_OK)
+    for mark in (
+        pytest.mark.host_runtime,
+        pytest.mark.needs("slirp4netns", "ip"),
+        pytest.mark.skipif(not may, reason="/dev/net/tun cannot be opened here"),
+    ):
+        test = mark(test)
+    return test
 
 
 class Guest:
@@ -93,8 +105,7 @@ def own_address() -> str:
 
 
 @pytest.mark.parametrize("where", ["loopback", "gateway", "own address", "metadata"])
-@pytest.mark.host_runtime
-@pytest.mark.needs("slirp4netns", "ip")
+@real
 def test_a_guest_reaches_no_server_of_this_host(guest: Guest, where: str) -> None:
     host = own_address() if where == "own address" else "127.0.0.1"
     with server(host) as here:
@@ -104,8 +115,7 @@ def test_a_guest_reaches_no_server_of_this_host(guest: Guest, where: str) -> Non
         here.shutdown()
 
 
-@pytest.mark.host_runtime
-@pytest.mark.needs("slirp4netns", "ip")
+@real
 def test_it_reaches_what_the_settings_name_on_this_host(tmp_path: Path) -> None:
     host = own_address()
     with server(host) as proxy, server(host) as other:
@@ -120,16 +130,14 @@ def test_it_reaches_what_the_settings_name_on_this_host(tmp_path: Path) -> None:
             other.shutdown()
 
 
-@pytest.mark.host_runtime
-@pytest.mark.needs("slirp4netns", "ip")
+@real
 def test_a_port_that_is_taken_is_told_and_any_other_one_is_found(guest: Guest) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder, pytest.raises(network.PortTaken):
         network.forward(guest.directory, holder.getsockname()[1])
     assert network.forward(guest.directory, 0) != guest.port
 
 
-@pytest.mark.host_runtime
-@pytest.mark.needs("slirp4netns", "ip")
+@real
 def test_the_way_ends_with_what_it_is_for(guest: Guest) -> None:
     assert len(process.owned(guest.directory, helpers=True)) == 2
     guest.child.kill()
@@ -138,8 +146,7 @@ def test_the_way_ends_with_what_it_is_for(guest: Guest) -> None:
     assert process.owned(guest.directory, helpers=True) == []
 
 
-@pytest.mark.host_runtime
-@pytest.mark.needs("slirp4netns", "ip")
+@real
 def test_where_it_can_be_guarded_it_is() -> None:
     assert network.choose("auto") == (Network.GUARDED, "")
 

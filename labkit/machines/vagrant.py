@@ -214,6 +214,8 @@ class VagrantMachine(RecordedMachine):
             Row("machine.memory", "the memory", f"{wanted.memory}M", f"{record.memory_mib}M"),
             Row("box", "the box", settings.box or "none", record.box or None),
         ]
+        if wanted.accelerator != "auto":
+            rows.append(Row("machine.accelerator", "the accelerator", wanted.accelerator, record.accelerator or None))
         if settings.vagrant.provider != "auto":
             rows.append(Row("vagrant.provider", "Vagrant's provider", settings.vagrant.provider, record.vagrant))
         return differences.compared(settings, self.name, rows)
