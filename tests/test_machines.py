@@ -75,7 +75,7 @@ def test_nobody_else_reaches_a_machine(lab: Lab) -> None:
     assert live
     for directory in (lab.home / "machines/debian-13", lab.home / "keys", *images, *live):
         assert directory.stat().st_mode & 0o777 == 0o700, directory
-    for name in ("qmp.sock", "agent.sock", "console.log", "record.json", "known_hosts"):
+    for name in ("qmp.sock", "agent.sock", "network.sock", "disk.qcow2", "console.log", "record.json", "known_hosts"):
         assert (lab.home / "machines/debian-13" / name).stat().st_mode & 0o077 == 0, name
 
 

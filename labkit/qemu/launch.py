@@ -304,6 +304,7 @@ def overlay(base: Path, target: Path) -> None:
     named = os.path.relpath(base, target.parent)
     words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", named, str(target)]
     process.run(words, timeout=60)
+    target.chmod(0o600)  # it will hold the guest's keys
 
 
 def migrate(monitor: Monitor, target: Path, deadline: Deadline) -> None:
