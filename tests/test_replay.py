@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,18 @@ VERDICTS = {
     what: "timeout" if what in TIMEOUTS else "error" if what in ERRORS else "no-assertions" for what in replay.HOSTILE
 }
 LEAVING = {"forks_twice", "keeps_the_pipe", "leaves_its_session", "leaks_mounts"}
+
+
+@pytest.fixture(autouse=True)
+def described(lab: Lab) -> Iterator[None]:
+    """The image's description names the step whose work put() does: else `test` would refuse the machine."""
+    files = {path: path.read_text() for path in lab.home.glob("images/*/image.json")}
+    for path, text in files.items():
+        made = json.loads(text)
+        path.write_text(json.dumps({**made, "steps": [*made["steps"], "runtime-tools"]}))
+    yield
+    for path, text in files.items():
+        path.write_text(text)
 
 
 def put(lab: Lab, tree: Path) -> None:
@@ -57,7 +71,6 @@ def test_a_recorded_run_gets_the_verdicts_of_the_recording(lab: Lab, tmp_path: P
     lab.run("up")
     put(lab, replay.replayed(tmp_path / "tree", replay.V1, SCALE))
     done = lab.run("test", "--suite", "validation", "--runtime", "runc", "--no-policy", status=1, timeout=900)
-    assert "machine debian-13 lacks runtime-tools" in done.stderr
     assert "resetting debian-13: the validation suite leaves changes behind" in done.stderr
     ran = lab.results()
     assert ran["run"]["complete"] is True
