@@ -78,6 +78,7 @@ _LOOK = 5.0  # seconds that QEMU and the guest's agent have to say how they are
 _DOUBT = 20.0  # seconds of silence after which the files that a guest was restored from are read
 _LOGIN = 60.0  # seconds that the sshd of a guest has to let labkit in, once the guest has answered, at least
 _NO_SSHD = "its sshd does not run"
+_AGAIN = 5  # seconds after which a guest that goes on is asked once more
 _SYNC = 20.0  # seconds that a guest has to write its disk before it is halted
 
 
@@ -323,7 +324,8 @@ class QemuMachine(RecordedMachine):
         if info.problem:
             self._observer.warn(f"machine {self.name}: {info.problem}")
         if info.state is MachineState.UNREACHABLE:
-            self._synced()
+            with contextlib.ExitStack() as port:
+                self._synced(port)
         if discard_state or not self._resumed(record):
             again_after_panic(lambda: self._boot(record), self._observer)
 
@@ -418,9 +420,10 @@ class QemuMachine(RecordedMachine):
             return
         part, disk = self.directory / f"{STATE}.part", self.directory / _DISK
         try:
-            with self._monitor() as monitor, disk_errors(self.directory):
+            # The agent's port stays open meanwhile: the guest is to be restored with an agent that listens.
+            with self._monitor() as monitor, contextlib.ExitStack() as port, disk_errors(self.directory):
                 require_space(self.directory, SPACE)
-                if monitor.execute("query-status")["status"] != "io-error" and not self._synced():
+                if monitor.execute("query-status")["status"] != "io-error" and not self._synced(port):
                     self._observer.warn(f"the guest of machine {self.name} could not be asked to write its disk first")
                 monitor.execute("stop")
                 self._forget_state()
@@ -433,8 +436,10 @@ class QemuMachine(RecordedMachine):
             part.unlink(missing_ok=True)
         self._end()
 
-    def _synced(self) -> bool:
-        with contextlib.suppress(MachineError), Agent(self.directory) as agent:
+    def _synced(self, port: contextlib.ExitStack) -> bool:
+        """Whether the guest has written its disk; the agent's port is open until port is closed."""
+        with contextlib.suppress(MachineError):
+            agent = port.enter_context(Agent(self.directory))
             agent.send("sync")
             return agent.answer(_SYNC) == 0
         return False
@@ -531,10 +536,17 @@ class QemuMachine(RecordedMachine):
     ) -> None:
         """Let the guest run, tell it who it is unless it is known to know, pin its key, and see SSH work."""
         began = time.monotonic()
-        wait = waiting or (
-            lambda: self._observer.progress("waiting for the guest", int(time.monotonic() - began), None, "s")
-        )
         with Agent(self.directory) as agent:
+
+            def wait() -> None:
+                if waiting:
+                    waiting()
+                    return
+                passed = int(time.monotonic() - began)
+                self._observer.progress("waiting for the guest", passed, None, "s")
+                if known and passed % _AGAIN == 0 and passed:
+                    agent.repeat()  # its port was opened while the guest slept: it may have lost the line
+
             running.monitor.execute("cont")
             now, entropy = time.time(), secrets.token_hex(64)
             agent.send(identity.wake_script(now=now, entropy=entropy) if known else self._introduction(record))

@@ -18,7 +18,7 @@ class Agent:
 
     def __init__(self, directory: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._token = self._rest = b""
+        self._token = self._rest = self._line = b""
         with through(directory) as base:
             try:
                 self._socket.connect(f"{base}/{AGENT}")
@@ -33,8 +33,16 @@ class Agent:
         """
         self._token = secrets.token_hex(8).encode()
         told = f"trap 'echo {self._token.decode()} $? >&3' EXIT\n{script}"
+        self._line = base64.b64encode(told.encode()) + b"\n"
+        self._write(self._line)
+
+    def repeat(self) -> None:
+        """Send the script again, as a line of its own whatever has come of the first one."""
+        self._write(b"\n" + self._line)
+
+    def _write(self, data: bytes) -> None:
         try:
-            self._socket.sendall(base64.b64encode(told.encode()) + b"\n")
+            self._socket.sendall(data)
         except OSError as error:
             raise MachineError(f"the machine ended before its agent got the script: {error}") from error
 
