@@ -522,7 +522,12 @@ class QemuMachine(RecordedMachine):
         deadline = Deadline.after(self._settings.limits.boot, "boot")
         with self._qemu(hardware, image.boot, record.port, live / STATE) as running:
             loaded(running.monitor, deadline)
-            record = dataclasses.replace(record, network=hardware.network.value, machine_type=hardware.machine)
+            record = dataclasses.replace(
+                record,
+                image=image.directory.name,  # another one than was recorded, where that was damaged
+                network=hardware.network.value,
+                machine_type=hardware.machine,
+            )
             self._go(running, record, deadline, known=False, waiting=waiting)
 
     def _go(
