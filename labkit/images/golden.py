@@ -68,11 +68,10 @@ def exactly(home: Home, name: str) -> Image | None:
         raise damaged(name, f"{path}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise damaged(name, f"{path} cannot be read") from error
-    if why := sums.wrong(at):
-        raise damaged(name, why)
+    boot = boot_of(at)
     with contextlib.suppress(OSError):
         path.touch()
-    return Image(at, **about, boot=boot_of(at), steps=steps)
+    return Image(at, **about, boot=boot, steps=steps)
 
 
 def boot_of(directory: Path) -> Boot:

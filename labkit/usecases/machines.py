@@ -42,8 +42,8 @@ def up(settings: Settings, observer: Observer, *, discard_state: bool = False) -
     distro = settings.distro()
     machine = providers.wanted(machine_name(settings), settings, observer, distro)
     with machine.lock():
-        new = machine.status().state in _ANEW
-        if discard_state and machine.status().provider.partition(" ")[0] in ("vagrant", "ssh"):
+        before = machine.status()
+        if discard_state and before.provider.partition(" ")[0] in ("vagrant", "ssh"):
             raise UsageError(
                 f"--discard-state is for QEMU's machines, whose memory labkit keeps; {machine.name} is none",
                 hint="leave --discard-state out",
@@ -54,7 +54,7 @@ def up(settings: Settings, observer: Observer, *, discard_state: bool = False) -
         try:
             _agree(machine.name, settings, pending, observer)
         except UsageError:
-            if new:
+            if before.state in _ANEW:
                 machine.destroy()  # nothing but labkit's note of it
             raise
         machine.bootstrap(distro)
