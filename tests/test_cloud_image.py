@@ -71,7 +71,9 @@ def test_a_cloud_image_becomes_a_lab(lab: Lab) -> None:
     [image] = (lab.home / "images").iterdir()
     names = {path.name for path in image.iterdir() if not path.name.startswith("live-")}
     # Where emulation made the first boot panic, that boot's log lies there too.
-    assert names - {"failed-boot.log"} == {"disk.qcow2", "image.json", "console.log", "qemu.log"}
+    assert names - {"failed-boot.log"} == {
+        "disk.qcow2", "image.json", "sums.json", "console.log", "qemu.log", "network.log",
+    }  # fmt: skip
     guest = lab.guest(
         "cloud-init status; hostname; dpkg-query -W -f '${db:Status-Status}\\n' busybox-static;"
         " tail -n 1 /var/log/labkit-bootstrap.log; stat -c '%a %U' /etc/ssh/ssh_host_* /root/.ssh/*",

@@ -5,13 +5,18 @@ from __future__ import annotations
 import builtins
 import importlib
 import inspect
+import linecache
+import os
 import pkgutil
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
+from types import FrameType
 
 import paramiko
 import pytest
@@ -21,7 +26,8 @@ from paramiko.pkey import UnknownKeyType
 
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Endpoint
-from labkit.core.errors import CommandTimeout, ConnectionFailed
+from labkit.core.errors import CommandTimeout, ConnectionFailed, Interrupted
+from labkit.core.interrupts import interrupt
 from labkit.io import ssh
 from labkit.io.ssh import SshRemote
 from labkit.machines import keys
@@ -628,3 +634,67 @@ def test_it_says_why(error: Exception, why: str) -> None:
 def test_a_person_who_gives_up_is_no_error_of_the_connection() -> None:
     with pytest.raises(KeyboardInterrupt), ssh._mapped(ENDPOINT, "x"):
         raise KeyboardInterrupt
+
+
+# ---- signals
+
+
+class _Signal:
+    """Traces this thread, and sends a signal where a lock of paramiko or of threading has just been taken.
+
+    Such a place is a line of the source. Sent at the first place that is not in `seen`, once for each _Signal.
+    """
+
+    def __init__(self, seen: set[tuple[str, int]]) -> None:
+        self._seen, self.at = seen, ""
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> _Signal | None:
+        name = frame.f_code.co_filename
+        if not name.startswith(
+            (str(Path(paramiko.__file__).parent), threading.__file__, str(Path(futures.__file__).parent))
+        ):
+            return None
+        line = linecache.getline(name, frame.f_lineno - 1) if event == "line" else ""
+        entered = event == "return" and frame.f_code.co_name == "__enter__"
+        place = (name, frame.f_lineno)
+        if (".acquire(" in line or entered) and not self.at and place not in self._seen:
+            self._seen.add(place)
+            self.at = f"{name}:{frame.f_lineno}"
+            os.kill(os.getpid(), signal.SIGHUP)
+        return self
+
+
+def test_a_signal_never_leaves_a_lock_that_is_waited_for_afterwards(server: Server) -> None:
+    def too_long(*_: object) -> None:
+        raise AssertionError("it hangs")
+
+    def once() -> None:
+        with SshRemote(server.endpoint(), Deadline.after(10)) as remote:
+            remote.upload(b"x" * 100_000, str(server.directory / "file"))
+            remote.run(["sh", "-c", "sleep 0.1; echo x"], timeout=10, attached=True)
+
+    old = [
+        (number, signal.signal(number, handler))
+        for number, handler in ((signal.SIGHUP, lambda n, _: interrupt(n)), (signal.SIGALRM, too_long))
+    ]
+    seen: set[tuple[str, int]] = set()
+    try:
+        while True:
+            tracer = _Signal(seen)
+            signal.alarm(15)
+            sys.settrace(tracer)
+            try:
+                once()
+            except Interrupted:
+                assert tracer.at
+            except AssertionError as error:
+                raise AssertionError(f"interrupted at {tracer.at}, it hangs") from error
+            finally:
+                sys.settrace(None)
+                signal.alarm(0)
+            if not tracer.at:
+                break
+    finally:
+        for number, handler in old:
+            signal.signal(number, handler)
+    assert len(seen) > 5

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 from labkit.core.errors import Interrupted, LabError
+from labkit.core.interrupts import interrupt
 from labkit.core.text import one_line, printable
 
 if TYPE_CHECKING:
@@ -160,14 +161,14 @@ def guard() -> Iterator[None]:
             stream.reconfigure(errors="backslashreplace")
     heard: dict[int, float] = {}
 
-    def interrupt(signum: int, _frame: FrameType | None) -> None:
+    def handle(signum: int, _frame: FrameType | None) -> None:
         before, heard[signum] = heard.get(signum), time.monotonic()
-        if before is None or heard[signum] - before > _ECHO:
-            raise Interrupted(signum)
+        if signum == signal.SIGINT or before is None or heard[signum] - before > _ECHO:
+            interrupt(signum)
 
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(signum) is signal.SIG_DFL:
-            signal.signal(signum, interrupt)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(signum, handle)
     try:
         try:
             yield

@@ -12,11 +12,12 @@ import logging
 import secrets
 import shlex
 import socket
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import paramiko
 from fabric import Config, Connection
@@ -31,9 +32,12 @@ from paramiko.ssh_exception import (
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Endpoint
 from labkit.core.errors import CommandTimeout, ConnectionFailed
+from labkit.core.interrupts import held
 from labkit.core.text import one_line, printable, seconds
 from labkit.io.remote import Answer
 from labkit.io.within import within
+
+_T = TypeVar("_T")
 
 _KEEPALIVE = 5  # seconds between keepalive messages
 _SILENT = 20  # seconds without a word, after which the far side is asked whether it is still there
@@ -182,10 +186,12 @@ def _connected(endpoint: Endpoint, key: paramiko.PKey, deadline: Deadline, alive
         try:
             sock = _socket(endpoint, Deadline.after(wait))
             connection.connect_kwargs["sock"] = sock
-            with _ended_after(wait, sock):
-                connection.open()
+            within(Deadline.after(wait), connection.open)
             return connection
         except BaseException as error:
+            if sock is not None:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)  # the thread that opens it sees the end
             _close(connection)
             if sock is not None:
                 sock.close()
@@ -216,29 +222,6 @@ def _socket(endpoint: Endpoint, deadline: Deadline) -> socket.socket:
     raise refused
 
 
-@contextlib.contextmanager
-def _ended_after(wait: float, sock: socket.socket) -> Iterator[None]:
-    """TimeoutError where the block takes longer: paramiko has limits for the steps of a login, not for the whole."""
-    late = threading.Event()
-
-    def end() -> None:
-        late.set()
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(wait, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except Exception as error:
-        if late.is_set():
-            raise TimeoutError from error
-        raise
-    finally:
-        timer.cancel()
-
-
 def _may_pass(error: Exception) -> bool:
     """Whether another try may bring something else."""
     if isinstance(error, AuthenticationException):
@@ -247,7 +230,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _close(connection: Connection) -> None:
-    with contextlib.suppress(Exception):  # closing a broken connection may fail in any way; it is gone then
+    with contextlib.suppress(Exception), held():  # closing a broken connection may fail in any way; it is gone then
         connection.client.close()
 
 
@@ -258,6 +241,15 @@ def _pieces(stdin: bytes | Path) -> Generator[bytes, None, None]:
                 yield piece
     else:
         yield from (stdin[at : at + _PIECE] for at in range(0, len(stdin), _PIECE))
+
+
+def _sent(channel: paramiko.Channel, piece: bytes | None) -> int:
+    """How much of the piece was taken; None is the end. A channel that is closed takes nothing, which is seen later."""
+    with contextlib.suppress(OSError):
+        if piece is not None:
+            return int(channel.send(piece))
+        channel.shutdown_write()
+    return 0
 
 
 class _Stream:
@@ -331,15 +323,13 @@ class SshRemote:
         guarded = shlex.join([*self.endpoint.as_root, "timeout", "--kill-after=5", f"{timeout:g}", *argv])
         deadline = Deadline.after(timeout + 15)
         cut = f"the SSH connection to {self.endpoint} was cut during {shown}"
-        with self._asking(cut):
-            channel = self._transport.open_session(timeout=_SILENT + _ANSWER)
-            channel.exec_command(guarded)
+        channel = self._asked(cut, lambda: self._started(guarded), paramiko.Channel.close)
         try:
             with contextlib.closing(_pieces(stdin)) as pieces:
                 status = self._talk(channel, pieces, out, err, deadline, cut, attached)
         finally:
-            with contextlib.suppress(ConnectionFailed), self._asking(cut):
-                channel.close()
+            with contextlib.suppress(ConnectionFailed):
+                self._asked(cut, channel.close)
         if status is None:
             raise CommandTimeout(f"{shown} ran longer than {seconds(timeout)} on {self.endpoint}")
         if status == -1:  # paramiko's word for a channel that closed without an exit status
@@ -351,6 +341,11 @@ class SshRemote:
         if status == 124 or (status == 137 and deadline.left <= 15):  # 137: it took --kill-after to end it
             raise CommandTimeout(f"{shown} ran longer than {seconds(timeout)} on {self.endpoint} and was ended")
         return Answer(status, out.text(), err.text())
+
+    def _started(self, command: str) -> paramiko.Channel:
+        channel: paramiko.Channel = self._transport.open_session(timeout=_SILENT + _ANSWER)
+        channel.exec_command(command)
+        return channel
 
     def _talk(
         self,
@@ -371,9 +366,10 @@ class SshRemote:
         ended: float | None = None
         while True:
             # Read in this order: what came before the end is there once the end is seen.
-            known, complete = channel.exit_status_ready(), channel.eof_received or channel.closed
             moved = False
-            with _mapped(self.endpoint, cut):
+            with _mapped(self.endpoint, cut), held():
+                known, complete = channel.exit_status_ready(), channel.eof_received or channel.closed
+                can_send = channel.send_ready()
                 received = (
                     channel.recv(_CHUNK) if channel.recv_ready() else b"",
                     channel.recv_stderr(_CHUNK) if channel.recv_stderr_ready() else b"",
@@ -384,17 +380,14 @@ class SshRemote:
                     moved = True
             if known:
                 sending = False  # it ended without reading the rest
-            if sending and channel.send_ready():
+            if sending and can_send:
                 piece = piece or next(pieces, b"")
-                # A channel that is closed meanwhile ends the loop, with or without a status.
-                with self._asking(cut), contextlib.suppress(OSError):
-                    if piece:
-                        piece = piece[channel.send(piece) :]
-                        moved = True
-                    else:
-                        sending = False
-                        if not attached:
-                            channel.shutdown_write()
+                sending = bool(piece)
+                if piece:
+                    sent = self._asked(cut, partial(_sent, channel, piece))
+                    piece, moved = piece[sent:], moved or sent > 0
+                elif not attached:
+                    self._asked(cut, partial(_sent, channel, None))
             if moved:
                 heard, ended = time.monotonic(), None
                 if not deadline.passed:  # else a flood would have no end
@@ -403,7 +396,8 @@ class SshRemote:
                 # sshd may tell the status before the last output, and what the command left running may hold its pipes.
                 ended = ended or time.monotonic()
                 if complete or deadline.passed or time.monotonic() - ended > _DRAIN:
-                    return channel.recv_exit_status()
+                    with held():
+                        return channel.recv_exit_status()
             if deadline.passed:
                 return None
             if time.monotonic() - heard > _SILENT:
@@ -412,36 +406,27 @@ class SshRemote:
             if known:
                 time.sleep(0.005)
             else:
-                channel.status_event.wait(0.02)
+                with held():
+                    channel.status_event.wait(0.02)
 
     def _ask(self) -> None:
         """See that the far side still answers: TCP alone notices a silent loss after many minutes, or never."""
         silent = f"{self.endpoint} has not answered for {seconds(_SILENT + _ANSWER)}"
-        with self._asking(silent):
-            self._transport.open_session(timeout=_ANSWER).close()
+        self._asked(silent, lambda: self._transport.open_session(timeout=_ANSWER).close())
 
-    @contextlib.contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
-        """_mapped, and bounded: paramiko waits without end where the far side falls silent."""
-        late = threading.Event()
-
-        def give_up() -> None:
-            late.set()
-            self._transport.close()
-
-        timer = threading.Timer(_SILENT + _ANSWER, give_up)
-        timer.daemon = True
-        timer.start()
+    def _asked(self, what: str, call: Callable[[], _T], discard: Callable[[_T], object] = lambda _: None) -> _T:
+        """What call returns, _mapped, and bounded: paramiko waits without end where the far side falls
+        silent. discard gets what it returns too late.
+        """
         try:
             with _mapped(self.endpoint, what):
-                yield
+                return within(Deadline.after(_SILENT + _ANSWER), call, discard)
         except ConnectionFailed as error:
-            if late.is_set():
+            if isinstance(error.__cause__, TimeoutError):
+                self.close()
                 silent = f"{self.endpoint} has not answered for {seconds(_SILENT + _ANSWER)}"
                 raise ConnectionFailed(silent) from error
             raise
-        finally:
-            timer.cancel()
 
     def upload(self, data: bytes | Path, target: str, *, mode: int = 0o644, timeout: float = 300) -> None:
         """Put data, or a file of this host, at the path target, written aside and renamed."""

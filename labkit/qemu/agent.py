@@ -12,6 +12,8 @@ from labkit.core.errors import MachineError
 from labkit.io.files import through
 from labkit.qemu.hardware import AGENT
 
+_BOOTSTRAP = b"bootstrap"  # in place of a token: templates/user-data.j2 tells a bootstrap that failed
+
 
 class Agent:
     """A connection to the agent of the machine in directory; a context manager."""
@@ -53,7 +55,7 @@ class Agent:
             while True:
                 *lines, self._rest = self._rest.split(b"\n")
                 for token, _, status in (line.strip().partition(b" ") for line in lines):
-                    if token == self._token:
+                    if token in (self._token, _BOOTSTRAP):
                         return int(status) if status.isdigit() else 255
                 if deadline.passed:
                     return None

@@ -181,11 +181,13 @@ def log(directory: Path) -> str:
 
 @contextlib.contextmanager
 def ended(directory: Path) -> Iterator[None]:
-    """Nothing that was started for directory outlives the block."""
+    """Nothing that was started for directory outlives the block, nor do its sockets; what it has said stays."""
     try:
         yield
     finally:
         process.end_owned(directory)
+        for name in (AGENT, MONITOR, network.API, network.RESOLVER):
+            (directory / name).unlink(missing_ok=True)
 
 
 def boot_and_run(

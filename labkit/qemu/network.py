@@ -32,9 +32,9 @@ TOOLS = ("slirp4netns", "ip")
 FORWARDED = "198.51.100.100:2222"  # in the namespace: where QEMU takes connections for the guest's SSH
 _NET = "198.51.100"  # TEST-NET-2 of RFC 5737: no network has these addresses
 _TAP = "slirp0"
-_API = "network.sock"
+API = "network.sock"
 LOG = "network.log"
-_RESOLVER = "resolv.conf"
+RESOLVER = "resolv.conf"
 _HELPER = "network"  # below a machine's directory: the mark of its slirp4netns, which is not its QEMU
 _ADDRESS = "127.0.0.1"
 _TRY = 20.0  # seconds for what takes milliseconds
@@ -92,7 +92,7 @@ def inside(directory: Path, allowed: Sequence[str]) -> list[str]:
     """What the command of a program in a network of its own begins with; allowed: addresses in the web that it is to
     reach though they are this host's.
     """
-    resolver = directory / _RESOLVER
+    resolver = directory / RESOLVER
     write_atomic(resolver, f"nameserver {_NET}.3\n")
     resolver.chmod(0o644)  # QEMU reads it as another user
     return _inside(resolver, _routes(_addresses(), allowed))
@@ -131,10 +131,10 @@ def connect(directory: Path, pid: int, alive: int, output: int) -> None:
     alive: the end to read of a pipe whose other end that QEMU holds; the way ends with it. output: where its messages
     go. Raises MachineError where it does not come up.
     """
-    (directory / _API).unlink(missing_ok=True)
+    (directory / API).unlink(missing_ok=True)
     ready, told = os.pipe()
     words = ["slirp4netns", "--disable-host-loopback", "--enable-sandbox", "--enable-seccomp", f"--cidr={_NET}.0/24"]
-    words += ["--api-socket", _API, "--exit-fd", str(alive), "--ready-fd", str(told), str(pid), _TAP]
+    words += ["--api-socket", API, "--exit-fd", str(alive), "--ready-fd", str(told), str(pid), _TAP]
     owner = {process.OWNER: str(directory / _HELPER)}
     try:
         child = process.spawn(words, cwd=directory, output=output, errors=output, env=owner, files=[alive, told])
@@ -177,12 +177,12 @@ def _ask(directory: Path, question: object) -> dict[str, object]:
     try:
         with socket.socket(socket.AF_UNIX) as api, through(directory) as base:
             api.settimeout(_TRY)
-            api.connect(f"{base}/{_API}")
+            api.connect(f"{base}/{API}")
             api.sendall(json.dumps(question).encode())
             api.shutdown(socket.SHUT_WR)
             while not deadline.passed and (piece := api.recv(4096)):
                 answer += piece
         said = json.loads(answer)
     except (OSError, ValueError) as error:
-        raise MachineError(f"slirp4netns does not answer at {directory / _API}: {error}") from error
+        raise MachineError(f"slirp4netns does not answer at {directory / API}: {error}") from error
     return said if isinstance(said, dict) else {"error": said}

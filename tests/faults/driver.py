@@ -8,6 +8,7 @@ it (https://docs.python.org/3/library/audit_events.html): nothing in labkit know
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import fcntl
 import json
 import os
@@ -120,6 +121,7 @@ def _be_labkit(
         os.environ.clear()
         os.environ.update(environ)
         tempfile.tempdir = None
+        faulthandler.enable(file=2)
         sys.argv = ["labkit", *words]
         warnings.simplefilter("ignore")
         if at is not None:
@@ -177,11 +179,14 @@ class Labkit:
         os.kill(self.pid, number)
 
     def end(self, seconds: float = 90) -> Ended:
-        """Wait for it; what takes longer than that hangs, which is a failure."""
+        """Wait for it; what takes longer than that hangs, which is a failure: its stacks are shown."""
         deadline = time.monotonic() + seconds
         while self.poll() is None:
             if time.monotonic() > deadline:
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(self.pid, signal.SIGABRT)  # faulthandler's
+                time.sleep(0.5)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
                 self._status = -signal.SIGKILL
                 raise AssertionError(f"labkit hangs: {self._said()}")
