@@ -19,6 +19,7 @@ from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Endpoint
 from labkit.images import golden
 from labkit.images.build import mmdebstrap, recipe
+from labkit.io.network import Network
 from labkit.io.ssh import SshRemote
 from labkit.machines import identity
 from labkit.qemu import accelerator, hardware
@@ -26,7 +27,6 @@ from labkit.qemu.agent import Agent
 from labkit.qemu.hardware import MONITOR, Boot, Hardware
 from labkit.qemu.launch import overlay
 from labkit.qemu.monitor import Monitor
-from labkit.qemu.network import Network
 
 ME = identity.new("floor")
 

@@ -158,9 +158,11 @@ def until(condition: Callable[[], object], seconds: float = 120, what: str = "")
         time.sleep(0.05)
 
 
-def make_lab(directory: Path, within: tuple[str, ...] = ()) -> Iterator[Lab]:
-    """A lab below directory, which leaves no process behind."""
+def make_lab(directory: Path, within: tuple[str, ...] = (), provider: str | None = "qemu") -> Iterator[Lab]:
+    """A lab below directory, which leaves no process behind; provider: of its machines, None for that of its files."""
     lab = Lab(directory / "home", directory / "work", within=within)
+    if provider:
+        lab.env["LABKIT_PROVIDER"] = provider
     lab.home.mkdir()
     lab.cwd.mkdir()
     yield lab

@@ -73,7 +73,8 @@ def qemu(settings: Settings, name: str = "mine", **changed: object) -> Path:
     distro = load(settings.reports.parent, release="12").distro()
     steps = ("packages", "agent")
     record = QemuRecord(
-        "debian", "12", "cafe", "tcg", 2, 2048, True, 4022, name, "id", "private", "public",
+        platform="debian", release="12", image="cafe", accelerator="tcg", cpus=2, memory_mib=2048, ready=True,
+        port=4022, hostname=name, machine_id="id", host_private="private", host_public="public",
         made_of=ingredients.ingredients(distro, settings), maker=ingredients.maker(distro, steps),
     )  # fmt: skip
     image = settings.home.images / "cafe"

@@ -178,7 +178,7 @@ def test_listing_loads_nothing_heavy(tmp_path: Path, environ: dict[str, str]) ->
         (["up", "--machine", "../x"], "labkit: --machine: machine.name is '../x', must be a name"),
         (
             ["up", "--provider", "qmeu"],
-            "labkit: --provider: provider is 'qmeu', must be 'auto', 'qemu', 'vagrant' or 'ssh'",
+            "labkit: --provider: provider is 'qmeu', must be 'auto', 'qemu', 'uml', 'vagrant' or 'ssh'",
         ),
         (
             ["test", "--only", ""],

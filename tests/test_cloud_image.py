@@ -19,11 +19,11 @@ import pytest
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Endpoint
 from labkit.io import process
+from labkit.io.network import Network
 from labkit.io.ssh import SshRemote
 from labkit.qemu import hardware
 from labkit.qemu.hardware import Boot
 from labkit.qemu.launch import connect, ended, start
-from labkit.qemu.network import Network
 from tests import cloud_image
 from tests.chroot import Quiet
 from tests.conftest import Lab, make_lab

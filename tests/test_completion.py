@@ -162,7 +162,7 @@ def test_each_shell_offers_what_labkit_knows(shell: str, line: str, expected: se
         ("./lab up --release ", {"12", "13", "24.04", "43", "44"}),
         ("./lab up --release 4", {"43", "44"}),
         ("./lab up --platform debian --release ", {"12", "13"}),
-        ("./lab up --provider ", {"auto", "qemu", "vagrant", "ssh"}),
+        ("./lab up --provider ", {"auto", "qemu", "uml", "vagrant", "ssh"}),
         ("./lab test --runtime cr", {"crun", ":files"}),
         ("./lab test --suite ", {"runtimetest", "spec", "validation"}),
         ("./lab test --only MOUNT-00", {f"MOUNT-00{number}" for number in range(1, 10)}),

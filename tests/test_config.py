@@ -79,7 +79,7 @@ def test_the_data_directory_of_xdg(tmp_path: Path) -> None:
         ("release = 13", 'labkit.toml: release is 13, must be a release in quotes, such as "13"'),
         (
             'provider = "qmeu"',
-            "labkit.toml: provider is 'qmeu', must be 'auto', 'qemu', 'vagrant' or 'ssh'; did you mean 'qemu'?",
+            "labkit.toml: provider is 'qmeu', must be 'auto', 'qemu', 'uml', 'vagrant' or 'ssh'; did you mean 'qemu'?",
         ),
         ('mirror = "ftp://x"', "labkit.toml: mirror is 'ftp://x', must be the http(s) address of a mirror"),
         ('machine = "mine"', "labkit.toml: machine is 'mine', must be a table: [machine]"),

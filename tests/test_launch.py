@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from labkit.core.errors import ConnectionFailed, MachineError
-from labkit.qemu.hardware import CONSOLE
-from labkit.qemu.launch import GuestPanicked, panic_lines, panics_named
+from labkit.io.console import CONSOLE, GuestPanicked, panic_lines, panics_named
 
 PANIC = b"[ 8.1] Kernel panic - not syncing: sysrq triggered crash"
 

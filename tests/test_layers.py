@@ -14,8 +14,8 @@ import labkit
 ROOT = Path(labkit.__file__).parent
 # From the top down: a package may import those below it, and itself.
 PACKAGES = [
-    "cli", "usecases", "reports", "store", "suites", "machines", "images", "provision", "host", "qemu", "subjects",
-    "results", "guest", "io", "core",
+    "cli", "usecases", "reports", "store", "suites", "machines", "images", "provision", "host", "uml", "qemu",
+    "subjects", "results", "guest", "io", "core",
 ]  # fmt: skip
 RANK = {name: rank for rank, name in enumerate(PACKAGES)}
 # What reaches outside, and the one module that may name it.
@@ -44,6 +44,7 @@ SEAMS = {
     "qemu": "labkit.qemu.monitor",
 }
 GUEST = "labkit.guest."
+APART = "labkit.uml.sandbox"  # a program of its own, too, on this host
 
 
 def name_of(path: Path, root: Path = ROOT) -> str:
@@ -108,8 +109,8 @@ def touched(tree: ast.Module) -> set[str]:
 def outside_seams(modules: Mapping[str, ast.Module]) -> list[str]:
     found = []
     for name, tree in modules.items():
-        if name.startswith(GUEST):
-            continue  # programs of their own, in a machine
+        if name.startswith(GUEST) or name == APART:
+            continue  # programs of their own
         for word in touched(tree):
             for seam, owner in SEAMS.items():
                 if (word == seam or word.startswith(f"{seam}.")) and name != owner:

@@ -15,13 +15,13 @@ from labkit.core.deadline import Deadline, allowed
 from labkit.core.errors import CommandTimeout, ImageError, MachineError
 from labkit.core.observer import Silent
 from labkit.images.build import Builder, recipe
+from labkit.io.network import Network
 from labkit.io.within import within
 from labkit.machines.base import MachineState
 from labkit.machines.fake import FakeMachine, Reply
 from labkit.provision.bootstrap import BootstrapPlan
 from labkit.provision.remote import provision
 from labkit.qemu import hardware
-from labkit.qemu.network import Network
 
 
 def test_a_limit_is_named_as_it_was_set() -> None:

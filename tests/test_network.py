@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.io import process
-from labkit.qemu import network
-from labkit.qemu.network import Network
+from labkit.io import network, process
+from labkit.io.network import Network
 
 # What a QEMU does for its guest: it takes connections where the guest's SSH is forwarded, and makes those asked for.
 STAND_IN = """

@@ -17,7 +17,12 @@ from labkit.machines.qemu import QemuMachine, QemuRecord
 from tests.conftest import spawned
 from tests.test_cli import Done, labkit
 
-GOOD = asdict(QemuRecord("debian", "13", "0" * 16, "tcg", 2, 2048, True, 2222, "mine", "0" * 32, "private", "public"))
+GOOD = asdict(
+    QemuRecord(
+        platform="debian", release="13", image="0" * 16, accelerator="tcg", cpus=2, memory_mib=2048, ready=True,
+        port=2222, hostname="mine", machine_id="0" * 32, host_private="private", host_public="public",
+    )
+)  # fmt: skip
 Run = Callable[..., Done]
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from labkit.qemu import ring
+from labkit.io import ring
 
 LIMIT = 10_000
 

@@ -51,7 +51,7 @@ def vagrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     for parent in (directory, *directory.parents[:2]):
         parent.chmod(0o755)  # libvirt's QEMU is another user
     with namespaces(directory / "libvirt") as within:
-        for lab in make_lab(directory, within):
+        for lab in make_lab(directory, within, provider=None):
             (lab.cwd / "labkit.toml").write_text(CONFIG)
             one, two = (lab.start("up", "--machine", name) for name in ("one", "two"))
             # Vagrant dies when the machine is there; `up` again makes it anew.

@@ -31,8 +31,10 @@ from labkit.machines.base import Difference, MachineState
 from labkit.machines.fake import FakeMachine, FakeRemote
 from labkit.machines.host import HostMachine
 from labkit.machines.qemu import QemuMachine
+from labkit.machines.uml import UmlMachine
 from labkit.machines.vagrant import VagrantMachine, vagrant_provider
 from labkit.suites.base import SilentRun
+from labkit.uml import kernel
 from labkit.usecases import export
 from labkit.usecases.judge import policies
 from labkit.usecases.machines import machine_name, settled
@@ -358,11 +360,22 @@ def of_differences(settings: Settings) -> list[Difference]:
 
 
 def of_network(settings: Settings) -> object:
-    from labkit.qemu.network import choose
+    from labkit.io.network import choose
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "_path", lambda: "/nowhere")
         return choose(settings.machine.network)
+
+
+def of_init(settings: Settings) -> str:
+    return UmlMachine("mine", settings, Silent()).init_for(())
+
+
+def of_kernel(settings: Settings) -> object:
+    try:
+        return kernel.kept(settings)
+    except LabError as error:
+        return error.message
 
 
 def of_vagrantfile(settings: Settings) -> str:
@@ -454,6 +467,8 @@ KEYS: dict[str, Key] = {
     "machine.disk": Key('"9G"', of_image),
     "machine.accelerator": Key('"tcg"', of_vagrantfile),
     "machine.network": Key('"closed"', of_network),
+    "machine.init": Key('"systemd"', of_init),
+    "uml_kernel": Key('"/x/linux"', of_kernel),
     "vagrant.provider": Key('"virtualbox"', lambda settings: str(vagrant_or_none(settings))),
     "vagrant.home": Key('"vhome"', of_vagrant),
     "ssh.host": Key('"lab7"', machine_name),

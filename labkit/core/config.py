@@ -101,6 +101,7 @@ class MachineSettings(Table):
     disk: Annotated[int, _size("2G", "16384G"), Field(description="a size from 2G to 16384G")] = 8192
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     network: Literal["auto", "open", "closed"] = "auto"
+    init: Literal["auto", "small", "systemd"] = "auto"
     ssh_port: Whole = Field(default=0, ge=0, le=65535, description="a port from 1 to 65535, or 0 for any free one")
 
 
@@ -134,10 +135,11 @@ class SshSettings(Table):
 class Settings(Table):
     platform: Name = "debian"
     release: Name | None = Field(default=None, description='a release in quotes, such as "13"')
-    provider: Literal["auto", "qemu", "vagrant", "ssh"] = "auto"
+    provider: Literal["auto", "qemu", "uml", "vagrant", "ssh"] = "auto"
     runtime: StrictStr = Field(default="runc", min_length=1, description="a runtime's name or its absolute path")
     suite: Name = "spec"
     image: Literal["auto", "build", "cloud"] = "auto"
+    uml_kernel: Location | None = Field(default=None, description="the path of a kernel of User-Mode Linux")
     platforms: Location | None = Field(default=None, description="a directory of platforms")
     policy: Location | None = Field(default=None, description="a policy file, or a directory of them")
     mirror: StrictStr | None = Field(
@@ -220,7 +222,8 @@ class Settings(Table):
 
 _SOURCES = tuple(name for name, field in Settings.model_fields.items() if field.annotation is Source)
 _PATHS: set[Key] = {
-    ("platforms",), ("policy",), ("home",), ("reports",), ("vagrant", "home"), ("ssh", "key"), ("ssh", "known_hosts"),
+    ("platforms",), ("policy",), ("uml_kernel",), ("home",), ("reports",),
+    ("vagrant", "home"), ("ssh", "key"), ("ssh", "known_hosts"),
 }  # fmt: skip
 _FLAGS: dict[str, Key] = {
     "machine": ("machine", "name"),

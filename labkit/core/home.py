@@ -46,6 +46,11 @@ class Home:
         return self.path / "host"
 
     @property
+    def kernels(self) -> Path:
+        """Kernels of User-Mode Linux, each under its digest."""
+        return self.path / "kernels"
+
+    @property
     def vagrant(self) -> Path:
         """Vagrant's own directory (VAGRANT_HOME), unless the settings name another."""
         return self.path / "vagrant"

@@ -23,6 +23,8 @@ from labkit.core.platforms import VagrantProvider
 from labkit.core.tomlfile import Table
 from labkit.io import process
 from labkit.qemu.accelerator import probe_kvm
+from labkit.uml.kernel import kept as kept_kernel
+from labkit.uml.launch import probe as probe_uml
 
 _DATA = Path(__file__).with_name("host.toml")
 _VERSION_TIMEOUT = 20.0  # seconds; Vagrant starts a Ruby with all its plugins
@@ -145,7 +147,7 @@ def examine(settings: Settings) -> list[Fact]:
     facts.append(_vagrant())
     if suite is not None:
         facts += [_keyring(data.keyring, suite, host), _namespaces(data.namespaces, host)]
-    return [*facts, _kvm(settings), _disk(settings.home.path), _memory(settings.machine.memory)]
+    return [*facts, _kvm(settings), _uml(settings), _disk(settings.home.path), _memory(settings.machine.memory)]
 
 
 def lacking(facts: Iterable[Fact]) -> list[Fact]:
@@ -274,6 +276,26 @@ def _kvm(settings: Settings) -> Fact:
     if demanded:
         return Fact(name, FactState.MISSING, reason, needed_for, required=True)
     return Fact(name, FactState.WARNING, f"{reason}; machines are emulated, which is slower", needed_for)
+
+
+def _uml(settings: Settings) -> Fact:
+    """Whether User-Mode Linux runs here. What has to be fetched first is not fetched for that."""
+    name, needed_for = "user-mode linux", "machines in seconds where there is no KVM"
+    demanded = settings.provider == "uml"
+    try:
+        kernel = kept_kernel(settings)
+        reason = probe_uml(kernel, settings.home) if kernel else None
+    except LabError as error:
+        kernel, reason = None, error.message
+    if reason is not None:
+        found = f"{kernel} does not run: {reason}" if kernel else reason
+        return Fact(name, FactState.MISSING if demanded else FactState.WARNING, found, needed_for, required=demanded)
+    if kernel is None:
+        return Fact(name, FactState.OK, "not tried yet: `up` fetches a kernel where it is needed", needed_for)
+    if not kernel.seccomp:
+        found = f"{kernel} runs, several times slower than one since 6.16, which has the seccomp mode"
+        return Fact(name, FactState.WARNING, found, needed_for, required=demanded)
+    return Fact(name, FactState.OK, f"{kernel}: a guest ran", needed_for, required=demanded)
 
 
 def _disk(home: Path) -> Fact:

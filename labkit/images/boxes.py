@@ -16,10 +16,10 @@ from labkit.core.observer import Observer
 from labkit.core.platforms import Distro, VagrantProvider
 from labkit.images.build import Builder, recipe
 from labkit.images.golden import Image
-from labkit.io import download, process
+from labkit.io import download, network, process
 from labkit.io.files import locked, make_directory, require_space, write_atomic
 from labkit.provision.render import VagrantBox
-from labkit.qemu import hardware, network
+from labkit.qemu import hardware
 from labkit.qemu.accelerator import choose
 
 _SPACE = 2048  # MiB

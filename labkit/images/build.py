@@ -27,12 +27,12 @@ from labkit.images import grub, sums
 from labkit.images.golden import Image, find, new_directory
 from labkit.io import process
 from labkit.io.files import disk_errors, locked, make_directory, no_space, require_space, write_atomic
+from labkit.io.network import Network
 from labkit.provision import bootstrap, render
 from labkit.provision.bootstrap import Target, Upload
 from labkit.qemu.agent import Agent
 from labkit.qemu.hardware import Boot, Hardware
 from labkit.qemu.launch import again_after_panic, boot_and_run, ended, launch
-from labkit.qemu.network import Network
 
 if TYPE_CHECKING:
     from labkit.io.download import Digest
@@ -131,8 +131,10 @@ class Builder:
         self._settings = settings
         self._observer = observer
 
-    def ensure(self, wanted: Recipe, hardware: Hardware) -> Image:
-        """The image, made now if necessary; hardware is what a cloud image boots on for the first time."""
+    def ensure(self, wanted: Recipe, hardware: Hardware | None) -> Image:
+        """The image, made now if necessary; hardware is what a cloud image, and nothing else, boots on for the first
+        time.
+        """
         if image := find(self._settings.home, wanted.key):
             return image
         limits = self._settings.limits
@@ -153,6 +155,7 @@ class Builder:
                 if wanted.suite:
                     self._build(wanted, making)
                 else:
+                    assert hardware is not None
                     self._first_boot(wanted, making, hardware)
                 write_atomic(making / "image.json", wanted.description)
                 sums.write(making, [name for name in ("disk.qcow2", "kernel", "initrd") if (making / name).exists()])

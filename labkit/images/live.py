@@ -17,10 +17,11 @@ from labkit.core.observer import Observer
 from labkit.images import sums
 from labkit.images.golden import Image
 from labkit.io import process
+from labkit.io.console import console
 from labkit.io.files import locked, make_directory, require_space
 from labkit.qemu.agent import Agent
 from labkit.qemu.hardware import Hardware
-from labkit.qemu.launch import again_after_panic, boot_and_run, console, ended, launch, migrate, overlay
+from labkit.qemu.launch import again_after_panic, boot_and_run, ended, launch, migrate, overlay
 
 STATE = "state"
 SPACE = 1024  # MiB that a state may take

@@ -30,7 +30,8 @@ class MachineState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class MachineInfo:
     """A machine as commands show it. seconds: how long the command took to bring it up; problem: why a machine that
-    runs is crashed or unreachable; size: bytes that it takes on the disk.
+    runs is crashed or unreachable; size: bytes that it takes on the disk; kernel_origin: where its kernel comes from,
+    where that is not the platform's.
     """
 
     name: str
@@ -45,6 +46,7 @@ class MachineInfo:
     seconds: float | None = None
     problem: str | None = None
     size: int | None = None
+    kernel_origin: str | None = None
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)

@@ -93,23 +93,37 @@ def script(identity: Identity, authorized: str, *, now: float, entropy: str) -> 
     sshd rereads its key first, so that it restarts on one CPU while the rest runs on the other; it writes its
     pid file again once it listens, and the script ends after that.
     """
-    quoted = {name: shlex.quote(value) for name, value in (("name", identity.hostname), ("key", authorized))}
     return f"""set -e
 umask 077
-printf %s {shlex.quote(identity.host_key.private)} >/etc/ssh/ssh_host_ed25519_key
-printf '%s\\n' {shlex.quote(identity.host_key.public)} >/etc/ssh/ssh_host_ed25519_key.pub
-mkdir -p /root/.ssh
-printf '%s\\n' {quoted["key"]} >/root/.ssh/authorized_keys
-if test -s /run/sshd.pid && read -r pid </run/sshd.pid; then rm /run/sshd.pid; kill -HUP "$pid"
+{_keys(identity, authorized)}if test -s /run/sshd.pid && read -r pid </run/sshd.pid
+then rm /run/sshd.pid; kill -HUP "$pid"
 else pid=; systemctl try-restart ssh.service || systemctl try-restart sshd.service; fi
-{wake_script(now=now, entropy=entropy)}printf %s {quoted["name"]} >/proc/sys/kernel/hostname
-printf '%s\\n' {quoted["name"]} >/etc/hostname
-printf '127.0.0.1 localhost %s\\n' {quoted["name"]} >/etc/hosts
-umask 022
-printf '%s\\n' {identity.machine_id} >/etc/machine-id
-chmod 644 /etc/machine-id /etc/hostname /etc/hosts /etc/ssh/ssh_host_ed25519_key.pub
+{wake_script(now=now, entropy=entropy)}{_names(identity)}
 test -z "$pid" || while ! test -s /run/sshd.pid; do sleep 0.02; done
 """
+
+
+def boot_script(identity: Identity, authorized: str) -> str:
+    """The lines of a script that give a guest its identity while it boots, before its sshd starts."""
+    return f"umask 077\n{_keys(identity, authorized)}{_names(identity)}\n"
+
+
+def _keys(identity: Identity, authorized: str) -> str:
+    return f"""printf %s {shlex.quote(identity.host_key.private)} >/etc/ssh/ssh_host_ed25519_key
+printf '%s\\n' {shlex.quote(identity.host_key.public)} >/etc/ssh/ssh_host_ed25519_key.pub
+mkdir -p /root/.ssh
+printf '%s\\n' {shlex.quote(authorized)} >/root/.ssh/authorized_keys
+"""
+
+
+def _names(identity: Identity) -> str:
+    name = shlex.quote(identity.hostname)
+    return f"""printf %s {name} >/proc/sys/kernel/hostname
+printf '%s\\n' {name} >/etc/hostname
+printf '127.0.0.1 localhost %s\\n' {name} >/etc/hosts
+umask 022
+printf '%s\\n' {identity.machine_id} >/etc/machine-id
+chmod 644 /etc/machine-id /etc/hostname /etc/hosts /etc/ssh/ssh_host_ed25519_key.pub"""
 
 
 def authorize(key: str) -> str:

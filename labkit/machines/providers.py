@@ -10,6 +10,7 @@ from labkit.core.errors import UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro, VagrantProvider
 from labkit.machines.base import Machine
+from labkit.machines.choice import best
 from labkit.machines.damaged import DamagedMachine
 from labkit.machines.differences import by
 from labkit.machines.record import DamagedRecord, damaged, provider_of
@@ -17,12 +18,16 @@ from labkit.machines.record import DamagedRecord, damaged, provider_of
 if TYPE_CHECKING:
     from labkit.machines.host import HostMachine
     from labkit.machines.qemu import QemuMachine
+    from labkit.machines.uml import UmlMachine
     from labkit.machines.vagrant import VagrantMachine
 
 
 # Keys that say nothing to a provider's machines, and why. Tables named for another provider speak of that one alone.
 _CHOSEN = "a virtual machine is given this; a host of your own is what it is"
 _UNHEEDED: dict[str, dict[str, str]] = {
+    "uml": {
+        "machine.accelerator": "User-Mode Linux runs on the host's own CPU",
+    },
     "vagrant": {
         "machine.ssh_port": "Vagrant chooses the address of its machines",
         "machine.network": "Vagrant makes the network of its machines",
@@ -31,6 +36,10 @@ _UNHEEDED: dict[str, dict[str, str]] = {
         "image": "a host of your own is made of no image",
         **{f"machine.{key}": _CHOSEN for key in ("cpus", "memory", "disk", "accelerator", "network", "ssh_port")},
     },
+}
+_OF_UML = {
+    "machine.init": "other machines boot the platform's own init",
+    "uml_kernel": "other machines boot the platform's own kernel",
 }
 _OF_A_BOX = "the machine is made of a published box, which has its own"
 
@@ -55,7 +64,12 @@ def require_heeded(settings: Settings, provider: str, distro: Distro, observer: 
     """UsageError where a flag or variable asks for what this provider's machines cannot heed; the observer hears of
     such keys in a file, which may be there for other commands.
     """
-    unheeded = dict(_UNHEEDED.get(provider, {}))
+    unheeded = dict(_UNHEEDED.get(provider, {})) | (_OF_UML if provider != "uml" else {})
+    if provider == "uml":
+        if settings.machine.cpus > 1:
+            unheeded["machine.cpus"] = "its kernel has one CPU"
+        if settings.machine.network == "open":
+            unheeded["machine.network"] = "its guests have no way to this host"
     if provider == "vagrant":
         if settings.box or VagrantProvider.LIBVIRT in distro.release.boxes:
             unheeded |= {"machine.disk": _OF_A_BOX, "image": _OF_A_BOX}
@@ -94,7 +108,7 @@ def wanted(name: str, settings: Settings, observer: Observer, distro: Distro, ne
     if provider is None:
         provider = settings.provider
         if provider == "auto":
-            provider, why = _best(settings, distro)
+            provider, why = best(settings, distro, observer)
             observer.step(f"provider {provider}: {why}")
         machine = _machine(provider, name, settings, observer, needs)
     if provider == settings.provider or settings.provider == "auto":
@@ -102,28 +116,18 @@ def wanted(name: str, settings: Settings, observer: Observer, distro: Distro, ne
     return machine
 
 
-def _best(settings: Settings, distro: Distro) -> tuple[str, str]:
-    if settings.ssh.host:
-        return "ssh", f"the settings name the host {settings.ssh.host}"
-    if not (distro.release.boxes or settings.box):
-        return "qemu", "no Vagrant box is published for this release"
-    from labkit.host.facts import vagrant_providers  # the models of host.toml, 10 ms
-
-    usable, why = vagrant_providers()
-    fit = [found for found in usable if settings.box or found in distro.release.boxes]
-    if fit:
-        return "vagrant", f"Vagrant works here with {fit[0]}"
-    return "qemu", why or f"Vagrant works here with {', '.join(usable)} only"
-
-
 def _machine(provider: str, name: str, settings: Settings, observer: Observer, needs: Sequence[str]) -> Machine:
     """The machine, whose record, if there is one, is whole. DamagedRecord."""
-    made: QemuMachine | VagrantMachine | HostMachine
+    made: QemuMachine | UmlMachine | VagrantMachine | HostMachine
     match provider:  # each with the libraries that it needs
         case "qemu":
             from labkit.machines.qemu import QemuMachine
 
             made = QemuMachine(name, settings, observer, tuple(needs))
+        case "uml":
+            from labkit.machines.uml import UmlMachine
+
+            made = UmlMachine(name, settings, observer, tuple(needs))
         case "vagrant":
             from labkit.machines.vagrant import VagrantMachine
 

@@ -11,35 +11,35 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import secrets
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
-from labkit.core.endpoint import Endpoint
 from labkit.core.errors import InfrastructureError, MachineError, MonitorGone
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
 from labkit.core.text import printable
 from labkit.images import golden, ingredients, sums
-from labkit.images.golden import DamagedImage, Image
+from labkit.images.golden import Image
 from labkit.images.live import SPACE, STATE, live_state, throw_away
 from labkit.images.live import wrong as live_wrong
 from labkit.io import process
+from labkit.io.console import console, console_end, panic_lines, panics_named
 from labkit.io.files import disk_errors, make_directory, require_space, write_atomic
-from labkit.io.remote import Remote
-from labkit.machines import differences, identity
+from labkit.io.network import ADDRESS, Network, PortTaken
+from labkit.machines import identity
 from labkit.machines.base import Difference, MachineInfo, MachineState
 from labkit.machines.differences import Row
-from labkit.machines.identity import Identity, KeyPair
-from labkit.machines.record import RecordedMachine, load_record
+from labkit.machines.local import LOGIN, NO_SSHD, STARTING, LocalMachine, LocalRecord
+from labkit.machines.local import SPACE as SPACE_MACHINE
+from labkit.machines.record import load_record
 from labkit.qemu.accelerator import choose
 from labkit.qemu.agent import Agent
-from labkit.qemu.hardware import AGENT, CONSOLE, MONITOR, Boot, Hardware, here
+from labkit.qemu.hardware import AGENT, MONITOR, Boot, Hardware, here
 from labkit.qemu.launch import (
     Running,
     StateRefused,
@@ -47,18 +47,12 @@ from labkit.qemu.launch import (
     answered,
     connect,
     connect_monitor,
-    console,
-    console_end,
     loaded,
     log,
     migrate,
     overlay,
-    panic_lines,
-    panics_named,
     start,
 )
-from labkit.qemu.network import Network, PortTaken
-from labkit.qemu.network import choose as choose_network
 
 if TYPE_CHECKING:
     from labkit.qemu.monitor import Monitor
@@ -68,48 +62,24 @@ _SSHD = """if test -s /run/sshd.pid && read -r pid </run/sshd.pid; then kill -0 
 else for unit in ssh.service sshd.service ssh.socket; do systemctl --quiet is-active "$unit" && exit; done; false; fi
 """
 _PING = "true\n"
-_ADDRESS = "127.0.0.1"
-_SPACE_MACHINE = 256
 _USED = f"{STATE}.used"  # of a guest that runs again, for as long as it has not answered
 _SNAPSHOT = "resume"  # in the disk, as long as there is _USED: what the disk was when that state was written
-_STARTING = "starting"  # there while a QEMU is started; one whose labkit was killed then is not taken for running
 _DISK = "disk.qcow2"
 _LOOK = 5.0  # seconds that QEMU and the guest's agent have to say how they are
 _DOUBT = 20.0  # seconds of silence after which the files that a guest was restored from are read
-_LOGIN = 60.0  # seconds that the sshd of a guest has to let labkit in, once the guest has answered, at least
-_NO_SSHD = "its sshd does not run"
 _AGAIN = 5  # seconds after which a guest that goes on is asked once more
 _SYNC = 20.0  # seconds that a guest has to write its disk before it is halted
 
 
-@dataclass(frozen=True, slots=True)
-class QemuRecord:
-    """What is known of a machine, on disk before anything is done to it."""
-
-    platform: str
-    release: str
-    image: str
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QemuRecord(LocalRecord):
     accelerator: str
     cpus: int
-    memory_mib: int
-    ready: bool  # False until it has been reachable once: what is there is to be made anew
-    port: int
-    hostname: str
-    machine_id: str
-    host_private: str
-    host_public: str
     provider: str = "qemu"
-    network: str = Network.OPEN.value  # that of machines which an older labkit made, as is their type
-    machine_type: str = "q35"
-    made_of: dict[str, str] = field(default_factory=dict)  # see labkit.images.ingredients
-    maker: str = ""
-
-    @property
-    def identity(self) -> Identity:
-        return Identity(self.hostname, self.machine_id, KeyPair(self.host_private, self.host_public))
+    machine_type: str = "q35"  # of machines that an older labkit made
 
 
-class QemuMachine(RecordedMachine):
+class QemuMachine(LocalMachine[QemuRecord]):
     """A machine of this host's QEMU."""
 
     def __init__(self, name: str, settings: Settings, observer: Observer, needs: tuple[str, ...] = ()) -> None:
@@ -131,7 +101,7 @@ class QemuMachine(RecordedMachine):
             info, platform=record.platform, release=record.release, accelerator=record.accelerator
         )
         if state is MachineState.RUNNING:
-            info = dataclasses.replace(info, address=_ADDRESS, port=record.port, user="root")
+            info = dataclasses.replace(info, address=ADDRESS, port=record.port, user="root")
         return info
 
     def _state(self) -> MachineState:
@@ -141,10 +111,10 @@ class QemuMachine(RecordedMachine):
         if record is None or not record.ready:
             return MachineState.INTERRUPTED
         # One that was being started when its labkit was killed is ended by start(), which goes on with what there is.
-        if process.owned(self.directory) and not (self.directory / _STARTING).exists():
+        if process.owned(self.directory) and not (self.directory / STARTING).exists():
             return MachineState.RUNNING
-        names = {name for name in (STATE, _USED, _STARTING) if (self.directory / name).exists()}
-        if STATE in names or {_USED, _STARTING} <= names:
+        names = {name for name in (STATE, _USED, STARTING) if (self.directory / name).exists()}
+        if STATE in names or {_USED, STARTING} <= names:
             return MachineState.HALTED
         return MachineState.CRASHED
 
@@ -152,7 +122,7 @@ class QemuMachine(RecordedMachine):
         info = self.status()
         if info.state is not MachineState.RUNNING:
             return info
-        if stopped := self._stopped():
+        if stopped := self._stopped("QEMU"):
             return dataclasses.replace(info, state=MachineState.UNREACHABLE, problem=stopped.message)
         if panic := panic_lines(console(self.directory)):
             if not self._agent_answers(_PING):
@@ -169,7 +139,7 @@ class QemuMachine(RecordedMachine):
         if said in ("internal-error", "guest-panicked", "shutdown"):
             return dataclasses.replace(info, state=MachineState.CRASHED, problem=f"QEMU says {said}")
         if said == "running" and not self._agent_answers(self._reachable()):
-            return dataclasses.replace(info, state=MachineState.UNREACHABLE, problem=_NO_SSHD)
+            return dataclasses.replace(info, state=MachineState.UNREACHABLE, problem=NO_SSHD)
         return info
 
     def _reachable(self) -> str:
@@ -188,47 +158,12 @@ class QemuMachine(RecordedMachine):
 
     def _monitor(self) -> Monitor:
         """The monitor of the running QEMU. Raises MachineError within seconds where it does not answer."""
-        if stopped := self._stopped():
+        if stopped := self._stopped("QEMU"):
             raise stopped
         try:
             return connect_monitor(self.directory, Deadline.after(_LOOK))
         except MachineError as error:
             raise MachineError(error.message, hint=self._way_on()) from error
-
-    def _stopped(self) -> MachineError | None:
-        """The error that says that its QEMU stands still because of a signal; None where it does not."""
-        for pid in filter(process.is_stopped, process.owned(self.directory)):
-            return MachineError(
-                f"the QEMU of machine {self.name}, process {pid}, was stopped by a signal",
-                hint=f"kill -CONT {pid} lets it go on; ./lab reset and ./lab destroy end it",
-            )
-        return None
-
-    def console(self) -> Path | None:
-        path = self.directory / CONSOLE
-        return path if path.exists() else None
-
-    def endpoint(self) -> Endpoint:
-        record = self.record()
-        if record is None or self._state() is not MachineState.RUNNING:
-            raise MachineError(f"machine {self.name} is not running", hint="./lab up")
-        return self._endpoint(record)
-
-    def _endpoint(self, record: QemuRecord) -> Endpoint:
-        """With its host key pinned: the record has it."""
-        key, _ = identity.client_key(self._settings.home)
-        pinned, line = self.directory / "known_hosts", identity.known_hosts_line(_ADDRESS, record.port, record.identity)
-        if not pinned.exists() or pinned.read_bytes() != line.encode():
-            write_atomic(pinned, line, mode=0o600)
-        return Endpoint(_ADDRESS, record.port, "root", key, pinned)
-
-    def connect(self, deadline: Deadline) -> Remote:
-        return self._connect(self.endpoint(), deadline)
-
-    def _login(self, record: QemuRecord, deadline: Deadline) -> None:
-        """See a command run over SSH."""
-        with self._connect(self._endpoint(record), deadline, lambda: bool(process.owned(self.directory))) as remote:
-            remote.run(["true"], timeout=max(1.0, deadline.left))
 
     # -- what can be done ---------------------------------------------------------------------------------------
 
@@ -244,58 +179,27 @@ class QemuMachine(RecordedMachine):
         builder = Builder(self._settings, self._observer)
         image = builder.ensure(wanted_image, hardware)
         live_state(image, hardware, self._settings, self._observer)
-        require_space(self._settings.home.path, _SPACE_MACHINE)
+        require_space(self._settings.home.path, SPACE_MACHINE)
         make_directory(self.directory, mode=0o700)
         me = identity.new(self.name)
         record = QemuRecord(
-            image.platform, image.release, image.directory.name, accelerator, wanted.cpus, wanted.memory, False, 0,
-            me.hostname, me.machine_id, me.host_key.private, me.host_key.public,
+            platform=image.platform, release=image.release, image=image.directory.name,
+            accelerator=accelerator, cpus=wanted.cpus, memory_mib=wanted.memory, ready=False, port=0,
+            hostname=me.hostname, machine_id=me.machine_id,
+            host_private=me.host_key.private, host_public=me.host_key.public,
             made_of=ingredients.ingredients(distro, self._settings), maker=ingredients.maker(distro, image.steps),
         )  # fmt: skip
         self._save(record)
         self._restore(record, hardware, lambda: builder.ensure(wanted_image, hardware))
 
-    def _network(self) -> Network:
-        network, why = choose_network(self._settings.machine.network)
-        if why:
-            self._observer.warn(
-                f"machine {self.name} gets no way to the network, for its guest could reach this host by it: {why}"
-            )
-        return network
-
     def differences(self, distro: Distro) -> Sequence[Difference]:
-        record, settings = self.record(), self._settings
+        record, wanted = self.record(), self._settings.machine
         if record is None:
             return []
-        wanted, state = settings.machine, self._state()
-        rows = [
-            *differences.provider(settings, record.provider),
-            *differences.system(settings, distro, record.platform, record.release),
-            Row("machine.cpus", "the number of CPUs", str(wanted.cpus), str(record.cpus)),
-            Row("machine.memory", "the memory", f"{wanted.memory}M", f"{record.memory_mib}M"),
-        ]
+        rows = [Row("machine.cpus", "the number of CPUs", str(wanted.cpus), str(record.cpus))]
         if wanted.accelerator != "auto":
             rows.append(Row("machine.accelerator", "the accelerator", wanted.accelerator, record.accelerator))
-        if wanted.network != "auto" and state in (MachineState.RUNNING, MachineState.HALTED):  # else it is given that
-            rows.append(Row("machine.network", "the network", wanted.network, record.network))
-        if wanted.ssh_port and state is MachineState.RUNNING:  # one that does not run is given the port when it starts
-            rows.append(Row("machine.ssh_port", "the SSH port", str(wanted.ssh_port), str(record.port)))
-        if record.made_of:
-            today = ingredients.ingredients(distro, settings)
-            rows += [Row(key, key, value, record.made_of.get(key)) for key, value in today.items() if value != "auto"]
-        found = differences.compared(settings, self.name, rows)
-        image = None
-        with contextlib.suppress(DamagedImage):  # nothing is known of it then; what needs it says so
-            image = golden.exactly(settings.home, record.image)
-        if image and not any(difference.what in ("the platform", "the release") for difference in found):
-            lacks = [step for step in ingredients.required(settings, self._needs) if step not in image.steps]
-            found += differences.lacking(settings, self.name, lacks, self._needs)
-            if record.maker and record.maker != ingredients.maker(distro, image.steps):
-                found.append(differences.older(self.name))
-        return found
-
-    def update(self, distro: Distro) -> None:
-        """Nothing: what its image lacks, a new machine has (see differences)."""
+        return self._differences(distro, record, record.provider, rows)
 
     def reset(self) -> None:
         """Back to the clean state, under the same name, host key and, if it is still free, port."""
@@ -328,12 +232,6 @@ class QemuMachine(RecordedMachine):
                 self._synced(port)
         if discard_state or not self._resumed(record):
             again_after_panic(lambda: self._boot(record), self._observer)
-
-    def _way_on(self) -> str:
-        return (
-            f"./lab up --machine {self.name} --discard-state boots it again from its disk; ./lab reset makes it clean; "
-            f"{console_end(self.directory)}"
-        )
 
     def _resumed(self, record: QemuRecord) -> bool:
         """Go on with the state that the machine was halted in; whether there was one that can be gone on with."""
@@ -376,10 +274,10 @@ class QemuMachine(RecordedMachine):
     def _roll_back(self) -> None:
         """Undo a resume that did not come to an answer: the disk as it was, and the state that fits it."""
         used = self.directory / _USED
-        if used.exists() and (self.directory / _STARTING).exists():
+        if used.exists() and (self.directory / STARTING).exists():
             process.run(["qemu-img", "snapshot", "-a", _SNAPSHOT, self.directory / _DISK], timeout=60)
             used.rename(self.directory / STATE)
-        (self.directory / _STARTING).unlink(missing_ok=True)
+        (self.directory / STARTING).unlink(missing_ok=True)
 
     def _boot(self, record: QemuRecord) -> None:
         """Boot the machine's own disk."""
@@ -403,7 +301,7 @@ class QemuMachine(RecordedMachine):
                 (self.directory / f"{STATE}.part").unlink(missing_ok=True)
                 monitor.execute("cont")
             elif said == "io-error":
-                require_space(self.directory, _SPACE_MACHINE)
+                require_space(self.directory, SPACE_MACHINE)
                 self._observer.warn(f"machine {self.name} stood still, for its disk was full; it goes on")
                 monitor.execute("cont")
             return said in ("paused", "postmigrate", "io-error")
@@ -444,29 +342,10 @@ class QemuMachine(RecordedMachine):
             return agent.answer(_SYNC) == 0
         return False
 
-    def destroy(self) -> None:
-        self._remove_directory()
-
-    def _existing(self) -> QemuRecord:
-        record = self.record()
-        if record is None or not record.ready:
-            raise MachineError(f"machine {self.name} does not exist", hint="./lab up")
-        return record
-
     def _boot_of(self, record: QemuRecord) -> Boot:
         """How its image boots: all that a machine with a disk of its own needs of it, besides the disk."""
         directory = self._settings.home.images / record.image
         return golden.boot_of(directory) if directory.exists() else self._image(record).boot
-
-    def _image(self, record: QemuRecord) -> Image:
-        """The image that the machine's disk stands on."""
-        image = golden.exactly(self._settings.home, record.image)
-        if image is None:
-            raise MachineError(
-                f"the image {record.image} of machine {self.name} is gone from {self._settings.home.images}",
-                hint="put it back if you can; else ./lab destroy the machine and ./lab up again",
-            )
-        return image
 
     # -- how ----------------------------------------------------------------------------------------------------
 
@@ -557,18 +436,17 @@ class QemuMachine(RecordedMachine):
             agent.send(identity.wake_script(now=now, entropy=entropy) if known else self._introduction(record))
             answered(agent, self.directory, deadline, "take its identity", wait)
         if known and not self._agent_answers(self._reachable()):
-            raise MachineError(f"machine {self.name} cannot be reached: {_NO_SSHD}", hint=self._way_on())
+            raise MachineError(f"machine {self.name} cannot be reached: {NO_SSHD}", hint=self._way_on())
         record = dataclasses.replace(record, port=running.port, ready=True)
-        self._login(record, Deadline.after(min(deadline.left, max(_LOGIN, self._settings.limits.connect))))
+        self._login(record, Deadline.after(min(deadline.left, max(LOGIN, self._settings.limits.connect))))
         self._save(record)
         self._forget_state()
-        (self.directory / _STARTING).unlink()
+        (self.directory / STARTING).unlink()
 
     @contextlib.contextmanager
     def _qemu(self, hardware: Hardware, boot: Boot, port: int, state: Path | None) -> Iterator[Running]:
         """A QEMU started on the machine's disk; ended again if the block does not succeed."""
-        wanted = self._settings.machine.ssh_port
-        ports = [wanted] if wanted else ([port, 0] if port and _free(port) else [0])
+        ports = self._ports(port)
         with self._ended_unless_it_comes_up():
             running = self._connected(hardware, boot, ports, state)
             try:
@@ -584,7 +462,7 @@ class QemuMachine(RecordedMachine):
 
     @contextlib.contextmanager
     def _ended_unless_it_comes_up(self) -> Iterator[None]:
-        write_atomic(self.directory / _STARTING, "")
+        write_atomic(self.directory / STARTING, "")
         try:
             yield
         except BaseException:
@@ -606,10 +484,7 @@ class QemuMachine(RecordedMachine):
             except PortTaken:
                 if attempt == ports[-1]:
                     break
-        raise MachineError(
-            f"port {ports[-1]} on {_ADDRESS} is taken",
-            hint="set machine.ssh_port to another port, or to 0 for any free one",
-        )
+        raise self._port_taken(ports[-1])
 
     def _end(self) -> None:
         """End its QEMU, whatever that does; disk and state stay."""
@@ -620,14 +495,3 @@ class QemuMachine(RecordedMachine):
     def _forget_state(self) -> None:
         for name in (STATE, _USED, sums.SUMS):
             (self.directory / name).unlink(missing_ok=True)
-
-    def _save(self, record: QemuRecord) -> None:
-        self._save_record(asdict(record))
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe, contextlib.suppress(OSError):
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((_ADDRESS, port))
-        return True
-    return False

@@ -31,6 +31,7 @@ from labkit.core.platforms import Distro, VagrantProvider
 from labkit.host.facts import vagrant_providers
 from labkit.images import boxes
 from labkit.io import libvirt, process
+from labkit.io.console import CONSOLE, console_end
 from labkit.io.files import disk_errors, locked, make_directory, write_atomic
 from labkit.io.remote import Remote
 from labkit.io.vagrant import Stages, Vagrant, at_work
@@ -42,8 +43,6 @@ from labkit.provision import bootstrap, render
 from labkit.provision.bootstrap import BootstrapPlan, Target
 from labkit.provision.remote import provision
 from labkit.qemu.accelerator import choose
-from labkit.qemu.hardware import CONSOLE
-from labkit.qemu.launch import console_end
 
 _CLEAN = "clean"
 _KEYS = re.compile(r"^(ssh-ed25519|ecdsa-sha2-nistp\d+|ssh-rsa) [A-Za-z0-9+/=]+", re.MULTILINE)

@@ -9,11 +9,10 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from labkit.io import process
-from labkit.qemu.network import FORWARDED, Network
+from labkit.io.network import FORWARDED, Network
 
 MONITOR = "qmp.sock"
 AGENT = "agent.sock"
-CONSOLE = "console.log"
 LOG = "qemu.log"
 AGENT_PORT = "org.labkit.0"
 
@@ -77,7 +76,7 @@ def argv(
 ) -> list[str]:
     """The command line; QEMU is to be started in the machine's directory, where its sockets and logs go.
 
-    port: on 127.0.0.1 for SSH, 0 for any free one; a guarded network has its forwarding from labkit.qemu.network.
+    port: on 127.0.0.1 for SSH, 0 for any free one; a guarded network has its forwarding from labkit.io.network.
     """
     size = f"{hardware.memory_mib}M"
     # QEMU 7.2 emulates cmpxchg16b wrongly: Debian 13's kernel panics now and then (list_add corruption).

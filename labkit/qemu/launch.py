@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -14,27 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from labkit.core.deadline import Deadline
-from labkit.core.errors import ConnectionFailed, MachineError
+from labkit.core.errors import MachineError
 from labkit.core.observer import Observer
 from labkit.core.text import printable
-from labkit.io import process
-from labkit.qemu import network
+from labkit.io import network, process
+from labkit.io.console import CONSOLE, PANIC, GuestPanicked, console, console_end, kept, panics_named, tail
+from labkit.io.network import Network, PortTaken, inside
 from labkit.qemu.agent import Agent
-from labkit.qemu.hardware import AGENT, CONSOLE, LOG, MONITOR, Boot, Hardware, argv
-from labkit.qemu.network import Network, PortTaken, inside
+from labkit.qemu.hardware import AGENT, LOG, MONITOR, Boot, Hardware, argv
 
 if TYPE_CHECKING:
     from labkit.qemu.monitor import Monitor
 
-PANIC = b"Kernel panic - not syncing"
-_RING = Path(__file__).with_name("ring.py")
-_KEPT = 8 << 20  # bytes of a console, or of QEMU's messages, at most
-_DRAIN = 2.0  # seconds that the ring has to write the rest
 _START = 60.0  # seconds that QEMU has to answer
-
-
-class GuestPanicked(MachineError):
-    pass
 
 
 class StateRefused(MachineError):
@@ -78,7 +69,7 @@ def start(
     What a guest could do with a QEMU that it has taken over is little: it starts no program, sees no network of this
     host's but by way of slirp4netns, and is not root where this is root's.
     """
-    for name in (AGENT, MONITOR, CONSOLE, LOG, network.LOG):
+    for name in (AGENT, MONITOR):
         (directory / name).unlink(missing_ok=True)
     program = process.which("qemu-system-x86_64")
     words = argv(hardware, boot, disk, port=port, uuid=str(uuid.uuid4()))
@@ -93,20 +84,10 @@ def start(
     within = inside(directory, allowed) if hardware.network is Network.GUARDED else []
     words = [*within, "setpriv", "--no-new-privs", *words]
     with contextlib.ExitStack() as stack:
-
-        def pipe() -> tuple[int, int]:
-            ends = os.pipe()
-            stack.callback(os.close, ends[0])
-            stack.callback(os.close, ends[1])
-            return ends
-
-        (console, to_console), (messages, to_log), (more, to_network), (alive, held) = (pipe() for _ in range(4))
-        ring = [sys.executable, "-I", "-S", str(_RING), str(_KEPT), str(console), CONSOLE, str(messages), LOG]
-        ring += [str(more), network.LOG]
-        null = os.open(os.devnull, os.O_RDWR)
-        stack.callback(os.close, null)
-        owner = {process.OWNER: str(directory / _RING.stem)}
-        process.spawn(ring, cwd=directory, output=null, errors=null, env=owner, files=[console, messages, more])
+        to_console, to_log, to_network = stack.enter_context(kept(directory, (CONSOLE, LOG, network.LOG)))
+        alive, held = os.pipe()
+        stack.callback(os.close, alive)
+        stack.callback(os.close, held)
         files = [held]
         if state is not None:  # read from the file itself: a pipe takes twice as long
             files.append(stack.enter_context(state.open("rb")).fileno())
@@ -176,7 +157,7 @@ def launch(directory: Path, hardware: Hardware, boot: Boot, disk: Path, allowed:
 
 def log(directory: Path) -> str:
     """What QEMU has said in directory."""
-    return _kept(directory, LOG).decode("utf-8", "replace").strip()
+    return tail(directory, LOG).decode("utf-8", "replace").strip()
 
 
 @contextlib.contextmanager
@@ -240,18 +221,6 @@ def answered(
         raise MachineError(f"the guest could not {what}: its agent answered {status}", hint=console_end(directory))
 
 
-@contextlib.contextmanager
-def panics_named(directory: Path, what: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a guest in the block into GuestPanicked, where its kernel has panicked."""
-    try:
-        yield
-    except (MachineError, ConnectionFailed) as error:
-        if isinstance(error, GuestPanicked) or PANIC not in console(directory):
-            raise
-        said = f"the guest's kernel panicked, so it did not {what}"
-        raise GuestPanicked(said, hint=console_end(directory)) from error
-
-
 def again_after_panic(boot: Callable[[], None], observer: Observer) -> None:
     """Call boot, and again where the guest's kernel panicked, three times in all.
 
@@ -265,40 +234,6 @@ def again_after_panic(boot: Callable[[], None], observer: Observer) -> None:
         except GuestPanicked:
             observer.warn("the guest's kernel panicked while it booted; booting again")
     boot()
-
-
-def console(directory: Path) -> bytes:
-    """The last 64 KB of what the guest in directory wrote on its console."""
-    return _kept(directory, CONSOLE)
-
-
-def _kept(directory: Path, name: str) -> bytes:
-    """The last 64 KB of a file that the ring writes; where its QEMU has ended, once all of it is written."""
-    if not process.owned(directory):
-        Deadline.after(_DRAIN).poll(lambda: not process.owned(directory / _RING.stem))
-    try:
-        with (directory / name).open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - (1 << 16)))
-            return file.read()
-    except OSError:
-        return b""
-
-
-def console_end(directory: Path) -> str:
-    """The end of the console as a hint, fit to be shown."""
-    text = console(directory)[-1500:].decode("utf-8", "replace").replace("\r\n", "\n")
-    return f"its console ends with:\n{printable(text, newlines=True)}"
-
-
-def panic_lines(data: bytes) -> str:
-    """The line in which a console tells of a panic, with the two before it, as one line; "" where there is none."""
-    at = data.find(PANIC)
-    if at < 0:
-        return ""
-    before = data[max(at - 600, 0) : at].splitlines()[-3:]
-    last = (before.pop() if before else b"") + data[at : at + 300].splitlines()[0]
-    lines = [line.strip().decode("utf-8", "replace") for line in (*before, last)]
-    return printable(" / ".join(filter(None, lines)))
 
 
 def overlay(base: Path, target: Path) -> None:

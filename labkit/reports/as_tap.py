@@ -24,6 +24,7 @@ def render(run: Run) -> str:
         "runtime-version": run.runtime.version,
         "platform": f"{run.machine.get('platform', '')} {run.machine.get('release', '')}".strip(),
         "kernel": str(run.machine.get("kernel", "")),
+        "kernel-origin": str(run.machine.get("kernel_origin", "")),
         "cgroup": str(run.machine.get("cgroup", "")),
     }
     lines = ["TAP version 14", f"1..{len(run.results)}"]

@@ -38,6 +38,8 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
     cgroup = f"cgroup {run.machine['cgroup']}" if run.machine.get("cgroup") else ""
     console.print(_text(run.title, "bold"), overflow="fold")
     console.print(_text(f"{where} {cgroup}".strip(), "dim"), overflow="fold")
+    if origin := run.machine.get("kernel_origin"):
+        console.print(_text(f"kernel: {origin}, not the platform's", "dim"), overflow="fold")
     alike = Counter(result.identity for result in run.unexpected)
     bad = list({result.identity: result for result in reversed(run.unexpected)}.values())[::-1]
     if bad:

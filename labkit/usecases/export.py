@@ -14,11 +14,11 @@ from labkit.core.platforms import Distro
 from labkit.host.install import ensure
 from labkit.images import boxes
 from labkit.io.files import copy, disk_errors, make_directory, write_atomic
+from labkit.machines.choice import tools
 from labkit.provision import bootstrap
 from labkit.provision import render as rendering
 from labkit.provision.bootstrap import Target
 from labkit.qemu.accelerator import choose
-from labkit.usecases.machines import image_tools
 
 
 def render(settings: Settings, observer: Observer, out: Path) -> list[Path]:
@@ -86,7 +86,7 @@ def _boxes(distro: Distro, settings: Settings) -> list[rendering.VagrantBox]:
 def package(settings: Settings, observer: Observer, out: Path) -> Path:
     """Make a Vagrant box for libvirt of the release's golden image, bootstrap and all; its path below out."""
     distro = settings.distro()
-    ensure(settings, image_tools(settings, distro), observer)
+    ensure(settings, tools(settings, distro, "qemu"), observer)
     made = boxes.ensure(distro, settings, observer)
     target = make_directory(out) / f"{distro.name}.box"
     with disk_errors(out):

@@ -20,12 +20,8 @@ from labkit.io import process
 from labkit.io.files import usage
 from labkit.machines import differences, providers, record
 from labkit.machines.base import Difference, Elsewhere, Haltable, Machine, MachineInfo, MachineState, Owned, Resettable
+from labkit.machines.choice import tools
 from labkit.machines.differences import Row
-from labkit.qemu.network import TOOLS as NETWORK_TOOLS
-
-_QEMU_TOOLS = ("qemu-system-x86_64", "qemu-img", *NETWORK_TOOLS)
-_BUILD_TOOLS = ("mmdebstrap", "mkfs.ext4")
-
 
 _IDENTITY = ("provider", "platform", "release", "ssh.host")  # the settings with flags that tell machines apart
 _ANEW = (MachineState.ABSENT, MachineState.INTERRUPTED, MachineState.LOST)
@@ -153,10 +149,10 @@ def bring_up(
     info = machine.status()
     state = info.state
     if state in _ANEW:
-        if info.provider == "qemu":
+        if info.provider in ("qemu", "uml"):
             from labkit.host.install import ensure  # only where a machine is made
 
-            ensure(settings, image_tools(settings, distro), observer)
+            ensure(settings, tools(settings, distro, info.provider), observer)
         if state is MachineState.INTERRUPTED:
             observer.step(f"removing what an interrupted command left of {machine.name}")
         elif state is MachineState.LOST:
@@ -185,11 +181,6 @@ def compare(machine: Machine, found: Sequence[Difference], observer: Observer, *
 
 def _timed(machine: Machine, started: float) -> MachineInfo:
     return dataclasses.replace(machine.status(), seconds=round(time.monotonic() - started, 3))
-
-
-def image_tools(settings: Settings, distro: Distro) -> tuple[str, ...]:
-    """The host's programs that the golden image of the release needs."""
-    return (*_QEMU_TOOLS, *(_BUILD_TOOLS if distro.release.build and settings.image != "cloud" else ()))
 
 
 def machine_name(settings: Settings) -> str:

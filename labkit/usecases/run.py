@@ -27,12 +27,12 @@ from labkit.core.deadline import Deadline
 from labkit.core.errors import CommandTimeout, ConnectionFailed, LabError, UsageError
 from labkit.core.platforms import Distro
 from labkit.core.text import printable
+from labkit.io.console import panic_lines
 from labkit.io.files import disk_errors
 from labkit.io.remote import Remote
 from labkit.machines import providers
 from labkit.machines.base import Machine, MachineInfo, Owned, Resettable
 from labkit.provision.remote import step_seconds
-from labkit.qemu.launch import panic_lines
 from labkit.reports import files
 from labkit.results import policy
 from labkit.results.json import to_json
@@ -248,7 +248,8 @@ def with_reading(run: Run, reading: Reading) -> Run:
 
 def _facts(machine: MachineInfo) -> dict[str, JSON]:
     keys = ("platform", "release", "provider", "name", "accelerator")
-    return {key: getattr(machine, key) for key in keys}
+    found = {key: getattr(machine, key) for key in keys}
+    return found | ({"kernel_origin": machine.kernel_origin} if machine.kernel_origin else {})
 
 
 # --- write

@@ -1,14 +1,15 @@
 """A guest's way to the network: out to the world, not to servers on this host; and SSH in, from 127.0.0.1.
 
+    QEMU:  guest -- QEMU's user network -- sockets in a namespace -- tap slirp0 -- slirp4netns -- this host's network
+    UML:   guest -- tap guest0 -- routes of a namespace -- tap slirp0 -- slirp4netns -- this host's network
+
 QEMU's own user network opens a socket for each connection of its guest, and those to 10.0.2.2, or from a guest that
 crafts its packets to 127.0.0.1, end at this host's loopback. So QEMU is put into a network namespace, where its sockets
-find nothing of this host, and slirp4netns (https://github.com/rootless-containers/slirp4netns) leads out of that:
-
-    guest -- QEMU's user network -- sockets in a namespace -- tap slirp0 -- slirp4netns -- this host's network
-
-The namespace's own routing decides what gets to slirp4netns: nothing that is for a loopback, a link-local address (the
-metadata of clouds) or an address of this host. slirp4netns alone, with the guest on its tap, does not do: its
---disable-host-loopback lets crafted packets to 127.0.0.1 through (seen with version 1.2.0, libslirp 4.7.0).
+find nothing of this host, and slirp4netns (https://github.com/rootless-containers/slirp4netns) leads out of that. A
+User-Mode Linux sends packets, which the namespace forwards. The namespace's own routing decides what gets to
+slirp4netns: nothing that is for a loopback, a link-local address (the metadata of clouds) or an address of this host.
+slirp4netns alone, with the guest on its tap, does not do: its --disable-host-loopback lets crafted packets to 127.0.0.1
+through (seen with version 1.2.0, libslirp 4.7.0).
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ from labkit.io import process
 from labkit.io.files import through, write_atomic
 
 TOOLS = ("slirp4netns", "ip")
-FORWARDED = "198.51.100.100:2222"  # in the namespace: where QEMU takes connections for the guest's SSH
 _NET = "198.51.100"  # TEST-NET-2 of RFC 5737: no network has these addresses
+FORWARDED = f"{_NET}.100:2222"  # in the namespace: where QEMU takes connections for the guest's SSH
+GUEST, ROUTER, RESOLVES = f"{_NET}.202", f"{_NET}.201", f"{_NET}.3"  # of a guest with a tap, and what it is told
+GUEST_TAP = "guest0"
 _TAP = "slirp0"
 API = "network.sock"
 LOG = "network.log"
 RESOLVER = "resolv.conf"
 _HELPER = "network"  # below a machine's directory: the mark of its slirp4netns, which is not its QEMU
-_ADDRESS = "127.0.0.1"
+ADDRESS = "127.0.0.1"
 _TRY = 20.0  # seconds for what takes milliseconds
 _SETUP = f"""ip -batch - <<END || exit 1
 link set lo up
@@ -48,9 +51,18 @@ route add blackhole 169.254.0.0/16
 $1
 END
 test ! -e /etc/resolv.conf || mount --bind "$2" /etc/resolv.conf || exit 1
-shift 2
+for switch in $3; do
+  echo 1 >/proc/sys/net/ipv4/$switch || exit 1
+done
+shift 3
 exec "$@"
 """
+_ROUTED = f"""tuntap add dev {GUEST_TAP} mode tap
+address add {ROUTER}/30 dev {GUEST_TAP}
+link set {GUEST_TAP} up
+"""
+_SWITCHES = f"ip_forward conf/{_TAP}/proxy_arp"  # so that slirp4netns finds the guest
+_APART = ("--ipc", "--uts", "--pid", "--fork", "--kill-child=KILL")
 
 
 class Network(StrEnum):
@@ -92,15 +104,30 @@ def inside(directory: Path, allowed: Sequence[str]) -> list[str]:
     """What the command of a program in a network of its own begins with; allowed: addresses in the web that it is to
     reach though they are this host's.
     """
+    return _inside(_resolver(directory), _routes(_addresses(), allowed))
+
+
+def routed(directory: Path, allowed: Sequence[str], network: Network) -> list[str]:
+    """The same, with a tap GUEST_TAP for a guest that has the address GUEST/30, the router ROUTER and the name server
+    RESOLVES. The program is process 1 of a PID namespace, and has IPC and UTS namespaces of its own, too.
+    """
+    way = _routes(_addresses(), allowed)
+    if network is Network.CLOSED:
+        way = f"route delete default\n{way}"
+    return _inside(_resolver(directory), _ROUTED + way, _SWITCHES, _APART)
+
+
+def _resolver(directory: Path) -> Path:
     resolver = directory / RESOLVER
-    write_atomic(resolver, f"nameserver {_NET}.3\n")
+    write_atomic(resolver, f"nameserver {RESOLVES}\n")
     resolver.chmod(0o644)  # QEMU reads it as another user
-    return _inside(resolver, _routes(_addresses(), allowed))
+    return resolver
 
 
-def _inside(resolver: Path, routes: str = "") -> list[str]:
+def _inside(resolver: Path, routes: str = "", switches: str = "", apart: Sequence[str] = ()) -> list[str]:
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    return ["unshare", "--net", "--mount", *user, "--", "sh", "-c", _SETUP, "sh", routes, str(resolver)]
+    script = ["sh", "-c", _SETUP, "sh", routes, str(resolver), switches]
+    return ["unshare", "--net", "--mount", *apart, *user, "--", *script]
 
 
 def _addresses() -> list[str]:
@@ -126,10 +153,10 @@ def _routes(addresses: Sequence[str], allowed: Sequence[str]) -> str:
 
 
 def connect(directory: Path, pid: int, alive: int, output: int) -> None:
-    """Start the way out of the namespace of process pid, a QEMU in directory.
+    """Start the way out of the namespace of process pid, which runs a guest in directory.
 
-    alive: the end to read of a pipe whose other end that QEMU holds; the way ends with it. output: where its messages
-    go. Raises MachineError where it does not come up.
+    alive: the end to read of a pipe whose other end that process holds; the way ends with it. output: where its
+    messages go. Raises MachineError where it does not come up.
     """
     (directory / API).unlink(missing_ok=True)
     ready, told = os.pipe()
@@ -149,13 +176,13 @@ def connect(directory: Path, pid: int, alive: int, output: int) -> None:
             os.close(told)
 
 
-def forward(directory: Path, port: int) -> int:
+def forward(directory: Path, port: int, to: str = FORWARDED) -> int:
     """Forward a port of 127.0.0.1, 0 for any free one, to the guest's SSH; which one it is. Raises PortTaken."""
-    address, _, inner = FORWARDED.partition(":")
+    address, _, inner = to.partition(":")
     there = {"guest_addr": address, "guest_port": int(inner)}
     for _ in range(20):
         chosen = port or _free()
-        here = {"proto": "tcp", "host_addr": _ADDRESS, "host_port": chosen}
+        here = {"proto": "tcp", "host_addr": ADDRESS, "host_port": chosen}
         answer = _ask(directory, {"execute": "add_hostfwd", "arguments": {**here, **there}})
         if "error" not in answer:
             return chosen
@@ -167,7 +194,7 @@ def forward(directory: Path, port: int) -> int:
 def _free() -> int:
     """A port that nobody has at this moment: slirp4netns does not tell which one it would have taken itself."""
     with socket.socket() as probe:
-        probe.bind((_ADDRESS, 0))
+        probe.bind((ADDRESS, 0))
         found: int = probe.getsockname()[1]
         return found
 

@@ -1,0 +1,83 @@
+"""Which provider makes a machine, where the settings leave that open, and the programs of this host that each needs."""
+
+from __future__ import annotations
+
+from labkit.core.config import Settings
+from labkit.core.errors import HostError, LabError
+from labkit.core.observer import Observer
+from labkit.core.platforms import Distro
+from labkit.io.network import TOOLS as NETWORK_TOOLS
+
+_IMAGES = ("qemu-img",)
+_BUILD = ("mmdebstrap", "mkfs.ext4")
+_QEMU = ("qemu-system-x86_64",)
+
+
+def tools(settings: Settings, distro: Distro, provider: str) -> tuple[str, ...]:
+    """The host's programs that machines of this release need, and their golden image: those of a cloud image boot in
+    QEMU once.
+    """
+    builds = bool(distro.release.build) and settings.image != "cloud"
+    emulator = () if provider == "uml" else _QEMU
+    return (*emulator, *_IMAGES, *NETWORK_TOOLS, *(_BUILD if builds else ()))
+
+
+def best(settings: Settings, distro: Distro, observer: Observer) -> tuple[str, str]:
+    """The provider that the settings, the host and the release allow, and why it is that one."""
+    if settings.ssh.host:
+        return "ssh", f"the settings name the host {settings.ssh.host}"
+    if distro.release.boxes or settings.box:
+        from labkit.host.facts import vagrant_providers  # the models of host.toml, 10 ms
+
+        usable, without = vagrant_providers()
+        fit = [found for found in usable if settings.box or found in distro.release.boxes]
+        if fit:
+            return "vagrant", f"Vagrant works here with {fit[0]}"
+        without = without or f"Vagrant works here with {', '.join(usable)} only"
+    else:
+        without = "no Vagrant box is published for this release"
+    provider, why = _local(settings, distro, observer)
+    return provider, f"{without}; {why}"
+
+
+def _local(settings: Settings, distro: Distro, observer: Observer) -> tuple[str, str]:
+    """QEMU where it has KVM, else User-Mode Linux where that works and does what is asked, else QEMU's emulation."""
+    if why := _only_qemu(settings, distro):
+        return "qemu", why
+    from pathlib import Path
+
+    from labkit.host.install import ensure as installed
+    from labkit.qemu.accelerator import probe_kvm
+
+    there = tools(settings, distro, "qemu" if Path("/dev/kvm").exists() else "uml")
+    installed(settings, there, observer)
+    slow = probe_kvm(settings.home)
+    if slow is None:
+        return "qemu", "KVM works here"
+    from labkit.uml.kernel import ensure
+    from labkit.uml.launch import probe
+
+    try:
+        kernel = ensure(settings, observer)
+        problem = probe(kernel, settings.home)
+    except LabError as error:
+        problem = error.message
+        if isinstance(error, HostError) and settings.uml_kernel:
+            raise
+    if problem is None:
+        return "uml", f"KVM does not work here ({slow}), and {kernel} runs"
+    return "qemu", f"machines are emulated: KVM does not work here ({slow}), nor does User-Mode Linux ({problem})"
+
+
+def _only_qemu(settings: Settings, distro: Distro) -> str:
+    """What is asked for that User-Mode Linux cannot give; empty where it can."""
+    machine = settings.machine
+    if machine.accelerator != "auto":
+        return f"machine.accelerator = {machine.accelerator} is QEMU's"
+    if machine.network == "open":
+        return "machine.network = open is QEMU's"
+    if settings.origin("machine.cpus") and machine.cpus > 1:
+        return "User-Mode Linux has one CPU"
+    if settings.image == "cloud" or not distro.release.build:
+        return "cloud images need QEMU"
+    return ""
