@@ -72,6 +72,28 @@ class Made:
         (at / "record.json").write_text(json.dumps(made) if record is None else record)
         return at
 
+    def uml_machine(self, name: str, key: str, kernel: str = OTHER) -> Path:
+        """One that stands on its image's raw disk, which its copy-on-write file does not name."""
+        at = self.home.machine(name)
+        (at / "volume").mkdir(parents=True)
+        (at / "volume/cow.img").write_bytes(b"OOOM")
+        made = {"provider": "uml", "image": key, "ready": True, "kernel": kernel * 4}
+        (at / "record.json").write_text(json.dumps(made))
+        return at
+
+    def raw(self, key: str) -> Path:
+        at = self.home.images / key / "raw/disk.img"
+        at.parent.mkdir()
+        at.write_bytes(b"x" * 9000)
+        return at
+
+    def kernel(self, digest: str, used: float) -> Path:
+        at = self.home.kernels / digest
+        (at / "tree").mkdir(parents=True)
+        (at / "tree/linux").write_bytes(b"x" * 9000)
+        os.utime(at, (used, used))
+        return at
+
     def vagrant_machine(self, name: str, box: str) -> Path:
         at = self.home.machine(name)
         at.mkdir(parents=True)
@@ -331,6 +353,63 @@ def test_what_killed_commands_have_left_goes(made: Made) -> None:
         child.kill()
     assert [path for path in left if path.exists()] == []
     assert [path for path in kept if not path.exists()] == []
+
+
+def test_a_machine_of_user_mode_linux_keeps_its_image_and_its_raw_disk(made: Made) -> None:
+    raws = {key: made.raw(key) for key in (OLD, NEW)}
+    made.uml_machine("u", NEW)
+    done = made.gc()
+    assert made.images() == {NEW}, "no machine stands on a live state"
+    assert raws[NEW].exists()
+    assert why(done, f"images/{NEW}") == "machine u stands on it"
+    shutil.rmtree(made.home.machine("u"))
+    made.machine("q", NEW)
+    done = made.gc()
+    assert made.images() == {NEW, f"{NEW}/{LIVE}"}
+    assert not raws[NEW].exists()
+    assert why(done, f"images/{NEW}/raw") == "no machine of User-Mode Linux stands on it"
+
+
+def test_a_machine_of_user_mode_linux_whose_record_is_damaged_keeps_everything(made: Made) -> None:
+    (made.uml_machine("u", NEW) / "record.json").write_text("{")
+    raw, kernel = made.raw(OLD), made.kernel(OLD, 1.0)
+    made.kernel(NEW, 2.0)
+    made.gc()
+    assert made.images() >= {OLD, NEW}
+    assert raw.exists() and kernel.exists()
+
+
+def test_kernels_that_no_machine_boots_go_but_the_newest(made: Made) -> None:
+    used = {digest: made.kernel(digest, time) for time, digest in enumerate((OLD, OTHER, NEW, "3" * 16))}
+    made.uml_machine("u", NEW, kernel=OTHER)
+    done = made.gc()
+    assert {path.name for path in used.values() if path.exists()} == {OTHER, "3" * 16}
+    assert why(done, f"kernels/{OTHER}") == "machine u boots it"
+    assert why(done, f"kernels/{'3' * 16}") == "it is the newest"
+
+
+def test_unfinished_kernels_and_raw_disks_go_but_those_that_are_made(
+    made: Made, hold: list[subprocess.Popen[str]]
+) -> None:
+    made.uml_machine("u", NEW)
+    raw = made.home.images / NEW / "raw.making"
+    parts = [made.home.kernels / "fetching/tree", made.home.kernels / f"{OLD}.making", raw]
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    trials = [made.home.host / f"trial-{pid}" for pid in (dead.pid, os.getpid())]
+    for path in (*parts, *trials):
+        path.mkdir(parents=True)
+    held(hold, made.home.lock("kernel"))
+    held(hold, made.home.lock(f"raw-{NEW}"))
+    made.gc()
+    assert all(path.exists() for path in parts)
+    assert [path.exists() for path in trials] == [False, True]
+    while hold:
+        child = hold.pop()
+        child.kill()
+        child.communicate()
+    made.gc()
+    assert not any(path.exists() for path in (made.home.kernels / "fetching", *parts))
 
 
 def test_boxes_of_machines_stay(made: Made) -> None:

@@ -20,11 +20,13 @@ from typing import Any
 
 from labkit.core.errors import InfrastructureError
 from labkit.core.home import Home
+from labkit.images.raw import RAW
 from labkit.io import libvirt, process
 from labkit.io.files import usage
 from labkit.qemu.backing import backing
+from labkit.uml.kernel import FETCHING
 
-_KEY = re.compile(r"[0-9a-f]{16}")
+_KEY = re.compile(r"[0-9a-f]{16}")  # of a kernel, its DIGEST
 _DAMAGED = re.compile(r"([0-9a-f]{16})\.damaged-[0-9a-f]+")
 _LIVE = re.compile(r"live-[0-9a-f]{16}(?:-[0-9a-f]+)?")
 _STANDS_ON = re.compile(rf"(?:^|/)([0-9a-f]{{16}})/(?:({_LIVE.pattern})/)?disk\.qcow2")
@@ -39,6 +41,8 @@ _DAY = 86400.0
 class Kind(enum.StrEnum):
     IMAGE = "image"
     LIVE = "live state"
+    RAW = "raw disk"  # of an image, for machines of User-Mode Linux
+    KERNEL = "kernel"
     DOWNLOAD = "download"
     SOURCE = "source"
     BOX = "box"
@@ -64,7 +68,8 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What must stay, each with the reason. images: by key; lives: by KEY/live-KEY; boxes: by their names in Vagrant.
+    """What must stay, each with the reason. images: by key; lives: by KEY/live-KEY; raws: raw disks, by their image's
+    key; kernels: by DIGEST; boxes: by their names in Vagrant.
 
     everything: why nothing of images or boxes may go, empty where that is known thing by thing; busy: locks that
     another process holds, by name.
@@ -72,6 +77,8 @@ class Needs:
 
     images: Mapping[str, str]
     lives: Mapping[str, str]
+    raws: Mapping[str, str]
+    kernels: Mapping[str, str]
     boxes: Mapping[str, str]
     everything: str
     busy: Mapping[str, str]
@@ -113,7 +120,7 @@ class Collector:
 
     def look(self) -> list[Thing]:
         """All that there is in the home, with what is to become of it."""
-        return [*self._images(), *self._boxes(), *self._files(), *self._unfinished()]
+        return [*self._images(), *self._kernels(), *self._boxes(), *self._files(), *self._unfinished()]
 
     def remove(self, thing: Thing) -> None:
         """Remove what look() has found. LabError where that fails or must not be any more."""
@@ -154,7 +161,24 @@ class Collector:
                     part = self._thing(Kind.LIVE, live, "no machine stands on it", kept, _time(live), self._aside(live))
                     rest -= part.size
                     yield part
+            if (raw := image / RAW).is_dir():
+                kept = needs.everything or held or needs.raws.get(image.name, "")
+                why = "no machine of User-Mode Linux stands on it"
+                part = self._thing(Kind.RAW, raw, why, kept, _time(raw), self._aside(raw))
+                rest -= part.size
+                yield part
             yield Thing(whole.kind, whole.name, rest, whole.why, False, whole.used)
+
+    def _kernels(self) -> Iterator[Thing]:
+        """Kernels of User-Mode Linux: the newest stays, for it is what the next machine boots."""
+        needs = self._needs
+        found = [path for path in _inside(self._home.kernels) if _KEY.fullmatch(path.name)]
+        newest = max(found, key=_time, default=None)
+        for kernel in found:
+            kept = needs.everything or needs.kernels.get(kernel.name, "")
+            kept = kept or ("it is the newest" if kernel == newest else "")
+            why = "no machine boots it, and there is a newer one"
+            yield self._thing(Kind.KERNEL, kernel, why, kept, _time(kernel), self._aside(kernel))
 
     def _boxes(self) -> Iterator[Thing]:
         needs = self._needs
@@ -189,8 +213,18 @@ class Collector:
             if path.suffix == ".making" or path.name.startswith(_GONE):
                 name = path.name.removesuffix(".making").removeprefix(_GONE)
                 inside = f"live-{path.parent.name}-{name.removeprefix('live-')}"
-                kept = next((busy[lock] for lock in (f"image-{name}", inside, name) if lock in busy), "")
+                raw = f"raw-{path.parent.name}" if name == RAW else ""
+                kept = next((busy[lock] for lock in (f"image-{name}", inside, raw, name) if lock in busy), "")
                 yield self._thing(Kind.UNFINISHED, path, "the command that made it is gone", kept, 0.0)
+        for path in _inside(home.kernels):
+            if path.suffix == ".making" or path.name.startswith(_GONE) or path.name == FETCHING:
+                kept = next((busy[lock] for lock in ("kernel", "kernel-of-host") if lock in busy), "")
+                yield self._thing(Kind.UNFINISHED, path, "the command that made it is gone", kept, 0.0)
+        for path in _inside(home.host):
+            if path.name.startswith("trial-"):
+                alive = Path(f"/proc/{path.name.removeprefix('trial-')}").exists()
+                kept = "it may be tried just now" if alive else ""
+                yield self._thing(Kind.UNFINISHED, path, "the command that tried a kernel is gone", kept, 0.0)
         for path in _inside(home.downloads):
             if path.suffix == ".part":
                 yield self._thing(Kind.UNFINISHED, path, "the download was broken off", at_work, _time(path))

@@ -12,7 +12,7 @@ from pathlib import Path
 from labkit.core.errors import ImageError, ProgramFailed
 from labkit.core.home import Home
 from labkit.core.observer import Observer
-from labkit.images import sums
+from labkit.images import golden, sums
 from labkit.images.golden import Image
 from labkit.io import process
 from labkit.io.files import locked, make_directory, no_space, require_space
@@ -21,14 +21,14 @@ RAW = "raw"
 _DISK = "disk.img"
 _SPACE = 1024  # MiB, which the data of an image may take
 _TIMEOUT = 600.0  # seconds
-_TIME = 1_000_000_000  # a machine's copy-on-write file knows its base by its size and time: one made again is as good
+_TIME = 1_000_000_000  # see _time()
 
 
 def raw_disk(image: Image, home: Home, observer: Observer) -> Path:
-    """The disk, made now if it is not there. Raises ImageError."""
+    """The disk, made now if it is not there or is not what was made. Raises ImageError."""
     directory = image.directory / RAW
     disk = directory / _DISK
-    if disk.exists():
+    if _whole(disk, image):
         return disk
     with locked(
         home.lock(f"raw-{image.directory.name}"),
@@ -36,8 +36,12 @@ def raw_disk(image: Image, home: Home, observer: Observer) -> Path:
         waiting=observer.step,
         what=f"a disk of {image.title}",
     ):
-        if disk.exists():
+        if _whole(disk, image):
             return disk
+        if disk.exists():
+            observer.warn(f"{disk} was changed; making it again")
+        if why := sums.wrong(image.directory, content=True):
+            raise golden.damaged(image.directory.name, why)
         require_space(image.directory, _SPACE)
         making = image.directory / f"{RAW}.making"
         shutil.rmtree(making, ignore_errors=True)
@@ -45,8 +49,10 @@ def raw_disk(image: Image, home: Home, observer: Observer) -> Path:
         try:
             process.run(["qemu-img", "convert", "-O", "raw", image.disk, made], timeout=_TIMEOUT)
             made.chmod(0o644)  # read by the kernel's own user, who has no way to it but through its sandbox
-            os.utime(made, (_TIME, _TIME))
+            time = _time(image)
+            os.utime(made, (time, time))
             sums.sync(made)
+            shutil.rmtree(directory, ignore_errors=True)  # machines that run on it have it open
             making.rename(directory)
             sums.sync(image.directory)
         except ProgramFailed as error:
@@ -56,3 +62,22 @@ def raw_disk(image: Image, home: Home, observer: Observer) -> Path:
         finally:
             shutil.rmtree(making, ignore_errors=True)
     return disk
+
+
+def _whole(disk: Path, image: Image) -> bool:
+    """Whether it is the disk that was made of this image: of its size, and not written to since."""
+    try:
+        found = disk.stat()
+        with image.disk.open("rb") as file:
+            file.seek(24)  # the virtual size in the header of a qcow2 file (QEMU's docs/interop/qcow2.txt)
+            size = int.from_bytes(file.read(8), "big")
+    except OSError:
+        return False
+    return (int(found.st_mtime), found.st_size) == (_time(image), size)
+
+
+def _time(image: Image) -> int:
+    """The time of its disk. A machine's copy-on-write file knows its base by size and time: one that is made again of
+    the same image is as good, and that of another image, which may have come under the same name, is not.
+    """
+    return _TIME + sums.of(image.directory, image.disk.name) % _TIME

@@ -61,7 +61,8 @@ def read_record(directory: Path) -> dict[str, Any] | None:
     try:
         data = json.loads(path.read_bytes())
     except FileNotFoundError:
-        if any(directory.glob("disk.*")) or (directory / VAGRANTFILE).exists():  # which none has before its record
+        there = (directory / VAGRANTFILE).exists() or any(directory.glob("volume/*"))
+        if there or any(directory.glob("disk.*")):  # which none has before its record
             raise damaged(path, "is missing") from None
         return None
     except NotADirectoryError:

@@ -23,6 +23,8 @@ def needs(home: Home, busy: Mapping[str, str]) -> Needs:
     """busy: the locks that other processes hold, by name, with who that is; what they may need stays too."""
     images: dict[str, str] = {}
     lives: dict[str, str] = {}
+    raws: dict[str, str] = {}
+    kernels: dict[str, str] = {}
     boxes: dict[str, str] = {}
     everything = ""
     for name in names(home):
@@ -35,6 +37,12 @@ def needs(home: Home, busy: Mapping[str, str]) -> Needs:
             images.setdefault(image, why)
             if f"machine-{name}" in busy:  # a reset takes a live state, which need not be the one it has now
                 lives.setdefault(image, busy[f"machine-{name}"])
+            if record.get("provider") == "uml":
+                raws.setdefault(image, why)
+        if isinstance(kernel := record.get("kernel"), str):
+            kernels.setdefault(kernel[:16], f"machine {name} boots it")
+        if not record and any(directory.glob("volume/*")):  # its copy-on-write file names no image
+            everything = f"what machine {name} stands on cannot be read: its record is damaged"
         for disk in sorted(directory.glob("disk*")):
             try:
                 for key in chain(disk, home):
@@ -57,7 +65,7 @@ def needs(home: Home, busy: Mapping[str, str]) -> Needs:
             everything = everything or who
     for box, place in _indexed(home):
         boxes.setdefault(box, f"the Vagrant machine in {place} is made of it")
-    return Needs(images, lives, boxes, everything, busy)
+    return Needs(images, lives, raws, kernels, boxes, everything, busy)
 
 
 def _boxes(directory: Path) -> set[str]:

@@ -24,7 +24,7 @@ from labkit.core.deadline import Deadline
 from labkit.core.errors import ConnectionFailed, LabError, MachineError, UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
-from labkit.images import ingredients, sums
+from labkit.images import ingredients
 from labkit.images.raw import raw_disk
 from labkit.io import process
 from labkit.io.console import console, console_end, panic_lines, panics_named
@@ -35,7 +35,7 @@ from labkit.machines.base import Difference, MachineInfo, MachineState
 from labkit.machines.differences import Row
 from labkit.machines.local import LOGIN, NO_SSHD, SPACE, STARTING, LocalMachine, LocalRecord
 from labkit.machines.record import load_record
-from labkit.uml import guest
+from labkit.uml import cow, guest
 from labkit.uml.kernel import Kernel, ensure
 from labkit.uml.launch import COW, VOLUME, Running, start
 
@@ -183,7 +183,12 @@ class UmlMachine(LocalMachine[UmlRecord]):
             raise MachineError(f"machine {self.name} cannot be reached: {info.problem}", hint=self._way_on())
         if info.problem:
             self._observer.warn(f"machine {self.name}: {info.problem}")
-        self._boot(self._existing(), ensure(self._settings, self._observer))
+        elif info.state is MachineState.CRASHED:
+            self._observer.warn(f"machine {self.name} crashed or was killed; booting its disk again")
+        record, kernel = self._existing(), ensure(self._settings, self._observer)
+        base = raw_disk(self._image(record), self._settings.home, self._observer)
+        cow.require_whole(self.directory / VOLUME / COW, base)
+        self._boot(record, kernel)
 
     def halt(self) -> None:
         """End the machine with its file system in order; `start` boots that again. The memory is not kept."""
@@ -202,7 +207,7 @@ class UmlMachine(LocalMachine[UmlRecord]):
             self._observer.warn(f"machine {self.name}: {problem}; it is ended, and will boot from its disk")
             return
         with disk_errors(self.directory):
-            sums.sync(self.directory / VOLUME / COW)
+            cow.sync(self.directory / VOLUME / COW)
             write_atomic(self.directory / _HALTED, "")
 
     # -- how ----------------------------------------------------------------------------------------------------
@@ -214,6 +219,8 @@ class UmlMachine(LocalMachine[UmlRecord]):
     def _boot(self, record: UmlRecord, kernel: Kernel) -> None:
         """Boot what the machine has written, on its image: nothing for a new one. It is ended where that fails."""
         process.end_owned(self.directory)
+        if not kernel.seccomp:
+            self._observer.warn(f"{kernel} has no seccomp mode, which came with 6.16: the machine is several times slower")
         deadline = Deadline.after(self._settings.limits.boot, "boot")
         base = raw_disk(self._image(record), self._settings.home, self._observer)
         network = self._network()

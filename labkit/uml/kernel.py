@@ -29,6 +29,7 @@ _SUITE = "sid"  # of Debian, whose user-mode-linux follows the kernel's releases
 _PACKAGE = "user-mode-linux"
 _PROGRAMS = ("linux.uml", "linux")  # what Debian's package installs, and what a kernel's tree builds
 _ABOUT = "kernel.json"
+FETCHING = "fetching"  # below kernels/
 _FETCH = 600.0  # seconds
 _ASK = 20.0  # seconds for what takes milliseconds
 _SPARE = 8  # MiB of modules.img besides the modules
@@ -138,15 +139,16 @@ def _fetched(settings: Settings, observer: Observer) -> Kernel:
     and a package of that time is as good.
     """
     observer.step(f"fetching the kernel of User-Mode Linux ({_PACKAGE} of Debian {_SUITE})")
-    making = make_directory(settings.home.kernels / "fetching")
+    making = make_directory(settings.home.kernels / FETCHING)
     tree = making / "tree"
+    process.end_owned(making)  # of a labkit that was killed
     shutil.rmtree(tree, ignore_errors=True)
     mirror = [settings.mirror] if settings.mirror and settings.platform == "debian" else []
     apart: list[str | Path] = ["unshare", "--mount", "--propagation=private"] if os.geteuid() == 0 else []
     argv = [*apart, "mmdebstrap", "--variant=extract", "--mode=auto", f"--include={_PACKAGE}"]
     argv += ['--aptopt=Acquire::Check-Valid-Until "false"', "--aptopt=Acquire::Languages none"]
     try:
-        process.run([*argv, _SUITE, tree, *mirror], timeout=_FETCH, on_line=observer.detail)
+        process.run([*argv, _SUITE, tree, *mirror], timeout=_FETCH, on_line=observer.detail, env={process.OWNER: str(making)})
         package = _package(tree)
         program = tree / "usr/bin/linux.uml"
         modules = next((tree / "usr/lib/uml/modules").iterdir())

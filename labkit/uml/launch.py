@@ -22,6 +22,7 @@ from labkit.io import network, process
 from labkit.io.console import CONSOLE, console, console_end, kept, tail
 from labkit.io.files import make_directory, write_atomic
 from labkit.io.network import Network
+from labkit.uml import cow
 from labkit.uml.kernel import SAID, Kernel
 
 VOLUME = "volume"  # below a machine's directory, all of it that its kernel sees
@@ -81,6 +82,7 @@ def _volume(directory: Path) -> Path:
     user = process.user_of(directory)
     if user is not None:
         os.chown(volume, user, user)
+        cow.give(volume / COW, user)
     return volume
 
 
