@@ -357,13 +357,14 @@ def test_what_killed_commands_have_left_goes(made: Made) -> None:
 
 def test_a_machine_of_user_mode_linux_keeps_its_image_and_its_raw_disk(made: Made) -> None:
     raws = {key: made.raw(key) for key in (OLD, NEW)}
-    made.uml_machine("u", NEW)
-    done = made.gc()
-    assert made.images() == {NEW}, "no machine stands on a live state"
-    assert raws[NEW].exists()
-    assert why(done, f"images/{NEW}") == "machine u stands on it"
-    shutil.rmtree(made.home.machine("u"))
+    made.uml_machine("u", OLD)
     made.machine("q", NEW)
+    done = made.gc()
+    assert made.images() == {OLD, NEW, f"{NEW}/{LIVE}"}, "no machine stands on the live states"
+    assert [raws[key].exists() for key in (OLD, NEW)] == [True, False]
+    assert why(done, f"images/{OLD}") == "machine u stands on it"
+    shutil.rmtree(made.home.machine("u"))
+    raws[NEW].parent.mkdir(exist_ok=True)
     done = made.gc()
     assert made.images() == {NEW, f"{NEW}/{LIVE}"}
     assert not raws[NEW].exists()
