@@ -128,6 +128,15 @@ class Lab:
                     return int(entry.name)
         raise AssertionError(f"no QEMU runs {disk}")
 
+    def uml(self, machine: str = "debian-13") -> int:
+        """The pid of the machine's kernel of User-Mode Linux: the first that its sandbox has started."""
+        volume = self.home / "machines" / machine / "volume"
+        for pid in self.processes(machine):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if any(word.endswith(b"/sandbox.py") for word in words[:5]) and f'"{volume}"'.encode() in b"".join(words):
+                return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+        raise AssertionError(f"no User-Mode Linux runs {volume}")
+
     def processes(self, machine: str = "") -> list[int]:
         """Pids of everything that was started for this home, or for a machine of it."""
         mark = f"_LABKIT_OWNER={self.home}{f'/machines/{machine}' if machine else ''}".encode()
@@ -176,6 +185,15 @@ def make_lab(directory: Path, within: tuple[str, ...] = (), provider: str | None
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab with a running Debian machine, shared by the tests that leave it as they found it."""
     for made in make_lab(tmp_path_factory.mktemp("lab")):
+        made.run("up")
+        yield made
+
+
+@pytest.fixture(scope="session")
+def uml(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The same of User-Mode Linux, with 1 GiB for each machine."""
+    for made in make_lab(tmp_path_factory.mktemp("uml"), provider="uml"):
+        made.env["LABKIT_MACHINE_MEMORY"] = "1G"
         made.run("up")
         yield made
 

@@ -87,10 +87,13 @@ class Made:
         at.write_bytes(b"x" * 9000)
         return at
 
-    def kernel(self, digest: str, used: float) -> Path:
+    def kernel(self, digest: str, used: float, origin: str = "user-mode-linux 7 of Debian sid") -> Path:
         at = self.home.kernels / digest
         (at / "tree").mkdir(parents=True)
-        (at / "tree/linux").write_bytes(b"x" * 9000)
+        for name in ("tree/linux", "modules.img"):
+            (at / name).write_bytes(b"x" * 9000)
+        about = {"release": "7.1", "origin": origin, "sha256": digest * 4, "seccomp": True}
+        (at / "kernel.json").write_text(json.dumps(about))
         os.utime(at, (used, used))
         return at
 
@@ -382,6 +385,9 @@ def test_a_machine_of_user_mode_linux_whose_record_is_damaged_keeps_everything(m
 
 def test_kernels_that_no_machine_boots_go_but_the_newest(made: Made) -> None:
     used = {digest: made.kernel(digest, time) for time, digest in enumerate((OLD, OTHER, NEW, "3" * 16))}
+    used["4" * 16] = made.kernel("4" * 16, 9.0, "/src/linux/linux")  # it can be taken from there again
+    used["5" * 16] = made.kernel("5" * 16, 10.0)
+    (used["5" * 16] / "kernel.json").write_text("{")  # nobody boots what is not whole
     made.uml_machine("u", NEW, kernel=OTHER)
     done = made.gc()
     assert {path.name for path in used.values() if path.exists()} == {OTHER, "3" * 16}

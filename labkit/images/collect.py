@@ -24,7 +24,7 @@ from labkit.images.raw import RAW
 from labkit.io import libvirt, process
 from labkit.io.files import usage
 from labkit.qemu.backing import backing
-from labkit.uml.kernel import FETCHING
+from labkit.uml.kernel import FETCHING, fetched
 
 _KEY = re.compile(r"[0-9a-f]{16}")  # of a kernel, its DIGEST
 _DAMAGED = re.compile(r"([0-9a-f]{16})\.damaged-[0-9a-f]+")
@@ -170,14 +170,15 @@ class Collector:
             yield Thing(whole.kind, whole.name, rest, whole.why, False, whole.used)
 
     def _kernels(self) -> Iterator[Thing]:
-        """Kernels of User-Mode Linux: the newest stays, for it is what the next machine boots."""
+        """Kernels of User-Mode Linux. The newest that was fetched stays: the next machine boots it."""
         needs = self._needs
-        found = [path for path in _inside(self._home.kernels) if _KEY.fullmatch(path.name)]
-        newest = max(found, key=_time, default=None)
-        for kernel in found:
+        newest = [kernel.directory for kernel in fetched(self._home)[:1]]
+        for kernel in _inside(self._home.kernels):
+            if not _KEY.fullmatch(kernel.name):
+                continue
             kept = needs.everything or needs.kernels.get(kernel.name, "")
-            kept = kept or ("it is the newest" if kernel == newest else "")
-            why = "no machine boots it, and there is a newer one"
+            kept = kept or ("it is the newest" if kernel in newest else "")
+            why = "no machine boots it, and it is not the newest"
             yield self._thing(Kind.KERNEL, kernel, why, kept, _time(kernel), self._aside(kernel))
 
     def _boxes(self) -> Iterator[Thing]:

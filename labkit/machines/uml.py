@@ -21,7 +21,7 @@ from pathlib import Path
 
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
-from labkit.core.errors import ConnectionFailed, LabError, MachineError, UsageError
+from labkit.core.errors import ConnectionFailed, HostError, LabError, MachineError, UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
 from labkit.images import ingredients
@@ -30,6 +30,7 @@ from labkit.io import process
 from labkit.io.console import console, console_end, panic_lines, panics_named
 from labkit.io.files import disk_errors, make_directory, require_space, write_atomic
 from labkit.io.network import ADDRESS, Network, PortTaken
+from labkit.io.network import choose as choose_network
 from labkit.machines import identity
 from labkit.machines.base import Difference, MachineInfo, MachineState
 from labkit.machines.differences import Row
@@ -37,7 +38,7 @@ from labkit.machines.local import LOGIN, NO_SSHD, SPACE, STARTING, LocalMachine,
 from labkit.machines.record import load_record
 from labkit.uml import cow, guest
 from labkit.uml.kernel import Kernel, ensure
-from labkit.uml.launch import COW, VOLUME, Running, start
+from labkit.uml.launch import COW, VOLUME, Running, said, start
 
 _HALTED = "halted"
 _LOOK = 5.0  # seconds that a guest's sshd has to say what it is
@@ -220,25 +221,35 @@ class UmlMachine(LocalMachine[UmlRecord]):
         """Boot what the machine has written, on its image: nothing for a new one. It is ended where that fails."""
         process.end_owned(self.directory)
         if not kernel.seccomp:
-            self._observer.warn(f"{kernel} has no seccomp mode, which came with 6.16: the machine is several times slower")
+            self._observer.warn(
+                f"{kernel} has no seccomp mode, which came with 6.16: the machine is several times slower"
+            )
         deadline = Deadline.after(self._settings.limits.boot, "boot")
         base = raw_disk(self._image(record), self._settings.home, self._observer)
-        network = self._network()
-        write_atomic(self.directory / STARTING, "")
+        network = self._way_out()
         try:
+            write_atomic(self.directory / STARTING, "")
             with panics_named(self.directory, "come up"):
                 running = self._started(record, kernel, base, network)
                 record = dataclasses.replace(
                     record, port=running.port, network=network.value, kernel=kernel.sha256, kernel_origin=str(kernel)
                 )
                 self._wait(record, running, deadline)
+            self._save(dataclasses.replace(record, ready=True))
+            (self.directory / _HALTED).unlink(missing_ok=True)
+            (self.directory / STARTING).unlink()
         except BaseException:
             process.end_owned(self.directory)
             (self.directory / STARTING).unlink(missing_ok=True)
             raise
-        self._save(dataclasses.replace(record, ready=True))
-        (self.directory / _HALTED).unlink(missing_ok=True)
-        (self.directory / STARTING).unlink()
+
+    def _way_out(self) -> Network:
+        """The guest's network. HostError where there can be none: SSH comes in by it, whatever gets out."""
+        network, why = choose_network("auto")
+        if why:
+            raise HostError(f"User-Mode Linux cannot run here: {why}", hint="./lab doctor; or say --provider qemu")
+        wanted = self._settings.machine.network
+        return network if wanted == "auto" else Network(wanted)
 
     def _started(self, record: UmlRecord, kernel: Kernel, base: Path, network: Network) -> Running:
         _, authorized = identity.client_key(self._settings.home)
@@ -271,7 +282,7 @@ class UmlMachine(LocalMachine[UmlRecord]):
         while not _greets(running.port, min(1.0, max(deadline.left, 0.1))):
             self._observer.progress("booting", int(time.monotonic() - began), None, "s")
             if running.child.poll() is not None:
-                raise MachineError("the guest ended before it came up", hint=console_end(self.directory))
+                raise MachineError("the guest ended before it came up", hint=said(self.directory))
             if deadline.passed:
                 raise MachineError(
                     f"the guest did not come up within {deadline.allowed}", hint=console_end(self.directory)

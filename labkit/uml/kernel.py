@@ -79,9 +79,14 @@ def kept(settings: Settings) -> Kernel | None:
     own = next((found for name in _PROGRAMS if (found := process.which(name))), None)
     if own and (version := _release(own)) and _number(version) >= SECCOMP_SINCE:
         return _of_host(settings.home, own, f"{_PACKAGE} of this host ({own})")
-    newest = sorted(_all(settings.home), key=lambda path: path.stat().st_mtime, reverse=True)
+    return next(iter(fetched(settings.home)), None)
+
+
+def fetched(home: Home) -> list[Kernel]:
+    """The kernels that were fetched, whole ones, the newest first. Others are taken from this host again."""
+    newest = sorted(_all(home), key=lambda path: path.stat().st_mtime, reverse=True)
     kernels = filter(None, map(_read, newest))
-    return next((kernel for kernel in kernels if kernel.origin.endswith(f" of Debian {_SUITE}")), None)
+    return [kernel for kernel in kernels if kernel.origin.endswith(f" of Debian {_SUITE}")]
 
 
 def ensure(settings: Settings, observer: Observer) -> Kernel:
@@ -148,7 +153,9 @@ def _fetched(settings: Settings, observer: Observer) -> Kernel:
     argv = [*apart, "mmdebstrap", "--variant=extract", "--mode=auto", f"--include={_PACKAGE}"]
     argv += ['--aptopt=Acquire::Check-Valid-Until "false"', "--aptopt=Acquire::Languages none"]
     try:
-        process.run([*argv, _SUITE, tree, *mirror], timeout=_FETCH, on_line=observer.detail, env={process.OWNER: str(making)})
+        process.run(
+            [*argv, _SUITE, tree, *mirror], timeout=_FETCH, on_line=observer.detail, env={process.OWNER: str(making)}
+        )
         package = _package(tree)
         program = tree / "usr/bin/linux.uml"
         modules = next((tree / "usr/lib/uml/modules").iterdir())
