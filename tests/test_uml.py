@@ -6,6 +6,7 @@ harm.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -86,7 +87,7 @@ def test_halt_keeps_the_disk_and_up_boots_it(uml: Lab, own: str) -> None:
     assert state(uml, own) == "halted"
     uml.run("ssh", "--machine", own, "--", "true", status=3)
     assert "warning" not in uml.run("up", "--machine", own).stderr
-    assert uml.guest("cat /root/marker; dmesg | grep -c recovery || true", own) == "kept\n0\n"
+    assert uml.guest("cat /root/marker; dmesg | grep -c 'ubda.*recover' || true", own) == "kept\n0\n"
 
 
 def test_a_kernel_that_was_killed_is_booted_again(uml: Lab, own: str) -> None:
@@ -187,7 +188,7 @@ def test_a_kernel_is_nobody_and_sees_nothing_of_this_host(uml: Lab) -> None:
         assert status["Groups"] == ""
         assert status["NoNewPrivs"] == "1"
         for kind in ("net", "pid", "mnt", "user", "ipc", "uts"):
-            mine, its = (os.readlink(f"/proc/{who}/ns/{kind}") for who in ("self", process))
+            mine, its = (Path(f"/proc/{who}/ns/{kind}").readlink() for who in ("self", process))
             assert mine != its, kind
     mounts = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
     kernel = json.loads((uml.home / "machines/debian-13/record.json").read_text())["kernel"][:16]
@@ -205,29 +206,18 @@ def test_a_kernel_is_nobody_and_sees_nothing_of_this_host(uml: Lab) -> None:
     assert [path.name for path in Path(f"/proc/{pid}/root/disk").iterdir()] == ["cow.img"]
 
 
-def test_a_kernel_has_no_right_in_any_namespace_but_its_own(uml: Lab) -> None:
-    """Tried by a program that is put in its place: what only a right over its mounts or network would let it do."""
-    script = (
-        "import ctypes, socket, os, sys\n"
-        "libc = ctypes.CDLL(None, use_errno=True)\n"
-        "libc.prctl(38, 1, 0, 0, 0)\n"
-        "tried = []\n"
-        "try: socket.socket(socket.AF_PACKET, socket.SOCK_RAW); tried.append('packets')\n"
-        "except OSError: pass\n"
-        "try: socket.sethostname('owned'); tried.append('name')\n"
-        "except OSError: pass\n"
-        "print(tried)\n"
-    )
+NS_GET_USERNS = 0xB701  # ioctl_ns(2): a descriptor of the user namespace that owns this one
+
+
+def test_a_kernel_owns_no_namespace_that_matters(uml: Lab) -> None:
+    """Its rights end with its user namespace; its network, processes and names are another's."""
     pid = uml.uml()
-    words = ["nsenter", "--user", "--net", "--uts", "--target", str(pid), "--preserve-credentials"]
-    status = status_of(pid)
-    user = ["setpriv", "--reuid", status["Uid"].split()[0], "--regid", status["Gid"].split()[0], "--clear-groups"]
-    done = subprocess.run(
-        [*user, *words, "/usr/bin/python3", "-I", "-c", script], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"it cannot be tried here: {done.stderr.strip()}")
-    assert done.stdout == "[]\n"
+    mine = Path(f"/proc/{pid}/ns/user").readlink()
+    for kind in ("net", "pid", "ipc", "uts"):
+        with Path(f"/proc/{pid}/ns/{kind}").open() as namespace:
+            owner = fcntl.ioctl(namespace, NS_GET_USERNS)
+            assert Path(f"/proc/self/fd/{owner}").readlink() != mine, kind
+            os.close(owner)
 
 
 def test_it_is_held_on_one_cpu(uml: Lab) -> None:
@@ -243,9 +233,11 @@ def test_its_memory_is_what_it_uses(uml: Lab) -> None:
     assert int(uml.guest("free -m | awk '/^Mem/ {print $2}'")) > 900
     used = 0
     for pid in uml.processes("debian-13") + tree(uml.uml()):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                used += int(line.split()[1])
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:  # a process of the guest's that has ended
+            continue
+        used += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     assert used < 150 << 10, f"{used >> 10} MiB"
 
 
@@ -253,7 +245,7 @@ REACH = """
 import socket, sys
 for host in sys.argv[2:]:
     with socket.socket() as here:
-        here.settimeout(5)
+        here.settimeout(2)
         try:
             here.connect((host, int(sys.argv[1])))
             print("reached", host)

@@ -375,6 +375,14 @@ def _parent_and_trust(entry: Path, owner: Path) -> tuple[int, bool]:
     return parent, os.geteuid() != 0 or uids in ({0}, {user_of(owner)})
 
 
+def children(pid: int) -> list[int]:
+    """Pids of a process's children, marked or not."""
+    try:
+        return [int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()]
+    except OSError:
+        return []
+
+
 def is_stopped(pid: int) -> bool:
     """Whether a process stands still because of a signal, such as SIGSTOP."""
     return _state(pid) in ("T", "t")

@@ -100,7 +100,9 @@ class LocalMachine(RecordedMachine, Generic[_Record]):
 
     def _stopped(self, what: str) -> MachineError | None:
         """The error that says that what runs it stands still because of a signal; None where it does not."""
-        for pid in filter(process.is_stopped, process.owned(self.directory)):
+        mine = process.owned(self.directory)
+        mine += [child for pid in mine for child in process.children(pid)]  # a sandbox's has no mark
+        for pid in filter(process.is_stopped, mine):
             return MachineError(
                 f"the {what} of machine {self.name}, process {pid}, was stopped by a signal",
                 hint=f"kill -CONT {pid} lets it go on; ./lab reset and ./lab destroy end it",

@@ -45,11 +45,17 @@ _LOOK = 5.0  # seconds that a guest's sshd has to say what it is
 _OFF = 30.0  # seconds that a guest has to end by itself
 # Tools whose daemons systemd starts.
 _SYSTEMD = ("docker", "podman", "containerd")
-# Ends the guest with its file system in order: systemd's way, else the kernel's (sync, remount read-only, off).
+# Ends the guest with its file system in order: systemd's way, else the kernel's (sync, remount read-only, off), which
+# does each later, on its own.
 _POWER_OFF = """sync
 if test -d /run/systemd/system && systemctl --no-block poweroff; then exit; fi
 sleep 0.2
-for key in s u o; do echo "$key" >/proc/sysrq-trigger; done
+for key in s u; do echo "$key" >/proc/sysrq-trigger; done
+for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+  if grep -q ' / ext4 ro' /proc/mounts; then break; fi
+  sleep 0.1
+done
+echo o >/proc/sysrq-trigger
 """
 
 

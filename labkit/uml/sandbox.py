@@ -83,7 +83,7 @@ def _kernel(argv: list[str], ready: int, go: int, tap: int) -> None:
     """Become the kernel, once the parent has said who that is."""
     _check(
         _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS),
-        "no user namespace can be made (user.max_user_namespaces of sysctl, or a container's seccomp filter, forbids it)",
+        "no user namespace can be made: user.max_user_namespaces (sysctl), or a container's seccomp filter, forbids it",
     )
     os.write(ready, b".")
     if os.read(go, 1) != b".":
