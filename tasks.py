@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MACHINE = "platform release provider machine host"
 
 
-@lab_task(f"{_MACHINE} discard_state yes verbose json")
+@lab_task(f"{_MACHINE} untrusted discard_state yes verbose json")
 def up(call: Call) -> None:
     """Start a clean machine, made on first use.
 
@@ -38,7 +38,7 @@ def up(call: Call) -> None:
     call.answer(info.to_json(), _machines([info]))
 
 
-@lab_task(f"{_MACHINE} runtime suite only failed jobs repeat limit no_policy yes verbose json")
+@lab_task(f"{_MACHINE} runtime untrusted suite only failed jobs repeat limit no_policy yes verbose json")
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.
 

@@ -61,7 +61,7 @@ def load(directory: Path, toml: str = "", environ: dict[str, str] | None = None,
     return config.load(flags, cwd=directory, environ={"HOME": str(directory), **(environ or {})})
 
 
-def keep(settings: Settings, name: str, record: QemuRecord | VagrantRecord | HostRecord) -> Path:
+def keep(settings: Settings, name: str, record: QemuRecord | UmlRecord | VagrantRecord | HostRecord) -> Path:
     directory = settings.home.machine(name)
     directory.mkdir(parents=True)
     (directory / "record.json").write_text(json.dumps(asdict(record)))
