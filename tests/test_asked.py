@@ -30,6 +30,7 @@ from labkit.machines.base import Difference, MachineState
 from labkit.machines.fake import FakeMachine
 from labkit.machines.host import HostRecord
 from labkit.machines.qemu import QemuMachine, QemuRecord
+from labkit.machines.uml import UmlRecord
 from labkit.machines.vagrant import VagrantRecord
 from labkit.suites.base import SilentRun
 from labkit.usecases import machines

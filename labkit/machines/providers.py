@@ -116,9 +116,7 @@ def wanted(name: str, settings: Settings, observer: Observer, distro: Distro, ne
         raise UsageError(
             f"{why}, and {f'machine {name} is' if made else 'the uml provider makes machines'} of User-Mode Linux, "
             "whose guests can become the user that runs them on this host",
-            hint="--provider qemu"
-            + (" --machine with another name" if made else "")
-            + " makes a machine that is a wall",
+            hint=f"--provider qemu{' and another name with --machine' if made else ''} makes a machine that is a wall",
         )
     if provider == settings.provider or settings.provider == "auto":
         require_heeded(settings, provider, distro, observer)
