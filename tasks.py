@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MACHINE = "platform release provider machine host"
 
 
-@lab_task(f"{_MACHINE} discard_state yes verbose json")
+@lab_task(f"{_MACHINE} untrusted discard_state yes verbose json")
 def up(call: Call) -> None:
     """Start a clean machine, made on first use.
 
@@ -38,7 +38,7 @@ def up(call: Call) -> None:
     call.answer(info.to_json(), _machines([info]))
 
 
-@lab_task(f"{_MACHINE} runtime suite only failed jobs repeat limit no_policy yes verbose json")
+@lab_task(f"{_MACHINE} runtime untrusted suite only failed jobs repeat limit no_policy yes verbose json")
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.
 
@@ -135,7 +135,7 @@ def status(call: Call) -> None:
         total = f"{amount(sum(sizes.values()))}{f' ({parts})' if parts else ''}"
         rows = [(it.name, it.state, _address(it), it.accelerator or "", amount(it.size or 0)) for it in found]
         shown = table([("MACHINE", "STATE", "ADDRESS", "ACCELERATOR", "SIZE"), *rows]) if found else "no machines"
-        return "\n".join([shown, *_problems(found), f"caches: {total}; ./lab gc removes what nothing needs"])
+        return "\n".join([shown, *_notes(found), f"caches: {total}; ./lab gc removes what nothing needs"])
 
     call.answer([info.to_json() for info in found], text)
 
@@ -343,11 +343,18 @@ def _machines(machines: list[MachineInfo]) -> str:
         )
         for info in machines
     ]
-    return "\n".join([table([("MACHINE", "STATE", "ADDRESS", "ACCELERATOR", "TOOK"), *rows]), *_problems(machines)])
+    return "\n".join([table([("MACHINE", "STATE", "ADDRESS", "ACCELERATOR", "TOOK"), *rows]), *_notes(machines)])
 
 
-def _problems(machines: list[MachineInfo]) -> list[str]:
-    return [printable(f"{info.name}: {info.problem}") for info in machines if info.problem]
+def _notes(machines: list[MachineInfo]) -> list[str]:
+    """What is to be known of some of them: that one's kernel is another one, and what is wrong with one."""
+    notes = [
+        (info.name, f"its kernel is {info.kernel_origin}, not the platform's")
+        for info in machines
+        if info.kernel_origin
+    ]
+    notes += [(info.name, info.problem) for info in machines if info.problem]
+    return [printable(f"{name}: {note}") for name, note in notes]
 
 
 def _address(info: MachineInfo) -> str:

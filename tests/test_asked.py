@@ -30,6 +30,7 @@ from labkit.machines.base import Difference, MachineState
 from labkit.machines.fake import FakeMachine
 from labkit.machines.host import HostRecord
 from labkit.machines.qemu import QemuMachine, QemuRecord
+from labkit.machines.uml import UmlRecord
 from labkit.machines.vagrant import VagrantRecord
 from labkit.suites.base import SilentRun
 from labkit.usecases import machines
@@ -61,7 +62,7 @@ def load(directory: Path, toml: str = "", environ: dict[str, str] | None = None,
     return config.load(flags, cwd=directory, environ={"HOME": str(directory), **(environ or {})})
 
 
-def keep(settings: Settings, name: str, record: QemuRecord | VagrantRecord | HostRecord) -> Path:
+def keep(settings: Settings, name: str, record: QemuRecord | UmlRecord | VagrantRecord | HostRecord) -> Path:
     directory = settings.home.machine(name)
     directory.mkdir(parents=True)
     (directory / "record.json").write_text(json.dumps(asdict(record)))

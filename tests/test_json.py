@@ -12,13 +12,16 @@ from typing import Any
 
 import pytest
 
-from labkit.core import platforms
+from labkit.core import config, platforms
 from labkit.core.platforms import Distro
 from labkit.host.facts import FactState
 from labkit.machines.base import MachineState
 from labkit.machines.fake import FakeMachine
 from labkit.results.model import Verdict
+from labkit.suites.base import SilentRun
+from labkit.usecases.run import run_cell
 from tests import recorded
+from tests.test_cell import CELL, OUTPUT, suite_prints
 from tests.test_cli import CHECKOUT, COMMANDS, labkit
 
 TEXT = (CHECKOUT / "docs" / "reference" / "json.md").read_text()
@@ -144,6 +147,16 @@ def test_every_key_that_is_documented_is_printed(task: str, printed: dict[str, l
     digests = {key for key in documented(task) if key.endswith((".sha256", ".sha512", ".checksums"))}
     assert [key for key in documented(task) - digests if not any(matches(key, path) for path in paths)] == []
     assert examples(task)
+
+
+def test_the_machine_of_a_run_is_documented(tmp_path: Path) -> None:
+    machine = suite_prints(OUTPUT)
+    machine.kernel_origin = "User-Mode Linux 7.2.7, a test's"
+    settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
+    kept = run_cell(CELL, settings, SilentRun(), None, lambda *_: machine).directory / "results.json"
+    section = TEXT.split("## The machine in `results.json`\n")[1]
+    told = {key for row in re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE) for key in re.findall(r"`(.+?)`", row)}
+    assert {key.partition(".")[0] for key in told} == set(json.loads(kept.read_text())["machine"])
 
 
 def test_folder_is_the_directory_of_the_run(printed: dict[str, list[Any]]) -> None:

@@ -82,6 +82,14 @@ def test_an_unexpected_pass_is_told_and_is_no_failure(apply: Apply) -> None:
     assert exit_status(run) == 0
 
 
+def test_what_was_skipped_is_no_pass(apply: Apply) -> None:
+    """A machine that cannot show it says nothing about the runtime."""
+    run = apply(a_run(a_result("DEV-002", Verdict.SKIP, reason="this machine has one CPU")), ENTRY)
+    assert run.policy is not None and run.policy.unexpected_passes == ()
+    assert exit_status(run) == 0
+    assert run.results[0].expected is None
+
+
 def test_a_pass_that_may_be_is_not_told(apply: Apply) -> None:
     run = apply(a_run(a_result("DEV-002")), ENTRY.replace('"fail"', '["fail", "pass"]'))
     assert run.policy is not None and run.policy.unexpected_passes == ()

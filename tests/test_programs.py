@@ -22,9 +22,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labkit.guest
+from labkit.guest.programs import scenarios
 from labkit.guest.programs.cgroups import Watch
+from labkit.guest.programs.host import CPUS, unfit
 from labkit.guest.programs.schedule import ALONE, Schedule, Turn, lane
 from labkit.guest.pyz import pyz
+from labkit.results import tap, verdicts
+from labkit.results.model import Verdict
+from labkit.results.verdicts import End
+from labkit.suites import validation
 from tests import replay
 from tests.conftest import until
 
@@ -401,6 +407,17 @@ def test_a_tree_that_is_not_built_is_told(driver: Driver, tree: Path, missing: s
     assert missing[:6] in done.stderr
 
 
+def test_a_program_that_needs_more_cpus_than_there_are_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(CPUS) <= set(validation.SUITE.names())
+    assert unfit("linux_cgroups_relative_cpus", 1) == "it needs 2 CPUs, and this machine has 1"
+    assert unfit("linux_cgroups_relative_cpus", 2) == unfit("linux_cgroups_cpus", 1) == ""
+    assert scenarios.skipped(unfit("linux_cgroups_relative_cpus", 1)) == 0
+    events = list(tap.read(capsys.readouterr().out.encode()))
+    judged = verdicts.judge("linux_cgroups_relative_cpus", events, "", End(status=0, seconds=0.1))
+    assert judged.program.verdict is Verdict.SKIP
+    assert [one.diagnostic.get("reason") for one in judged.results] == ["it needs 2 CPUs, and this machine has 1"]
+
+
 # For real: namespaces, mounts and cgroups
 
 
@@ -420,6 +437,8 @@ def test_a_recorded_run_comes_out_byte_for_byte(driver: Driver, tmp_path: Path, 
     assert sorted(ran.ends) == names
     for row in rows:
         name = row["program"]
+        if unfit(name):
+            continue
         assert ran.bytes(name, "out") == replay.recorded(recording, name, "tap")
         assert ran.bytes(name, "err") == replay.recorded(recording, name, "err")
         end = ran.ends[name]

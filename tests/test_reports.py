@@ -127,6 +127,22 @@ def test_html_needs_nothing_from_elsewhere() -> None:
     assert policy is not None and policy.startswith("default-src 'none'") and "unsafe" not in policy
 
 
+def test_every_report_says_where_a_kernel_comes_from_that_is_not_the_platforms() -> None:
+    origin = "User-Mode Linux 7.2.7, user-mode-linux 7.2um1 of Debian sid"
+    plain = a_run(*EVERY_VERDICT)
+    run = replace(plain, machine={**plain.machine, "provider": "uml", "kernel_origin": origin})
+    assert f"kernel: {origin}, not the platform's" in terminal.summary(run, width=200)
+    assert f"# kernel-origin: {origin}" in as_tap.render(run).splitlines()
+    properties = {one.get("name"): one.get("value") for one in ET.fromstring(as_junit.render(run)).iter("property")}
+    assert properties["machine.kernel_origin"] == origin
+    assert properties["machine.provider"] == "uml"
+    assert f"kernel_origin{origin}" in re.sub(r"\s*\n\s*", "", Page(as_html.render(run)).text)
+    assert json.loads(to_json(run))["machine"]["kernel_origin"] == origin
+    assert from_json(to_json(run)).machine["kernel_origin"] == origin
+    for text in (terminal.summary(plain), as_tap.render(plain), as_junit.render(plain), as_html.render(plain)):
+        assert "origin" not in text.replace("original", "")
+
+
 def test_html_shows_what_is_bad_first_and_open() -> None:
     page = Page(as_html.render(a_run(*EVERY_VERDICT)))
     shown = [(d["data-verdict"], "open" in d) for d in page.named("details")]

@@ -6,6 +6,7 @@ command without and with the flag, and what it marks must be there with it and n
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -28,10 +29,11 @@ from labkit.images.build import recipe
 from labkit.io import process
 from labkit.machines import providers
 from labkit.machines.base import Difference, MachineState
+from labkit.machines.choice import untrusted
 from labkit.machines.fake import FakeMachine, FakeRemote
 from labkit.machines.host import HostMachine
 from labkit.machines.qemu import QemuMachine
-from labkit.machines.uml import UmlMachine
+from labkit.machines.uml import UmlMachine, UmlRecord
 from labkit.machines.vagrant import VagrantMachine, vagrant_provider
 from labkit.suites.base import SilentRun
 from labkit.uml import kernel
@@ -41,7 +43,7 @@ from labkit.usecases.machines import machine_name, settled
 from labkit.usecases.run import run_cell
 from labkit.usecases.test import cell_of
 from tests import recorded
-from tests.test_asked import Host, found, host, qemu
+from tests.test_asked import Host, found, host, keep, qemu
 from tests.test_cell import CELL, OUTPUT, suite_prints
 from tests.test_cli import COMMANDS, Done, environ, labkit
 
@@ -109,6 +111,7 @@ def as_json(command: str, *words: str, mark: str = '"') -> tuple[tuple[str, str]
 
 
 SSH = ("--provider", "ssh")
+OF_UML = ("--machine", "of-uml")
 ROWS: dict[tuple[str, str], Row] = dict(
     [
         *(
@@ -119,6 +122,7 @@ ROWS: dict[tuple[str, str], Row] = dict(
         *(verbose(command) for command in ("up", "test", "reset", "halt", "destroy", "package", "check")),
         (("up", "discard_state"), Row(("up", *SSH, "--yes"), ("--discard-state",), "--discard-state is for QEMU's")),
         (("up", "yes"), Row(("up", *SSH), ("--yes",), " sh /var/lib/labkit/bootstrap")),
+        *(((c, "untrusted"), Row((c, *OF_UML), ("--untrusted",), "machine of-uml is of User")) for c in ("up", "test")),
         as_json("up", *SSH, "--yes", mark='"state": "running"'),
         (("test", "runtime"), Row(("test", *SSH), ("--runtime", "/opt/x"), "--runtime /opt/x")),
         (("test", "suite"), Row(("test", *SSH), ("--suite", "runtimetest"), "--set runtimetest")),
@@ -209,6 +213,16 @@ def world(tmp_path: Path, environ: dict[str, str], host: Host, monkeypatch: pyte
     return World(tmp_path, {**environ, **mine}, host)
 
 
+def uml(settings: Settings, name: str, **changed: object) -> Path:
+    """A crashed machine of User-Mode Linux."""
+    record = UmlRecord(
+        platform="debian", release="13", image="cafe", memory_mib=2048, ready=True, port=4022, hostname=name,
+        machine_id="id", host_private="private", host_public="public", init="small", kernel="1" * 64,
+        kernel_origin="User-Mode Linux 7.2.7, a test's",
+    )  # fmt: skip
+    return keep(settings, name, dataclasses.replace(record, **changed))  # type: ignore[arg-type]
+
+
 def stand_in_box(distro: platforms.Distro, settings: Settings, _: object) -> Path:
     (settings.home.path / "made").mkdir(parents=True, exist_ok=True)
     box = settings.home.path / "made" / "box"
@@ -230,6 +244,7 @@ def machines_of(world: World, command: str) -> None:
         qemu(settings, name, release=release, image="gone")
     if command != "halt":
         qemu(settings, "fedora-44", platform="fedora", release="44", image="gone")
+        uml(settings, "of-uml", image="gone")
     shutil.rmtree(settings.home.images)
 
 
@@ -437,6 +452,7 @@ KEYS: dict[str, Key] = {
     "release": Key('"12"', lambda settings: settings.distro().name),
     "provider": Key('"vagrant"', providers.chosen),
     "runtime": Key('"crun"', of_suite),
+    "untrusted": Key("true", untrusted),
     "suite": Key('"validation"', of_suite),
     "image": Key('"cloud"', lambda settings: settled(settings) and bool(recipe_source(settings))),
     "platforms": Key('"mine"', lambda settings: platforms.directories(settings.platforms)),

@@ -76,6 +76,11 @@ FLAGS: Mapping[str, Flag] = {
         values.runtimes,
         True,
     ),
+    "untrusted": Flag(
+        False,
+        "the runtime may be hostile: run it in no machine of User-Mode Linux, which is no wall",
+        is_setting=True,
+    ),
     "suite": Flag(None, "what to run, see `suites`; else spec", "SUITE", values.suites, True),
     "only": Flag([], "run only this check or program: ID or ID,ID; may be repeated", "ID", values.checks),
     "jobs": Flag(None, "how many checks at a time; else what the machine can do", "NUMBER", (), True),

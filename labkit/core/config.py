@@ -137,6 +137,7 @@ class Settings(Table):
     release: Name | None = Field(default=None, description='a release in quotes, such as "13"')
     provider: Literal["auto", "qemu", "uml", "vagrant", "ssh"] = "auto"
     runtime: StrictStr = Field(default="runc", min_length=1, description="a runtime's name or its absolute path")
+    untrusted: bool = Field(default=False, description="true or false")
     suite: Name = "spec"
     image: Literal["auto", "build", "cloud"] = "auto"
     uml_kernel: Location | None = Field(default=None, description="the path of a kernel of User-Mode Linux")

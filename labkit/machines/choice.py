@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from labkit.core.config import Settings
-from labkit.core.errors import HostError, LabError
+from labkit.core.errors import HostError, LabError, UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
 from labkit.io.network import TOOLS as NETWORK_TOOLS
+from labkit.machines.differences import by
+from labkit.subjects import runtimes
 
 _IMAGES = ("qemu-img",)
 _BUILD = ("mmdebstrap", "mkfs.ext4")
@@ -38,6 +42,16 @@ def best(settings: Settings, distro: Distro, observer: Observer) -> tuple[str, s
         without = "no Vagrant box is published for this release"
     provider, why = _local(settings, distro, observer)
     return provider, f"{without}; {why}"
+
+
+def untrusted(settings: Settings) -> str:
+    """Why the settings' runtime is not to be trusted; empty where nobody says so."""
+    if settings.untrusted:
+        return f"the runtime is marked untrusted ({by('untrusted', settings.origin('untrusted') or 'by default')})"
+    with contextlib.suppress(UsageError):  # `up` needs no runtime
+        if runtimes.find(settings.runtime).untrusted:
+            return f"the runtime {settings.runtime} is marked untrusted in its file"
+    return ""
 
 
 def _local(settings: Settings, distro: Distro, observer: Observer) -> tuple[str, str]:
@@ -72,6 +86,8 @@ def _local(settings: Settings, distro: Distro, observer: Observer) -> tuple[str,
 def _only_qemu(settings: Settings, distro: Distro) -> str:
     """What is asked for that User-Mode Linux cannot give; empty where it can."""
     machine = settings.machine
+    if why := untrusted(settings):
+        return f"{why}, and User-Mode Linux is no wall"
     if machine.accelerator != "auto":
         return f"machine.accelerator = {machine.accelerator} is QEMU's"
     if machine.network == "open":

@@ -52,9 +52,10 @@ class FakeMachine:
     platform: str = ""
     release: str = ""
     unlike: Sequence[Difference] = ()
+    kernel_origin: str | None = None
 
     def status(self) -> MachineInfo:
-        return MachineInfo(self.name, self.platform, self.release, "fake", self.state)
+        return MachineInfo(self.name, self.platform, self.release, "fake", self.state, kernel_origin=self.kernel_origin)
 
     def examine(self) -> MachineInfo:
         return self.status()

@@ -10,7 +10,7 @@ from labkit.core.errors import UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro, VagrantProvider
 from labkit.machines.base import Machine
-from labkit.machines.choice import best
+from labkit.machines.choice import best, untrusted
 from labkit.machines.damaged import DamagedMachine
 from labkit.machines.differences import by
 from labkit.machines.record import DamagedRecord, damaged, provider_of
@@ -111,6 +111,13 @@ def wanted(name: str, settings: Settings, observer: Observer, distro: Distro, ne
             provider, why = best(settings, distro, observer)
             observer.step(f"provider {provider}: {why}")
         machine = _machine(provider, name, settings, observer, needs)
+    if provider == "uml" and (why := untrusted(settings)):
+        made = provider_of(settings, name) is not None
+        raise UsageError(
+            f"{why}, and {f'machine {name} is' if made else 'the uml provider makes machines'} of User-Mode Linux, "
+            "whose guests can become the user that runs them on this host",
+            hint=f"--provider qemu{' and another name with --machine' if made else ''} makes a machine that is a wall",
+        )
     if provider == settings.provider or settings.provider == "auto":
         require_heeded(settings, provider, distro, observer)
     return machine

@@ -21,7 +21,7 @@ from ..common.errors import Busy, Interrupted, UsageError
 from ..common.executables import find_runtime
 from ..common.files import remove_tree
 from . import __version__, scenarios
-from .host import Facts, HostError, Tree, facts, find_tree, fitting
+from .host import Facts, HostError, Tree, facts, find_tree, fitting, unfit
 from .runner import Output, Runner
 from .sandbox import SandboxConfig, program_body
 from .schedule import LAST, Schedule
@@ -123,6 +123,8 @@ def _run(
         environment = {**os.environ, "RUNTIME": runtime, "TMPDIR": str(directory)}
         if args.set == "runtimetest":
             return lambda: scenarios.run(program, tree, runtime, directory)
+        if why := unfit(program):
+            return lambda: scenarios.skipped(why)
         return program_body(f"validation/{program}/{program}.t", tree.path, environment)
 
     signals = Signals()

@@ -16,6 +16,8 @@ from ..common.errors import UsageError
 from ..common.executables import find_program
 from ..common.text import printable
 
+# How many CPUs a program asks a cgroup for, whatever the host has.
+CPUS = {"linux_cgroups_relative_cpus": 2}
 REF_FILE = ".labkit-ref"  # the ref a tree was built at, where it is no git checkout
 Facts = dict[str, Union[str, int, float, bool]]
 
@@ -44,6 +46,13 @@ class Tree:
         """The path of a program built in the tree or installed on the host, or None."""
         built = self.path / name
         return str(built) if os.access(built, os.X_OK) and built.is_file() else find_program(name)
+
+
+def unfit(program: str, cpus: Optional[int] = None) -> str:
+    """Why this host cannot show what the program looks for; empty where it can. cpus: those of the host, if known."""
+    cpus = cpus or os.cpu_count() or 1
+    needed = CPUS.get(program, 1)
+    return f"it needs {needed} CPUs, and this machine has {cpus}" if cpus < needed else ""
 
 
 def find_tree(directory: str, with_programs: bool) -> Tree:

@@ -67,9 +67,15 @@ def run(name: str, tree: Tree, runtime: str, directory: Path) -> int:
     try:
         SCENARIOS[name](tree, runtime)
     except Skip as reason:
-        _print("TAP version 13", f"1..0 # SKIP {reason}")
+        return skipped(str(reason))
     except Stop:
         return 1
+    return 0
+
+
+def skipped(reason: str) -> int:
+    """Print that nothing was run, and why."""
+    _print("TAP version 13", f"1..0 # SKIP {reason}")
     return 0
 
 

@@ -49,7 +49,8 @@ The network, cgroup, IPC and UTS namespaces are the host's: what a check makes t
              t.fails(proc, what) t.require(cond, what, ...) t.skip(reason) t.note(key, value)
              t.deviation(reason, link) (a behaviour upstream knows: verdict todo)
   wait       t.wait(function, timeout=10) -> its first true value or None; t.wait_file(path, timeout=10) -> text or None
-  tools      t.tool("mount", ...) -> Proc: a busybox applet on the host; t.spawn(argv, ...) -> Popen, killed at the end;
+  tools      t.tool("mount", ...) -> Proc: a busybox applet on the host; t.command(path, ...) -> Proc: any program;
+             t.spawn(argv, ...) -> Popen, killed at the end;
              t.defer(function, *args): called after the check, even when it failed (not when it ran out of time)
 """
 

@@ -364,7 +364,11 @@ class T:
 
     def tool(self, *argv: str, timeout: float = 10) -> Proc:
         """A busybox applet on the host (in the suite's mount namespace), e.g. t.tool("mount", "-t", "tmpfs", ...)."""
-        return self._execute([self.host.busybox, *argv], timeout=timeout)
+        return self.command(self.host.busybox, *argv, timeout=timeout)
+
+    def command(self, *argv: str, timeout: float = 10) -> Proc:
+        """A program on the host, in the suite's mount namespace."""
+        return self._execute(argv, timeout=timeout)
 
     def spawn(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         """A process beside the check, killed at its end. Output goes to /dev/null unless options say otherwise."""

@@ -25,17 +25,21 @@ class _File(Table):
     title: StrictStr
     homepage: StrictStr
     binary: StrictStr = Field(pattern=r"^[A-Za-z0-9._+-]+$", description="the name of a program, without a directory")
+    untrusted: bool = False
     runtime_tools: _Older | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """command is what to execute in the guest: a program's name, or its absolute path."""
+    """command is what to execute in the guest: a program's name, or its absolute path. untrusted: whether it may be
+    hostile, so that only a machine that is a wall may run it.
+    """
 
     name: str
     command: str
     title: str
     homepage: str = ""
+    untrusted: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -58,7 +62,7 @@ def find(name_or_path: str) -> Runtime:
     """Return the runtime with that name, or the program at that absolute path in the guest; else UsageError."""
     if name_or_path in names():
         data = _read(name_or_path)
-        return Runtime(name_or_path, data.binary, data.title, data.homepage)
+        return Runtime(name_or_path, data.binary, data.title, data.homepage, data.untrusted)
     path = PurePosixPath(name_or_path)
     if "/" not in name_or_path:
         message, hint = unknown("runtime", name_or_path, names())
