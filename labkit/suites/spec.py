@@ -46,6 +46,9 @@ class Spec:
         with (_DIRECTORY / "requirements.tsv").open(newline="") as file:
             return [row["id"] for row in csv.DictReader(file, delimiter="\t")]
 
+    def listing(self, program: str, runtime: str) -> list[str] | None:
+        return None
+
     def check(self, selection: Selection) -> None:
         if selection.repeat or selection.timeout:
             raise UsageError("the spec suite takes neither --repeat nor --limit", hint="--suite validation takes both")
