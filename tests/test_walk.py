@@ -120,6 +120,7 @@ ROWS: dict[tuple[str, str], Row] = dict(
         (("up", "discard_state"), Row(("up", *SSH, "--yes"), ("--discard-state",), "--discard-state is for QEMU's")),
         (("up", "yes"), Row(("up", *SSH), ("--yes",), " sh /var/lib/labkit/bootstrap")),
         as_json("up", *SSH, "--yes", mark='"state": "running"'),
+        (("test", "machines"), Row(("test", *SSH), ("--machines", "2"), "is a host of its own, and --machines")),
         (("test", "runtime"), Row(("test", *SSH), ("--runtime", "/opt/x"), "--runtime /opt/x")),
         (("test", "suite"), Row(("test", *SSH), ("--suite", "runtimetest"), "--set runtimetest")),
         (("test", "only"), Row(("test", *SSH), ("--only", "QUERY-002"), "--only QUERY-002")),

@@ -26,6 +26,7 @@ from labkit.suites.base import Suite
 
 PLAN = "shards.json"
 _PLAN_LIMIT = 8 << 20  # bytes
+_LEAST = 0.001  # seconds that anything takes
 _SHOWN = 10  # names in a reason
 # What machines that share a suite must have in common, or their results are not about one thing.
 _ALIKE = ("kernel", "cgroup", "runtime-path", "runtime-version", "spec", "ref")
@@ -43,9 +44,11 @@ class Plan(Table):
 def split(names: Sequence[str], seconds: Mapping[str, float], count: int) -> list[tuple[str, ...]]:
     """Deal the names out to so many machines, the longest first, each to the one with the least to do; a share keeps
     the order of the names. A name whose seconds are not known counts as the median of those that are; without any,
-    they go round.
+    they go round. No share is empty: there are no more of them than names.
     """
     names = list(dict.fromkeys(names))
+    count = min(count, len(names))
+    seconds = {name: max(taken, _LEAST) for name, taken in seconds.items()}
     known = [seconds[name] for name in names if name in seconds]
     medium = statistics.median(known) if known else 1.0
     loads = [0.0] * count

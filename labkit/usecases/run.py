@@ -157,17 +157,11 @@ def _run_shared(
     distro = settings.of_cell(cell).distro()
     machines = _several(cell, settings, observer, distro, suite, make_machine)
     with contextlib.ExitStack() as stack:
-        for machine in sorted(
-            machines, key=lambda machine: machine.name
-        ):  # in one order: no two commands wait in a ring
+        for _, machine in sorted((machine.name, machine) for machine in machines):  # one order: nobody waits in a ring
             stack.enter_context(machine.lock())
         members, failed = _up(machines, settings.of_cell(cell), distro, observer, runtime, stack)
         _alike(members, settings, runtime)
-        names = cell.selection.only or _listed(suite, runtime, members[0], settings.limits.suite)
-        shares = shards.split(
-            names, runs.seconds_before(settings.reports, suite.name, runtime.name, names), cell.machines
-        )
-        given = {machine.name: share for machine, share in zip(machines, shares, strict=True)}
+        given = _given(cell, settings, suite, runtime, machines, members)
         observer.step(f"running {suite.name} against {runtime.name} on {', '.join(given)}")
         facts: dict[str, JSON] = {
             **_facts(members[0].info),
@@ -177,55 +171,84 @@ def _run_shared(
         }
         begun = _begin(settings.reports, cell.machine, suite, runtime, facts)
         directory = begun.directory
-        whole = _Together(observer, len({*names}))
-
-        def part(number: int, member: _Member) -> Recording:
-            name = member.machine.name
-            try:
-                return record(
-                    shards.place(directory / runs.RAW, number),
-                    directory / (_LOG if number == 1 else f"console-{number}.log"),
-                    suite,
-                    runtime,
-                    member.remote,
-                    whole,
-                    dataclasses.replace(cell.selection, only=given[name]),
-                    timeout=settings.limits.suite,
-                    console=member.machine.console(),
-                )
-            except NoRun as error:
-                raise NoRun(f"{name}: {error.message}") from error
-
-        def stop() -> None:
-            for member in members:
-                member.remote.close()
-
-        interrupt: KeyboardInterrupt | None = None
-        reasons = list(failed.values())
         with begun.told():
-            plan = [shards.Shard(machine=name, names=share) for name, share in given.items()]
-            shards.begin(directory / runs.RAW, shards.Plan(shards=tuple(plan)))
-            numbers = {name: number for number, name in enumerate(given, 1)}
-            try:
-                parts = [partial(part, numbers[member.machine.name], member) for member in members]
-                recordings = together(parts, stop)
-                reasons += [
-                    f"{member.machine.name}: {recording.reason}"
-                    for member, recording in zip(members, recordings, strict=True)
-                    if recording.reason
-                ]
-            except KeyboardInterrupt as error:
-                reasons, interrupt = [*reasons, _why(error)], error
+            recording = _record_parts(cell, settings, observer, suite, runtime, members, given, directory)
+            reasons = [why for name, why in failed.items() if name in given]
+            reasons += [recording.reason] if recording.reason else []
             run = with_reading(begun.ended("; ".join(reasons) or None), shards.read(suite, directory / runs.RAW))
             outcome = write(judge(run, entries), directory)
-        if interrupt:
-            _note(interrupt, directory)
-            raise interrupt
+        if recording.interrupt:
+            _note(recording.interrupt, directory)
+            raise recording.interrupt
         if suite.needs_reset(cell.selection):
             for member in members:
                 if isinstance(member.machine, Resettable):
                     _reset(member.machine, suite, observer)
     return outcome
+
+
+def _given(
+    cell: Cell,
+    settings: Settings,
+    suite: Suite,
+    runtime: Runtime,
+    machines: Sequence[Machine],
+    members: Sequence[_Member],
+) -> dict[str, tuple[str, ...]]:
+    """What each machine is to run, by its name, in the order of the machines. One that is not up keeps its part, which
+    will be missing; but where there are fewer checks than machines, those that are up have them.
+    """
+    names = cell.selection.only or _listed(suite, runtime, members[0], settings.limits.suite)
+    up = [member.machine.name for member in members]
+    sharing = [machine.name for machine in machines if len({*names}) >= len(machines) or machine.name in up]
+    seconds = runs.seconds_before(settings.reports, suite.name, runtime.name, names)
+    return dict(zip(sharing, shards.split(names, seconds, len(sharing)), strict=False))
+
+
+def _record_parts(
+    cell: Cell,
+    settings: Settings,
+    observer: RunObserver,
+    suite: Suite,
+    runtime: Runtime,
+    members: Sequence[_Member],
+    given: Mapping[str, tuple[str, ...]],
+    directory: Path,
+) -> Recording:
+    """record() on all machines that are up, at a time."""
+    plan = tuple(shards.Shard(machine=name, names=share) for name, share in given.items())
+    places = dict(zip(given, shards.begin(directory / runs.RAW, shards.Plan(shards=plan)), strict=True))
+    numbers = {name: number for number, name in enumerate(given, 1)}
+    whole = _Together(observer, sum(map(len, given.values())))
+
+    def part(member: _Member) -> str | None:
+        name = member.machine.name
+        log = _LOG if numbers[name] == 1 else f"console-{numbers[name]}.log"
+        try:
+            recording = record(
+                places[name],
+                directory / log,
+                suite,
+                runtime,
+                member.remote,
+                whole,
+                dataclasses.replace(cell.selection, only=given[name]),
+                timeout=settings.limits.suite,
+                console=member.machine.console(),
+            )
+        except NoRun as error:
+            raise NoRun(f"{name}: {error.message}") from error
+        return f"{name}: {recording.reason}" if recording.reason else None
+
+    def stop() -> None:
+        for member in members:
+            member.remote.close()
+
+    try:
+        reasons = together([partial(part, member) for member in members if member.machine.name in given], stop)
+    except KeyboardInterrupt as error:
+        return Recording(_why(error), error)
+    return Recording("; ".join(filter(None, reasons)) or None)
 
 
 def _several(
