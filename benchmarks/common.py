@@ -27,6 +27,7 @@ class Lab:
     home: Path
     cwd: Path
     within: tuple[str, ...] = ()  # what a command begins with, to run in other namespaces
+    provider: str = "qemu"
 
     def run(self, *words: str, ok: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
         child = self.start(*words)
@@ -41,15 +42,15 @@ class Lab:
         return os.wait4(child.pid, 0)[2].ru_maxrss / 1024
 
     def start(self, *words: str, to: int = subprocess.PIPE) -> subprocess.Popen[str]:
-        env = {**os.environ, "LABKIT_HOME": str(self.home)}
+        env = {**os.environ, "LABKIT_HOME": str(self.home), "LABKIT_PROVIDER": self.provider}
         argv = [*self.within, sys.executable, "-m", "labkit", *words]
         return subprocess.Popen(argv, cwd=self.cwd, env=env, text=True, stdout=to, stderr=to)
 
 
 @contextlib.contextmanager
-def lab(within: tuple[str, ...] = ()) -> Iterator[Lab]:
+def lab(within: tuple[str, ...] = (), provider: str = "qemu") -> Iterator[Lab]:
     with tempfile.TemporaryDirectory(prefix="labkit-bench-") as directory:
-        made = Lab(Path(directory) / "home", Path(directory) / "work", within)
+        made = Lab(Path(directory) / "home", Path(directory) / "work", within, provider)
         made.home.mkdir()
         made.cwd.mkdir()
         try:

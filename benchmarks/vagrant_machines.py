@@ -46,7 +46,7 @@ def main() -> None:
     words = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="labkit-bench-") as scratch:
         Path(scratch).chmod(0o755)
-        with namespaces(Path(scratch) / "libvirt") as within, lab(within) as made:
+        with namespaces(Path(scratch) / "libvirt") as within, lab(within, "vagrant") as made:
             (made.cwd / "labkit.toml").write_text(CONFIG)
             made.run("up")
             for what in words.what:

@@ -1,4 +1,4 @@
-"""Every bootstrap script that labkit can render, through shellcheck."""
+"""Every script that labkit can render, through shellcheck."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from labkit.machines import identity
 from labkit.provision.bootstrap import Target
+from labkit.uml import guest
 from tests.test_bootstrap import RELEASES, SHARED, WAYS, plan, settings, shellcheck
 
 
@@ -28,3 +30,9 @@ def test_every_script_is_clean(tmp_path: Path, distribution: str, target: Target
         assert shellcheck(script) == "", script[:1000]
     # SC2034: a variable that nothing uses; the steps do.
     assert shellcheck("\n".join(heads).replace("#!/bin/sh", ""), "--exclude=SC2034") == ""
+
+
+@pytest.mark.parametrize("init", guest.INITS)
+def test_what_a_guest_of_uml_begins_with_is_clean(init: str) -> None:
+    script = guest.script(init, identity.boot_script(identity.new("it's mine"), "ssh-ed25519 AAAA labkit"))
+    assert shellcheck(f"#!/bin/sh\n{script}") == ""

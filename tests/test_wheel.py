@@ -24,6 +24,7 @@ def test_the_wheel_brings_everything_it_needs(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert "labkit/py.typed" in names
+    assert {"labkit/uml/start.sh", "labkit/uml/small.sh", "labkit/uml/systemd.sh", "labkit/io/ring.py"} <= {*names}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     install: list[str | Path] = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", target, wheel]
     subprocess.run(install, check=True, capture_output=True)

@@ -245,7 +245,6 @@ class UmlMachine(LocalMachine[UmlRecord]):
                     base,
                     script,
                     record.memory_mib,
-                    home=self._settings.home,
                     port=port,
                     reach=network,
                     allowed=self._settings.named_addresses(),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import platform
 import shutil
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,7 +56,6 @@ def start(
     port: int = 0,
     reach: Network = Network.GUARDED,
     allowed: Sequence[str] = (),
-    home: Home,
     extra: Sequence[str] = (),
 ) -> Running:
     """Boot a machine's disk: what is in directory/volume/cow.img on top of base, a raw file system. script is what its
@@ -71,7 +70,7 @@ def start(
         f"ubd0=/disk/{COW},/files/base", "ubd1r=/kernel/modules.img", "ubd2r=/files/start", "root=/dev/ubda", "rw",
         *extra, "init=/bin/sh", "--", "-c", _INIT,
     ]  # fmt: skip
-    return _started(directory, kernel, base, memory_mib, words, port, reach, allowed, home)
+    return _started(directory, kernel, base, memory_mib, words, port, reach, allowed)
 
 
 def _volume(directory: Path) -> Path:
@@ -93,7 +92,6 @@ def _started(
     port: int,
     reach: Network,
     allowed: Sequence[str],
-    home: Home,
 ) -> Running:
     argv = ["linux", f"mem={memory_mib}M", "umid=machine", "uml_dir=/dev/shm", "con=null", "con0=null,fd:1"]
     argv += [f"vec0:transport=fd,fd=TAP,vec=0,mac={_mac(directory)}", *(["seccomp=auto"] if kernel.seccomp else [])]
@@ -102,7 +100,7 @@ def _started(
     user = process.user_of(directory)
     (directory / _START).chmod(0o644)  # read by the kernel's own user, who has no way to it but through the sandbox
     with contextlib.ExitStack() as stack:
-        cpu, lock = stack.enter_context(_cpu(home))
+        cpu, hold = stack.enter_context(_cpu())
         plan = {
             "kernel": str(kernel.directory),
             "root": str(directory / _ROOT),
@@ -126,7 +124,7 @@ def _started(
             output=to_console,
             errors=to_log,
             env=owner,
-            files=[held, *([lock] if lock is not None else [])],
+            files=[held, *([hold] if hold is not None else [])],
         )
         try:
             # The namespace's tap is there once the sandbox's own program runs.
@@ -162,26 +160,21 @@ def _mac(directory: Path) -> str:
 
 
 @contextlib.contextmanager
-def _cpu(home: Home) -> Iterator[tuple[int | None, int | None]]:
-    """A CPU that no other machine of this home has, and a descriptor of its lock: whoever inherits that holds the CPU.
-    None where all are taken: then the host's kernel chooses.
+def _cpu() -> Iterator[tuple[int | None, int | None]]:
+    """A CPU that no other machine of this host's has, and a descriptor that holds it for whoever inherits that. None
+    where all are taken: then the host's kernel chooses.
 
-    A kernel of User-Mode Linux that is moved between CPUs takes half as long again for its work.
+    A kernel of User-Mode Linux that is moved between CPUs takes half as long again for its work. The hold is a name of
+    a socket, which all users of this host share and which no killed process leaves behind.
     """
     for cpu in sorted(os.sched_getaffinity(0)):
-        path = home.lock(f"cpu-{cpu}")
-        make_directory(path.parent)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            continue
-        try:
-            yield cpu, lock
-        finally:
-            os.close(lock)
-        return
+        with socket.socket(socket.AF_UNIX) as hold:
+            try:
+                hold.bind(f"\0labkit-cpu-{cpu}")
+            except OSError:
+                continue
+            yield cpu, hold.fileno()
+            return
     yield None, None
 
 
@@ -208,7 +201,7 @@ def _try(kernel: Kernel, home: Home) -> str | None:
         _volume(directory)
         words = ["ubd0r=/kernel/modules.img", "root=/dev/ubda", "ro", "init=/trial"]
         write_atomic(directory / _START, "")
-        running = _started(directory, kernel, kernel.modules, _TRIAL_MEMORY, words, 0, Network.GUARDED, (), home)
+        running = _started(directory, kernel, kernel.modules, _TRIAL_MEMORY, words, 0, Network.GUARDED, ())
         with contextlib.suppress(Exception):
             running.child.wait(_TRIAL)
         if running.child.poll() is None:

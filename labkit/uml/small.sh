@@ -12,8 +12,10 @@ ln -s /proc/self/fd /dev/fd
 ln -s fd/0 /dev/stdin
 ln -s fd/1 /dev/stdout
 ln -s fd/2 /dev/stderr
+# shellcheck disable=SC3045 # dash and bash have it
 ulimit -Hn 524288
-for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
+read -r controllers </sys/fs/cgroup/cgroup.controllers
+for controller in $controllers; do
   echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
 done
 mkdir /sys/fs/cgroup/sshd
