@@ -301,7 +301,7 @@ def test_another_runtime_on_one_machine_is_not_the_same_test(settings: Settings,
     there = f"sha256 {its[:16]}" if its else "not there"
     with pytest.raises(UsageError, match=f"runc is sha256 aaaaaaaaaaaaaaaa on m, {there} on m-2") as caught:
         Machines(m=digest(mine), m_2=digest(its)).run(settings)
-    assert "./lab destroy --machine m-2" in (caught.value.hint or "")
+    assert "./lab destroy --machine m and ./lab destroy --machine m-2: " in (caught.value.hint or "")
     assert not settings.reports.exists()
 
 

@@ -307,6 +307,9 @@ def test_the_platform_of_a_recording_reaches_its_run(world: World, tmp_path: Pat
     ("words", "why"),
     [
         (("test", "--failed", "--only", "QUERY-001"), "--failed and --only exclude each other"),
+        (("test", "--machines", "0"), "--machines is '0', must be a whole number from 1 to 64"),
+        (("test", "--machines", "two"), "--machines is 'two', must be a whole number from 1 to 64"),
+        (("test", "--machines", "2", "--host", "h"), "--machines takes no --host"),
         (("test", "--repeat", "2"), "the spec suite takes neither --repeat nor --limit"),
         (("test", "--limit", "2"), "the spec suite takes neither --repeat nor --limit"),
         (("destroy", "--all", "--machine", "x"), "--all takes no --machine"),

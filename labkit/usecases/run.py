@@ -337,7 +337,9 @@ def _alike(members: Sequence[_Member], settings: Settings, runtime: Runtime) -> 
         if unlike:
             raise UsageError(
                 f"machines that share a suite must be alike: {'; '.join(unlike)}",
-                hint=f"put the same there; or ./lab destroy --machine {other.machine.name}, and the next test makes it",
+                hint="put the same on both; or "
+                + " and ".join(f"./lab destroy --machine {one.machine.name}" for one in (first, other))
+                + ": the next test makes them anew",
             )
 
 
