@@ -123,6 +123,7 @@ def kept(settings: Settings) -> Path:
 def test_a_suite_is_dealt_out_round_or_by_the_time_that_it_takes() -> None:
     assert shards.split("abcde", {}, 2) == [("a", "c", "e"), ("b", "d")]
     assert shards.split("abcde", {"a": 1, "b": 1, "c": 4, "d": 1, "e": 1}, 2) == [("c",), ("a", "b", "d", "e")]
+    assert shards.split("abcd", {"a": 1, "b": 2, "c": 4, "d": 3}, 2) == [("c", "a"), ("d", "b")]
     assert shards.split("abc", {"b": 9}, 3) == [("a",), ("b",), ("c",)]
     assert shards.split("aab", {}, 2) == [("a",), ("b",)]
     assert shards.split("ab", {"a": 0, "b": 0}, 3) == [("a",), ("b",)]  # a suite that is given nothing runs all

@@ -42,21 +42,21 @@ class Plan(Table):
 
 
 def split(names: Sequence[str], seconds: Mapping[str, float], count: int) -> list[tuple[str, ...]]:
-    """Deal the names out to so many machines, the longest first, each to the one with the least to do; a share keeps
-    the order of the names. A name whose seconds are not known counts as the median of those that are; without any,
-    they go round. No share is empty: there are no more of them than names.
+    """Deal the names out to so many machines, the longest first, each to the one with the least to do; a share has
+    them in that order, so that the last to end is a short one. A name whose seconds are not known counts as the median
+    of those that are; without any, they go round. No share is empty: there are no more of them than names.
     """
     names = list(dict.fromkeys(names))
-    count = min(count, len(names))
-    seconds = {name: max(taken, _LEAST) for name, taken in seconds.items()}
     known = [seconds[name] for name in names if name in seconds]
     medium = statistics.median(known) if known else 1.0
-    loads = [0.0] * count
-    given: dict[str, int] = {}
-    for name in sorted(names, key=lambda name: -seconds.get(name, medium)):
-        given[name] = loads.index(min(loads))
-        loads[given[name]] += seconds.get(name, medium)
-    return [tuple(name for name in names if given[name] == index) for index in range(count)]
+    cost = {name: max(seconds.get(name, medium), _LEAST) for name in names}
+    shares: list[list[str]] = [[] for _ in range(min(count, len(names)))]
+    loads = [0.0] * len(shares)
+    for name in sorted(names, key=lambda name: -cost[name]):
+        least = loads.index(min(loads))
+        shares[least].append(name)
+        loads[least] += cost[name]
+    return [tuple(share) for share in shares]
 
 
 def place(raw: Path, number: int) -> Path:
