@@ -38,7 +38,7 @@ def up(call: Call) -> None:
     call.answer(info.to_json(), _machines([info]))
 
 
-@lab_task(f"{_MACHINE} runtime untrusted suite only failed jobs repeat limit no_policy yes verbose json")
+@lab_task(f"{_MACHINE} machines runtime untrusted suite only failed jobs repeat limit no_policy yes verbose json")
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.
 
@@ -50,13 +50,18 @@ def test(call: Call) -> None:
         ./lab test --runtime /usr/local/bin/runc --only STATE-001,KILL-002
         ./lab test --platform debian --release 12 --json
         ./lab test --suite validation --failed
+        ./lab test --machines 2
     """
 
     from labkit.usecases.test import test as run_test
 
+    machines = call.number("machines", 64) or 1
+    if machines > 1:
+        call.refuse_beside("machines", ["host"])
     with call.console() as console:
         failed, with_policy = bool(call.words["failed"]), not call.words["no_policy"]
-        outcome = run_test(call.settings, console, call.selection(), failed=failed, with_policy=with_policy)
+        selection = call.selection()
+        outcome = run_test(call.settings, console, selection, failed=failed, with_policy=with_policy, machines=machines)
     _told(call, outcome)
 
 

@@ -124,6 +124,7 @@ ROWS: dict[tuple[str, str], Row] = dict(
         (("up", "yes"), Row(("up", *SSH), ("--yes",), " sh /var/lib/labkit/bootstrap")),
         *(((c, "untrusted"), Row((c, *OF_UML), ("--untrusted",), "machine of-uml is of User")) for c in ("up", "test")),
         as_json("up", *SSH, "--yes", mark='"state": "running"'),
+        (("test", "machines"), Row(("test", *SSH), ("--machines", "2"), "is a host of its own, and --machines")),
         (("test", "runtime"), Row(("test", *SSH), ("--runtime", "/opt/x"), "--runtime /opt/x")),
         (("test", "suite"), Row(("test", *SSH), ("--suite", "runtimetest"), "--set runtimetest")),
         (("test", "only"), Row(("test", *SSH), ("--only", "QUERY-002"), "--only QUERY-002")),
@@ -321,6 +322,9 @@ def test_the_platform_of_a_recording_reaches_its_run(world: World, tmp_path: Pat
     ("words", "why"),
     [
         (("test", "--failed", "--only", "QUERY-001"), "--failed and --only exclude each other"),
+        (("test", "--machines", "0"), "--machines is '0', must be a whole number from 1 to 64"),
+        (("test", "--machines", "two"), "--machines is 'two', must be a whole number from 1 to 64"),
+        (("test", "--machines", "2", "--host", "h"), "--machines takes no --host"),
         (("test", "--repeat", "2"), "the spec suite takes neither --repeat nor --limit"),
         (("test", "--limit", "2"), "the spec suite takes neither --repeat nor --limit"),
         (("destroy", "--all", "--machine", "x"), "--all takes no --machine"),

@@ -69,6 +69,9 @@ FLAGS: Mapping[str, Flag] = {
     "provider": Flag(None, "what makes the machine", "PROVIDER", ("auto", "qemu", "uml", "vagrant", "ssh"), True),
     "host": Flag(None, "an existing host for the ssh provider: USER@HOST or USER@HOST:PORT", "HOST", (), True),
     "machine": Flag(None, "the machine's name; else PLATFORM-RELEASE, or the host's", "NAME", values.machines, True),
+    "machines": Flag(
+        None, "how many machines share the suite: NAME, NAME-2 and so on, made alike, each with a part of it", "NUMBER"
+    ),
     "runtime": Flag(
         None,
         "a name from `runtimes`, or the absolute path of a program in the machine; else runc",

@@ -19,7 +19,9 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """provider may be "auto"; runtime is the value of --runtime; machine is the name of the machine to run it on."""
+    """provider may be "auto"; runtime is the value of --runtime; machine is the name of the machine to run it on, the
+    first where machines, which share it, are several.
+    """
 
     platform: str
     release: str
@@ -28,3 +30,9 @@ class Cell:
     runtime: str
     suite: str
     selection: Selection = Selection()
+    machines: int = 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its machines: NAME, NAME-2, NAME-3, ..."""
+        return (self.machine, *(f"{self.machine}-{number}" for number in range(2, self.machines + 1)))

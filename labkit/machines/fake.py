@@ -6,6 +6,7 @@ Its disk is a dict of files; the test supplies a function that answers commands.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,9 +54,13 @@ class FakeMachine:
     release: str = ""
     unlike: Sequence[Difference] = ()
     kernel_origin: str | None = None
+    provider: str = "fake"
+    closed: threading.Event = field(default_factory=threading.Event)  # set where a connection to it was closed
 
     def status(self) -> MachineInfo:
-        return MachineInfo(self.name, self.platform, self.release, "fake", self.state, kernel_origin=self.kernel_origin)
+        return MachineInfo(
+            self.name, self.platform, self.release, self.provider, self.state, kernel_origin=self.kernel_origin
+        )
 
     def examine(self) -> MachineInfo:
         return self.status()
@@ -150,10 +155,10 @@ class FakeRemote:
         self._machine.files[target] = data.read_bytes() if isinstance(data, Path) else data
 
     def close(self) -> None:
-        pass
+        self._machine.closed.set()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self.close()

@@ -55,6 +55,14 @@ def system_of(home: Home, name: str) -> tuple[str, str] | None:
     return (platform, release) if isinstance(platform, str) and isinstance(release, str) else None
 
 
+def image_of(home: Home, name: str) -> str | None:
+    """The key of the image that the machine of that name was made of; None where none is known."""
+    with contextlib.suppress(DamagedRecord):
+        image = (read_record(home.machine(name)) or {}).get("image")
+        return image if isinstance(image, str) else None
+    return None
+
+
 def read_record(directory: Path) -> dict[str, Any] | None:
     """What record.json holds; None where there is none. DamagedRecord where it cannot be read."""
     path = directory / _RECORD

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -38,6 +38,11 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
     cgroup = f"cgroup {run.machine['cgroup']}" if run.machine.get("cgroup") else ""
     console.print(_text(run.title, "bold"), overflow="fold")
     console.print(_text(f"{where} {cgroup}".strip(), "dim"), overflow="fold")
+    machines = run.machine.get("machines")
+    if isinstance(machines, Sequence) and not isinstance(machines, str):
+        console.print(
+            _text(f"shared by {len(machines)} machines: {', '.join(map(str, machines))}", "dim"), overflow="fold"
+        )
     if origin := run.machine.get("kernel_origin"):
         console.print(_text(f"kernel: {origin}, not the platform's", "dim"), overflow="fold")
     alike = Counter(result.identity for result in run.unexpected)

@@ -15,7 +15,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +30,7 @@ RESULTS = "results.json"
 RAW = "raw"
 LATEST = "latest"
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}Z(?:\.([0-9]{1,9}))?-.+", re.DOTALL)
+_LOOKED_AT = 10  # runs, for the seconds that checks took
 _NUMBERING = 5.0  # seconds that another process may take to number its run
 
 
@@ -182,3 +183,20 @@ def failed_before(reports: Path, suite: str, runtime: str) -> tuple[str, ...]:
             raise UsageError(f"nothing failed in {directory}, the newest run of {suite} on {runtime}")
         return tuple(dict.fromkeys(names))
     raise UsageError(f"there is no run of {suite} on {runtime} in {reports} yet", hint="./lab test without --failed")
+
+
+def seconds_before(reports: Path, suite: str, runtime: str, names: Collection[str]) -> dict[str, float]:
+    """How long each of the names took, checks or programs, in the newest complete run of that suite and runtime that
+    has them all, of the newest few; empty where none has.
+    """
+    for directory in (reports / ident for ident in reversed(ids(reports)[-_LOOKED_AT:])):
+        try:
+            run = load(directory)
+        except LabError:
+            continue
+        if (run.suite.name, run.runtime.name) == (suite, runtime) and run.run.complete:
+            found = {program.name: program.seconds for program in run.programs}
+            found = found or {result.id: result.seconds for result in run.results}
+            if found.keys() >= set(names):
+                return {name: found[name] for name in names}
+    return {}

@@ -64,6 +64,9 @@ class Suite(Protocol):
     def names(self) -> list[str]:
         """Its checks or programs, as a selection names them."""
 
+    def listing(self, program: str, runtime: str) -> list[str] | None:
+        """The command that lists them in the machine, one a line; None where names() has them all."""
+
     def check(self, selection: Selection) -> None:
         """Raises UsageError where the selection asks for what the suite does not have or cannot do."""
 

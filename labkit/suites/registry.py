@@ -10,9 +10,10 @@ from labkit import suites
 from labkit.core.errors import UsageError
 from labkit.core.suggest import unknown
 from labkit.io.files import disk_errors, make_directory, write_atomic
+from labkit.suites import shards
 from labkit.suites.base import Suite
 
-_NO_SUITES = {"base", "registry"}
+_NO_SUITES = {"base", "registry", "shards"}
 
 
 def names() -> list[str]:
@@ -32,7 +33,7 @@ def find(name: str) -> Suite:
 
 def of_directory(raw: Path) -> Suite | None:
     """The suite whose raw output the directory has."""
-    return next((suite for suite in map(find, names()) if suite.recognizes(raw)), None)
+    return next((suite for suite in map(find, names()) if shards.recognizes(suite, raw)), None)
 
 
 def export(directory: Path) -> Path:

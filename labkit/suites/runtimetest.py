@@ -32,6 +32,9 @@ class Runtimetest(Validation):
     def names(self) -> list[str]:
         return list(_SCENARIOS)
 
+    def listing(self, program: str, runtime: str) -> list[str] | None:
+        return None
+
     def recognizes(self, raw: Path) -> bool:
         return any((raw / f"{name}.tap").is_file() for name in _SCENARIOS)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,11 +14,11 @@ from labkit.core.suggest import did_you_mean
 from labkit.core.text import truncate
 from labkit.guest import spec as guest
 from labkit.guest.pyz import pyz
+from labkit.guest.spec.registry import load
 from labkit.results import tap
 from labkit.results.model import Reading, Result, Verdict, is_duration
 from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
 
-_DIRECTORY = Path(guest.__file__).parent
 _OUTPUT, _ERRORS = "spec.tap", "spec.err"
 _OUTPUT_LIMIT, _ERRORS_LIMIT = 32 << 20, 1 << 20  # bytes that are kept; a run has some hundred KB
 
@@ -43,8 +42,10 @@ class Spec:
         return words + (["--jobs", str(selection.jobs)] if selection.jobs else [])
 
     def names(self) -> list[str]:
-        with (_DIRECTORY / "requirements.tsv").open(newline="") as file:
-            return [row["id"] for row in csv.DictReader(file, delimiter="\t")]
+        return list(load())  # not all requirements have a check
+
+    def listing(self, program: str, runtime: str) -> list[str] | None:
+        return None
 
     def check(self, selection: Selection) -> None:
         if selection.repeat or selection.timeout:

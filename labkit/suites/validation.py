@@ -114,6 +114,9 @@ class Validation:
     def names(self) -> list[str]:
         return sorted({name for ref in _data().refs.values() for name in _data().programs(ref)})
 
+    def listing(self, program: str, runtime: str) -> list[str] | None:
+        return [*self.argv(program, runtime, Selection()), "--list"]  # a tree may have others than the known refs
+
     def check(self, selection: Selection) -> None:
         known = self.names()
         for name in selection.only:

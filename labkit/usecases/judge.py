@@ -9,13 +9,13 @@ from pathlib import Path
 
 from labkit.core.config import Settings
 from labkit.core.errors import UsageError
-from labkit.io.files import disk_errors
+from labkit.io.files import disk_errors, make_directory
 from labkit.results import comparison, policy
 from labkit.results.comparison import Comparison
 from labkit.results.model import Run, RuntimeInfo
 from labkit.results.policy import Entry
 from labkit.store import runs
-from labkit.suites import registry
+from labkit.suites import registry, shards
 from labkit.usecases import run as one_run
 from labkit.usecases.run import Outcome
 
@@ -65,9 +65,9 @@ def _run(settings: Settings, name: str) -> Run:
 def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
     run = runs.load(directory)
     suite = registry.find(run.suite.name)
-    if suite.recognizes(directory / runs.RAW):
+    if shards.recognizes(suite, directory / runs.RAW):
         known = {"ref": run.suite.version} if run.suite.version else {}
-        run = one_run.with_reading(run, suite.read(directory / runs.RAW, known))
+        run = one_run.with_reading(run, shards.read(suite, directory / runs.RAW, known))
     return one_run.write(one_run.judge(run, entries), directory)
 
 
@@ -76,10 +76,12 @@ def _judge_recording(reports: Path, source: Path, entries: Sequence[Entry] | Non
     word = re.sub(r"[^A-Za-z0-9._-]+", "-", source.resolve().name).strip("-.")[:60]
     directory = runs.new_directory(reports, [word or "judged"])
     with disk_errors(directory):
-        for path in source.iterdir():
-            if path.suffix in _KINDS and path.is_file() and not path.is_symlink():
-                with path.open("rb") as file:
-                    (directory / runs.RAW / path.name).write_bytes(file.read(_FILE_LIMIT))
+        for place in dict.fromkeys([source, *shards.places(source)]):
+            target = make_directory(directory / runs.RAW / place.relative_to(source))
+            for path in place.iterdir():
+                if path.suffix in _KINDS and path.is_file() and not path.is_symlink():
+                    with path.open("rb") as file:
+                        (target / path.name).write_bytes(file.read(_FILE_LIMIT))
         runs.point_latest(directory)
     run = dataclasses.replace(run, run=dataclasses.replace(run.run, id=directory.name))
     return one_run.write(one_run.judge(run, entries), directory)
@@ -99,7 +101,7 @@ def recorded(source: Path, known: Mapping[str, str]) -> Run:
     said, known = known, {**_named(source.resolve().name), **known}
     runtime = RuntimeInfo(known.get("runtime", "unknown"), "", "")
     run = one_run.new_run(source.name, suite, {"platform": known.get("platform", "")}, runtime, None)
-    reading = suite.read(source, known)
+    reading = shards.read(suite, source, known)
     for key, word in said.items():
         if (found := reading.facts.get(key, word)) != word:
             raise UsageError(f"{source} says {key} {found!r}, --{key} {word!r}", hint=f"leave out --{key}")

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -24,30 +27,34 @@ import labkit
 from labkit.core.cell import Cell, Selection
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
-from labkit.core.errors import CommandTimeout, ConnectionFailed, LabError, UsageError
+from labkit.core.errors import CommandTimeout, ConnectionFailed, InfrastructureError, LabError, MachineError, UsageError
 from labkit.core.platforms import Distro
 from labkit.core.text import printable
 from labkit.io.console import panic_lines
 from labkit.io.files import disk_errors
 from labkit.io.remote import Remote
+from labkit.io.together import together
 from labkit.machines import providers
+from labkit.machines import record as record_of
 from labkit.machines.base import Machine, MachineInfo, Owned, Resettable
 from labkit.provision.remote import step_seconds
 from labkit.reports import files
 from labkit.results import policy
 from labkit.results.json import to_json
-from labkit.results.model import Reading, Run, RunInfo, RuntimeInfo, SuiteInfo, exit_status
+from labkit.results.model import Reading, Result, Run, RunInfo, RuntimeInfo, SuiteInfo, exit_status
 from labkit.results.policy import Entry
 from labkit.results.tap import JSON
 from labkit.store import runs
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes import Runtime
-from labkit.suites import registry
-from labkit.suites.base import RunObserver, Suite
+from labkit.suites import registry, shards
+from labkit.suites.base import RunObserver, SilentRun, Suite
 from labkit.usecases.machines import bring_up, compare
 
 PROGRAMS = "/var/lib/labkit"  # in the machine: where a suite's program goes
 _UNFINISHED = "the run did not finish"
+_LOG = "console.log"
+_ASK = 60.0  # seconds for a question to a machine
 _UPLOAD = 300.0  # seconds in which the suite's program has arrived
 _CONSOLE_PART = 4 << 20  # bytes of the console's output that are kept of its beginning, and as many of its end
 
@@ -74,16 +81,23 @@ def run_cell(
     make_machine: MakeMachine = providers.wanted,
 ) -> Outcome:
     """Bring the cell's machine up, run its suite there, and write every report; they are in the outcome's directory.
+    Machines that are several share the suite; no more of them are used than there are checks.
 
     settings have what the cell does not: home, reports, hardware, limits. entries are the policy, None for verdicts
     without one. A suite that ends early makes an incomplete run, not an error. UsageError where the suite cannot run
     what is asked, such as a runtime that is not there; a KeyboardInterrupt is raised again after the reports are
     written.
     """
+    suite = registry.find(cell.suite)
+    suite.check(cell.selection)
+    enough = min(cell.machines, len({*(cell.selection.only or suite.names())}))
+    if enough < cell.machines:
+        observer.step(f"{enough} to run: no more machines than that share it")
+    if enough > 1:
+        return _run_shared(dataclasses.replace(cell, machines=enough), settings, observer, entries, make_machine)
     settings = settings.of_cell(cell)
     distro = settings.distro()
-    runtime, suite = runtimes.find(cell.runtime), registry.find(cell.suite)
-    suite.check(cell.selection)
+    runtime = runtimes.find(cell.runtime)
     machine = make_machine(cell.machine, settings, observer, distro, suite.needs)
     with machine.lock():
         info = bring_up(machine, settings, distro, observer, insist=True)
@@ -98,7 +112,8 @@ def run_cell(
             directory = begun.directory
             with begun.told():
                 recording = record(
-                    directory,
+                    directory / runs.RAW,
+                    directory / _LOG,
                     suite,
                     runtime,
                     remote,
@@ -108,7 +123,7 @@ def run_cell(
                     console=machine.console(),
                 )
         with begun.told():
-            run = with_reading(begun.ended(recording.reason), suite.read(directory / runs.RAW))
+            run = with_reading(begun.ended(recording.reason), shards.read(suite, directory / runs.RAW))
             outcome = write(judge(run, entries), directory)
         if recording.interrupt:
             _note(recording.interrupt, directory)
@@ -116,6 +131,243 @@ def run_cell(
         if suite.needs_reset(cell.selection) and isinstance(machine, Resettable):
             _reset(machine, suite, observer)
     return outcome
+
+
+# --- several machines
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A machine that shares a suite and is up; runtime: the digest of the runtime there, empty where it is not."""
+
+    machine: Machine
+    info: MachineInfo
+    remote: Remote
+    runtime: str
+
+
+def _run_shared(
+    cell: Cell, settings: Settings, observer: RunObserver, entries: Sequence[Entry] | None, make_machine: MakeMachine
+) -> Outcome:
+    """run_cell() on several machines, each with a part of the suite: one run, as if it were of one machine.
+
+    A machine that does not come up, or is lost, makes the run incomplete; the others do their parts.
+    """
+    suite, runtime = registry.find(cell.suite), runtimes.find(cell.runtime)
+    distro = settings.of_cell(cell).distro()
+    machines = _several(cell, settings, observer, distro, suite, make_machine)
+    with contextlib.ExitStack() as stack:
+        for _, machine in sorted((machine.name, machine) for machine in machines):  # one order: nobody waits in a ring
+            stack.enter_context(machine.lock())
+        members, failed = _up(machines, settings.of_cell(cell), distro, observer, runtime, stack)
+        _alike(members, settings, runtime)
+        given = _given(cell, settings, suite, runtime, machines, members)
+        observer.step(f"running {suite.name} against {runtime.name} on {', '.join(given)}")
+        facts: dict[str, JSON] = {
+            **_facts(members[0].info),
+            "name": cell.machine,
+            "machines": list(given),
+            "bootstrap": step_seconds(members[0].remote),
+        }
+        begun = _begin(settings.reports, cell.machine, suite, runtime, facts)
+        directory = begun.directory
+        with begun.told():
+            recording = _record_parts(cell, settings, observer, suite, runtime, members, given, directory)
+            reasons = [why for name, why in failed.items() if name in given]
+            reasons += [recording.reason] if recording.reason else []
+            run = with_reading(begun.ended("; ".join(reasons) or None), shards.read(suite, directory / runs.RAW))
+            outcome = write(judge(run, entries), directory)
+        if recording.interrupt:
+            _note(recording.interrupt, directory)
+            raise recording.interrupt
+        if suite.needs_reset(cell.selection):
+            for member in members:
+                if isinstance(member.machine, Resettable):
+                    _reset(member.machine, suite, observer)
+    return outcome
+
+
+def _given(
+    cell: Cell,
+    settings: Settings,
+    suite: Suite,
+    runtime: Runtime,
+    machines: Sequence[Machine],
+    members: Sequence[_Member],
+) -> dict[str, tuple[str, ...]]:
+    """What each machine is to run, by its name, in the order of the machines. One that is not up keeps its part, which
+    will be missing; but where there are fewer checks than machines, those that are up have them.
+    """
+    names = cell.selection.only or _listed(suite, runtime, members[0], settings.limits.suite)
+    up = [member.machine.name for member in members]
+    sharing = [machine.name for machine in machines if len({*names}) >= len(machines) or machine.name in up]
+    seconds = runs.seconds_before(settings.reports, suite.name, runtime.name, names)
+    return dict(zip(sharing, shards.split(names, seconds, len(sharing)), strict=False))
+
+
+def _record_parts(
+    cell: Cell,
+    settings: Settings,
+    observer: RunObserver,
+    suite: Suite,
+    runtime: Runtime,
+    members: Sequence[_Member],
+    given: Mapping[str, tuple[str, ...]],
+    directory: Path,
+) -> Recording:
+    """record() on all machines that are up, at a time."""
+    plan = tuple(shards.Shard(machine=name, names=share) for name, share in given.items())
+    places = dict(zip(given, shards.begin(directory / runs.RAW, shards.Plan(shards=plan)), strict=True))
+    numbers = {name: number for number, name in enumerate(given, 1)}
+    whole = _Together(observer, sum(map(len, given.values())))
+
+    def part(member: _Member) -> str | None:
+        name = member.machine.name
+        log = _LOG if numbers[name] == 1 else f"console-{numbers[name]}.log"
+        try:
+            recording = record(
+                places[name],
+                directory / log,
+                suite,
+                runtime,
+                member.remote,
+                whole,
+                dataclasses.replace(cell.selection, only=given[name]),
+                timeout=settings.limits.suite,
+                console=member.machine.console(),
+            )
+        except NoRun as error:
+            raise NoRun(f"{name}: {error.message}") from error
+        return f"{name}: {recording.reason}" if recording.reason else None
+
+    def stop() -> None:
+        for member in members:
+            member.remote.close()
+
+    try:
+        reasons = together([partial(part, member) for member in members if member.machine.name in given], stop)
+    except KeyboardInterrupt as error:
+        return Recording(_why(error), error)
+    return Recording("; ".join(filter(None, reasons)) or None)
+
+
+def _several(
+    cell: Cell, settings: Settings, observer: RunObserver, distro: Distro, suite: Suite, make_machine: MakeMachine
+) -> list[Machine]:
+    """The machines of the cell; those after the first have its provider. UsageError where there cannot be several."""
+    if settings.machine.ssh_port:
+        raise UsageError(
+            f"--machines {cell.machines} needs a port for each machine, and machine.ssh_port = "
+            f"{settings.machine.ssh_port} is one",
+            hint="set machine.ssh_port to 0, for any free ones",
+        )
+    if len(cell.names[-1]) > 63:
+        raise UsageError(f"{cell.names[-1]} is longer than the 63 letters of a machine's name", hint="--machine NAME")
+    machines: list[Machine] = []
+    for name in cell.names:
+        own = settings.of_cell(dataclasses.replace(cell, machine=name))
+        if machines and settings.provider == "auto":
+            own = own.with_values(None, provider=_kind(machines[0].status()))
+        machine = make_machine(name, own, observer, distro, suite.needs)
+        if isinstance(machine, Owned):
+            raise UsageError(
+                f"machine {name} is a host of its own, and --machines shares a suite among machines that labkit makes",
+                hint="leave --machines out",
+            )
+        machines.append(machine)
+    return machines
+
+
+def _kind(info: MachineInfo) -> str:
+    return info.provider.partition(" ")[0]
+
+
+def _up(
+    machines: Sequence[Machine],
+    settings: Settings,
+    distro: Distro,
+    observer: RunObserver,
+    runtime: Runtime,
+    stack: contextlib.ExitStack,
+) -> tuple[list[_Member], dict[str, str]]:
+    """Bring the machines up and connect to them; those that are, and why the others are not. Raises what kept the last
+    one from it where none is.
+    """
+    members: list[_Member] = []
+    failed: dict[str, str] = {}
+    for machine in machines:
+        try:
+            info = bring_up(machine, settings, distro, observer, insist=True)
+            remote = stack.enter_context(machine.connect(Deadline.after(settings.limits.connect, "connect")))
+            answer = remote.run(["sh", "-c", _DIGEST, "sh", runtime.command], timeout=_ASK)
+        except InfrastructureError as error:
+            # What is wrong with this host, no other machine can make good.
+            if not members and (machine is machines[-1] or not isinstance(error, MachineError | ConnectionFailed)):
+                raise
+            failed[machine.name] = f"machine {machine.name} did not come up: {error.message}"
+            observer.warn(failed[machine.name])
+        else:
+            members.append(_Member(machine, info, remote, answer.stdout.partition(" ")[0].strip()))
+    return members, failed
+
+
+# The digest of a program that is found as the suites find it: by its path, or in PATH.
+_DIGEST = 'p=$(command -v "$1") && exec sha256sum "$p"'
+
+
+def _alike(members: Sequence[_Member], settings: Settings, runtime: Runtime) -> None:
+    """UsageError where the machines are not of one kind: one report would be about two things."""
+    first = members[0]
+    for other in members[1:]:
+        rows = {
+            "the provider": (_kind(first.info), _kind(other.info)),
+            "the release": tuple(f"{one.info.platform} {one.info.release}" for one in (first, other)),
+            "the accelerator": (first.info.accelerator, other.info.accelerator),
+            "the kernel": (first.info.kernel_origin, other.info.kernel_origin),
+            "the image": tuple(record_of.image_of(settings.home, one.machine.name) for one in (first, other)),
+            f"{runtime.command}": tuple(
+                f"sha256 {one.runtime[:16]}" if one.runtime else "not there" for one in (first, other)
+            ),
+        }
+        unlike = [
+            f"{what} is {mine} on {first.machine.name}, {its} on {other.machine.name}"
+            for what, (mine, its) in rows.items()
+            if mine != its
+        ]
+        if unlike:
+            raise UsageError(
+                f"machines that share a suite must be alike: {'; '.join(unlike)}",
+                hint="put the same on both; or "
+                + " and ".join(f"./lab destroy --machine {one.machine.name}" for one in (first, other))
+                + ": the next test makes them anew",
+            )
+
+
+def _listed(suite: Suite, runtime: Runtime, member: _Member, timeout: float) -> tuple[str, ...]:
+    """All that the suite has, as far as need be by the word of a machine."""
+    command = suite.listing(f"{PROGRAMS}/{suite.file_name()}", runtime.command)
+    if command is None:
+        return tuple(suite.names())
+    _upload(suite, member.remote, timeout)
+    answer = member.remote.run(command, timeout=min(timeout, _ASK))
+    names = [name for name in answer.stdout.split() if re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name)]
+    if answer.status or not names:
+        raise NoRun(f"{member.machine.name}: {printable(answer.stderr.strip() or 'the suite lists nothing to run')}")
+    return tuple(names)
+
+
+class _Together(SilentRun):
+    """Tells the observer of the results of several machines as of one."""
+
+    def __init__(self, observer: RunObserver, planned: int) -> None:
+        self._observer, self._planned = observer, planned
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def result(self, result: Result, done: int, planned: int | None) -> None:
+        with self._lock:
+            self._done += 1
+            self._observer.result(result, self._done, self._planned)
 
 
 # --- record
@@ -132,7 +384,8 @@ class Recording:
 
 
 def record(
-    directory: Path,
+    raw: Path,
+    log: Path,
     suite: Suite,
     runtime: Runtime,
     remote: Remote,
@@ -142,21 +395,20 @@ def record(
     timeout: float,
     console: Path | None,
 ) -> Recording:
-    """Run the suite in the machine; keep its output in directory/raw, and the machine's console output.
+    """Run the suite in the machine; keep its output in the directory raw, and the machine's console output in log.
 
     timeout is the limit `suite`, in seconds. Raises NoRun where the suite rejects its arguments.
     """
-    program = f"{PROGRAMS}/{suite.file_name()}"
     deadline = Deadline.after(timeout, "suite")
     reason: str | None = None
     interrupt: KeyboardInterrupt | None = None
     with (
-        disk_errors(directory),
-        _console(console, directory / "console.log"),
-        suite.recorder(directory / runs.RAW, observer.result, selection.only) as recorder,
+        disk_errors(raw),
+        _console(console, log),
+        suite.recorder(raw, observer.result, selection.only) as recorder,
     ):
         try:
-            remote.upload(suite.program(), program, mode=0o755, timeout=min(timeout, _UPLOAD))
+            program = _upload(suite, remote, timeout)
             answer = remote.run(
                 suite.argv(program, runtime.command, selection),
                 timeout=max(deadline.left, 1.0),
@@ -177,9 +429,16 @@ def record(
             reason = error.message
         except KeyboardInterrupt as error:
             reason, interrupt = _why(error), error
-    if reason and (panic := panic_lines((directory / "console.log").read_bytes())):
+    if reason and (panic := panic_lines(log.read_bytes())):
         reason = f"the machine's kernel panicked ({panic}); {reason}"
     return Recording(reason, interrupt)
+
+
+def _upload(suite: Suite, remote: Remote, timeout: float) -> str:
+    """Put the suite's program on the machine; its path there."""
+    program = f"{PROGRAMS}/{suite.file_name()}"
+    remote.upload(suite.program(), program, mode=0o755, timeout=min(timeout, _UPLOAD))
+    return program
 
 
 @contextlib.contextmanager
@@ -286,7 +545,7 @@ class _Begun:
             run = self.ended(_why(error))
             with contextlib.suppress(LabError, OSError):  # what ended it may forbid that, too: a full disk
                 with contextlib.suppress(LabError):
-                    run = with_reading(run, self.suite.read(self.directory / runs.RAW))
+                    run = with_reading(run, shards.read(self.suite, self.directory / runs.RAW))
                 files.write_all(run, self.directory)
             _note(error, self.directory)
             raise

@@ -23,17 +23,19 @@ def test(
     *,
     failed: bool = False,
     with_policy: bool = True,
+    machines: int = 1,
 ) -> Outcome:
-    """Run the suite that the settings name against their runtime, on their machine.
+    """Run the suite that the settings name against their runtime, on their machine, or shared by so many.
 
     failed selects what failed last time, in place of what the selection names.
     """
     entries: list[Entry] | None = policies(settings) if with_policy else None
     settings = settled(settings)
-    return run_cell(cell_of(settings, selection, failed=failed), settings, observer, entries)
+    cell = cell_of(settings, selection, failed=failed, machines=machines)
+    return run_cell(cell, settings, observer, entries)
 
 
-def cell_of(settings: Settings, selection: Selection, *, failed: bool = False) -> Cell:
+def cell_of(settings: Settings, selection: Selection, *, failed: bool = False, machines: int = 1) -> Cell:
     """The cell of the settings. UsageError where they name what does not exist."""
     settings = settled(settings)
     distro = settings.distro()
@@ -52,4 +54,5 @@ def cell_of(settings: Settings, selection: Selection, *, failed: bool = False) -
         settings.runtime,
         settings.suite,
         selection,
+        machines,
     )
