@@ -23,6 +23,7 @@ from tests.libvirt import namespaces
 
 pytestmark = [
     pytest.mark.machine,
+    pytest.mark.emulated,
     pytest.mark.long,
     pytest.mark.needs("vagrant", "libvirtd", "slirp4netns"),
     pytest.mark.timeout(2400),  # the first one makes a box and two machines
