@@ -11,6 +11,7 @@ import pytest
 
 from labkit.suites import registry
 from tests.conftest import Lab, make_lab
+from tests.stock import Stock
 from tests.upstream import runtime_tools
 
 pytestmark = [pytest.mark.machine, pytest.mark.long]
@@ -28,11 +29,11 @@ PROGRAMS = {
 
 
 @pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def upstream(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]:
     """A lab whose machines build runtime-tools from a directory, with such a machine."""
     directory = tmp_path_factory.mktemp("upstream")
     tools = list(registry.find("runtimetest").needs)
-    for lab in make_lab(directory):
+    for lab in make_lab(directory, provider=stock.provider, stock=stock):
         (lab.cwd / "labkit.toml").write_text(f'runtime_tools = "{runtime_tools(directory)}"\ntools = {tools}\n')
         lab.run("up", timeout=900)
         yield lab
