@@ -371,7 +371,7 @@ class FaultLab:
                 child.send(signal.SIGKILL)
                 child.end()
             child.close()
-        for pid in self.processes():
+        for pid in self.processes(self.mine):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
