@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from labkit.machines.base import MachineState
 from tests.conftest import Lab
-from tests.faults.driver import FaultLab, marked, until
+from tests.faults.driver import FaultLab, marked
 from tests.faults.table import REAL_TOO, SAMPLE, SIGNAL_CASES, SignalCase
 
 pytestmark = pytest.mark.machine
@@ -127,15 +126,3 @@ def test_a_real_qemu_that_is_stopped(real: RealLab) -> None:
     os.kill(pid, signal.SIGCONT)
     real.run("up")
     assert real.precious()
-
-
-@pytest.mark.emulated
-def test_a_real_state_that_is_damaged(real: RealLab) -> None:
-    real.prepare("halted")
-    state = real.machine / "state"
-    with state.open("r+b") as file:
-        file.truncate(state.stat().st_size // 2)
-    assert "its disk is good" in real.run("up", status=3).stderr
-    real.run("up", "--discard-state", seconds=200)
-    assert real.precious()
-    until(lambda: real.state() is MachineState.RUNNING, 5, "it runs")
