@@ -201,7 +201,7 @@ def _halt() -> Iterator[Stage]:
     halt, running = ("halt",), _same("running")
     yield Stage("sync", "waits until the guest has written its disk", halt, Hold("agent"), running, real=_AGENT)
     yield Stage("stop", "stops the guest", halt, Hold("qmp-stop"), running)
-    saving = Later(Event("open", "*/state.part"), 0.1)
+    saving = Later(Event("open", "*/state.part"), 0.03)
     yield Stage("save", "has QEMU write the state", halt, Hold("migrate"), running, real=saving)
     kept = Event("os.rename", "*/state")
     yield Stage("keep", "gives the state its name", halt, kept, running, real=kept)
