@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -19,13 +20,16 @@ import pytest
 from labkit.cli.selfcheck import missing_programs
 from labkit.io import process
 from tests import chroot, recorded
+from tests.stock import Stock, make
 
+_EMULATED = "emulated"  # a property of tests
 ROOT = Path(__file__).parent.parent
 MACHINE_NEEDS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "debian keyring", "mkfs.ext4", "ssh")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--one-in", type=int, default=1, metavar="N", help="run only every Nth of the tests")
+    parser.addoption("--stock", type=Path, metavar="DIR", help="where images for tests are, or are put")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -167,13 +171,19 @@ def until(condition: Callable[[], object], seconds: float = 120, what: str = "")
         time.sleep(0.05)
 
 
-def make_lab(directory: Path, within: tuple[str, ...] = (), provider: str | None = "qemu") -> Iterator[Lab]:
-    """A lab below directory, which leaves no process behind; provider: of its machines, None for that of its files."""
+def make_lab(
+    directory: Path, within: tuple[str, ...] = (), provider: str | None = "qemu", stock: Stock | None = None
+) -> Iterator[Lab]:
+    """A lab below directory, which leaves no process behind; provider: of its machines, None for that of its files;
+    stock: what it has from the start.
+    """
     lab = Lab(directory / "home", directory / "work", within=within)
     if provider:
         lab.env["LABKIT_PROVIDER"] = provider
     lab.home.mkdir()
     lab.cwd.mkdir()
+    if stock:
+        stock.give(lab.home)
     yield lab
     lab.kill_all()
     lab.run("destroy", "--all", status=None)
@@ -182,20 +192,65 @@ def make_lab(directory: Path, within: tuple[str, ...] = (), provider: str | None
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab with a running Debian machine, shared by the tests that leave it as they found it."""
-    for made in make_lab(tmp_path_factory.mktemp("lab")):
+def stock(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Stock:
+    """Images, and the kernel of User-Mode Linux, for all labs of this run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return make(pytestconfig.getoption("stock") or shared / "stock", os.environ)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]:
+    """A lab with a running Debian machine, shared by the tests that leave it as they found it: of User-Mode Linux where
+    that can be had, else emulated.
+    """
+    for made in make_lab(tmp_path_factory.mktemp("lab"), provider=stock.provider, stock=stock):
         made.run("up")
         yield made
 
 
 @pytest.fixture(scope="session")
-def uml(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """The same of User-Mode Linux, with 1 GiB for each machine."""
-    for made in make_lab(tmp_path_factory.mktemp("uml"), provider="uml"):
+def uml(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]:
+    """The same with a machine of User-Mode Linux, and with 1 GiB for each machine."""
+    if stock.why_not:
+        pytest.skip(f"User-Mode Linux does not work here: {stock.why_not}")
+    for made in make_lab(tmp_path_factory.mktemp("uml"), provider="uml", stock=stock):
         made.env["LABKIT_MACHINE_MEMORY"] = "1G"
         made.run("up")
         yield made
+
+
+@pytest.fixture(scope="session")
+def emulated(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]:
+    """The same with a machine of QEMU, for what is about that or about the distribution's kernel."""
+    for made in make_lab(tmp_path_factory.mktemp("emulated"), stock=stock):
+        made.run("up")
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def without_uml(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Iterator[None]:
+    """Where there is no User-Mode Linux, tests of machines run one at a time, and that is told at the end."""
+    stock: Stock | None = request.getfixturevalue("stock") if "stock" in request.fixturenames else None
+    if stock is None or not stock.why_not:
+        yield
+        return
+    record_property(_EMULATED, stock.why_not)
+    with (stock.home / "emulated.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    told = {
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == _EMULATED
+    }
+    for why_not in told:
+        terminalreporter.write_line(f"all machines were emulated, for User-Mode Linux does not work here: {why_not}")
 
 
 @pytest.fixture

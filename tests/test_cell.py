@@ -356,4 +356,6 @@ def test_a_run_keeps_where_a_kernel_comes_from_that_is_not_the_platforms(setting
     for name in ("results.json", "results.tap", "junit.xml"):
         assert machine.kernel_origin in (outcome.directory / name).read_text(), name
     assert html.escape(machine.kernel_origin) in (outcome.directory / "report.html").read_text()
-    assert f"kernel: {machine.kernel_origin}, not the platform's" in summary(judge(settings, str(outcome.directory)).run)
+    assert f"kernel: {machine.kernel_origin}, not the platform's" in summary(
+        judge(settings, str(outcome.directory)).run
+    )

@@ -15,18 +15,15 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import get_args
 
 import pytest
 
 import tasks
 from labkit import __version__
-from labkit.cli import program
 from labkit.cli.console import Console, table
 from labkit.cli.flags import FLAGS, LabTask, spelt
 from labkit.core import config
@@ -34,6 +31,7 @@ from labkit.core.config import Settings
 from labkit.io import process
 from labkit.io.files import locked
 from labkit.results.model import Result, Verdict
+from tests.forked import forked
 
 CHECKOUT = Path(__file__).parent.parent
 TASKS = [
@@ -61,50 +59,20 @@ def bare(tmp_path: Path) -> Path:
     return directory
 
 
+def _at_most_a_minute() -> None:
+    signal.alarm(60)
+
+
 def labkit(*words: str, environ: dict[str, str], cwd: Path) -> Done:
-    """Run labkit in a process of its own, forked from this one: to load it anew for each call would take longer than
-    most calls.
-    """
+    """Run labkit in a process of its own, which has a minute."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: pytest-xdist has some
-            pid = os.fork()
-        if pid == 0:
-            _be_labkit(words, environ, cwd, out.fileno(), err.fileno())
+        pid = forked(words, environ, cwd, out.fileno(), err.fileno(), _at_most_a_minute)
         _, status = os.waitpid(pid, 0)
         texts = []
         for file in (out, err):
             file.seek(0)
             texts.append(file.read().decode())
     return Done(words, os.waitstatus_to_exitcode(status), *texts)
-
-
-def _be_labkit(words: Sequence[str], environ: Mapping[str, str], cwd: Path, out: int, err: int) -> NoReturn:
-    """The whole life of the forked child."""
-    status = 70
-    try:
-        signal.alarm(60)
-        for target, source in enumerate((os.open(os.devnull, os.O_RDONLY), out, err)):
-            os.dup2(source, target)
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-        os.chdir(cwd)
-        os.environ.clear()
-        os.environ.update(environ)
-        sys.argv = ["labkit", *words]
-        warnings.simplefilter("ignore")  # pytest has made errors of them
-        program.main()
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 0
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
 
 
 def labkit_anew(*words: str, environ: dict[str, str], cwd: Path) -> Done:

@@ -28,7 +28,7 @@ from tests import cloud_image
 from tests.chroot import Quiet
 from tests.conftest import Lab, make_lab
 
-pytestmark = [pytest.mark.machine, pytest.mark.long]
+pytestmark = [pytest.mark.machine, pytest.mark.emulated, pytest.mark.long]
 
 LIMIT = 900  # seconds for a boot; a quiet machine needs a tenth of it
 

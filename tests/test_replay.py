@@ -107,7 +107,7 @@ def test_hostile_programs_leave_the_machine_as_it_was(lab: Lab, tmp_path: Path) 
 def test_a_program_that_cuts_the_connection_leaves_what_was_there(lab: Lab, tmp_path: Path) -> None:
     tree = replay.make_tree(tmp_path / "tree")
     replay.add(tree, "hostname", "echo TAP version 13; echo 1..1; echo ok 1")
-    replay.add(tree, "pidfile", f"sleep 5; ip link set eth0 down; {replay.NAP}")
+    replay.add(tree, "pidfile", f"sleep 5; for link in eth0 vec0; do ip link set $link down; done; {replay.NAP}")
     lab.run("up")
     put(lab, tree)
     try:

@@ -13,7 +13,8 @@ from labkit.suites import registry
 from tests.conftest import Lab, make_lab
 from tests.upstream import runtime_tools
 
-pytestmark = [pytest.mark.machine, pytest.mark.long]
+# User-Mode Linux of Debian's runs no Docker daemon.
+pytestmark = [pytest.mark.machine, pytest.mark.emulated, pytest.mark.long]
 
 SCENARIOS = ["bundle_validate", "docker", "image_validate", "podman", "runtimetest"]
 PROGRAMS = {

@@ -15,6 +15,7 @@ import itertools
 import os
 import shlex
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ _FAULTS = "tests/faults"
 # Tests with a row for each of many cases of one kind.
 _TABLES = (_FAULTS, "tests/test_walk.py", "tests/test_scripts.py", "tests/test_completion.py")
 _WORKERS = ("--numprocesses=3",)  # some of the tests only wait
+# Machines of User-Mode Linux have one CPU each.
+_TWO = ("--numprocesses=2", "--dist=worksteal")
 # Emulated kernels panic now and then (docs/decisions.md, 11); for anything else a test has one chance.
 _PANICS = ("--reruns=1", "--only-rerun=kernel panicked")
 say = functools.partial(print, flush=True)
@@ -58,18 +61,19 @@ class Stage:
     root: bool = False
 
 
-def stages(extent: Extent) -> list[Stage]:
-    """The stages of a check, in their order."""
+def stages(extent: Extent, stock: Path) -> list[Stage]:
+    """The stages of a check, in their order. stock: a directory for what tests of machines share."""
 
     def tests(marker: str, *words: str) -> tuple[str, ...]:
         if extent >= Extent.LONG:
             return (*_PYTEST, *words, "--durations=15", "-m", marker)
         return (*_PYTEST, *words, "-m", f"{marker} and not long")
 
+    machines = (f"--stock={stock}", *_PANICS)
     some = ("--one-in=40",) if extent is Extent.FAST else ()
     tables = Stage("tables", tests("not machine", *_WORKERS, *some, *_TABLES), 1)
     if extent is Extent.FAULTS:
-        return [tables, Stage("real faults", tests("machine", *_PANICS, _FAULTS), 2, root=True)]
+        return [tables, Stage("real faults", tests("machine", *machines, _FAULTS), 2, root=True)]
     every = [
         Stage("style", ("ruff", "check", ".")),
         Stage("format", ("ruff", "format", "--check", ".")),
@@ -79,7 +83,8 @@ def stages(extent: Extent) -> list[Stage]:
         # One test at a time: what a runtime leaves in the host's cgroups is looked for.
         Stage("runtimes", tests("host_runtime"), 2, Extent.NORMAL, root=True),
         Stage("bootstrap", tests("bootstrap"), 2, Extent.NORMAL, root=True),
-        Stage("machines", tests("machine", *_PANICS), 3, Extent.NORMAL, root=True),
+        Stage("machines", tests("machine and not emulated", *machines, *_TWO), 3, Extent.NORMAL, root=True),
+        Stage("emulated", tests("machine and emulated", *machines), 4, Extent.NORMAL, root=True),
     ]
     return [stage for stage in every if stage.extent <= extent]
 
@@ -93,7 +98,11 @@ def run(checkout: Path, settings: Settings, observer: Observer, extent: Extent) 
     if not (checkout / "pyproject.toml").is_file():
         raise UsageError("check needs a checkout of labkit; this is an installed one")
     left_out = _get_programs(settings, observer, extent)
-    chosen = stages(extent)
+    with tempfile.TemporaryDirectory(prefix="labkit-check-", ignore_cleanup_errors=True) as stock:
+        return _run_all(checkout, stages(extent, Path(stock)), left_out)
+
+
+def _run_all(checkout: Path, chosen: list[Stage], left_out: list[str]) -> int:
     if os.geteuid() != 0 and any(stage.root for stage in chosen):
         left_out.append(f"{', '.join(stage.name for stage in chosen if stage.root)}: only root can run these")
         chosen = [stage for stage in chosen if not stage.root]

@@ -22,7 +22,7 @@ from labkit.core.errors import HostError, LabError
 from labkit.core.home import Home
 from labkit.core.observer import Observer
 from labkit.io import process
-from labkit.io.files import locked, make_directory, write_atomic
+from labkit.io.files import locked, make_directory, require_space, write_atomic
 
 SECCOMP_SINCE = (6, 16)  # older ones trace each process of the guest, which takes several times as long
 _SUITE = "sid"  # of Debian, whose user-mode-linux follows the kernel's releases
@@ -32,6 +32,7 @@ _ABOUT = "kernel.json"
 FETCHING = "fetching"  # below kernels/
 _FETCH = 600.0  # seconds
 _ASK = 20.0  # seconds for what takes milliseconds
+_SPACE = 512  # MiB that a kernel takes while it is fetched
 _SPARE = 8  # MiB of modules.img besides the modules
 # An ELF program of 64 bits that writes "labkit: it runs\n" and switches the machine off: write(1, text, 16), then
 # reboot(0xfee1dead, 672274793, 0x4321fedc), by the numbers of x86-64 (reboot(2)).
@@ -145,6 +146,7 @@ def _fetched(settings: Settings, observer: Observer) -> Kernel:
     """
     observer.step(f"fetching the kernel of User-Mode Linux ({_PACKAGE} of Debian {_SUITE})")
     making = make_directory(settings.home.kernels / FETCHING)
+    require_space(making, _SPACE)
     tree = making / "tree"
     process.end_owned(making)  # of a labkit that was killed
     shutil.rmtree(tree, ignore_errors=True)

@@ -8,7 +8,6 @@ it (https://docs.python.org/3/library/audit_events.html): nothing in labkit know
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import fcntl
 import json
 import os
@@ -19,17 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from labkit.cli import program
 from labkit.core import config
 from labkit.core.config import Settings
 from labkit.core.observer import Silent
@@ -41,6 +37,7 @@ from tests.conftest import ROOT
 from tests.faults.points import Change, Event, Hold, Later, Point, Shown, Waiting
 from tests.faults.simulator import disk as simulated_disk
 from tests.faults.table import pending
+from tests.forked import forked
 
 MACHINE = "debian-13"
 PRECIOUS = "/root/precious"
@@ -76,67 +73,6 @@ class Ended:
     status: int
     stdout: str
     stderr: str
-
-
-def forked(
-    words: Sequence[str],
-    environ: Mapping[str, str],
-    cwd: Path,
-    out: int,
-    err: int,
-    at: Event | Change | None = None,
-    act: Callable[[], None] = lambda: None,
-) -> int:
-    """Start `labkit words`; its pid. act is called in it when it comes to the point `at`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: pytest-xdist has some
-        pid = os.fork()
-    if pid == 0:
-        _be_labkit(words, environ, cwd, out, err, at, act)
-    return pid
-
-
-def _be_labkit(
-    words: Sequence[str],
-    environ: Mapping[str, str],
-    cwd: Path,
-    out: int,
-    err: int,
-    at: Event | Change | None,
-    act: Callable[[], None],
-) -> NoReturn:
-    """The whole life of the forked child."""
-    status = 70
-    try:
-        os.setsid()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        for target, source in enumerate((os.open(os.devnull, os.O_RDONLY), out, err)):
-            os.dup2(source, target)
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-        os.chdir(cwd)
-        os.environ.clear()
-        os.environ.update(environ)
-        tempfile.tempdir = None
-        faulthandler.enable(file=2)
-        sys.argv = ["labkit", *words]
-        warnings.simplefilter("ignore")
-        if at is not None:
-            _watch(at, act)
-        program.main()
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 0
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
 
 
 def _watch(at: Event | Change, act: Callable[[], None]) -> None:
@@ -226,7 +162,12 @@ class FaultLab:
 
     def start(self, *words: str, at: Event | Change | None = None, act: Callable[[], None] = lambda: None) -> Labkit:
         out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
-        pid = forked(words, self.environ, self.cwd, out.fileno(), err.fileno(), at, act)
+
+        def first() -> None:
+            if at is not None:
+                _watch(at, act)
+
+        pid = forked(words, self.environ, self.cwd, out.fileno(), err.fileno(), first)
         child = Labkit(pid, out, err)
         self.running.append(child)
         return child
@@ -430,7 +371,7 @@ class FaultLab:
                 child.send(signal.SIGKILL)
                 child.end()
             child.close()
-        for pid in self.processes():
+        for pid in self.processes(self.mine):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 

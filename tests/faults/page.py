@@ -18,8 +18,9 @@ file that somebody put into the machine before is still there, but where the com
 command works. After a signal that can be handled (SIGINT, SIGTERM, SIGHUP) nothing is left at once.
 
 *simulated*: on a QEMU, a guest and builders that are simulated (`tests/faults/simulator/`): real processes with real
-sockets, files and signals, in `./lab check`, every fortieth in `--fast`. *real*: on a real machine too, some of them
-in `./lab check`, all in `./lab check --long` and `./lab check --faults`. *long*: simulated, in those two only.
+sockets, files and signals, in `./lab check`, every fortieth in `--fast`. *real*: on a real machine too, where a real
+QEMU, guest or suite has a part in it, some of them in `./lab check`, all in `./lab check --long` and
+`./lab check --faults`. *long*: simulated, in those two only.
 """
 
 _COLUMNS = """| row | when | fault | machine | what labkit does | tested |

@@ -10,7 +10,7 @@ import fnmatch
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import ClassVar, TypedDict
 
 from tests.faults.points import Event, Hold, Later, Point, Shown, Waiting
 
@@ -71,6 +71,8 @@ class SignalCase:
     def id(self) -> str:
         return f"{self.stage.command[0]}-{self.before}-{self.stage.name}-{self.number.name}"
 
+    _REAL_STATES: ClassVar = {"test": ("halted",), "destroy": ("running",)}
+
     @property
     def killed(self) -> bool:
         return self.number is signal.SIGKILL
@@ -86,13 +88,21 @@ class SignalCase:
 
     @property
     def real(self) -> bool:
-        """Whether it is tried on real machines. What is handled comes out there as it does on simulated ones, so that
-        is a sample; and to bring a machine up for each stage of a test takes long.
+        """Whether it is tried on real machines: where a real QEMU or guest has a part in it, or a real suite.
+
+        What is handled comes out there as it does on simulated ones, so that is a sample; and to bring a machine up for
+        each stage of a test, or to boot it before each that a halted one has too, takes long.
         """
         if self.stage.real is None:
             return False
-        killed = self.killed and (self.stage.command[0] != "test" or self.before == "halted")
-        return killed or self.id in {*SAMPLE, *REAL_TOO}
+        killed = self.killed and self.before in self._REAL_STATES.get(self.stage.command[0], (self.before,))
+        booted = self.before != "crashed" or self.stage.name in ("boot", "login")
+        return (killed and booted) or self.id in {*SAMPLE, *REAL_TOO}
+
+    @property
+    def emulated(self) -> bool:
+        """Whether it is about QEMU, where it is tried on real machines."""
+        return self.stage.command[0] != "test"
 
 
 def _same(*states: str) -> dict[str, str]:
@@ -112,14 +122,14 @@ _ANY = _same("new", "halted", "crashed") | {"new": "running", "halted": "running
 
 def _up() -> Iterator[Stage]:
     up = ("up",)
-    yield Stage("lock", "waits for the machine's lock", up, Waiting(), _same("halted", "crashed"), real=Waiting())
+    yield Stage("lock", "waits for the machine's lock", up, Waiting(), _same("halted", "crashed"))
     record = Event("os.rename", _RECORD)
-    yield Stage("record", "writes the record of a new machine", up, record, _UNMADE, real=record)
-    yield Stage("disk", "makes the disk of a new machine", up, _MADE, _UNMADE, real=_MADE)
+    yield Stage("record", "writes the record of a new machine", up, record, _UNMADE)
+    yield Stage("disk", "makes the disk of a new machine", up, _MADE, _UNMADE)
     before = _same("halted", "crashed") | _UNMADE
     mark = Event("os.rename", "*/starting")
-    yield Stage("mark", "writes down that QEMU is being started", up, mark, before, real=mark)
-    yield Stage("start", "starts QEMU", up, _QEMU, before, real=_QEMU)
+    yield Stage("mark", "writes down that QEMU is being started", up, mark, before)
+    yield Stage("start", "starts QEMU", up, _QEMU, before)
     yield Stage("monitor", "connects to QEMU's monitor", up, _MONITOR, before, real=_MONITOR)
     restoring = Later(_MONITOR, 0.3)
     loaded = _same("halted") | _UNMADE
@@ -130,7 +140,7 @@ def _up() -> Iterator[Stage]:
     yield Stage("use", "begins to use a state", up, used, _same("halted"), real=used)
     yield Stage("boot", "waits for a guest that boots", up, Hold("boot"), _same("crashed"), real=Later(_AGENT, 4))
     yield Stage("identity", "waits for the guest's agent", up, Hold("agent"), before, real=_AGENT)
-    yield Stage("pin", "pins the host key", up, _PIN, _UNMADE, real=_PIN)
+    yield Stage("pin", "pins the host key", up, _PIN, _UNMADE)
     yield Stage("login", "waits for SSH", up, Hold("login"), before, real=_LOGIN)
     for states, nth in ((_UNMADE, 2), (_same("halted", "crashed"), 1)):
         ready = Event("os.rename", _RECORD, nth)
@@ -191,11 +201,12 @@ def _halt() -> Iterator[Stage]:
     halt, running = ("halt",), _same("running")
     yield Stage("sync", "waits until the guest has written its disk", halt, Hold("agent"), running, real=_AGENT)
     yield Stage("stop", "stops the guest", halt, Hold("qmp-stop"), running)
-    yield Stage("save", "has QEMU write the state", halt, Hold("migrate"), running, real=Later(_AGENT, 0.7))
+    saving = Later(Event("open", "*/state.part"), 0.03)
+    yield Stage("save", "has QEMU write the state", halt, Hold("migrate"), running, real=saving)
     kept = Event("os.rename", "*/state")
     yield Stage("keep", "gives the state its name", halt, kept, running, real=kept)
     sums = Event("os.rename", "*/sums.json")
-    yield Stage("sums", "writes down the state's size and sum", halt, sums, running, real=sums)
+    yield Stage("sums", "writes down the state's size and sum", halt, sums, running)
     yield Stage("quit", "ends QEMU", halt, Hold("qmp-quit"), running)
     end = Event("os.remove", "*/agent.sock")
     yield Stage("end", "clears up", halt, end, {"running": "halted"}, real=end)
@@ -206,12 +217,10 @@ def _reset() -> Iterator[Stage]:
     end = Event("os.remove", "*/agent.sock")
     yield Stage("end", "has ended QEMU", reset, end, {"running": "crashed"}, real=end)
     record = Event("os.rename", _RECORD)
-    yield Stage(
-        "record", "writes down that the machine is to be made", reset, record, {"running": "crashed"}, real=record
-    )
+    yield Stage("record", "writes down that the machine is to be made", reset, record, {"running": "crashed"})
     new = {"running": "interrupted"}
-    yield Stage("disk", "makes a fresh disk", reset, _MADE, new, loses=True, real=_MADE)
-    yield Stage("start", "starts QEMU", reset, _QEMU, new, loses=True, real=_QEMU)
+    yield Stage("disk", "makes a fresh disk", reset, _MADE, new, loses=True)
+    yield Stage("start", "starts QEMU", reset, _QEMU, new, loses=True)
     yield Stage(
         "restore",
         "waits until QEMU has loaded the state",
@@ -250,11 +259,12 @@ def pending(ident: str) -> str:
 # The real ones of `./lab check`.
 SAMPLE = {
     "up-new-restore-SIGINT",
+    "up-halted-monitor-SIGKILL",
     "up-halted-use-SIGKILL",
     "up-halted-login-SIGINT",
     "test-halted-results-SIGINT",
     "halt-running-save-SIGKILL",
-    "destroy-halted-half-SIGKILL",
+    "destroy-running-half-SIGKILL",
 }
 REAL_TOO = {
     "up-halted-restore-SIGINT",
@@ -262,7 +272,7 @@ REAL_TOO = {
     "test-halted-html-SIGINT",
     "halt-running-save-SIGINT",
     "reset-running-identity-SIGINT",
-    "destroy-halted-half-SIGINT",
+    "destroy-running-half-SIGINT",
 }
 
 _NEXT = {

@@ -1,4 +1,6 @@
-"""Rows of the table on a real machine, of the lab that the tests of machines share."""
+"""Rows of the table on real machines, of the labs that the tests of machines share: one of QEMU for what is about that,
+else one of whatever kind.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +10,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
-from labkit.machines.base import MachineState
 from tests.conftest import Lab
-from tests.faults.driver import FaultLab, marked, until
-from tests.faults.table import SAMPLE, SIGNAL_CASES, SignalCase
+from tests.faults.driver import FaultLab, marked
+from tests.faults.table import REAL_TOO, SAMPLE, SIGNAL_CASES, SignalCase
 
 pytestmark = pytest.mark.machine
 
 REAL = [case for case in SIGNAL_CASES if case.real]
-CASES = [
-    *marked(case for case in REAL if case.id in SAMPLE),
-    *marked((case for case in REAL if case.id not in SAMPLE), pytest.mark.long),
-]
+
+
+def cases(*, emulated: bool) -> list[ParameterSet]:
+    found = [case for case in REAL if case.emulated == emulated]
+    return [
+        *marked(case for case in found if case.id in SAMPLE),
+        *marked((case for case in found if case.id not in SAMPLE), pytest.mark.long),
+    ]
 
 
 class RealLab(FaultLab):
@@ -52,9 +58,7 @@ class RealLab(FaultLab):
         assert self.state() == before
 
 
-@pytest.fixture(scope="module")
-def real(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealLab]:
-    place = tmp_path_factory.mktemp("real")
+def within(lab: Lab, place: Path) -> Iterator[RealLab]:
     temporary, cwd = place / "tmp", place / "work"
     temporary.mkdir()
     cwd.mkdir()
@@ -65,12 +69,21 @@ def real(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealLab
     made.close()
 
 
+@pytest.fixture(scope="module")
+def real(emulated: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealLab]:
+    yield from within(emulated, tmp_path_factory.mktemp("real"))
+
+
+@pytest.fixture(scope="module")
+def any_real(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealLab]:
+    yield from within(lab, tmp_path_factory.mktemp("any-real"))
+
+
 def test_the_sample_is_of_the_table() -> None:
-    assert {case.id for case in REAL} >= SAMPLE
+    assert {case.id for case in REAL} >= SAMPLE | REAL_TOO
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_signal_on_a_real_machine(real: RealLab, case: SignalCase) -> None:
+def signalled(real: RealLab, case: SignalCase) -> None:
     stage = case.stage
     assert stage.real is not None
     real.prepare(case.before)
@@ -91,6 +104,19 @@ def test_signal_on_a_real_machine(real: RealLab, case: SignalCase) -> None:
         assert real.in_guest("true") is not None
 
 
+@pytest.mark.emulated
+@pytest.mark.parametrize("case", cases(emulated=True))
+def test_signal_on_a_real_qemu(real: RealLab, case: SignalCase) -> None:
+    signalled(real, case)
+    assert real.qemu(), "there is one, and no other"
+
+
+@pytest.mark.parametrize("case", cases(emulated=False))
+def test_signal_on_a_real_machine(any_real: RealLab, case: SignalCase) -> None:
+    signalled(any_real, case)
+
+
+@pytest.mark.emulated
 def test_a_real_qemu_that_is_stopped(real: RealLab) -> None:
     real.prepare("running")
     pid = real.qemu()
@@ -100,14 +126,3 @@ def test_a_real_qemu_that_is_stopped(real: RealLab) -> None:
     os.kill(pid, signal.SIGCONT)
     real.run("up")
     assert real.precious()
-
-
-def test_a_real_state_that_is_damaged(real: RealLab) -> None:
-    real.prepare("halted")
-    state = real.machine / "state"
-    with state.open("r+b") as file:
-        file.truncate(state.stat().st_size // 2)
-    assert "its disk is good" in real.run("up", status=3).stderr
-    real.run("up", "--discard-state", seconds=200)
-    assert real.precious()
-    until(lambda: real.state() is MachineState.RUNNING, 5, "it runs")
