@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from labkit.suites import registry
-from tests.conftest import Lab, make_lab
+from tests.conftest import Lab
 
 PAGE = (Path(__file__).parent.parent / "docs/reference/uml-verdicts.md").read_text()
 UNSEEN = {
@@ -40,14 +40,6 @@ os.execv("/usr/bin/crun", ["/usr/bin/crun", *words])
 
 def verdicts(lab: Lab) -> Mapping[str, tuple[str, str]]:
     return {one["id"]: (one["verdict"], one["diagnostic"].get("message", "")) for one in lab.results()["results"]}
-
-
-@pytest.fixture(scope="module")
-def uml(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab with a machine of User-Mode Linux."""
-    for lab in make_lab(tmp_path_factory.mktemp("uml"), provider="uml"):
-        lab.run("up", timeout=900)
-        yield lab
 
 
 @pytest.mark.machine
