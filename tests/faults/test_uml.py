@@ -134,12 +134,15 @@ def test_no_tun(harmed: UmlLab, within: Lab) -> None:
 
 
 def test_no_slirp4netns(harmed: UmlLab, within: Lab) -> None:
-    """Nor a package manager, which would install it."""
+    """And a package manager that installs nothing."""
     harmed.prepare("new")
-    programs = [path for name in ("slirp4netns", "apt-get", "dnf", "zypper", "pacman") if (path := shutil.which(name))]
-    hide = "; ".join(f"mount --bind /dev/null {path}" for path in programs)
-    within.within = ("unshare", "--mount", "sh", "-c", f'{hide}; exec "$@"', "sh")
-    assert "slirp4netns" in within.run("up", status=3).stderr
+    managers = [path for name in ("apt-get", "dnf", "zypper", "pacman") if (path := shutil.which(name))]
+    hide = [
+        f"mount --bind /dev/null {shutil.which('slirp4netns')}",
+        *(f"mount --bind /bin/true {it}" for it in managers),
+    ]
+    within.within = ("unshare", "--mount", "sh", "-c", f'{"; ".join(hide)}; exec "$@"', "sh")
+    assert "slirp4netns is still missing" in within.run("up", status=3).stderr
     assert within.processes(NAME) == []
 
 
