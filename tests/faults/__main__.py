@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from tests.faults.page import PATH, page
-from tests.faults.table import ROWS
+from tests.faults.page import PATH, ROWS, page
 
 
 def main() -> int:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from tests.faults.table import ROWS, Row
+from tests.faults import table, table_uml
+from tests.faults.table import Row
+
+ROWS = [*table.ROWS, *table_uml.ROWS]
 
 PATH = Path(__file__).parents[2] / "docs/reference/faults.md"
 _HEAD = """# Faults
@@ -40,12 +43,19 @@ def page() -> str:
     return "".join(parts)
 
 
+_TITLES = {
+    "test_signals.py": "Signals",
+    "test_files.py": "Damaged files",
+    "test_caches.py": "Damaged caches",
+    "test_uml.py": "User-Mode Linux",
+}
+
+
 def _title(row: Row) -> str:
-    return {"test_signals.py": "Signals", "test_files.py": "Damaged files", "test_caches.py": "Damaged caches"}.get(
-        row.test.partition("::")[0], "Others"
-    )
+    return _TITLES.get(row.test.partition("::")[0], "Others")
 
 
 def _line(row: Row) -> str:
     tested = "long" if row.long else "simulated, real" if row.real else "simulated"
+    tested = "real" if row.test.startswith("test_uml.py") else tested
     return f"| `{row.id}` | {row.stage} | {row.fault} | {row.before} | {row.outcome} | {tested} |\n"

@@ -275,7 +275,7 @@ REAL_TOO = {
     "destroy-running-half-SIGINT",
 }
 
-_NEXT = {
+NEXT = {
     "absent": "`up` makes one",
     "interrupted": "`up` makes it anew: it was never ready",
     "halted": "`up` resumes it",
@@ -287,7 +287,7 @@ _NEXT = {
 def _signal_rows() -> Iterator[Row]:
     for case in SIGNAL_CASES:
         ends = "The next command clears up" if case.killed else f"Ends with status {case.status}, clears up"
-        then = f"the machine is {case.after}; {_NEXT[case.after]}"
+        then = f"the machine is {case.after}; {NEXT[case.after]}"
         if case.stage.loses and case.after == "interrupted":
             then = "the machine is interrupted; `up` makes it anew, as was asked for"
         if case.stage.command[0] == "test":
@@ -492,7 +492,7 @@ def _others() -> Iterator[Row]:
     yield from _other(coming, "`up` waits: {}", stop, "halted", halted, "incoming", "agent", "login")
     for before, stages in (("halted", ("incoming", "agent", "login")), ("crashed", ("boot", "agent", "login"))):
         for stage in stages:
-            then = f"Status 3; the machine is {before}; {_NEXT[before]}"
+            then = f"Status 3; the machine is {before}; {NEXT[before]}"
             yield from _other(
                 "qemu_is_killed_while_it_comes_up", f"`up` waits: {stage}", kill, before, then,
                 f"{before}-{stage}-{before}",

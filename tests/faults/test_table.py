@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults import test_others
-from tests.faults.page import PATH, page
-from tests.faults.table import FILE_CASES, ROWS, SIGNAL_CASES, SIGNALS
+from tests.faults.page import PATH, ROWS, page
+from tests.faults.table import FILE_CASES, SIGNAL_CASES, SIGNALS
 
 HERE = Path(__file__).parent
 OTHERS = [row for row in ROWS if row.test.startswith("test_others.py")]
