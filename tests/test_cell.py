@@ -350,12 +350,10 @@ def test_raw_output_is_bounded_and_says_so(settings: Settings, monkeypatch: pyte
 def test_a_run_keeps_where_a_kernel_comes_from_that_is_not_the_platforms(settings: Settings) -> None:
     machine = suite_prints(OUTPUT)
     assert "kernel_origin" not in run(CELL, settings, machine).run.machine
-    machine.kernel_origin = "User-Mode Linux 7.2.7, a test's"
+    machine.kernel_origin = "User-Mode Linux 7.2.7, of a test"
     outcome = run(CELL, settings, machine)
     assert outcome.run.machine["kernel_origin"] == machine.kernel_origin
-    for name in ("results.json", "results.tap", "junit.xml"):
+    for name in ("results.json", "results.tap", "junit.xml", "report.html"):
         assert machine.kernel_origin in (outcome.directory / name).read_text(), name
-    assert html.escape(machine.kernel_origin) in (outcome.directory / "report.html").read_text()
-    assert f"kernel: {machine.kernel_origin}, not the platform's" in summary(
-        judge(settings, str(outcome.directory)).run
-    )
+    again = judge(settings, str(outcome.directory)).run
+    assert f"kernel: {machine.kernel_origin}, not the platform's" in summary(again)

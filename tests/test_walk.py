@@ -617,3 +617,12 @@ def test_the_limit_of_a_suite_reaches_it(tmp_path: Path, monkeypatch: pytest.Mon
     run_cell(CELL, limited(tmp_path, suite=77.0), SilentRun(), None, lambda *_: fake)
     assert any(70 < limit <= 77 for limit in limits)
     assert Deadline.after(77).left > 76
+
+
+def test_status_names_a_kernel_that_is_not_the_platforms(world: World) -> None:
+    machines_of(world, "status")
+    told = world.run("status")
+    assert "of-uml: its kernel is User-Mode Linux 7.2.7, a test's, not the platform's" in told
+    assert told.count("its kernel is") == 1
+    listed = json.loads(world.run("status", "--json").partition("\n")[2])
+    assert {one["name"] for one in listed if one["kernel_origin"]} == {"of-uml"}
