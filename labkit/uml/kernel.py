@@ -147,17 +147,20 @@ def _fetched(settings: Settings, observer: Observer) -> Kernel:
     observer.step(f"fetching the kernel of User-Mode Linux ({_PACKAGE} of Debian {_SUITE})")
     making = make_directory(settings.home.kernels / FETCHING)
     require_space(making, _SPACE)
-    tree = making / "tree"
     process.end_owned(making)  # of a labkit that was killed
-    shutil.rmtree(tree, ignore_errors=True)
+    shutil.rmtree(making)
+    tree, tar = make_directory(make_directory(making) / "tree"), making / "tree.tar"
+    environment = {process.OWNER: str(making)}
+    # In a user namespace mmdebstrap's own user must reach its directory: /tmp.
+    if os.geteuid() == 0:
+        environment["TMPDIR"] = str(make_directory(making / "tmp"))
     mirror = [settings.mirror] if settings.mirror and settings.platform == "debian" else []
     apart: list[str | Path] = ["unshare", "--mount", "--propagation=private"] if os.geteuid() == 0 else []
-    argv = [*apart, "mmdebstrap", "--variant=extract", "--mode=auto", f"--include={_PACKAGE}"]
+    argv = [*apart, "mmdebstrap", "--variant=extract", "--mode=auto", "--format=tar", f"--include={_PACKAGE}"]
     argv += ['--aptopt=Acquire::Check-Valid-Until "false"', "--aptopt=Acquire::Languages none"]
     try:
-        process.run(
-            [*argv, _SUITE, tree, *mirror], timeout=_FETCH, on_line=observer.detail, env={process.OWNER: str(making)}
-        )
+        process.run([*argv, _SUITE, tar, *mirror], timeout=_FETCH, on_line=observer.detail, env=environment)
+        process.run(["tar", "-C", tree, "-xf", tar, "--exclude=./dev/*"], timeout=_FETCH)
         package = _package(tree)
         program = tree / "usr/bin/linux.uml"
         modules = next((tree / "usr/lib/uml/modules").iterdir())
