@@ -47,6 +47,7 @@ from labkit.qemu.launch import (
     answered,
     connect,
     connect_monitor,
+    give_up_migration,
     loaded,
     log,
     migrate,
@@ -296,7 +297,8 @@ class QemuMachine(LocalMachine[QemuRecord]):
         """
         with self._monitor() as monitor:
             said = monitor.execute("query-status")["status"]
-            if said in ("paused", "postmigrate"):
+            if said in ("paused", "postmigrate", "finish-migrate"):
+                give_up_migration(monitor, Deadline.after(self._settings.limits.boot, "boot"))
                 self._forget_state()
                 (self.directory / f"{STATE}.part").unlink(missing_ok=True)
                 monitor.execute("cont")
@@ -304,7 +306,7 @@ class QemuMachine(LocalMachine[QemuRecord]):
                 require_space(self.directory, SPACE_MACHINE)
                 self._observer.warn(f"machine {self.name} stood still, for its disk was full; it goes on")
                 monitor.execute("cont")
-            return said in ("paused", "postmigrate", "io-error")
+            return said in ("paused", "postmigrate", "finish-migrate", "io-error")
 
     def halt(self) -> None:
         """Write the machine's whole state to disk and end its process; `start` goes on from there.

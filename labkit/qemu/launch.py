@@ -258,6 +258,15 @@ def migrate(monitor: Monitor, target: Path, deadline: Deadline) -> None:
         os.fsync(file.fileno())
 
 
+def give_up_migration(monitor: Monitor, deadline: Deadline) -> None:
+    """End the writing of a state that goes on though nobody waits for it: QEMU would stop the guest at its end."""
+    ended = (None, "none", "completed", "failed", "cancelled")
+    if monitor.execute("query-migrate").get("status") in ended:
+        return
+    monitor.execute("migrate_cancel")
+    deadline.poll(lambda: monitor.execute("query-migrate").get("status") in ended, every=0.02)
+
+
 def loaded(monitor: Monitor, deadline: Deadline) -> None:
     """Wait until the state that start() was given is in memory. Raises StateRefused where QEMU cannot load it."""
     if failed := _migration(monitor, deadline):
