@@ -172,10 +172,15 @@ def until(condition: Callable[[], object], seconds: float = 120, what: str = "")
 
 
 def make_lab(
-    directory: Path, within: tuple[str, ...] = (), provider: str | None = "qemu", stock: Stock | None = None
+    directory: Path,
+    within: tuple[str, ...] = (),
+    provider: str | None = "qemu",
+    stock: Stock | None = None,
+    *,
+    own: bool = False,
 ) -> Iterator[Lab]:
     """A lab below directory, which leaves no process behind; provider: of its machines, None for that of its files;
-    stock: what it has from the start.
+    stock: what it has from the start, own: as copies of its own.
     """
     lab = Lab(directory / "home", directory / "work", within=within)
     if provider:
@@ -183,7 +188,7 @@ def make_lab(
     lab.home.mkdir()
     lab.cwd.mkdir()
     if stock:
-        stock.give(lab.home)
+        stock.give(lab.home, own=own)
     yield lab
     lab.kill_all()
     lab.run("destroy", "--all", status=None)
@@ -211,10 +216,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]
 
 @pytest.fixture(scope="session")
 def uml(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]:
-    """The same with a machine of User-Mode Linux, and with 1 GiB for each machine."""
+    """The same with a machine of User-Mode Linux, with 1 GiB for each machine, and an image that may be damaged."""
     if stock.why_not:
         pytest.skip(f"User-Mode Linux does not work here: {stock.why_not}")
-    for made in make_lab(tmp_path_factory.mktemp("uml"), provider="uml", stock=stock):
+    for made in make_lab(tmp_path_factory.mktemp("uml"), provider="uml", stock=stock, own=True):
         made.env["LABKIT_MACHINE_MEMORY"] = "1G"
         made.run("up")
         yield made

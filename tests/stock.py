@@ -38,11 +38,11 @@ class Stock:
         """Of machines for what is about no provider in particular."""
         return "qemu" if self.why_not else "uml"
 
-    def give(self, home: Path) -> None:
-        """Put it into a new home."""
+    def give(self, home: Path, *, own: bool = False) -> None:
+        """Put it into a new home; own: as files that may be damaged there, else as links to those of the stock."""
         for name in ("images", "kernels", "host"):
             if (self.home / name).exists():
-                shutil.copytree(self.home / name, home / name, symlinks=True, copy_function=_linked)
+                shutil.copytree(self.home / name, home / name, symlinks=True, copy_function=_copied if own else _linked)
 
 
 def make(directory: Path, environ: Mapping[str, str]) -> Stock:
@@ -73,6 +73,11 @@ def _linked(source: str, target: str) -> str:
         try:
             os.link(source, target)
         except OSError:  # on another file system
-            subprocess.run(["cp", "-a", "--sparse=always", source, target], check=True)
+            return _copied(source, target)
         return target
     return str(shutil.copy2(source, target))
+
+
+def _copied(source: str, target: str) -> str:
+    subprocess.run(["cp", "-a", "--sparse=always", source, target], check=True)
+    return target
