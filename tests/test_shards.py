@@ -41,6 +41,7 @@ from labkit.usecases.judge import diff, judge
 from labkit.usecases.run import Outcome, run_cell
 from labkit.usecases.test import cell_of
 from tests.conftest import Lab, make_lab
+from tests.stock import Stock
 
 IDS = ("QUERY-001", "QUERY-002", "STATE-001", "STATE-002", "KILL-003")
 CELL = Cell("debian", "13", "auto", "m", "runc", "spec", Selection(IDS), 2)
@@ -546,8 +547,8 @@ def test_a_machine_that_lists_nothing_runs_nothing(settings: Settings) -> None:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    yield from make_lab(tmp_path_factory.mktemp("shards"), provider="uml")
+def small(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]:
+    yield from make_lab(tmp_path_factory.mktemp("shards"), provider=stock.provider, stock=stock)
 
 
 @pytest.mark.machine

@@ -11,10 +11,10 @@ import pytest
 
 from labkit.suites import registry
 from tests.conftest import Lab, make_lab
+from tests.stock import Stock
 from tests.upstream import runtime_tools
 
-# User-Mode Linux of Debian's runs no Docker daemon.
-pytestmark = [pytest.mark.machine, pytest.mark.emulated, pytest.mark.long]
+pytestmark = [pytest.mark.machine, pytest.mark.long]
 
 SCENARIOS = ["bundle_validate", "docker", "image_validate", "podman", "runtimetest"]
 PROGRAMS = {
@@ -29,12 +29,12 @@ PROGRAMS = {
 }
 
 
-@pytest.fixture(scope="module", params=["qemu", "uml"])
-def upstream(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Lab]:
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]:
     """A lab whose machines build runtime-tools from a directory, with such a machine."""
     directory = tmp_path_factory.mktemp("upstream")
     tools = list(registry.find("runtimetest").needs)
-    for lab in make_lab(directory, provider=request.param):
+    for lab in make_lab(directory, provider=stock.provider, stock=stock):
         (lab.cwd / "labkit.toml").write_text(f'runtime_tools = "{runtime_tools(directory)}"\ntools = {tools}\n')
         lab.run("up", timeout=900)
         yield lab
