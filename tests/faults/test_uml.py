@@ -203,7 +203,9 @@ def test_a_copy_on_write_file_that_is_damaged(harmed: UmlLab, tmp_path: Path) ->
     harmed.prepare("halted")
     cow, aside = harmed.machine / "volume/cow.img", tmp_path / "aside"
     cow.rename(aside)
-    for data in (None, b"", aside.open("rb").read(5000), bytes(range(256)) * 40):
+    with aside.open("rb") as file:
+        beginning = file.read(5000)
+    for data in (None, b"", beginning, bytes(range(256)) * 40):
         if data is not None:
             cow.write_bytes(data)
         done = harmed.run("up", status=3)
@@ -258,7 +260,7 @@ def test_a_record_that_is_damaged(harmed: UmlLab) -> None:
     record = harmed.machine / "record.json"
     good = record.read_bytes()
     for data in (None, good[: len(good) // 2]):
-        record.unlink()
+        record.unlink(missing_ok=True)
         if data is not None:
             record.write_bytes(data)
         assert "record.json" in harmed.run("up", status=3).stderr
