@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -187,7 +188,9 @@ def test_a_kernel_that_is_none(harmed: UmlLab, within: Lab, tmp_path: Path) -> N
 def test_a_guest_that_panics_at_boot(harmed: UmlLab) -> None:
     harmed.prepare("running")
     harmed.in_guest("mv /usr/bin/dash /usr/bin/lost; sync; echo b >/proc/sysrq-trigger")
-    os.kill(next(iter(harmed.processes(harmed.machine)), 0), signal.SIGKILL)
+    for pid in harmed.processes(harmed.machine):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     until(lambda: harmed.state() is MachineState.CRASHED, 10, "it is down")
     began = time.monotonic()
     done = harmed.run("up", status=3)
