@@ -67,7 +67,10 @@ def identities(results: dict[str, Any]) -> Counter[tuple[str, ...]]:
     return Counter((one["program"], one["name"], one["reference"], one["verdict"]) for one in entries)
 
 
-def test_a_recorded_run_gets_the_verdicts_of_the_recording(lab: Lab, tmp_path: Path) -> None:
+@pytest.mark.emulated
+def test_a_recorded_run_gets_the_verdicts_of_the_recording(emulated: Lab, tmp_path: Path) -> None:
+    """On two CPUs, as the recording: with one, a program is skipped."""
+    lab = emulated
     lab.run("up")
     put(lab, replay.replayed(tmp_path / "tree", replay.V1, SCALE))
     done = lab.run("test", "--suite", "validation", "--runtime", "runc", "--no-policy", status=1, timeout=900)
