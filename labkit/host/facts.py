@@ -275,7 +275,9 @@ def _kvm(settings: Settings) -> Fact:
         return Fact(name, FactState.OK, "a guest ran", needed_for, required=demanded)
     if demanded:
         return Fact(name, FactState.MISSING, reason, needed_for, required=True)
-    return Fact(name, FactState.WARNING, f"{reason}; machines are User-Mode Linux where that works, else emulated", needed_for)
+    return Fact(
+        name, FactState.WARNING, f"{reason}; machines are User-Mode Linux where that works, else emulated", needed_for
+    )
 
 
 def _uml(settings: Settings) -> Fact:

@@ -41,6 +41,7 @@ from labkit.uml.kernel import Kernel, ensure
 from labkit.uml.launch import COW, VOLUME, Running, said, start
 
 _HALTED = "halted"
+_SHOWN = 4  # seconds of a boot, after which a person hears of it
 _LOOK = 5.0  # seconds that a guest's sshd has to say what it is
 _OFF = 30.0  # seconds that a guest has to end by itself
 # Tools whose daemons systemd starts.
@@ -286,7 +287,8 @@ class UmlMachine(LocalMachine[UmlRecord]):
         """See the guest's sshd run a command."""
         began = time.monotonic()
         while not _greets(running.port, min(1.0, max(deadline.left, 0.1))):
-            self._observer.progress("booting", int(time.monotonic() - began), None, "s")
+            if (passed := int(time.monotonic() - began)) >= _SHOWN:
+                self._observer.progress("booting", passed, None, "s")
             if running.child.poll() is not None:
                 raise MachineError("the guest ended before it came up", hint=said(self.directory))
             if deadline.passed:
