@@ -45,50 +45,9 @@ def there_or_ended(path: Path, child: subprocess.Popen[str]) -> bool:
     return path.exists() or child.poll() is not None
 
 
-class Killed:
-    """A machine that is made bit by bit, its labkit killed again and again; id and key are to stay."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab, self.directory = lab, lab.home / "machines/two"
-
-    def ident(self) -> str:
-        return (self.directory / ".vagrant/machines/two/libvirt/id").read_text()
-
-    def record(self) -> dict[str, Any]:
-        try:
-            return dict(json.loads((self.directory / "record.json").read_text()))
-        except OSError:
-            return {}
-
-    def came_up(self) -> bool:
-        return bool(self.record().get("up"))
-
-    def vagrants(self, *words: str) -> list[int]:
-        found = []
-        for pid in self.lab.processes("two"):
-            with contextlib.suppress(OSError):
-                line = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-                if any(word.endswith("/vagrant") for word in line[:3]) and all(word in line for word in words):
-                    found.append(pid)
-        return found
-
-    def up(self, moment: Callable[[], object], *, tools: str) -> None:
-        """`up`, killed as soon as the moment has come."""
-        child = self.lab.start("up", "--machine", "two", env={"LABKIT_TOOLS": tools})
-        until(lambda: moment() or child.poll() is not None, 1200, "the moment to kill at")
-        assert child.poll() is None, self.lab.end(child).stderr
-        self.lab.kill(child)
-
-    def state(self) -> str:
-        [info] = [info for info in self.lab.json("status") if info["name"] == "two"]
-        return str(info["state"])
-
-
 @pytest.fixture(scope="module")
 def vagrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab whose provider is Vagrant, with the machine `one`; `two` came up beside it after an accident, and is not
-    finished.
-    """
+    """A lab whose provider is Vagrant, with the machines `one` and `two` up at once, `two` after an accident."""
     directory = tmp_path_factory.mktemp("vagrant")
     for parent in (directory, *directory.parents[:2]):
         parent.chmod(0o755)  # libvirt's QEMU is another user
@@ -106,11 +65,11 @@ def vagrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             assert done.returncode == 3, done.stderr
             assert f"vagrant up in {lab.home}/machines/two failed" in done.stderr
             assert {info["name"]: info["state"] for info in lab.json("status")}["two"] == "interrupted"
-            again = Killed(lab)
-            again.up(again.came_up, tools="jq")
-            done = lab.end(one, 1500)
-            assert done.returncode == 0, done.stderr
-            assert "vagrant up: Waiting for machine to boot" in done.stderr
+            two = lab.start("up", "--machine", "two")
+            for child in (one, two):
+                done = lab.end(child, 1500)
+                assert done.returncode == 0, done.stderr
+                assert "vagrant up: Waiting for machine to boot" in done.stderr
             yield lab
 
 
@@ -121,59 +80,6 @@ def by_hand(lab: Lab, directory: Path, *words: str) -> str:
     done = subprocess.run(argv, cwd=directory, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def test_a_machine_that_came_up_is_gone_on_with_wherever_labkit_was_killed(vagrant: Lab) -> None:
-    """In the fixture while Vagrant reads its key; in the bootstrap, in the snapshot. The settings change in between."""
-    two = Killed(vagrant)
-    ident = two.ident()
-    assert not (two.directory / "known_hosts").exists()
-    assert two.state() == "unfinished"
-
-    bootstrap = two.directory / "known_hosts"
-    two.up(lambda: bootstrap.exists() and two.record().get("host"), tools="jq,profile")
-    assert two.state() == "unfinished"
-    key = bootstrap.read_text()
-    done = vagrant.run("reset", "--machine", "two", status=2)
-    assert "not finished" in done.stderr
-
-    # A step that fails, and a source that does not answer, leave it as far as it is.
-    wrong = {
-        "LABKIT_TOOLS": "jq,profile,crun",
-        "LABKIT_CRUN": "http://127.0.0.1:9/crun",
-        "LABKIT_CRUN_SHA256": "0" * 64,
-    }
-    done = vagrant.run("up", "--machine", "two", status=3, env=wrong)
-    assert "crun: http://127.0.0.1:9/crun" in done.stderr
-    assert "bootstrap: jq" not in done.stderr
-    assert two.state() == "unfinished"
-    vagrant.guest("touch precious", "two")
-
-    two.up(lambda: two.vagrants("snapshot", "save"), tools="jq,profile")
-    assert two.state() == "unfinished"
-    other = vagrant.run("up", "--machine", "two", "--platform", "ubuntu", status=2)
-    assert "is debian 13, and its bootstrap is not finished" in other.stderr
-
-    done = vagrant.run("up", "--machine", "two", env={"LABKIT_TOOLS": "jq,profile"})
-    assert "going on with two, which is not finished" in done.stderr
-    assert two.state() == "running"
-    assert (two.ident(), bootstrap.read_text()) == (ident, key)
-    assert vagrant.guest("ls precious", "two") == "precious\n"
-    vagrant.run("reset", "--machine", "two")
-    assert vagrant.guest("ls precious", "two") == "precious\n"
-
-    # Once ready, it is never made anew unasked.
-    bootstrap.rename(two.directory / "aside")
-    done = vagrant.run("up", "--machine", "two", status=3)
-    assert f"{bootstrap} is missing" in done.stderr
-    (two.directory / "aside").rename(bootstrap)
-    record = two.directory / "record.json"
-    text = record.read_text()
-    record.unlink()
-    assert two.state() == "damaged"
-    assert f"{record} is missing" in vagrant.run("up", "--machine", "two", status=3).stderr
-    record.write_text(text)
-    assert vagrant.guest("ls precious", "two") == "precious\n"
 
 
 def test_two_machines_at_once_are_two(vagrant: Lab) -> None:
@@ -195,6 +101,100 @@ def test_its_console_accelerator_and_size_are_known(vagrant: Lab) -> None:
     assert one["size"] > 10 << 20  # the overlay is libvirt's, not in the machine's directory
     vagrant.guest("echo a line for the console >/dev/ttyS0 || echo a line for the console | sudo tee /dev/ttyS0", "one")
     until(lambda: "a line for the console" in (vagrant.home / "machines/one/console.log").read_text(), 30)
+
+
+class Killed:
+    """A machine that is made bit by bit, its labkit killed again and again; id and key are to stay."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.directory = lab, lab.home / "machines/three"
+
+    def ident(self) -> str:
+        return (self.directory / ".vagrant/machines/three/libvirt/id").read_text()
+
+    def record(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self.directory / "record.json").read_text()))
+        except OSError:
+            return {}
+
+    def vagrants(self, *words: str) -> list[int]:
+        found = []
+        for pid in self.lab.processes("three"):
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                if any(word.endswith("/vagrant") for word in line[:3]) and all(word in line for word in words):
+                    found.append(pid)
+        return found
+
+    def up(self, moment: Callable[[], object], *, tools: str) -> None:
+        """`up`, killed as soon as the moment has come."""
+        child = self.lab.start("up", "--machine", "three", env={"LABKIT_TOOLS": tools})
+        until(lambda: moment() or child.poll() is not None, 1200, "the moment to kill at")
+        assert child.poll() is None, self.lab.end(child).stderr
+        self.lab.kill(child)
+
+    def state(self) -> str:
+        [info] = [info for info in self.lab.json("status") if info["name"] == "three"]
+        return str(info["state"])
+
+
+def test_a_machine_that_came_up_is_gone_on_with_wherever_labkit_was_killed(vagrant: Lab) -> None:
+    """While Vagrant reads its key, in the bootstrap, in the snapshot; the settings change in between."""
+    three = Killed(vagrant)
+    three.up(lambda: three.record().get("up"), tools="jq")
+    ident = three.ident()
+    assert not (three.directory / "known_hosts").exists()
+    assert three.state() == "unfinished"
+
+    bootstrap = three.directory / "known_hosts"
+    three.up(lambda: bootstrap.exists() and three.record().get("host"), tools="jq,profile")
+    assert three.state() == "unfinished"
+    key = bootstrap.read_text()
+    done = vagrant.run("reset", "--machine", "three", status=2)
+    assert "not finished" in done.stderr
+
+    # A step that fails, and a source that does not answer, leave it as far as it is.
+    wrong = {
+        "LABKIT_TOOLS": "jq,profile,crun",
+        "LABKIT_CRUN": "http://127.0.0.1:9/crun",
+        "LABKIT_CRUN_SHA256": "0" * 64,
+    }
+    done = vagrant.run("up", "--machine", "three", status=3, env=wrong)
+    assert "crun: http://127.0.0.1:9/crun" in done.stderr
+    assert "bootstrap: jq" not in done.stderr
+    assert three.state() == "unfinished"
+    vagrant.guest("touch precious", "three")
+
+    three.up(lambda: three.vagrants("snapshot", "save"), tools="jq,profile")
+    assert three.state() == "unfinished"
+    other = vagrant.run("up", "--machine", "three", "--platform", "ubuntu", status=2)
+    assert "is debian 13, and its bootstrap is not finished" in other.stderr
+
+    done = vagrant.run("up", "--machine", "three", env={"LABKIT_TOOLS": "jq,profile"})
+    assert "going on with three, which is not finished" in done.stderr
+    assert three.state() == "running"
+    assert (three.ident(), bootstrap.read_text()) == (ident, key)
+    assert vagrant.guest("ls precious", "three") == "precious\n"
+    vagrant.run("reset", "--machine", "three")
+    assert vagrant.guest("ls precious", "three") == "precious\n"
+
+    # Once ready, it is never made anew unasked.
+    bootstrap.rename(three.directory / "aside")
+    done = vagrant.run("up", "--machine", "three", status=3)
+    assert f"{bootstrap} is missing" in done.stderr
+    (three.directory / "aside").rename(bootstrap)
+    record = three.directory / "record.json"
+    text = record.read_text()
+    record.unlink()
+    assert three.state() == "damaged"
+    assert f"{record} is missing" in vagrant.run("up", "--machine", "three", status=3).stderr
+    record.write_text(text)
+    assert vagrant.guest("ls precious", "three") == "precious\n"
+    record.unlink()
+    vagrant.run("destroy", "--machine", "three")  # Vagrant's machine too, though labkit does not know it any more
+    listed = [*vagrant.within, "virsh", "-c", "qemu:///system", "-q", "list", "--all", "--uuid"]
+    assert ident not in subprocess.run(listed, check=True, capture_output=True, text=True).stdout
 
 
 def test_gc_leaves_what_machines_stand_on(vagrant: Lab) -> None:
@@ -272,8 +272,7 @@ def test_a_box_that_does_not_come_as_it_should(vagrant: Lab, name: str, message:
 
 
 def test_destroy_leaves_nothing(vagrant: Lab) -> None:
-    (vagrant.home / "machines/one/record.json").unlink()
-    vagrant.run("destroy", "--machine", "one")  # Vagrant's machine too, though labkit does not know it any more
+    vagrant.run("destroy", "--machine", "one")
     assert vagrant.json("status") == []
     listed = [*vagrant.within, "virsh", "-c", "qemu:///system", "-q", "list", "--all"]
     assert subprocess.run(listed, check=True, capture_output=True, text=True).stdout.strip() == ""
