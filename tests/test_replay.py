@@ -33,8 +33,9 @@ LEAVING = {"forks_twice", "keeps_the_pipe", "leaves_its_session", "leaks_mounts"
 
 
 @pytest.fixture(autouse=True)
-def described(lab: Lab) -> Iterator[None]:
+def described(request: pytest.FixtureRequest) -> Iterator[None]:
     """The image's description names the step whose work put() does: else `test` would refuse the machine."""
+    lab: Lab = request.getfixturevalue("emulated" if "emulated" in request.fixturenames else "lab")
     files = {path: path.read_text() for path in lab.home.glob("images/*/image.json")}
     for path, text in files.items():
         made = json.loads(text)
