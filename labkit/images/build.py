@@ -27,6 +27,7 @@ from labkit.images import grub, sums
 from labkit.images.golden import Image, find, new_directory
 from labkit.io import process
 from labkit.io.files import disk_errors, locked, make_directory, no_space, require_space, write_atomic
+from labkit.io.mmdebstrap import TEMPORARY, apart
 from labkit.io.network import Network
 from labkit.provision import bootstrap, render
 from labkit.provision.bootstrap import Target, Upload
@@ -181,10 +182,7 @@ class Builder:
         limits = Deadline.after(self._settings.limits.build, "build")
         script = making / "bootstrap"
         script.write_text(wanted.bootstrap)
-        environment = {process.OWNER: str(making)}
-        # As root, everything stays below this directory; in a user namespace mmdebstrap's own user must reach it: /tmp.
-        if os.geteuid() == 0:
-            environment["TMPDIR"] = str(make_directory(making / "tmp"))
+        begin, environment = apart(making)
 
         def step(words: list[str | Path], failure: str) -> None:
             try:
@@ -196,9 +194,7 @@ class Builder:
                 raise ImageError(f"{failure}{why}", hint=error.hint) from error
 
         tar, tree, raw = making / "rootfs.tar", making / "rootfs", making / "disk.raw"
-        # As root mmdebstrap mounts /proc, /sys and /dev in the tree: where only it sees them, and gone with it.
-        apart: list[str | Path] = ["unshare", "--mount", "--propagation=private"] if os.geteuid() == 0 else []
-        step([*apart, *mmdebstrap(wanted, script, tar)], f"the image of {wanted.title} could not be built")
+        step([*begin, *mmdebstrap(wanted, script, tar)], f"the image of {wanted.title} could not be built")
         self._observer.step("making a disk of it")
         tree.mkdir()
         unpack: list[str | Path] = ["tar", "-C", tree, "-xf", tar, "--exclude=./dev/*"]
@@ -220,7 +216,7 @@ class Builder:
             grub.install(raw, (tree / "boot/boot.img").read_bytes(), (tree / "boot/core.img").read_bytes())
         step(["qemu-img", "convert", "-O", "qcow2", raw, making / "disk.qcow2"], "the disk could not be made")
         raw.unlink()
-        step([*_as_root(), "rm", "-rf", tree, making / "tmp"], "the build directory could not be removed")
+        step([*_as_root(), "rm", "-rf", tree, making / TEMPORARY], "the build directory could not be removed")
 
     def _first_boot(self, wanted: Recipe, making: Path, hardware: Hardware) -> None:
         assert wanted.url is not None

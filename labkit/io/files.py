@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import math
 import os
+import platform
 import re
 import secrets
 import shlex
@@ -73,6 +75,22 @@ def aside(path: Path, *, mode: int = 0o644, durable: bool = True) -> Iterator[IO
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def remembered(directory: Path, kind: str, subject: str, find: Callable[[], str | None]) -> str | None:
+    """Why something does not work on this host, None where it does: found out once for what subject says, until the
+    host's next boot, and then kept in directory.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    key = hashlib.sha256(f"{platform.release()} {boot} {subject}".encode()).hexdigest()[:16]
+    memory = directory / f"{kind}-{key}.json"
+    try:
+        answer = json.loads(memory.read_text())["reason"]
+    except (OSError, ValueError, KeyError, TypeError):
+        make_directory(directory)
+        answer = find()
+        write_atomic(memory, json.dumps({"reason": answer}))
+    return str(answer) if answer is not None else None
 
 
 def part_name(path: Path) -> Path:

@@ -48,6 +48,11 @@ class MachineInfo:
     size: int | None = None
     kernel_origin: str | None = None
 
+    @property
+    def kind(self) -> str:
+        """The provider as the settings name it: vagrant, of `vagrant (libvirt)`."""
+        return self.provider.partition(" ")[0]
+
     def to_json(self) -> dict[str, object]:
         return asdict(self)
 

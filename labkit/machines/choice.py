@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 from labkit.core.config import Settings
 from labkit.core.errors import HostError, LabError, UsageError
@@ -58,8 +59,6 @@ def _local(settings: Settings, distro: Distro, observer: Observer) -> tuple[str,
     """QEMU where it has KVM, else User-Mode Linux where that works and does what is asked, else QEMU's emulation."""
     if why := _only_qemu(settings, distro):
         return "qemu", why
-    from pathlib import Path
-
     from labkit.host.install import ensure as installed
     from labkit.qemu.accelerator import probe_kvm
 

@@ -14,11 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from labkit.core import platforms
-from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Address, Endpoint
 from labkit.core.errors import MachineError, UsageError
-from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
 from labkit.io.files import make_directory
 from labkit.io.remote import Remote
@@ -58,10 +56,6 @@ class HostRecord:
 
 class HostMachine(RecordedMachine):
     """A host of the user's own; labkit runs suites on it, and its bootstrap, but cannot make or reset it."""
-
-    def __init__(self, name: str, settings: Settings, observer: Observer, needs: tuple[str, ...] = ()) -> None:
-        super().__init__(name, settings, observer)
-        self._needs = needs
 
     def record(self) -> HostRecord | None:
         return load_record(HostRecord, self.directory)

@@ -5,11 +5,12 @@ on a port of 127.0.0.1.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Endpoint
@@ -20,11 +21,11 @@ from labkit.images.golden import DamagedImage, Image
 from labkit.io import process
 from labkit.io.console import CONSOLE, console_end
 from labkit.io.files import write_atomic
-from labkit.io.network import ADDRESS, Network
+from labkit.io.network import ADDRESS, Network, PortTaken
 from labkit.io.network import choose as choose_network
 from labkit.io.remote import Remote
 from labkit.machines import differences, identity
-from labkit.machines.base import Difference, MachineState
+from labkit.machines.base import Difference, MachineInfo, MachineState
 from labkit.machines.differences import Row
 from labkit.machines.identity import Identity, KeyPair
 from labkit.machines.record import RecordedMachine
@@ -58,19 +59,53 @@ class LocalRecord:
         return Identity(self.hostname, self.machine_id, KeyPair(self.host_private, self.host_public))
 
 
+_T = TypeVar("_T")
 _Record = TypeVar("_Record", bound=LocalRecord)
 
 
 class LocalMachine(RecordedMachine, Generic[_Record]):
     """The base of a machine of this host's."""
 
-    _needs: tuple[str, ...]  # the tools that a suite or runtime asks for, see labkit.provision.bootstrap
+    provider: ClassVar[str]
 
     def record(self) -> _Record | None:
         raise NotImplementedError
 
-    def _state(self) -> MachineState:
+    def _runs_by(self, record: _Record) -> tuple[str, str | None]:
+        """Its accelerator, and where its kernel comes from, where that is not the platform's."""
         raise NotImplementedError
+
+    def _halted(self) -> bool:
+        """Whether what there is of a machine that does not run is what `halt` left."""
+        raise NotImplementedError
+
+    def status(self) -> MachineInfo:
+        record, state = self.record(), self._state()
+        info = MachineInfo(self.name, "", "", self.provider, state)
+        if record is None:
+            return info
+        accelerator, origin = self._runs_by(record)
+        info = dataclasses.replace(
+            info,
+            platform=record.platform,
+            release=record.release,
+            accelerator=accelerator,
+            kernel_origin=origin,
+        )
+        if state is MachineState.RUNNING:
+            info = dataclasses.replace(info, address=ADDRESS, port=record.port, user="root")
+        return info
+
+    def _state(self) -> MachineState:
+        if not self.directory.exists():
+            return MachineState.ABSENT
+        record = self.record()
+        if record is None or not record.ready:
+            return MachineState.INTERRUPTED
+        # One that was being started when its labkit was killed is ended by start(), which goes on with what there is.
+        if process.owned(self.directory) and not (self.directory / STARTING).exists():
+            return MachineState.RUNNING
+        return MachineState.HALTED if self._halted() else MachineState.CRASHED
 
     def console(self) -> Path | None:
         path = self.directory / CONSOLE
@@ -117,22 +152,25 @@ class LocalMachine(RecordedMachine, Generic[_Record]):
             )
         return network
 
-    def _ports(self, port: int) -> list[int]:
-        """The ports to try for a machine that had that one; 0 is any free one."""
+    def _on_a_port(self, port: int, start: Callable[[int], _T]) -> _T:
+        """What start returns for the first port that is free: the settings', else the one that the machine had, else
+        any, which is 0. start raises PortTaken.
+        """
         wanted = self._settings.machine.ssh_port
-        return [wanted] if wanted else ([port, 0] if port and _free(port) else [0])
-
-    def _port_taken(self, port: int) -> MachineError:
-        return MachineError(
-            f"port {port} on {ADDRESS} is taken",
+        ports = [wanted] if wanted else ([port, 0] if port and _free(port) else [0])
+        for attempt in ports:
+            with contextlib.suppress(PortTaken):
+                return start(attempt)
+        raise MachineError(
+            f"port {ports[-1]} on {ADDRESS} is taken",
             hint="set machine.ssh_port to another port, or to 0 for any free one",
         )
 
-    def _differences(self, distro: Distro, record: _Record, provider: str, rows: Iterable[Row]) -> Sequence[Difference]:
+    def _differences(self, distro: Distro, record: _Record, rows: Iterable[Row]) -> Sequence[Difference]:
         """In what the machine is not what is asked for; rows: those of its provider."""
         settings, wanted, state = self._settings, self._settings.machine, self._state()
         rows = [
-            *differences.provider(settings, provider),
+            *differences.provider(settings, self.provider),
             *differences.system(settings, distro, record.platform, record.release),
             Row("machine.memory", "the memory", f"{wanted.memory}M", f"{record.memory_mib}M"),
             *rows,

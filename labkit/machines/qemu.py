@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
 from labkit.core.errors import InfrastructureError, MachineError, MonitorGone
-from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
 from labkit.core.text import printable
 from labkit.images import golden, ingredients, sums
@@ -30,7 +28,7 @@ from labkit.images.live import wrong as live_wrong
 from labkit.io import process
 from labkit.io.console import console, console_end, panic_lines, panics_named
 from labkit.io.files import disk_errors, make_directory, require_space, write_atomic
-from labkit.io.network import ADDRESS, Network, PortTaken
+from labkit.io.network import Network
 from labkit.machines import identity
 from labkit.machines.base import Difference, MachineInfo, MachineState
 from labkit.machines.differences import Row
@@ -83,41 +81,19 @@ class QemuRecord(LocalRecord):
 class QemuMachine(LocalMachine[QemuRecord]):
     """A machine of this host's QEMU."""
 
-    def __init__(self, name: str, settings: Settings, observer: Observer, needs: tuple[str, ...] = ()) -> None:
-        """needs: the tools that a suite or runtime asks for, see labkit.bootstrap."""
-        super().__init__(name, settings, observer)
-        self._needs = needs
+    provider = "qemu"
 
     # -- what there is ------------------------------------------------------------------------------------------
 
     def record(self) -> QemuRecord | None:
         return load_record(QemuRecord, self.directory)
 
-    def status(self) -> MachineInfo:
-        record, state = self.record(), self._state()
-        info = MachineInfo(self.name, "", "", "qemu", state)
-        if record is None:
-            return info
-        info = dataclasses.replace(
-            info, platform=record.platform, release=record.release, accelerator=record.accelerator
-        )
-        if state is MachineState.RUNNING:
-            info = dataclasses.replace(info, address=ADDRESS, port=record.port, user="root")
-        return info
+    def _runs_by(self, record: QemuRecord) -> tuple[str, str | None]:
+        return record.accelerator, None
 
-    def _state(self) -> MachineState:
-        if not self.directory.exists():
-            return MachineState.ABSENT
-        record = self.record()
-        if record is None or not record.ready:
-            return MachineState.INTERRUPTED
-        # One that was being started when its labkit was killed is ended by start(), which goes on with what there is.
-        if process.owned(self.directory) and not (self.directory / STARTING).exists():
-            return MachineState.RUNNING
+    def _halted(self) -> bool:
         names = {name for name in (STATE, _USED, STARTING) if (self.directory / name).exists()}
-        if STATE in names or {_USED, STARTING} <= names:
-            return MachineState.HALTED
-        return MachineState.CRASHED
+        return STATE in names or {_USED, STARTING} <= names
 
     def examine(self) -> MachineInfo:
         info = self.status()
@@ -200,7 +176,7 @@ class QemuMachine(LocalMachine[QemuRecord]):
         rows = [Row("machine.cpus", "the number of CPUs", str(wanted.cpus), str(record.cpus))]
         if wanted.accelerator != "auto":
             rows.append(Row("machine.accelerator", "the accelerator", wanted.accelerator, record.accelerator))
-        return self._differences(distro, record, record.provider, rows)
+        return self._differences(distro, record, rows)
 
     def reset(self) -> None:
         """Back to the clean state, under the same name, host key and, if it is still free, port."""
@@ -448,9 +424,8 @@ class QemuMachine(LocalMachine[QemuRecord]):
     @contextlib.contextmanager
     def _qemu(self, hardware: Hardware, boot: Boot, port: int, state: Path | None) -> Iterator[Running]:
         """A QEMU started on the machine's disk; ended again if the block does not succeed."""
-        ports = self._ports(port)
         with self._ended_unless_it_comes_up():
-            running = self._connected(hardware, boot, ports, state)
+            running = self._on_a_port(port, lambda free: self._connected(hardware, boot, free, state))
             try:
                 with panics_named(self.directory, "come up"), running.monitor:
                     yield running
@@ -472,21 +447,13 @@ class QemuMachine(LocalMachine[QemuRecord]):
             self._roll_back()
             raise
 
-    def _connected(self, hardware: Hardware, boot: Boot, ports: Sequence[int], state: Path | None) -> Running:
-        """A QEMU on the machine's disk that answers, with the first of these ports that is free."""
+    def _connected(self, hardware: Hardware, boot: Boot, port: int, state: Path | None) -> Running:
+        """A QEMU on the machine's disk that answers. Raises PortTaken."""
         allowed = self._settings.named_addresses()
-        for attempt in ports:
-            started = start(
-                self.directory, hardware, boot, self.directory / _DISK, port=attempt, state=state, allowed=allowed
-            )
-            import labkit.io.ssh  # noqa: F401  # loaded while QEMU starts: a quarter of a second
+        started = start(self.directory, hardware, boot, self.directory / _DISK, port=port, state=state, allowed=allowed)
+        import labkit.io.ssh  # noqa: F401  # loaded while QEMU starts: a quarter of a second
 
-            try:
-                return connect(started, attempt)
-            except PortTaken:
-                if attempt == ports[-1]:
-                    break
-        raise self._port_taken(ports[-1])
+        return connect(started, port)
 
     def _end(self) -> None:
         """End its QEMU, whatever that does; disk and state stay."""

@@ -122,8 +122,10 @@ def damaged(path: Path, why: str) -> DamagedRecord:
 class RecordedMachine:
     """The base of a provider's machine."""
 
-    def __init__(self, name: str, settings: Settings, observer: Observer) -> None:
+    def __init__(self, name: str, settings: Settings, observer: Observer, needs: tuple[str, ...] = ()) -> None:
+        """needs: the tools that a suite or runtime asks for, see labkit.provision.bootstrap."""
         self.name = name
+        self._needs = needs
         self.directory = settings.home.machine(name)
         self._settings = settings
         self._observer = observer

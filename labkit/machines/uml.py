@@ -19,17 +19,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
 from labkit.core.errors import ConnectionFailed, HostError, LabError, MachineError, UsageError
-from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
 from labkit.images import ingredients
 from labkit.images.raw import raw_disk
 from labkit.io import process
 from labkit.io.console import console, console_end, panic_lines, panics_named
 from labkit.io.files import disk_errors, make_directory, require_space, write_atomic
-from labkit.io.network import ADDRESS, Network, PortTaken
+from labkit.io.network import ADDRESS, Network
 from labkit.io.network import choose as choose_network
 from labkit.machines import identity
 from labkit.machines.base import Difference, MachineInfo, MachineState
@@ -71,42 +69,18 @@ class UmlRecord(LocalRecord):
 class UmlMachine(LocalMachine[UmlRecord]):
     """A machine of User-Mode Linux."""
 
-    def __init__(self, name: str, settings: Settings, observer: Observer, needs: tuple[str, ...] = ()) -> None:
-        """needs: the tools that a suite or runtime asks for, see labkit.provision.bootstrap."""
-        super().__init__(name, settings, observer)
-        self._needs = needs
+    provider = "uml"
 
     # -- what there is ------------------------------------------------------------------------------------------
 
     def record(self) -> UmlRecord | None:
         return load_record(UmlRecord, self.directory)
 
-    def status(self) -> MachineInfo:
-        record, state = self.record(), self._state()
-        info = MachineInfo(self.name, "", "", "uml", state)
-        if record is None:
-            return info
-        info = dataclasses.replace(
-            info,
-            platform=record.platform,
-            release=record.release,
-            accelerator="uml",
-            kernel_origin=record.kernel_origin,
-        )
-        if state is MachineState.RUNNING:
-            info = dataclasses.replace(info, address=ADDRESS, port=record.port, user="root")
-        return info
+    def _runs_by(self, record: UmlRecord) -> tuple[str, str | None]:
+        return "uml", record.kernel_origin
 
-    def _state(self) -> MachineState:
-        if not self.directory.exists():
-            return MachineState.ABSENT
-        record = self.record()
-        if record is None or not record.ready:
-            return MachineState.INTERRUPTED
-        # One that was being started when its labkit was killed has no network: start() ends it and boots it again.
-        if process.owned(self.directory) and not (self.directory / STARTING).exists():
-            return MachineState.RUNNING
-        return MachineState.HALTED if (self.directory / _HALTED).exists() else MachineState.CRASHED
+    def _halted(self) -> bool:
+        return (self.directory / _HALTED).exists()
 
     def examine(self) -> MachineInfo:
         info = self.status()
@@ -133,7 +107,7 @@ class UmlMachine(LocalMachine[UmlRecord]):
             with contextlib.suppress(LabError):
                 wanted = ensure(settings, self._observer)
                 rows.append(Row("uml_kernel", "the kernel", _shown(wanted.sha256), _shown(record.kernel)))
-        return self._differences(distro, record, record.provider, rows)
+        return self._differences(distro, record, rows)
 
     # -- what can be done ---------------------------------------------------------------------------------------
 
@@ -162,7 +136,7 @@ class UmlMachine(LocalMachine[UmlRecord]):
             init=self.init_for(image.steps), kernel=kernel.sha256, kernel_origin=str(kernel),
         )  # fmt: skip
         self._save(record)
-        self._boot(record, kernel)
+        self._boot(record, kernel, self._base(record))
 
     def init_for(self, steps: Sequence[str]) -> str:
         """The init for a machine with these steps of the bootstrap."""
@@ -174,13 +148,12 @@ class UmlMachine(LocalMachine[UmlRecord]):
     def reset(self) -> None:
         """Back to the clean state, under the same name, host key and, if it is still free, port."""
         record = self._existing()
-        kernel = ensure(self._settings, self._observer)
-        raw_disk(self._image(record), self._settings.home, self._observer)
+        kernel, base = ensure(self._settings, self._observer), self._base(record)
         process.end_owned(self.directory)
         fresh = dataclasses.replace(record, ready=False)
         self._save(fresh)
         self._clear()
-        self._boot(fresh, kernel)
+        self._boot(fresh, kernel, base)
 
     def start(self, *, discard_state: bool = False) -> None:
         """Boot the machine's own disk, unless it runs; discard_state: also where it runs and cannot be reached."""
@@ -191,12 +164,10 @@ class UmlMachine(LocalMachine[UmlRecord]):
             raise MachineError(f"machine {self.name} cannot be reached: {info.problem}", hint=self._way_on())
         if info.problem:
             self._observer.warn(f"machine {self.name}: {info.problem}")
-        elif info.state is MachineState.CRASHED:
-            self._observer.warn(f"machine {self.name} crashed or was killed; booting its disk again")
         record, kernel = self._existing(), ensure(self._settings, self._observer)
-        base = raw_disk(self._image(record), self._settings.home, self._observer)
+        base = self._base(record)
         cow.require_whole(self.directory / VOLUME / COW, base)
-        self._boot(record, kernel)
+        self._boot(record, kernel, base)
 
     def halt(self) -> None:
         """End the machine with its file system in order; `start` boots that again. The memory is not kept."""
@@ -224,7 +195,10 @@ class UmlMachine(LocalMachine[UmlRecord]):
         with disk_errors(self.directory):
             shutil.rmtree(self.directory / VOLUME, ignore_errors=True)
 
-    def _boot(self, record: UmlRecord, kernel: Kernel) -> None:
+    def _base(self, record: UmlRecord) -> Path:
+        return raw_disk(self._image(record), self._settings.home, self._observer)
+
+    def _boot(self, record: UmlRecord, kernel: Kernel, base: Path) -> None:
         """Boot what the machine has written, on its image: nothing for a new one. It is ended where that fails."""
         process.end_owned(self.directory)
         if not kernel.seccomp:
@@ -232,7 +206,6 @@ class UmlMachine(LocalMachine[UmlRecord]):
                 f"{kernel} has no seccomp mode, which came with 6.16: the machine is several times slower"
             )
         deadline = Deadline.after(self._settings.limits.boot, "boot")
-        base = raw_disk(self._image(record), self._settings.home, self._observer)
         network = self._way_out()
         try:
             write_atomic(self.directory / STARTING, "")
@@ -261,27 +234,24 @@ class UmlMachine(LocalMachine[UmlRecord]):
     def _started(self, record: UmlRecord, kernel: Kernel, base: Path, network: Network) -> Running:
         _, authorized = identity.client_key(self._settings.home)
         script = guest.script(record.init, identity.boot_script(record.identity, authorized))
-        ports = self._ports(record.port)
-        for port in ports:
-            try:
-                running = start(
-                    self.directory,
-                    kernel,
-                    base,
-                    script,
-                    record.memory_mib,
-                    port=port,
-                    reach=network,
-                    allowed=self._settings.named_addresses(),
-                    extra=guest.words(record.init),
-                )
-                import labkit.io.ssh  # noqa: F401  # loaded while it boots: a quarter of a second
 
-                return running
-            except PortTaken:
-                if port == ports[-1]:
-                    break
-        raise self._port_taken(ports[-1])
+        def on(port: int) -> Running:
+            running = start(
+                self.directory,
+                kernel,
+                base,
+                script,
+                record.memory_mib,
+                port=port,
+                reach=network,
+                allowed=self._settings.named_addresses(),
+                extra=guest.words(record.init),
+            )
+            import labkit.io.ssh  # noqa: F401  # loaded while it boots: a quarter of a second
+
+            return running
+
+        return self._on_a_port(record.port, on)
 
     def _wait(self, record: UmlRecord, running: Running, deadline: Deadline) -> None:
         """See the guest's sshd run a command."""

@@ -89,9 +89,7 @@ class VagrantMachine(RecordedMachine):
     """A machine of the Vagrant on this host."""
 
     def __init__(self, name: str, settings: Settings, observer: Observer, needs: tuple[str, ...] = ()) -> None:
-        """needs: the tools that a suite or runtime asks for, see labkit.provision.bootstrap."""
-        super().__init__(name, settings, observer)
-        self._needs = needs
+        super().__init__(name, settings, observer, needs)
         self._running = False  # seen so by this command
 
     # -- state ------------------------------------------------------------------------------------------

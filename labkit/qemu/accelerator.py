@@ -5,16 +5,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import platform
 from pathlib import Path
 
 from labkit.core.errors import HostError, LabError
 from labkit.core.home import Home
 from labkit.io import process
-from labkit.io.files import make_directory, write_atomic
+from labkit.io.files import remembered
 
 # A boot sector that writes 0x10 to QEMU's isa-debug-exit port (0xf4) and then halts: mov al,0x10; out 0xf4,al; hlt.
 # QEMU then exits with (0x10 << 1) | 1 = 33 (docs: hw/misc/debugexit.c), provided that the guest really ran.
@@ -44,16 +41,8 @@ def probe_kvm(home: Home) -> str | None:
     qemu = process.which("qemu-system-x86_64")
     if qemu is None:
         return "qemu-system-x86_64 is not installed"
-    # A new kernel, QEMU or boot may change the answer.
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    subject = f"{platform.release()} {boot} {qemu} {qemu.stat().st_mtime_ns}"
-    memory = home.host / f"kvm-{hashlib.sha256(subject.encode()).hexdigest()[:16]}.json"
-    try:
-        answer = json.loads(memory.read_text())["reason"]
-    except (OSError, ValueError, KeyError, TypeError):
-        answer = _try(qemu, make_directory(memory.parent))
-        write_atomic(memory, json.dumps({"reason": answer}))
-    return str(answer) if answer is not None else None
+    # A new QEMU may change the answer, too.
+    return remembered(home.host, "kvm", f"{qemu} {qemu.stat().st_mtime_ns}", lambda: _try(qemu, home.host))
 
 
 def _try(qemu: Path, directory: Path) -> str | None:

@@ -23,6 +23,7 @@ from labkit.core.home import Home
 from labkit.core.observer import Observer
 from labkit.io import process
 from labkit.io.files import locked, make_directory, require_space, write_atomic
+from labkit.io.mmdebstrap import apart
 
 SECCOMP_SINCE = (6, 16)  # older ones trace each process of the guest, which takes several times as long
 _SUITE = "sid"  # of Debian, whose user-mode-linux follows the kernel's releases
@@ -150,13 +151,9 @@ def _fetched(settings: Settings, observer: Observer) -> Kernel:
     process.end_owned(making)  # of a labkit that was killed
     shutil.rmtree(making)
     tree, tar = make_directory(make_directory(making) / "tree"), making / "tree.tar"
-    environment = {process.OWNER: str(making)}
-    # In a user namespace mmdebstrap's own user must reach its directory: /tmp.
-    if os.geteuid() == 0:
-        environment["TMPDIR"] = str(make_directory(making / "tmp"))
+    begin, environment = apart(making)
     mirror = [settings.mirror] if settings.mirror and settings.platform == "debian" else []
-    apart: list[str | Path] = ["unshare", "--mount", "--propagation=private"] if os.geteuid() == 0 else []
-    argv = [*apart, "mmdebstrap", "--variant=extract", "--mode=auto", "--format=tar", f"--include={_PACKAGE}"]
+    argv = [*begin, "mmdebstrap", "--variant=extract", "--mode=auto", "--format=tar", f"--include={_PACKAGE}"]
     argv += ['--aptopt=Acquire::Check-Valid-Until "false"', "--aptopt=Acquire::Languages none"]
     try:
         process.run([*argv, _SUITE, tar, *mirror], timeout=_FETCH, on_line=observer.detail, env=environment)

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
 import shutil
 import socket
 import sys
@@ -20,7 +19,7 @@ from labkit.core.home import Home
 from labkit.core.text import printable
 from labkit.io import network, process
 from labkit.io.console import CONSOLE, console, console_end, kept, tail
-from labkit.io.files import make_directory, write_atomic
+from labkit.io.files import make_directory, remembered, write_atomic
 from labkit.io.network import Network
 from labkit.uml import cow
 from labkit.uml.kernel import SAID, Kernel
@@ -144,7 +143,7 @@ def _started(
 def _runs(pid: int, program: bytes) -> bool:
     """Whether the child of unshare, which is what the namespaces are made for, has come to that program."""
     with contextlib.suppress(OSError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        for child in process.children(pid):
             if program in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[:5]:
                 return True
     return False
@@ -184,21 +183,14 @@ def probe(kernel: Kernel, home: Home) -> str | None:
     """None where a guest really runs in the sandbox, with its network, else why not. Tried once for each kernel of this
     host's, its boot and this labkit's sandbox, then remembered in home.
     """
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    parts = [platform.release(), boot, kernel.sha256, str(os.geteuid()), _SANDBOX.read_text()]
-    memory = home.host / f"uml-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]}.json"
-    try:
-        answer = json.loads(memory.read_text())["reason"]
-    except (OSError, ValueError, KeyError, TypeError):
-        answer = _try(kernel, home)
-        write_atomic(memory, json.dumps({"reason": answer}))
-    return str(answer) if answer is not None else None
+    subject = f"{kernel.sha256} {os.geteuid()} {_SANDBOX.read_text()}"
+    return remembered(home.host, "uml", subject, lambda: _try(kernel, home))
 
 
 def _try(kernel: Kernel, home: Home) -> str | None:
     if why := network.choose("auto")[1]:
         return why
-    directory = make_directory(make_directory(home.host) / f"trial-{os.getpid()}", mode=0o700)
+    directory = make_directory(home.host / f"trial-{os.getpid()}", mode=0o700)
     try:
         _volume(directory)
         words = ["ubd0r=/kernel/modules.img", "root=/dev/ubda", "ro", "init=/trial"]

@@ -39,7 +39,7 @@ def _facts(settings: Settings) -> list[Fact]:
     machine = providers.existing(name, settings, Silent())
     info = machine.status()
     there = info.state is not MachineState.ABSENT
-    provider = info.provider.partition(" ")[0] if there else providers.chosen(settings)
+    provider = info.kind if there else providers.chosen(settings)
     unlike = machine.differences(distro) if there else []
     found = f"{name}: {f'{info.provider}, {info.state}' if there else f'not there yet (provider {provider})'}"
     facts = examine(settings)

@@ -39,7 +39,7 @@ def up(settings: Settings, observer: Observer, *, discard_state: bool = False) -
     machine = providers.wanted(machine_name(settings), settings, observer, distro)
     with machine.lock():
         before = machine.status()
-        if discard_state and before.provider.partition(" ")[0] in ("vagrant", "ssh"):
+        if discard_state and before.kind in ("vagrant", "ssh"):
             raise UsageError(
                 f"--discard-state is for QEMU's machines, whose memory labkit keeps; {machine.name} is none",
                 hint="leave --discard-state out",

@@ -267,7 +267,7 @@ def _several(
     for name in cell.names:
         own = settings.of_cell(dataclasses.replace(cell, machine=name))
         if machines and settings.provider == "auto":
-            own = own.with_values(None, provider=_kind(machines[0].status()))
+            own = own.with_values(None, provider=machines[0].status().kind)
         machine = make_machine(name, own, observer, distro, suite.needs)
         if isinstance(machine, Owned):
             raise UsageError(
@@ -276,10 +276,6 @@ def _several(
             )
         machines.append(machine)
     return machines
-
-
-def _kind(info: MachineInfo) -> str:
-    return info.provider.partition(" ")[0]
 
 
 def _up(
@@ -320,7 +316,7 @@ def _alike(members: Sequence[_Member], settings: Settings, runtime: Runtime) -> 
     first = members[0]
     for other in members[1:]:
         rows = {
-            "the provider": (_kind(first.info), _kind(other.info)),
+            "the provider": (first.info.kind, other.info.kind),
             "the release": tuple(f"{one.info.platform} {one.info.release}" for one in (first, other)),
             "the accelerator": (first.info.accelerator, other.info.accelerator),
             "the kernel": (first.info.kernel_origin, other.info.kernel_origin),

@@ -499,3 +499,18 @@ PROGRAMS = {
 
 def _sockets(directory: str, names: list[str]) -> list[str]:
     return [name for name in names if name.endswith(".sock")]
+
+
+class RealLab(FaultLab):
+    """A real machine of its own in the lab that others share."""
+
+    @property
+    def mine(self) -> Path:
+        return self.machine
+
+    def in_guest(self, *words: str) -> str | None:
+        done = self.run("ssh", "--machine", self.name, "--", *words, status=None)
+        return done.stdout if done.status == 0 else None
+
+    def precious(self) -> bool:
+        return self.in_guest("cat", "/root/precious") == "precious\n"

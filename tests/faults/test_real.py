@@ -13,7 +13,7 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 
 from tests.conftest import Lab
-from tests.faults.driver import FaultLab, marked
+from tests.faults.driver import RealLab, marked
 from tests.faults.table import REAL_TOO, SAMPLE, SIGNAL_CASES, SignalCase
 
 pytestmark = pytest.mark.machine
@@ -29,19 +29,8 @@ def cases(*, emulated: bool) -> list[ParameterSet]:
     ]
 
 
-class RealLab(FaultLab):
-    """A machine of its own in the lab that others share."""
-
-    @property
-    def mine(self) -> Path:
-        return self.machine
-
-    def in_guest(self, *words: str) -> str | None:
-        done = self.run("ssh", "--machine", self.name, "--", *words, status=None)
-        return done.stdout if done.status == 0 else None
-
-    def precious(self) -> bool:
-        return self.in_guest("cat", "/root/precious") == "precious\n"
+class QemuLab(RealLab):
+    """The machine is of QEMU, or of what the lab's machines are."""
 
     def prepare(self, before: str) -> None:
         """Bring the machine into that state, with the file in it."""
@@ -58,24 +47,24 @@ class RealLab(FaultLab):
         assert self.state() == before
 
 
-def within(lab: Lab, place: Path) -> Iterator[RealLab]:
+def within(lab: Lab, place: Path) -> Iterator[QemuLab]:
     temporary, cwd = place / "tmp", place / "work"
     temporary.mkdir()
     cwd.mkdir()
     environ = lab.environment({"LABKIT_MACHINE_NAME": "faults", "TMPDIR": str(temporary)})
-    made = RealLab(lab.home, cwd, environ, place, temporary, name="faults")
+    made = QemuLab(lab.home, cwd, environ, place, temporary, name="faults")
     yield made
     made.run("destroy", status=None)
     made.close()
 
 
 @pytest.fixture(scope="module")
-def real(emulated: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealLab]:
+def real(emulated: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[QemuLab]:
     yield from within(emulated, tmp_path_factory.mktemp("real"))
 
 
 @pytest.fixture(scope="module")
-def any_real(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealLab]:
+def any_real(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[QemuLab]:
     yield from within(lab, tmp_path_factory.mktemp("any-real"))
 
 
@@ -83,7 +72,7 @@ def test_the_sample_is_of_the_table() -> None:
     assert {case.id for case in REAL} >= SAMPLE | REAL_TOO
 
 
-def signalled(real: RealLab, case: SignalCase) -> None:
+def signalled(real: QemuLab, case: SignalCase) -> None:
     stage = case.stage
     assert stage.real is not None
     real.prepare(case.before)
@@ -106,18 +95,18 @@ def signalled(real: RealLab, case: SignalCase) -> None:
 
 @pytest.mark.emulated
 @pytest.mark.parametrize("case", cases(emulated=True))
-def test_signal_on_a_real_qemu(real: RealLab, case: SignalCase) -> None:
+def test_signal_on_a_real_qemu(real: QemuLab, case: SignalCase) -> None:
     signalled(real, case)
     assert real.qemu(), "there is one, and no other"
 
 
 @pytest.mark.parametrize("case", cases(emulated=False))
-def test_signal_on_a_real_machine(any_real: RealLab, case: SignalCase) -> None:
+def test_signal_on_a_real_machine(any_real: QemuLab, case: SignalCase) -> None:
     signalled(any_real, case)
 
 
 @pytest.mark.emulated
-def test_a_real_qemu_that_is_stopped(real: RealLab) -> None:
+def test_a_real_qemu_that_is_stopped(real: QemuLab) -> None:
     real.prepare("running")
     pid = real.qemu()
     os.kill(pid, signal.SIGSTOP)

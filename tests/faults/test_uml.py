@@ -15,7 +15,7 @@ import pytest
 
 from labkit.machines.base import MachineState
 from tests.conftest import Lab, make_lab
-from tests.faults.driver import FaultLab, marked, until
+from tests.faults.driver import RealLab, marked, until
 from tests.faults.table import SignalCase
 from tests.faults.table_uml import CASES, SAMPLE
 
@@ -24,21 +24,10 @@ pytestmark = pytest.mark.machine
 NAME = "faults"
 
 
-class UmlLab(FaultLab):
+class UmlLab(RealLab):
     """A machine of its own in the lab that others share. halted: a copy of it as it was when it was halted."""
 
     halted: Path
-
-    @property
-    def mine(self) -> Path:
-        return self.machine
-
-    def in_guest(self, *words: str) -> str | None:
-        done = self.run("ssh", "--machine", self.name, "--", *words, status=None)
-        return done.stdout if done.status == 0 else None
-
-    def precious(self) -> bool:
-        return self.in_guest("cat", "/root/precious") == "precious\n"
 
     def prepare(self, before: str) -> None:
         """Bring the machine into that state, with the file in it."""
