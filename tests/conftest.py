@@ -216,10 +216,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]
 
 @pytest.fixture(scope="session")
 def uml(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]:
-    """The same with a machine of User-Mode Linux, with 1 GiB for each machine, and an image that may be damaged."""
+    """The same with a machine of User-Mode Linux, with 1 GiB for each machine."""
     if stock.why_not:
         pytest.skip(f"User-Mode Linux does not work here: {stock.why_not}")
-    for made in make_lab(tmp_path_factory.mktemp("uml"), provider="uml", stock=stock, own=True):
+    for made in make_lab(tmp_path_factory.mktemp("uml"), provider="uml", stock=stock):
         made.env["LABKIT_MACHINE_MEMORY"] = "1G"
         made.run("up")
         yield made

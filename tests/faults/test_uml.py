@@ -1,4 +1,4 @@
-"""Faults on real machines of User-Mode Linux, in the lab that tests of them share."""
+"""Faults on real machines of User-Mode Linux, in a lab of their own: what machines are made of is damaged too."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests.conftest import Lab, make_lab
 from tests.faults.driver import RealLab, marked, until
 from tests.faults.table import SignalCase
 from tests.faults.table_uml import CASES, SAMPLE
+from tests.stock import Stock
 
 pytestmark = pytest.mark.machine
 
@@ -25,7 +26,7 @@ NAME = "faults"
 
 
 class UmlLab(RealLab):
-    """A machine of its own in the lab that others share. halted: a copy of it as it was when it was halted."""
+    """halted: a copy of the machine as it was when it was halted."""
 
     halted: Path
 
@@ -68,18 +69,26 @@ def made(lab: Lab, place: Path) -> UmlLab:
 
 
 @pytest.fixture(scope="module")
-def harmed(uml: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UmlLab]:
-    found = made(uml, tmp_path_factory.mktemp("harmed"))
+def own(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]:
+    if stock.why_not:
+        pytest.skip(f"User-Mode Linux does not work here: {stock.why_not}")
+    for lab in make_lab(tmp_path_factory.mktemp("own"), provider="uml", stock=stock, own=True):
+        lab.env["LABKIT_MACHINE_MEMORY"] = "1G"
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def harmed(own: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UmlLab]:
+    found = made(own, tmp_path_factory.mktemp("harmed"))
     yield found
-    found.run("destroy", status=None)
-    for child in found.running:  # not close(): others go on with the lab
+    for child in found.running:
         child.close()
 
 
 @pytest.fixture
-def within(uml: Lab, tmp_path: Path) -> Lab:
-    """The shared lab, from other namespaces."""
-    return Lab(uml.home, tmp_path, {**uml.env, "LABKIT_MACHINE_NAME": NAME})
+def within(own: Lab, tmp_path: Path) -> Lab:
+    """The lab, from other namespaces."""
+    return Lab(own.home, tmp_path, {**own.env, "LABKIT_MACHINE_NAME": NAME})
 
 
 def test_the_sample_is_of_the_table() -> None:
@@ -286,7 +295,7 @@ def test_a_kept_kernel_that_is_damaged(harmed: UmlLab) -> None:
     assert len(list(harmed.home.glob("kernels/*"))) == 1
 
 
-def test_a_full_disk(uml: Lab, tmp_path: Path) -> None:
+def test_a_full_disk(own: Lab, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2G", "none", small], check=True)
@@ -295,7 +304,7 @@ def test_a_full_disk(uml: Lab, tmp_path: Path) -> None:
             lab.env["LABKIT_MACHINE_MEMORY"] = "1G"
             for name in ("images", "kernels"):
                 shutil.rmtree(lab.home / name, ignore_errors=True)
-                subprocess.run(["cp", "-a", "--sparse=always", uml.home / name, lab.home / name], check=True)
+                subprocess.run(["cp", "-a", "--sparse=always", own.home / name, lab.home / name], check=True)
             lab.run("up")
             lab.guest("echo kept >/root/precious; sync")
             ballast = lab.home / "ballast"
