@@ -21,6 +21,8 @@ def cgroup_version() -> str:
 def remove_cgroup(top: Path, deadline: float, *, kill: bool) -> None:
     """Remove a cgroup and all below it, trying until the deadline. kill: first kill the processes in them."""
     while top.is_dir():
+        if kill:
+            thaw(top)
         for directory, _, _ in os.walk(top, topdown=False):
             if kill:
                 _kill_all(Path(directory))
@@ -31,11 +33,16 @@ def remove_cgroup(top: Path, deadline: float, *, kill: bool) -> None:
         time.sleep(0.01)
 
 
+def thaw(top: Path) -> None:
+    """Let the processes of a cgroup and of all below it go on."""
+    for directory, _, files in os.walk(top):
+        for name, text in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+            if name in files:
+                with suppress(OSError):
+                    Path(directory, name).write_text(text)
+
+
 def _kill_all(cgroup: Path) -> None:
-    for file, text in ((cgroup / "freezer.state", "THAWED"), (cgroup / "cgroup.freeze", "0")):
-        with suppress(OSError):
-            if file.exists():
-                file.write_text(text)
     with suppress(OSError):
         for pid in (cgroup / "cgroup.procs").read_text().split():
             with suppress(OSError):

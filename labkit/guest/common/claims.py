@@ -7,7 +7,7 @@ import re
 import select
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -31,32 +31,35 @@ class RuntimeClaims:
         return ".".join(map(str, self.spec))
 
 
-def claims_of(runtime: str) -> RuntimeClaims:
+def claims_of(runtime: Sequence[str], env: Optional[Mapping[str, str]] = None) -> RuntimeClaims:
     """What `--version` and `features` say, whatever that is. Raises UsageError if runtime cannot be executed."""
-    said = answer([runtime, "--version"])
+    said = answer([*runtime, "--version"], env=env)
     features: Optional[dict[str, Any]] = None
     if said:  # a program that does not even know --version is not asked for more
         with suppress(ValueError, RecursionError):
-            found = json.loads(answer([runtime, "features"]))
+            found = json.loads(answer([*runtime, "features"], env=env))
             features = found if isinstance(found, dict) else None
     line = re.search(r"^spec:\s*(\S+)", said, re.MULTILINE)
-    spec = _parsed((features or {}).get("ociVersionMax")) or _parsed(line and line[1])
+    spec = parsed_version((features or {}).get("ociVersionMax")) or parsed_version(line and line[1])
     return RuntimeClaims(printable(said.partition("\n")[0].strip()) or "unknown", spec or OLDEST, features)
 
 
-def _parsed(text: object) -> Optional[tuple[int, int, int]]:
-    match = re.match(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})", text) if isinstance(text, str) else None
-    return (int(match[1]), int(match[2]), int(match[3])) if match else None
+def parsed_version(text: object) -> Optional[tuple[int, int, int]]:
+    """The numbers of a version such as "1.2.0-rc.1" or "1.2"; None where it is no version."""
+    match = re.match(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?", text) if isinstance(text, str) else None
+    return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None
 
 
-def answer(argv: Sequence[str], timeout: float = 10, most: int = 1 << 18) -> str:
+def answer(
+    argv: Sequence[str], timeout: float = 10, most: int = 1 << 18, env: Optional[Mapping[str, str]] = None
+) -> str:
     """The first bytes (most of them) that a program prints if it succeeds within timeout seconds, else "".
 
     Raises UsageError if it cannot be executed.
     """
     try:
         process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0, env=env
         )
     except OSError as error:
         raise UsageError(f"{argv[0]!r} cannot be executed: {error.strerror}") from error

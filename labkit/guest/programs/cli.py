@@ -35,7 +35,7 @@ def run(argv: list[str]) -> int:
     try:
         args = _parse(argv)
         runtime = find_runtime(args.runtime) if args.runtime else None
-        claims = claims_of(runtime) if runtime else None
+        claims = claims_of([runtime]) if runtime else None
         directory = fitting(args.tree, claims.version, args.older) if claims else args.tree
         tree = find_tree(directory, with_programs=args.set == "validation")
         known = list(scenarios.SCENARIOS) if args.set == "runtimetest" else list(tree.programs)

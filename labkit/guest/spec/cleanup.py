@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ..common.cgroups import CGROUP_ROOT, remove_cgroup
+from ..common.cgroups import CGROUP_ROOT, remove_cgroup, thaw
 from ..common.files import remove_tree
 from ..common.procfs import own_mounts
 from . import process
+from .host import Host, environment
 
 MARKER = "LABKIT_CHECK"
 
@@ -53,22 +54,26 @@ def processes_of(marker: str, work: Path, cgroup: str) -> Iterator[int]:
                 yield int(entry.name)
 
 
-def remove(marker: str, work: Path, ids: Path, cgroup: str, runtime: str, busybox: str) -> None:
+def remove(marker: str, work: Path, ids: Path, cgroup: str, host: Host) -> None:
     """Everything of one check, in 20 seconds or so.
 
     marker: value of LABKIT_CHECK; ids: list of its containers; cgroup: its cgroupsPath prefix.
 
-    The processes go first: a runtime that hangs may hold locks `delete` waits for.
+    The processes go first: a runtime that hangs may hold locks `delete` waits for. Frozen ones are thawed before that:
+    nothing ends in a frozen cgroup, and on v1 every other hierarchy would be waited for.
     """
     deadline = time.monotonic() + 20
+    groups = [parent / cgroup.lstrip("/") for parent in cgroup_parents()]
+    for group in groups:
+        thaw(group)
     for pid in list(processes_of(marker, work, cgroup)):
         _kill(pid)
-    delete_containers(ids, runtime, deadline)
+    delete_containers(ids, host, deadline)
     for pid in list(processes_of(marker, work, cgroup)):
         _kill(pid)
-    for parent in cgroup_parents():
-        remove_cgroup(parent / cgroup.lstrip("/"), deadline, kill=True)
-    unmount_below(work, busybox, deadline)
+    for group in groups:
+        remove_cgroup(group, deadline, kill=True)
+    unmount_below(work, host.busybox, deadline)
     remove_tree(work)
     with suppress(OSError):
         ids.unlink()
@@ -89,7 +94,7 @@ def sweep_cgroups(name: str) -> None:
             remove_cgroup(Path(directory) / name, time.monotonic() + 5, kill=True)
 
 
-def delete_containers(ids: Path, runtime: str, deadline: float) -> None:
+def delete_containers(ids: Path, host: Host, deadline: float) -> None:
     """`delete --force` what the list still names: `+ID` before a create, `-ID` after a delete that worked."""
     left: dict[str, None] = {}
     with suppress(OSError):
@@ -102,7 +107,8 @@ def delete_containers(ids: Path, runtime: str, deadline: float) -> None:
     for id in left:
         seconds = min(10, max(deadline - time.monotonic(), 1))
         with suppress(OSError):
-            process.run([runtime, "delete", "--force", id], stdout=null, stderr=null, timeout=seconds)
+            words = [*host.runtime, "delete", "--force", id]
+            process.run(words, stdout=null, stderr=null, timeout=seconds, env=environment())
 
 
 def _kill(pid: int) -> None:

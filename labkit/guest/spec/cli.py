@@ -5,32 +5,43 @@ from __future__ import annotations
 import argparse
 import os
 import select
+import shlex
 import signal
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, NoReturn, Optional
 
 from ..common.arguments import Parser, number, selected
 from ..common.attached import add_arguments, is_over, take_lock
 from ..common.children import ENDING, exit_with
-from ..common.claims import claims_of
+from ..common.claims import claims_of, parsed_version
 from ..common.errors import Busy, Interrupted, UsageError
 from ..common.executables import find_runtime
 from ..common.files import remove_tree
+from ..common.text import printable
 from . import __version__, cleanup, process
 from .context import APPLETS, SuiteRun
-from .host import Host, find_busybox, this_host
+from .control import NothingWorks, controlled
+from .host import Host, environment, find_busybox, this_host
+from .place import UNSHARED, inherit_nothing, private, require_able, temporary
 from .registry import PACKAGE, Check, load
-from .runner import Result, run_checks
+from .runner import Result, run_alone, run_checks, run_confirmed
 from .tap import point
 
 RESUME = "LABKIT_SPEC_RESUME"
+OLDEST_SPEC, NEXT_SPEC = (1, 0, 0), (1, 4, 0)
+
+
+STATUSES = """\
+exit status: 0 no check failed (what did not repeat is flaky, not failed), 1 some did, 2 wrong usage, or this host or
+runtime cannot be tested at all, 3 another suite runs on this machine, 128 + N ended by signal N"""
 
 
 def run(argv: list[str]) -> int:
-    """Exit status: 0 no check failed, 1 some did, 2 wrong usage, 3 another suite runs, 128 + n ended by signal n."""
+    """The exit status, see STATUSES."""
     return _status_of(lambda: _run(argv))
 
 
@@ -48,14 +59,45 @@ def _run(argv: list[str]) -> int:
         raise UsageError("--runtime NAME or PATH is required")
     if os.geteuid() != 0:
         raise UsageError("must run as root (sudo)")
-    host = this_host(find_runtime(args.runtime), find_busybox())
-    chosen = list(checks.values())
+    host = this_host([*runtime_words(args.runtime), *args.runtime_arg], find_busybox())
+    plan = _Plan(list(checks.values()), host, args.jobs, args.confirm, args.spec)
     if RESUME in os.environ:
         lifeline, lock, name, top = os.environ[RESUME].split(":", 3)
         pipes = _Pipes(int(lifeline), int(lock) if lock else None)
-        _child(lambda: _in_namespaces(chosen, host, args.jobs, name, Path(top), pipes))
+        _child(lambda: _in_namespaces(plan, name, Path(top), pipes))
+    require_able(host)
+    inherit_nothing()
     lock_fd = take_lock(args.lock, args.attached) if args.lock else None
-    return _supervise(chosen, host, args.jobs, lock_fd, args.attached)
+    return _supervise(plan, lock_fd, args.attached)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be run. spec: the version of the runtime-spec to hold the runtime to, None: what it claims."""
+
+    checks: list[Check]
+    host: Host
+    jobs: int
+    confirm: bool
+    spec: Optional[tuple[int, int, int]]
+
+
+def runtime_words(text: str) -> list[str]:
+    """--runtime: a program, or a program and arguments of it, quoted as for a shell. Raises UsageError."""
+    if Path(text).is_file() or not any(character.isspace() for character in text.strip()):
+        return [find_runtime(text)]
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"--runtime {text!r}: {error}") from error
+    return [find_runtime(words[0]), *words[1:]]
+
+
+def _version(text: str) -> tuple[int, int, int]:
+    found = parsed_version(text)
+    if found is None or not OLDEST_SPEC <= found < NEXT_SPEC:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a version of the runtime-spec from 1.0.0 to 1.3")
+    return found
 
 
 class _Pipes:
@@ -93,8 +135,29 @@ def _child(function: Callable[[], int]) -> NoReturn:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = Parser(prog="labkit-spec", description="Runs conformance checks against an OCI runtime and prints TAP 14.")
-    parser.add_argument("--runtime", help="name or path of the runtime under test")
+    parser = Parser(
+        prog="labkit-spec",
+        description="Runs conformance checks against an OCI runtime and prints TAP 14.",
+        epilog=STATUSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--runtime", help="name or path of the runtime under test; its arguments may follow, quoted")
+    parser.add_argument(
+        "--runtime-arg",
+        action="append",
+        default=[],
+        metavar="ARG",
+        help="an argument that the runtime gets before every command, such as --runtime-arg=--systemd-cgroup",
+    )
+    parser.add_argument(
+        "--spec", type=_version, metavar="VERSION", help="hold it to this runtime-spec, not to the one that it claims"
+    )
+    parser.add_argument(
+        "--no-confirm",
+        dest="confirm",
+        action="store_false",
+        help="do not run what is bad again, alone, to see whether it repeats",
+    )
     parser.add_argument("--only", metavar="ID,ID", action="append", help="run only these checks")
     parser.add_argument("--list", action="store_true", help="list the checks and exit")
     default = 2 * (os.cpu_count() or 1)
@@ -106,17 +169,21 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _supervise(checks: list[Check], host: Host, jobs: int, lock: Optional[int], attached: bool) -> int:
+def _supervise(plan: _Plan, lock: Optional[int], attached: bool) -> int:
     """Run the suite in namespaces of its own, pass signals on, and clean up after it if it is killed.
 
     attached: the end of stdin ends it as SIGHUP does.
     """
     name = f"{os.getpid():x}{os.urandom(4).hex()}"
-    top = Path(os.environ.get("TMPDIR") or "/tmp").absolute() / f"labkit-{name}"
-    top.parent.mkdir(parents=True, exist_ok=True)
-    top.mkdir()  # anew, and never through a link: others may write in its parent
-    (top / "work").mkdir()
-    (top / "ids").mkdir()
+    top = temporary() / f"labkit-{name}"
+    try:
+        top.mkdir()  # anew, and never through a link: others may write in its parent
+        (top / "work").mkdir()
+        (top / "ids").mkdir()
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to {top.parent}, the directory for temporary files: {error.strerror}"
+        ) from error
     read, write = os.pipe()
     sys.stdout.flush()
     pid = os.fork()
@@ -125,7 +192,7 @@ def _supervise(checks: list[Check], host: Host, jobs: int, lock: Optional[int], 
         os.setsid()  # a Ctrl-C reaches the supervisor only
         for number in ENDING:
             signal.signal(number, signal.SIG_IGN)
-        _child(lambda: _in_namespaces(checks, host, jobs, name, top, _Pipes(read, lock)))
+        _child(lambda: _in_namespaces(plan, name, top, _Pipes(read, lock)))
     os.close(read)
     seen: list[int] = []
 
@@ -141,7 +208,8 @@ def _supervise(checks: list[Check], host: Host, jobs: int, lock: Optional[int], 
             signal.alarm(60)  # it has this long to clean up
 
     for number in (*ENDING, signal.SIGALRM):
-        signal.signal(number, forward)
+        if number == signal.SIGALRM or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, forward)
     ended = os.pidfd_open(pid)
     watched = [ended, 0] if attached else [ended]
     while ended not in (ready := select.select(watched, [], [])[0]):
@@ -153,29 +221,32 @@ def _supervise(checks: list[Check], host: Host, jobs: int, lock: Optional[int], 
         with suppress(OSError):
             os.killpg(pid, signal.SIGKILL)
         for ids in (top / "ids").iterdir():
-            cleanup.delete_containers(ids, host.runtime, time.monotonic() + 20)
+            cleanup.delete_containers(ids, plan.host, time.monotonic() + 20)
         status = 128 - status
     cleanup.sweep_cgroups(f"labkit-{name}")
     remove_tree(top)
     return 128 + seen[0] if seen and status else status
 
 
-def _in_namespaces(checks: list[Check], host: Host, jobs: int, name: str, top: Path, pipes: _Pipes) -> int:
-    """Enter a new mount namespace, and a new PID namespace with the next child, which runs the suite; its status.
+def _in_namespaces(plan: _Plan, name: str, top: Path, pipes: _Pipes) -> int:
+    """Enter new namespaces, that of PIDs with the next child, which runs the suite; its status.
+
+    So whatever a runtime does to mounts, addresses, host name, queues and their sysctls, it does not to this host.
 
     os.unshare is new in Python 3.12; before, busybox unshares and starts this program again, which ends up here.
     """
     if sys.version_info >= (3, 12):
-        os.unshare(os.CLONE_NEWNS | os.CLONE_NEWPID)
+        os.unshare(os.CLONE_NEWNS | os.CLONE_NEWPID | os.CLONE_NEWNET | os.CLONE_NEWIPC | os.CLONE_NEWUTS)
     elif os.environ.pop(RESUME, None) is None:
         pipes.set_inheritable(True)
         lock = "" if pipes.lock is None else pipes.lock
         os.environ[RESUME] = f"{pipes.lifeline}:{lock}:{name}:{top}"
-        os.execv(host.busybox, [host.busybox, "unshare", "-m", "-p", sys.executable, *_own_argv()])
+        busybox = plan.host.busybox
+        os.execv(busybox, [busybox, "unshare", *UNSHARED, sys.executable, *_own_argv()])
     pipes.set_inheritable(False)
     pid = os.fork()
     if pid == 0:
-        _child(lambda: _suite(checks, host, jobs, name, top, pipes.lifeline))
+        _child(lambda: _suite(plan, name, top, pipes.lifeline))
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status < 0:
         os.kill(os.getpid(), signal.SIGKILL)  # tells the supervisor
@@ -189,22 +260,12 @@ def _own_argv() -> list[str]:
     return sys.argv
 
 
-def _suite(checks: list[Check], host: Host, jobs: int, name: str, top: Path, lifeline: int) -> int:
-    with open(os.devnull, "rb") as null:  # noqa: PTH123
-        os.dup2(null.fileno(), 0)
+def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
+    host = plan.host
     work = top / "work"
-    for words in (
-        ["--make-rprivate", "/"],
-        ["--make-rshared", "/"],  # as systemd leaves it, but a peer group of our own
-        ["-t", "proc", "proc", "/proc"],
-        ["-t", "tmpfs", "-o", "mode=755", "labkit", str(work)],
-    ):
-        done = process.run(
-            [host.busybox, "mount", *words], stdout=Path("/dev/null"), stderr=top / "mount.err", timeout=10
-        )
-        if not done.ok:
-            raise UsageError(f"cannot mount {' '.join(words)}: {done.stderr.strip()[:300]}")
+    private(host, top)
     (work / "exits").mkdir()
+    (work / "controls").mkdir()
     busybox = work / "busybox"
     busybox.write_bytes(Path(host.busybox).read_bytes())
     busybox.chmod(0o755)
@@ -212,8 +273,12 @@ def _suite(checks: list[Check], host: Host, jobs: int, name: str, top: Path, lif
         [host.busybox, "--list"], stdout=work / "ask.out", stderr=work / "ask.err", timeout=10
     ).stdout.split()
     applets = tuple(applet for applet in APPLETS if applet in set(listed))
-    suite = SuiteRun(name, host, claims_of(host.runtime), work, applets)
-    _print("TAP version 14", f"1..{len(checks)}", *_header(suite))
+    claims = claims_of(host.runtime, environment())
+    claimed = claims.spec_text
+    if plan.spec:
+        claims = replace(claims, spec=plan.spec)
+    suite = SuiteRun(name, host, claims, work, applets)
+    _print("TAP version 14", *_header(suite, claimed))
     failed = count = 0
 
     def emit(result: Result, check: Check) -> None:
@@ -223,7 +288,14 @@ def _suite(checks: list[Check], host: Host, jobs: int, name: str, top: Path, lif
         _print(point(count, result, check.requirement.summary).rstrip("\n"))
 
     try:
-        run_checks(checks, suite, jobs, lifeline, emit)
+        suite = controlled(suite, lambda check, suite: run_alone(check, suite, lifeline))
+        _print(f"1..{len(plan.checks)}")
+        run = run_confirmed if plan.confirm else run_checks
+        run(plan.checks, suite, plan.jobs, lifeline, emit)
+    except NothingWorks as error:
+        said = f"no container can be created here: {printable(str(error))}"
+        _print(f"Bail out! {said}")
+        raise UsageError(said) from None
     except Interrupted:  # perhaps because the supervisor was killed: leave nothing for it to do
         cleanup.sweep_cgroups(f"labkit-{name}")
         cleanup.unmount_below(work, host.busybox, time.monotonic() + 10)
@@ -232,12 +304,15 @@ def _suite(checks: list[Check], host: Host, jobs: int, name: str, top: Path, lif
     return 1 if failed else 0
 
 
-def _header(suite: SuiteRun) -> list[str]:
+def _header(suite: SuiteRun, claimed: str) -> list[str]:
+    path, *arguments = suite.host.runtime
     facts = {
-        "runtime": Path(suite.host.runtime).name,
-        "runtime-path": suite.host.runtime,
+        "runtime": Path(path).name,
+        "runtime-path": path,
+        **({"runtime-arguments": shlex.join(arguments)} if arguments else {}),
         "runtime-version": suite.claims.version,
         "spec": suite.claims.spec_text,
+        **({"spec-claimed": claimed} if claimed != suite.claims.spec_text else {}),
         "cgroup": suite.host.cgroup,
         "kernel": os.uname().release,
         "suite": f"labkit-spec {__version__}",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import fcntl
+import hashlib
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar, Union
 
@@ -16,7 +20,7 @@ from ..common.cgroups import CGROUP_ROOT
 from ..common.claims import RuntimeClaims
 from . import process
 from .cleanup import MARKER
-from .host import Host
+from .host import PATH, Host, environment
 from .process import Proc, read_text
 
 Config = dict[str, Any]
@@ -24,7 +28,6 @@ Value = TypeVar("Value")
 CALL_TIMEOUT = 30.0  # seconds for one runtime call; emulated guests are slow
 POLL = 0.015
 SLEEPER = ["/bin/sleep", "1000"]  # args of a process that outlives every check
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 APPLETS = """sh ash cat ls stat echo printf test [ true false sleep id env pwd touch mkdir rmdir rm mv cp ln chmod chown
 readlink realpath head tail wc grep sed awk cut tr sort uniq od hexdump dd df du mount umount mountpoint mknod mkfifo
 uname hostname dnsdomainname kill killall ps nice renice ionice chrt setsid setpriv nsenter unshare ip ifconfig nc sync
@@ -32,6 +35,9 @@ sysctl tty stty date seq expr usleep timeout xargs find which free nproc taskset
 dmesg swapon getopt mktemp fallocate truncate flock getfattr setfattr chroot stdbuf script basename dirname""".split()  # noqa: SIM905
 CAPABILITIES = """CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_KILL CAP_SETGID CAP_SETUID CAP_NET_BIND_SERVICE
 CAP_SYS_CHROOT CAP_MKNOD""".split()  # noqa: SIM905
+
+
+COMMANDS = frozenset(("create", "start", "state", "kill", "delete"))
 
 
 class Stop(Exception):
@@ -44,26 +50,37 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class SuiteRun:
-    """What all checks of one run share. work: top directory, on a tmpfs; applets: those the busybox has."""
+    """What all checks of one run share. work: top directory, on a tmpfs; applets: those the busybox has; works: the
+    commands of the runtime that have been seen to work on a plain container.
+    """
 
     name: str
     host: Host
     claims: RuntimeClaims
     work: Path
     applets: tuple[str, ...]
+    works: frozenset[str] = COMMANDS
+    attempt: int = 1
+
+    def again(self) -> SuiteRun:
+        """For the next attempt of a check, which meets nothing of the last."""
+        return replace(self, attempt=self.attempt + 1)
+
+    def slot(self, id: str) -> str:
+        return id if self.attempt == 1 else f"{id}.{self.attempt}"
 
     def marker(self, id: str) -> str:
-        return f"{self.name}/{id}"
+        return f"{self.name}/{self.slot(id)}"
 
     def check_work(self, id: str) -> Path:
-        return self.work / id
+        return self.work / self.slot(id)
 
     def ids(self, id: str) -> Path:
         """The check's list of container ids, beside the tmpfs so that it outlives it."""
-        return self.work.parent / "ids" / id
+        return self.work.parent / "ids" / self.slot(id)
 
     def cgroup(self, id: str) -> str:
-        return f"/labkit-{self.name}/{id}"
+        return f"/labkit-{self.name}/{self.slot(id)}"
 
 
 def set_namespace(config: Config, type: str, path: Optional[str] = None) -> None:
@@ -220,7 +237,7 @@ class T:
         self.failures: list[dict[str, Any]] = []
         self.notes: dict[str, Any] = {}
         self.commands: list[Proc] = []
-        self.known: Optional[str] = None
+        self.unjudged: list[str] = []
         self.assertions = 0
         self._suite = suite
         self._deadline = time.monotonic() + timeout
@@ -284,7 +301,7 @@ class T:
 
     def new_id(self) -> str:
         self._count += 1
-        return f"labkit-{self._suite.name}-{self.id.lower()}-{self._count}"
+        return f"labkit-{self._suite.name}-{self._suite.slot(self.id).lower()}-{self._count}"
 
     # Running containers
 
@@ -334,12 +351,17 @@ class T:
         bundle: Union[Config, Bundle, str, Sequence[str], None],
         what: str,
         *,
+        valid: Union[Config, Bundle, Container, None] = None,
         by_start: bool = False,
         **options: Any,
     ) -> Container:
-        """Expects `create` to fail. by_start: or `start`, which may be the one to apply properties of the process."""
+        """Expects `create` to fail. by_start: or `start`, which may be the one to apply properties of the process.
+
+        valid: the same without the offence, or a container of it, see fails().
+        """
         container = self.try_create(bundle, **options)
-        self.fails(container.start() if by_start and container.created.ok else container.created, what)
+        last = container.start() if by_start and container.created.ok else container.created
+        self.fails(last, what, valid=valid, by_start=by_start)
         return container
 
     def cli(
@@ -383,10 +405,11 @@ class T:
     # Judging
 
     def true(self, cond: object, what: str, expected: Any = True, actual: Any = None) -> bool:
+        """what names the behaviour: policies know a failure by it, so it has no paths, pids or other chance values."""
         self.assertions += 1
         if not cond:
             actual = bool(cond) if actual is None else actual
-            self.failures.append({"what": what, "expected": expected, "actual": actual})
+            self.failures.append({"finding": finding(what), "what": what, "expected": expected, "actual": actual})
         return bool(cond)
 
     def equal(self, actual: Any, expected: Any, what: str) -> bool:
@@ -396,9 +419,55 @@ class T:
         """It exited 0."""
         return self.true(proc.ok, what, "exit status 0", proc.describe())
 
-    def fails(self, proc: Proc, what: str) -> bool:
-        """It exited non-zero by itself: a crash by a signal or a hang is no refusal."""
-        return self.true((proc.status or -1) > 0, what, "exit status not 0", proc.describe())
+    def fails(
+        self,
+        proc: Proc,
+        what: str,
+        *,
+        valid: Union[Config, Bundle, Container, None] = None,
+        by_start: bool = False,
+    ) -> bool:
+        """It exited non-zero by itself: a crash by a signal or a hang is no refusal.
+
+        A refusal shows something only where the same without the offence works. For a create, valid is that: a config
+        (created once in a run, by whichever check needs it first), a bundle, or a container that was created; None: a
+        plain t.config(). by_start: it has to start, too. Another command must have worked on a plain container. What
+        cannot be judged so counts neither way, and where nothing else was judged the check is skipped.
+        """
+        refusal = (proc.status or -1) > 0
+        why = self._control(proc, valid, by_start) if refusal else ""
+        if why:
+            self.unjudged.append(f"{what}: {why}")
+            return True
+        return self.true(refusal, what, "exit status not 0", proc.describe())
+
+    def _control(self, proc: Proc, valid: Union[Config, Bundle, Container, None], by_start: bool) -> str:
+        """Why a refusal shows nothing, "" where it does."""
+        if proc.command in COMMANDS - self._suite.works:
+            return f"this runtime refuses every {proc.command}"
+        if valid is None or proc.command not in ("create", "start"):
+            return ""
+        if isinstance(valid, Container):
+            return "" if valid.created.ok else f"the same without the offence is refused, too: {valid.created.words}"
+        if isinstance(valid, Bundle):
+            return self._tried(valid, by_start)
+        text = json.dumps([valid, by_start], sort_keys=True).replace(str(self.work), "")
+        text = text.replace(self._suite.cgroup(self.id), "")
+        answer = self._suite.work / "controls" / hashlib.sha256(_NUMBERED.sub("", text).encode()).hexdigest()
+        with answer.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes second waits for the answer
+            if not answer.exists():
+                answer.write_text(self._tried(copy.deepcopy(valid), by_start))
+        return answer.read_text()
+
+    def _tried(self, valid: Union[Config, Bundle], by_start: bool) -> str:
+        if isinstance(valid, dict) and "cgroupsPath" in valid.get("linux", {}):
+            valid["linux"]["cgroupsPath"] += "-valid"
+        control = self.try_create(valid)
+        last = control.start() if by_start and control.created.ok else control.created
+        if control.created.ok:
+            control.delete(force=True)
+        return "" if last.ok else f"the same without the offence is refused, too: {last.words}"
 
     def require(self, cond: object, what: str, expected: Any = True, actual: Any = None) -> None:
         if not self.true(cond, what, expected, actual):
@@ -410,10 +479,6 @@ class T:
     def note(self, key: str, value: Any) -> None:
         """Evidence for the diagnostics; never changes the verdict."""
         self.notes[key] = value
-
-    def deviation(self, reason: str, link: str) -> None:
-        """The behaviour seen just now is a known deviation: the verdict is todo unless something else failed."""
-        self.known = f"{reason} ({link})"
 
     # Waiting
 
@@ -450,14 +515,15 @@ class T:
     # Not for checks
 
     def _environment(self, more: Optional[Mapping[str, str]]) -> dict[str, str]:
-        return {**os.environ, MARKER: self._suite.marker(self.id), **(more or {})}
+        return {**environment(), MARKER: self._suite.marker(self.id), **(more or {})}
 
     def _note_container(self, sign: str, id: str) -> None:
         with self._suite.ids(self.id).open("a") as file:
             file.write(f"{sign}{id}\n")
 
     def _call(self, argv: Sequence[str], launch: Sequence[str] = (), **options: Any) -> Proc:
-        done = self._execute([*launch, self.host.runtime, *argv], **options)
+        done = self._execute([*launch, *self.host.runtime, *argv], **options)
+        done = replace(done, command=argv[0] if argv else "")
         self.commands.append(done)
         return done
 
@@ -482,6 +548,14 @@ class T:
         for child in self._spawned:
             child.kill()
             child.wait()
+
+
+_NUMBERED = re.compile(r"/[0-9]+(?=\")|bundle[0-9]+")
+
+
+def finding(what: str) -> str:
+    """The name of a finding: `cpu.weight for 512 shares` is cpu-weight-for-512-shares."""
+    return re.sub(r"[^a-z0-9]+", "-", what.lower()).strip("-")[:120]
 
 
 def alive(pid: int) -> bool:

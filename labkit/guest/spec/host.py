@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,30 @@ from ..common.cgroups import cgroup_version
 from ..common.errors import UsageError
 from ..common.executables import executables
 
+ALL_IDS = 2**32 - 1
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def environment() -> dict[str, str]:
+    """What the runtime, and whatever else is started, finds in its environment: nothing of ours."""
+    return {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
+
 
 @dataclass(frozen=True)
 class Host:
-    runtime: str
+    """runtime: the path of the program, then the arguments that come before every command; cgroup: "v1", "hybrid" or
+    "v2"; kernel: numbers of its release; mapped: how many user ids are mapped here, more than ALL_IDS where all are.
+    """
+
+    runtime: tuple[str, ...]
     busybox: str
     cgroup: str
     kernel: tuple[int, ...]
+    mapped: int
+
+    @property
+    def in_user_namespace(self) -> bool:
+        return self.mapped < ALL_IDS
 
 
 def find_busybox() -> str:
@@ -44,6 +62,7 @@ def _is_static(path: Path) -> bool:
     return bool(types) and 3 not in types
 
 
-def this_host(runtime: str, busybox: str) -> Host:
+def this_host(runtime: Sequence[str], busybox: str) -> Host:
     numbers = re.findall(r"\d+", os.uname().release)
-    return Host(runtime, busybox, cgroup_version(), tuple(int(number) for number in numbers[:3]))
+    mapped = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
+    return Host(tuple(runtime), busybox, cgroup_version(), tuple(int(number) for number in numbers[:3]), mapped)

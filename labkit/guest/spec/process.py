@@ -6,7 +6,8 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Optional, Union
@@ -17,22 +18,36 @@ File = Union[int, IO[bytes]]
 
 @dataclass(frozen=True)
 class Proc:
-    """A finished program. status: exit status, negative signal number, or None if it timed out and was killed."""
+    """A finished program. status: exit status, negative signal number, or None if it timed out and was killed.
+
+    command: the runtime's command that it was ("create"), "" for another program.
+    """
 
     argv: tuple[str, ...]
     status: Optional[int]
     stdout: str
     stderr: str
     seconds: float
+    command: str = ""
 
     @property
     def ok(self) -> bool:
         return self.status == 0
 
+    @property
+    def words(self) -> str:
+        """What it said of its failure: the last line of stderr, else how it ended."""
+        lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
+        return lines[-1][:300] if lines else self._how
+
+    @property
+    def _how(self) -> str:
+        return "timed out" if self.status is None else f"exit status {self.status}"
+
     def describe(self) -> str:
-        how = "timed out" if self.status is None else f"exit status {self.status}"
         text = (self.stderr.strip() or self.stdout.strip())[:1000]
-        return f"{how} after {self.seconds:.2f} s: {text}" if text else f"{how} after {self.seconds:.2f} s"
+        how = f"{self._how} after {self.seconds:.2f} s"
+        return f"{how}: {text}" if text else how
 
 
 def read_text(path: Path, most: int = OUTPUT_LIMIT) -> str:
@@ -54,13 +69,14 @@ def run(
 ) -> Proc:
     """Run argv, its output into the files stdout and stderr (made anew); killed after `timeout` seconds.
 
+    stdin: by default the end of a pipe that nobody writes to, never a device: a runtime may chown it.
     Raises OSError if it cannot be executed.
     """
     started = time.monotonic()
-    with stdout.open("wb") as out, stderr.open("wb") as err:
+    with stdout.open("wb") as out, stderr.open("wb") as err, _nothing() as nothing:
         process = subprocess.Popen(
             argv,
-            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdin=nothing if stdin is None else stdin,
             stdout=out,
             stderr=err,
             cwd=cwd,
@@ -70,6 +86,16 @@ def run(
     status = wait_process(process, timeout)
     seconds = time.monotonic() - started
     return Proc(tuple(argv), status, read_text(stdout), read_text(stderr), seconds)
+
+
+@contextmanager
+def _nothing() -> Iterator[int]:
+    read, write = os.pipe()
+    os.close(write)
+    try:
+        yield read
+    finally:
+        os.close(read)
 
 
 def wait_end(pid: int, timeout: float) -> bool:

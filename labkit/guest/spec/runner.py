@@ -8,18 +8,20 @@ import selectors
 import signal
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
 from ..common.children import ENDING, Signals, exit_with, kill_group
+from ..common.errors import Interrupted
 from . import cleanup
 from .context import Skip, Stop, SuiteRun, T
 from .registry import Check
 from .tap import shortened
 
 CLEANUP_TIMEOUT = 30.0  # seconds
+BAD = ("fail", "error", "timeout")
 Result = dict[str, Any]
 
 
@@ -115,10 +117,7 @@ class _Runner:
 
     def _clean(self, check: Check) -> None:
         suite, id = self.suite, check.requirement.id
-        host = suite.host
-        cleanup.remove(
-            suite.marker(id), suite.check_work(id), suite.ids(id), suite.cgroup(id), host.runtime, host.busybox
-        )
+        cleanup.remove(suite.marker(id), suite.check_work(id), suite.ids(id), suite.cgroup(id), suite.host)
 
     def _read(self, job: _Job) -> None:
         try:
@@ -229,10 +228,9 @@ def _perform(check: Check, t: T) -> Result:
     if verdict == "error":
         pass
     elif t.failures:
-        first = t.failures[0]
-        verdict, message = "fail", f"{first['what']}: expected {first['expected']!r:.200}, got {first['actual']!r:.500}"
-    elif t.known and not verdict:
-        verdict, message = "todo", t.known
+        verdict, message = "fail", told(t.failures[0])
+    elif not verdict and t.unjudged and not t.assertions:
+        verdict, message = "skip", t.unjudged[0]
     elif not verdict and not t.assertions and check.requirement.level != "MAY":
         verdict, message = "error", "the check compared nothing"
     outcome = result(check, verdict or "pass", time.monotonic() - started, message)
@@ -242,6 +240,8 @@ def _perform(check: Check, t: T) -> Result:
             {"argv": p.argv, "status": p.status, "seconds": round(p.seconds, 3), "stderr": p.stderr[-1000:]}
             for p in t.commands
         ]
+    if t.unjudged:
+        t.note("not judged", t.unjudged)
     if t.notes:
         outcome["notes"] = t.notes
     return {key: shortened(value) for key, value in outcome.items()}
@@ -276,3 +276,66 @@ def _become_child() -> None:
     for number in (*ENDING, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     os.setsid()
+
+
+def run_confirmed(
+    checks: Iterable[Check], suite: SuiteRun, jobs: int, lifeline: int, emit: Callable[[Result, Check], None]
+) -> None:
+    """As run_checks, but what is bad is run again alone, twice at most, before it is emitted: see settled().
+
+    What was not run again because the run was ended is emitted as it was.
+    """
+    bad: list[tuple[Result, Check]] = []
+
+    def first(outcome: Result, check: Check) -> None:
+        if outcome["verdict"] in BAD:
+            bad.append((outcome, check))
+        else:
+            emit(outcome, check)
+
+    try:
+        run_checks(checks, suite, jobs, lifeline, first)
+        while bad:
+            outcome, check = bad[0]
+            attempts = [outcome]
+            again = suite
+            while len(attempts) < 3 and not (len(attempts) > 1 and attempts[-1]["verdict"] in BAD):
+                again = again.again()
+                attempts.append(run_alone(check, again, lifeline))
+            bad.pop(0)
+            emit(settled(attempts), check)
+    except Interrupted:
+        for outcome, check in bad:
+            emit(outcome, check)
+        raise
+
+
+def run_alone(check: Check, suite: SuiteRun, lifeline: int) -> Result:
+    found: list[Result] = []
+    run_checks([check], suite, 1, lifeline, lambda outcome, _: found.append(outcome))
+    return found[0]
+
+
+def settled(attempts: Sequence[Result]) -> Result:
+    """The result of a check that was bad at first, after what it showed when it was run again.
+
+    Bad again: so it is, with the findings that both had, or all of the second where none is the same. Else flaky.
+    """
+    first, last = attempts[0], attempts[-1]
+    verdicts = [one["verdict"] for one in attempts]
+    if last["verdict"] not in BAD:
+        message = f"{' then '.join(verdicts)}: {first.get('message', '')}"
+        return {**first, "verdict": "flaky", "message": message, "attempts": verdicts}
+    both = {one["finding"] for one in first.get("failures", ())} & {one["finding"] for one in last.get("failures", ())}
+    if not both or last["verdict"] != "fail":
+        return {**last, "attempts": verdicts}
+    kept = [one for one in last["failures"] if one["finding"] in both]
+    once = sorted({one["finding"] for run in (first, last) for one in run["failures"]} - both)
+    notes = {**last.get("notes", {}), **({"seen only once": once} if once else {})}
+    return {
+        **last, "message": told(kept[0]), "failures": kept, "attempts": verdicts, **({"notes": notes} if notes else {}),
+    }  # fmt: skip
+
+
+def told(failure: Mapping[str, Any]) -> str:
+    return f"{failure['what']}: expected {failure['expected']!r:.200}, got {failure['actual']!r:.500}"

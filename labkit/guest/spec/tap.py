@@ -33,7 +33,8 @@ def point(number: int, result: Mapping[str, Any], summary: str) -> str:
     verdict = result["verdict"]
     line = "ok" if verdict in ("pass", "skip") else "not ok"
     line += f" {number} - {result['id']} {description(summary)}"
-    if verdict in ("skip", "todo"):
-        line += f" # {verdict.upper()} {description(str(result['message']))[:500]}"
+    if verdict in ("skip", "flaky"):  # TAP has no word for what does not repeat; the block has
+        directive = "SKIP" if verdict == "skip" else "TODO"
+        line += f" # {directive} {description(str(result['message']))[:500]}"
     block = [f"  {key}: {json.dumps(shortened(value))}" for key, value in result.items()]
     return "\n".join([line, "  ---", *block, "  ...", ""])

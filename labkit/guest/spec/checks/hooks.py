@@ -225,9 +225,8 @@ def poststart(t: T) -> None:
     t.require(c.start().ok, "start exits 0")
     seen = seen_by(t, bundle, "poststart")
     t.equal(seen[1:], namespaces("self"), "namespaces of the poststart hook")
-    if early:
-        t.deviation("poststart hooks run during create, before the program", f"{RUNC}/issues/4347")
-    else:
+    t.equal(early, [], "poststart hooks that ran during create")
+    if not early:
         t.equal(seen[0], "seen", "the program in the poststart hook")
 
 

@@ -197,13 +197,8 @@ def id_mappings_pair(t: T) -> None:
     source = t.work / "source"
     source.mkdir()
     mapping = [{"containerID": 0, "hostID": 0, "size": 1000}]
-    # A runtime that uses the mappings of mounts at all must say so: features-linux.md#mount-extensions.
-    maps = t.feature("linux", "mountExtensions", "idmap", "enabled") is True
     for given in ("uidMappings", "gidMappings"):
         config = t.config()
         config["mounts"].append({**bind("/lk", source, "bind", "idmap"), given: mapping})
         c = t.try_create(config)
-        if c.created.ok and not maps and "idmapped" not in options_at(c, "/lk"):
-            t.deviation("mappings of a mount are ignored", "https://github.com/opencontainers/runc/pull/3717")
-        else:
-            t.fails(c.created, f"create with only {given} of a mount")
+        t.fails(c.created, f"create with only {given} of a mount")

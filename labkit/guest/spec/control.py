@@ -1,0 +1,58 @@
+"""Before any check: does this runtime do anything at all here? Refusals show nothing where it does not."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Callable
+
+from .context import COMMANDS, SLEEPER, Config, Skip, SuiteRun, T
+from .registry import Check, Requirement
+
+CONTROL = Requirement("CONTROL", "MUST", "runtime.md#runtimeOperations", "A plain container works", "")
+Run = Callable[[Check, SuiteRun], "dict[str, Any]"]
+
+
+class NothingWorks(Exception):
+    """No container can be created here, in the runtime's words."""
+
+
+def smallest(t: T) -> Config:
+    """A config with as little as a runtime can do with."""
+    config = t.config(SLEEPER)
+    config["linux"] = {"namespaces": [{"type": "pid"}, {"type": "mount"}]}
+    config["mounts"] = config["mounts"][:1]
+    del config["hostname"], config["process"]["capabilities"]
+    return config
+
+
+def plain_container(t: T) -> None:
+    """Notes which commands work."""
+    works = []
+    refusals = []
+    for config in (t.config(SLEEPER), smallest(t)):
+        c = t.try_create(config)
+        if c.created.ok:
+            break
+        refusals.append(c.created.words)
+    else:
+        t.note("refusal", refusals[0])
+        t.skip(refusals[0])
+    works.append("create")
+    works += ["state"] if c.state().ok else []
+    works += ["start"] if c.start().ok else []
+    works += ["kill"] if c.kill().ok else []
+    with suppress(Skip):
+        c.wait_stopped(10)
+    works += ["delete"] if c.delete(force=True).ok else []
+    t.note("works", works)
+    t.true(set(works) == COMMANDS, "every command works on a plain container", sorted(COMMANDS), works)
+
+
+def controlled(suite: SuiteRun, run: Run) -> SuiteRun:
+    """The run, with the commands that work. Raises NothingWorks."""
+    outcome = run(Check(CONTROL, plain_container, 150, exclusive=True), suite)
+    notes = outcome.get("notes", {})
+    if "works" not in notes:
+        raise NothingWorks(notes.get("refusal") or outcome.get("message", ""))
+    return replace(suite, works=frozenset(notes["works"]))
