@@ -21,7 +21,7 @@ from labkit.results import policy, tap
 from labkit.results.model import Result, RuntimeInfo, Verdict
 from labkit.suites.spec import from_tap
 from tests.mutants.engine import BROKEN, Mutant, refuse, run
-from tests.mutants.table import MUTANTS
+from tests.mutants.every import MUTANTS
 from tests.test_results import a_run
 
 CHECKOUT = Path(__file__).parent.parent

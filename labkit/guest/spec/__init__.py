@@ -38,7 +38,7 @@ The network, cgroup, IPC and UTS namespaces are the host's: what a check makes t
   config     t.config(script or argv) dict, change it freely; set_namespace(config, type, path=..), drop_namespace
   bundle     t.bundle(config) -> Bundle: path, rootfs, out (seen as /out in the container), write(config), read(name)
   whole run  t.run(config or bundle) -> Container, its process ended; t.refused(config or bundle, what) -> Container
-             (by_start=True: a refusal by start counts as well)
+             (by_start=True: a refusal by start counts as well; valid=: the same config without the offence)
   steps      t.create(...) (required), t.try_create(...) (not judged) -> Container; t.cli("state", id) -> Proc for any
              other command line; launch=t.shell('exec "$@" 7</dev/null') starts the runtime through a shell
   Container  id bundle pid created(Proc of create) stdout stderr; start() state() kill(sig) delete(force=) -> Proc;
@@ -46,8 +46,7 @@ The network, cgroup, IPC and UTS namespaces are the host's: what a check makes t
              cgroup_dir(controller)
   Proc       argv status (None: timed out) stdout stderr seconds ok
   judge      t.equal(actual, expected, what) t.true(cond, what, expected=, actual=) t.ok(proc, what)
-             t.fails(proc, what) t.require(cond, what, ...) t.skip(reason) t.note(key, value)
-             t.deviation(reason, link) (a behaviour upstream knows: verdict todo)
+             t.fails(proc, what, valid=...) t.require(cond, what, ...) t.skip(reason) t.note(key, value)
   wait       t.wait(function, timeout=10) -> its first true value or None; t.wait_file(path, timeout=10) -> text or None
   tools      t.tool("mount", ...) -> Proc: a busybox applet on the host; t.command(path, ...) -> Proc: any program;
              t.spawn(argv, ...) -> Popen, killed at the end;

@@ -51,7 +51,7 @@ def require_able(host: Host) -> None:
 
 
 def temporary() -> Path:
-    """The directory for temporary files: TMPDIR, or /tmp where that is too long or has blanks: sockets are made there."""
+    """The directory for temporary files: TMPDIR, or /tmp where that is too long, or has blanks, for sockets."""
     given = Path(os.environ.get("TMPDIR") or "/tmp").absolute()
     if not given.is_dir():
         raise UsageError(f"TMPDIR is {str(given)!r}, which is no directory")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Optional
 
 from ...common.procfs import status
-from ..context import Config, T
+from ..context import Bundle, Config, T
+from ..parts import Part, part
 from ..registry import check
 
 STATUS = ["/bin/cat", "/proc/self/status"]
@@ -207,12 +208,12 @@ def oom_score_adj(t: T) -> None:
         t.equal(t.run(config).stdout, expected, f"oom_score_adj, oomScoreAdj {value}, caller's 55")
 
 
-@check("HOST-001")
-def hostname(t: T) -> None:
+@part("root", "HOST-001")
+def hostname(t: T, bundle: Bundle) -> Part:
     host = os.uname().nodename
-    config = t.config("uname -n; read name </proc/sys/kernel/hostname; echo $name")
-    config["hostname"] = "lk-host.example.org"
-    t.equal(t.run(config).stdout, "lk-host.example.org\n" * 2, "host name in the container")
+    bundle.config["hostname"] = "lk-host.example.org"
+    seen = yield "uname -n; read name </proc/sys/kernel/hostname; echo $name"
+    t.equal(seen.stdout, "lk-host.example.org\n" * 2, "host name in the container")
     t.equal(os.uname().nodename, host, "host name of the host")
 
 
