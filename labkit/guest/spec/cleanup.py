@@ -103,12 +103,13 @@ def delete_containers(ids: Path, host: Host, deadline: float) -> None:
                 left.pop(line[1:], None)
             else:
                 left[line[1:]] = None
-    null = Path("/dev/null")
+    top = ids.parent.parent
+    said = top / f"{ids.name}.delete"  # no device: a runtime may chown it, and this may be the host's
     for id in left:
         seconds = min(10, max(deadline - time.monotonic(), 1))
         with suppress(OSError):
             words = [*host.runtime, "delete", "--force", id]
-            process.run(words, stdout=null, stderr=null, timeout=seconds, env=environment())
+            process.run(words, stdout=said, stderr=said, timeout=seconds, env=environment(top))
 
 
 def _kill(pid: int) -> None:

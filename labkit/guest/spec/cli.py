@@ -274,7 +274,7 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
         applets = _furnish(host, work)
     except OSError as error:
         raise UsageError(f"cannot run on this host: {error}") from error
-    claims = claims_of(host.runtime, environment())
+    claims = claims_of(host.runtime, environment(work))
     claimed = claims.spec_text
     if plan.spec:
         claims = replace(claims, spec=plan.spec)

@@ -515,7 +515,7 @@ class T:
     # Not for checks
 
     def _environment(self, more: Optional[Mapping[str, str]]) -> dict[str, str]:
-        return {**environment(), MARKER: self._suite.marker(self.id), **(more or {})}
+        return {**environment(self.work), MARKER: self._suite.marker(self.id), **(more or {})}
 
     def _note_container(self, sign: str, id: str) -> None:
         with self._suite.ids(self.id).open("a") as file:
