@@ -60,7 +60,8 @@ def _case(run: Run, result: Result) -> TestCase:
     if outcome is not None:
         lines = [f"{found.level} {result.reference}", *([found.message] if result.expected else [])]
         for failure in found.failures:
-            lines += [failure.what, f"  expected: {failure.expected}", f"  actual:   {failure.actual}"]
+            told = " (the policy expects this)" if failure.known and not result.expected else ""
+            lines += [failure.what + told, f"  expected: {failure.expected}", f"  actual:   {failure.actual}"]
         outcome.text = printable("\n".join([*lines, *found.notes]), newlines=True)
         case.result = [outcome]
     return case

@@ -11,6 +11,12 @@ from labkit.results.model import Result, Run, Verdict
 
 _json = json.JSONEncoder(allow_nan=False).encode
 _OK = (Verdict.PASS, Verdict.SKIP, Verdict.NO_ASSERTIONS)
+_DIRECTIVES = {
+    Verdict.SKIP: "SKIP",
+    Verdict.NO_ASSERTIONS: "SKIP",
+    Verdict.TODO: "TODO",
+    Verdict.FLAKY: "TODO",  # TAP has no word for what does not repeat; the block has
+}
 
 
 def render(run: Run) -> str:
@@ -44,8 +50,8 @@ def _point(number: int, result: Result) -> list[str]:
     reason = result.diagnostic.get("reason", result.diagnostic.get("message", ""))
     if result.verdict is Verdict.NO_ASSERTIONS:
         reason = reason or "no assertions"
-    if result.verdict in (Verdict.SKIP, Verdict.NO_ASSERTIONS, Verdict.TODO):
-        line += f" # {'TODO' if result.verdict is Verdict.TODO else 'SKIP'} {_escaped(str(reason))}".rstrip()
+    if directive := _DIRECTIVES.get(result.verdict):
+        line += f" # {directive} {_escaped(str(reason))}".rstrip()
     block = {
         "id": result.id,
         "level": result.level,

@@ -99,7 +99,7 @@ _POSSIBLE = {  # the verdicts that a test line can carry; the first is the defau
     (True, "SKIP"): (Verdict.SKIP, Verdict.NO_ASSERTIONS),
     (False, "SKIP"): (Verdict.SKIP,),
     (True, "TODO"): (Verdict.TODO,),
-    (False, "TODO"): (Verdict.TODO,),
+    (False, "TODO"): (Verdict.TODO, Verdict.FLAKY),
 }
 
 
