@@ -60,7 +60,7 @@ def _run(argv: list[str]) -> int:
     if os.geteuid() != 0:
         raise UsageError("must run as root (sudo)")
     host = this_host([*runtime_words(args.runtime), *args.runtime_arg], find_busybox())
-    plan = _Plan(list(checks.values()), host, args.jobs, args.confirm, args.spec)
+    plan = _Plan(list(checks.values()), host, args.jobs, args.confirm, args.shared, args.spec)
     if RESUME in os.environ:
         lifeline, lock, name, top = os.environ[RESUME].split(":", 3)
         pipes = _Pipes(int(lifeline), int(lock) if lock else None)
@@ -79,6 +79,7 @@ class _Plan:
     host: Host
     jobs: int
     confirm: bool
+    shared: bool
     spec: Optional[tuple[int, int, int]]
 
 
@@ -163,6 +164,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     default = 2 * (os.cpu_count() or 1)
     parser.add_argument(
         "--jobs", type=number(256), default=default, metavar="N", help="checks to run at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--no-shared",
+        dest="shared",
+        action="store_false",
+        help="give every check a container of its own from the start",
     )
     add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"labkit-spec {__version__}")
@@ -291,7 +298,7 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
         suite = controlled(suite, lambda check, suite: run_alone(check, suite, lifeline))
         _print(f"1..{len(plan.checks)}")
         run = run_confirmed if plan.confirm else run_checks
-        run(plan.checks, suite, plan.jobs, lifeline, emit)
+        run(plan.checks, suite, plan.jobs, lifeline, emit, shared=plan.shared)
     except NothingWorks as error:
         said = f"no container can be created here: {printable(str(error))}"
         _print(f"Bail out! {said}")
