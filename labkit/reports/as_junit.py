@@ -19,6 +19,8 @@ def render(run: Run) -> str:
         "labkit": run.run.labkit,
         "suite.version": run.suite.version,
         "suite.spec": run.suite.spec,
+        **({"suite.spec_claimed": run.suite.spec_claimed} if run.suite.spec_claimed else {}),
+        **({"runtime.arguments": run.runtime.arguments} if run.runtime.arguments else {}),
         "runtime.path": run.runtime.path,
         "runtime.version": run.runtime.version,
         **{f"machine.{key}": str(value) for key, value in run.machine.items()},

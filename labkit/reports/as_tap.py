@@ -25,6 +25,8 @@ def render(run: Run) -> str:
         "run": run.run.id,
         "suite": f"{run.suite.name} {run.suite.version}".strip(),
         "spec": run.suite.spec,
+        "spec-claimed": run.suite.spec_claimed,
+        "runtime-arguments": run.runtime.arguments,
         "runtime": run.runtime.name,
         "runtime-path": run.runtime.path,
         "runtime-version": run.runtime.version,

@@ -39,6 +39,11 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
     cgroup = f"cgroup {run.machine['cgroup']}" if run.machine.get("cgroup") else ""
     console.print(_text(run.title, "bold"), overflow="fold")
     console.print(_text(f"{where} {cgroup}".strip(), "dim"), overflow="fold")
+    if run.suite.spec_claimed:
+        claim = f"held to runtime-spec {run.suite.spec}; it claims {run.suite.spec_claimed}"
+        console.print(_text(claim, "dim"), overflow="fold")
+    if run.runtime.arguments:
+        console.print(_text(f"runtime arguments: {run.runtime.arguments}", "dim"), overflow="fold")
     machines = run.machine.get("machines")
     if isinstance(machines, Sequence) and not isinstance(machines, str):
         console.print(

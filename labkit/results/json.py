@@ -44,11 +44,17 @@ def to_json(run: Run) -> str:
             "labkit": info.labkit,
         },
         "machine": dict(run.machine),
-        "runtime": {"name": run.runtime.name, "path": run.runtime.path, "version": run.runtime.version},
+        "runtime": {
+            "name": run.runtime.name,
+            "path": run.runtime.path,
+            "version": run.runtime.version,
+            **({"arguments": run.runtime.arguments} if run.runtime.arguments else {}),
+        },
         "suite": {
             "name": run.suite.name,
             "version": run.suite.version,
             **({"spec": run.suite.spec} if run.suite.spec else {}),
+            **({"spec_claimed": run.suite.spec_claimed} if run.suite.spec_claimed else {}),
         },
         "totals": {verdict.value: count for verdict, count in run.totals.items()},
     }
@@ -115,8 +121,12 @@ def from_json(text: str | bytes, where: str = "results.json") -> Run:
             interrupted_reason=run.text("interrupted_reason", run.text("cut", "")) or None,  # cut: labkit 0.1.0
         ),
         machine=top.get("machine", dict, "an object"),
-        runtime=RuntimeInfo(runtime.text("name"), runtime.text("path"), runtime.text("version")),
-        suite=SuiteInfo(suite.text("name"), suite.text("version"), suite.text("spec", "")),
+        runtime=RuntimeInfo(
+            runtime.text("name"), runtime.text("path"), runtime.text("version"), runtime.text("arguments", "")
+        ),
+        suite=SuiteInfo(
+            suite.text("name"), suite.text("version"), suite.text("spec", ""), suite.text("spec_claimed", "")
+        ),
         results=tuple(_result(entry) for entry in top.tables("results")),
         programs=tuple(_program(entry) for entry in top.tables("programs", ())),
         policy=_notes(top.table("policy")) if "policy" in top.values else None,

@@ -162,18 +162,24 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
+    """arguments: those that came before each command, as a shell would be given them."""
+
     name: str
     path: str
     version: str
+    arguments: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteInfo:
-    """spec is the version of runtime-spec that was expected of the runtime ("1.0.2"), "" where the suite names none."""
+    """spec is the version of runtime-spec that was expected of the runtime ("1.0.2"), "" where the suite names none;
+    spec_claimed: the one that the runtime claims, where that is another.
+    """
 
     name: str
     version: str
     spec: str = ""
+    spec_claimed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,9 @@ from .place import UNSHARED, inherit_nothing, private, require_able, temporary
 from .registry import PACKAGE, Check, load
 from .runner import Result, run_alone, run_checks, run_confirmed
 from .tap import point
+from .versions import is_version
 
 RESUME = "LABKIT_SPEC_RESUME"
-OLDEST_SPEC, NEXT_SPEC = (1, 0, 0), (1, 4, 0)
 
 
 STATUSES = """\
@@ -96,7 +96,7 @@ def runtime_words(text: str) -> list[str]:
 
 def _version(text: str) -> tuple[int, int, int]:
     found = parsed_version(text)
-    if found is None or not OLDEST_SPEC <= found < NEXT_SPEC:
+    if found is None or not is_version(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a version of the runtime-spec from 1.0.0 to 1.3")
     return found
 
@@ -281,11 +281,9 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
     ).stdout.split()
     applets = tuple(applet for applet in APPLETS if applet in set(listed))
     claims = claims_of(host.runtime, environment())
-    claimed = claims.spec_text
-    if plan.spec:
-        claims = replace(claims, spec=plan.spec)
-    suite = SuiteRun(name, host, claims, work, applets)
-    _print("TAP version 14", *_header(suite, claimed))
+    held = replace(claims, spec=plan.spec or claims.spec)
+    suite = SuiteRun(name, host, held, work, applets, min(claims, held, key=lambda each: each.spec).spec_text)
+    _print("TAP version 14", *_header(suite, claims.spec_text))
     failed = count = 0
 
     def emit(result: Result, check: Check) -> None:

@@ -50,8 +50,8 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class SuiteRun:
-    """What all checks of one run share. work: top directory, on a tmpfs; applets: those the busybox has; works: the
-    commands of the runtime that have been seen to work on a plain container.
+    """What all checks of one run share. work: top directory, on a tmpfs; applets: those the busybox has; oci_version:
+    what configs name; works: the commands of the runtime that have been seen to work on a plain container.
     """
 
     name: str
@@ -59,6 +59,7 @@ class SuiteRun:
     claims: RuntimeClaims
     work: Path
     applets: tuple[str, ...]
+    oci_version: str
     works: frozenset[str] = COMMANDS
     attempt: int = 1
 
@@ -267,7 +268,7 @@ class T:
         """A small valid config. args: a busybox sh script, or argv. cgroupsPath is unique to this call."""
         self._count += 1
         return {
-            "ociVersion": self._suite.claims.spec_text,
+            "ociVersion": self._suite.oci_version,
             "root": {"path": "rootfs"},
             "hostname": "labkit",
             "process": {
