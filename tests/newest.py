@@ -15,13 +15,11 @@ RUNC = "github.com/opencontainers/runc@v1.5.2"
 _SLOWEST = 600.0  # seconds; most of it is the download
 
 
-@pytest.fixture(scope="session")
-def newest_runc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """runc of that version; skips where it cannot be built."""
+def runc(directory: Path) -> Path:
+    """runc of that version, built into a directory; skips where it cannot be."""
     go = shutil.which("go")
     if go is None:
         pytest.skip("there is no Go here to build runc with")
-    directory = tmp_path_factory.mktemp("go")
     env = {**os.environ, "GOBIN": str(directory), "GOFLAGS": "-tags=seccomp"}
     try:
         process.run([go, "install", RUNC], timeout=_SLOWEST, env=env)

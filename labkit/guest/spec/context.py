@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -575,6 +575,17 @@ class T:
             child.wait()
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a check that shares a container is sent. c: the container, which runs; stdout, stderr: of its script."""
+
+    c: Container
+    stdout: str
+    stderr: str
+
+
+Part = Generator[str, Seen, None]
+Maker = Callable[[T, Bundle], Part]
 _NUMBERED = re.compile(r"/[0-9]+(?=\")|bundle[0-9]+")
 
 

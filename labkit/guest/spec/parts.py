@@ -18,28 +18,18 @@ has no container, or that finds something bad in it, gets one of its own, and th
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Callable
 
-from .context import Bundle, Config, Container, Skip, SuiteRun, T
+from .context import Bundle, Config, Container, Maker, Part, Seen, Skip, SuiteRun, T
 from .registry import REQUIREMENTS, Check, add
+
+__all__ = ["Part", "Seen", "part", "together"]
 
 DONE = "labkit-done"
 
 
-@dataclass(frozen=True)
-class Seen:
-    """c: the container, which runs; stdout, stderr: of the check's script."""
-
-    c: Container
-    stdout: str
-    stderr: str
-
-
-Part = Generator[str, Seen, None]
-Maker = Callable[[T, Bundle], Part]
 Perform = Callable[[Check, T, Callable[[T], None]], "dict[str, Any]"]
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Optional
 
 if TYPE_CHECKING:
-    from .context import T
-    from .parts import Maker
+    from .context import Maker, T
 
 
 @dataclass(frozen=True)
