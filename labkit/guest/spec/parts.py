@@ -37,10 +37,17 @@ def _as_user(config: Config) -> None:
     config["process"]["user"] = {"uid": 1000, "gid": 1001, "additionalGids": [5, 1002, 70000]}
 
 
+def _slave(config: Config) -> None:
+    config["linux"]["rootfsPropagation"] = "slave"  # so that mounts are not cut off from the host's
+
+
 GROUPS: dict[str, Callable[[Config], None]] = {
     "root": lambda config: None,  # uid 0, with the capabilities of t.config()
     "user": _as_user,
     "cgroup": lambda config: None,  # whatever is in linux.resources
+    "options": lambda config: None,  # mount options that some runtimes do not know: they refuse the whole container
+    "recursive": lambda config: None,  # the same for options of a subtree
+    "slave": _slave,
 }
 
 
