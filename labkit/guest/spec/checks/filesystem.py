@@ -85,11 +85,7 @@ def with_linux(t: T, **more: object) -> Config:
 
 def refuses_relative(t: T, key: str, name: str) -> None:
     valid = with_linux(t, **{key: ["/etc"]})
-    for paths, what in (
-        (["etc"], "a relative path"),
-        ([""], "an empty path"),
-        (["/tmp", "./etc"], "a relative path after another"),
-    ):
+    for paths, what in ((["etc"], "a relative path"), (["/tmp", "./etc"], "a relative path after another")):
         t.refused(with_linux(t, **{key: paths}), f"create with {what} in {name}", valid=valid)
 
 

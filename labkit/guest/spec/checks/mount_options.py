@@ -7,10 +7,13 @@ runtime-spec 1.1 brought are in a container of their own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Callable
 
 from ...common.procfs import Mount, mount_at, mounts, own_mounts
 from ..context import Bundle, T
 from ..parts import Part, part
+from ..registry import check
 from .mounts import MOUNTINFO, bind, mount_host, tmpfs
 
 FLAGS = frozenset(("ro", "nosuid", "nodev", "noexec"))
@@ -195,21 +198,33 @@ def remount(t: T, bundle: Bundle) -> Part:
     bundle.config["mounts"] += [
         tmpfs(f"{top}/ro", "nosuid"),
         tmpfs(f"{top}/ro", "remount", "ro"),
-        tmpfs(f"{top}/rw", "ro", "size=1m"),
-        tmpfs(f"{top}/rw", "remount", "rw", "size=2m"),
+        tmpfs(f"{top}/size", "noexec", "size=1m"),
+        tmpfs(f"{top}/size", "remount", "noexec", "size=2m"),
     ]
-    seen = yield f"{MOUNTINFO}; cd {top}; for d in *; do (: >$d/x) && echo wrote $d; done; stat -f -c 'size %b %s' rw"
+    seen = yield f"{MOUNTINFO}; cd {top}; for d in *; do (: >$d/x) && echo wrote $d; done; stat -f -c 'size %b %s' size"
+    judge(t, seen.stdout, top, "a remounted tmpfs", {"size": frozenset(("noexec",))})
+    found = mount_at(seen.stdout, f"{top}/ro")
+    t.true(found and "ro" in found.options, "a tmpfs after remount with ro", "ro", found and sorted(found.options))
     points = [mount.point for mount in mounts(seen.stdout)]
-    for name in ("ro", "rw"):
-        found = mount_at(seen.stdout, f"{top}/{name}")
-        flag = sorted(found.options & {"ro", "rw"}) if found else "no mount"
-        t.equal(flag, [name], f"flag of a tmpfs after remount with {name}")
-        t.equal(points.count(f"{top}/{name}"), 1, f"mounts after remount with {name}")
+    t.equal([points.count(f"{top}/{name}") for name in ("ro", "size")], [1, 1], "mounts after remount")
     lines = seen.stdout.splitlines()
-    t.equal([line for line in lines if line.startswith("wrote")], ["wrote rw"], "where files can be made after remount")
+    t.equal(
+        [line for line in lines if line.startswith("wrote")], ["wrote size"], "where files can be made after remount"
+    )
     size = [line.split()[1:] for line in lines if line.startswith("size ")]
     told = [int(blocks) * int(length) for blocks, length in size]
     t.equal(told, [2 << 20], "size of a tmpfs after remount with another")
+
+
+@check("MOUNT-040")
+def remount_writable(t: T) -> None:
+    config = t.config(f"(: >/lk/x) && echo wrote; {MOUNTINFO}")
+    config["mounts"] += [tmpfs("/lk", "ro", "size=1m"), tmpfs("/lk", "remount", "rw", "size=2m")]
+    c = t.run(config)
+    found = mount_at(c.stdout, "/lk")
+    options = sorted(found.options) if found else "no mount"
+    t.true(found and "rw" in found.options, "a tmpfs with ro after remount with rw", "rw", options)
+    t.true("wrote" in c.stdout, "a file can be made after remount with rw")
 
 
 def since_1_1(t: T) -> None:
@@ -242,7 +257,7 @@ def lazytime(t: T, bundle: Bundle) -> Part:
         )
 
 
-@part("options", "MOUNT-016")
+@part("newer", "MOUNT-016")
 def inode_versions(t: T, bundle: Bundle) -> Part:
     since_1_1(t)
     top = f"/lk-{t.id}"
@@ -251,7 +266,7 @@ def inode_versions(t: T, bundle: Bundle) -> Part:
     accepted(t, seen.stdout, top, ("iversion", "noiversion"))
 
 
-@part("options", "MOUNT-017")
+@part("newer", "MOUNT-017")
 def silent_and_loud(t: T, bundle: Bundle) -> Part:
     since_1_1(t)
     top = f"/lk-{t.id}"
@@ -260,32 +275,29 @@ def silent_and_loud(t: T, bundle: Bundle) -> Part:
     accepted(t, seen.stdout, top, ("silent", "loud"))
 
 
-@part("options", "MOUNT-018")
-def defaults(t: T, bundle: Bundle) -> Part:
+@check("MOUNT-018")
+def defaults(t: T) -> None:
     since_1_1(t)
-    top = f"/lk-{t.id}"
     source = t.work / "source"
     mount_host(t, source)
-    bundle.config["mounts"] += [
-        tmpfs(f"{top}/defaults", "defaults"),
-        tmpfs(f"{top}/first", "defaults", "noexec"),
-        tmpfs(f"{top}/last", "nosuid", "size=1m", "defaults"),
-        bind(f"{top}/bind", source, "bind", "defaults"),
-    ]
-    seen = yield MOUNTINFO
-    accepted(t, seen.stdout, top, ("defaults", "bind"))
-    first = mount_at(seen.stdout, f"{top}/first")
-    t.true(
-        first and first.options & FLAGS == {"noexec"},
-        "defaults, then noexec",
-        ["noexec"],
-        first and sorted(first.options),
-    )
-    last = mount_at(seen.stdout, f"{top}/last")
-    t.true(last and "size=1024k" in last.data, "defaults after a size", "size=1024k", last and sorted(last.data))
+    kinds: dict[str, Callable[..., dict[str, Any]]] = {
+        "a tmpfs": partial(tmpfs, "/lk"),
+        "a bind mount": partial(bind, "/lk", source, "bind"),
+    }
+    for kind, mount in kinds.items():
+        for given in (("defaults",), ("noexec", "defaults")):
+            config = t.config(["/bin/cat", "/proc/self/mountinfo"])
+            config["mounts"].append(mount(*given))
+            c = t.try_create(config)
+            if not t.ok(c.created, f"create with defaults of {kind}"):
+                break
+            t.require(c.start().ok and c.ended(), "the process starts and ends")
+            found = mount_at(c.stdout, "/lk")
+            seen = sorted(found.options & FLAGS) if found else "no mount"
+            t.equal(seen, [name for name in given if name in FLAGS], f"flags of {kind} with {' and '.join(given)}")
 
 
-@part("options", "MOUNT-020")
+@part("newer", "MOUNT-020")
 def no_symlinks(t: T, bundle: Bundle) -> Part:
     since_1_1(t)
     if t.host.kernel < (5, 10):

@@ -42,10 +42,18 @@ def propagation(t: T, bundle: Bundle) -> Part:
     for mode, expected in MODES.items():
         found = propagation_at(seen.stdout, f"{top}/{mode}", mode)
         t.equal(found, sorted(expected), f"propagation of a mount with {mode}")
+
+
+@part("slave", "MOUNT-041")
+def propagation_of_one(t: T, bundle: Bundle) -> Part:
+    top = f"/lk-{t.id}"
+    sources(t, bundle, top, "")
+    seen = yield MOUNTINFO
+    for mode in MODES:
         plain = "plain-private" if mode == "shared" else "plain-shared"
         untouched = propagation_at(seen.stdout, f"{top}/{plain}/inner", mode)
         below = propagation_at(seen.stdout, f"{top}/{mode}/inner", mode)
-        t.equal(below, untouched, f"propagation of the mount below one with {mode}: as without that")
+        t.equal(below, untouched, f"propagation of the mount below one with {mode}")
 
 
 @part("slave", "MOUNT-027")

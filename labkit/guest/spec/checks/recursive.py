@@ -84,18 +84,18 @@ def recursive_flags(t: T, bundle: Bundle) -> Part:
     judge_tree(t, seen.stdout, top, "all", {name[1:] for name in names}, FLAGS)
 
 
-@part("recursive", "MOUNT-024")
-def recursive_access_times(t: T, bundle: Bundle) -> Part:
+@check("MOUNT-024")
+def recursive_access_times(t: T) -> None:
     needs_setattr(t)
-    top = f"/lk-{t.id}"
     source, noatime = tree(t, "source"), tree(t, "noatime", "noatime")
     expected = {"rnoatime": {"noatime"}, "rnodiratime": {"nodiratime", "relatime"}, "rstrictatime": set[str]()}
-    bundle.config["mounts"] += [bind(f"{top}/{name}", source, "rbind", name) for name in expected]
-    bundle.config["mounts"].append(bind(f"{top}/rrelatime", noatime, "rbind", "rrelatime"))
-    seen = yield MOUNTINFO
+    config = t.config(MOUNTINFO)
+    config["mounts"] += [bind(f"/lk/{name}", source, "rbind", name) for name in expected]
+    config["mounts"].append(bind("/lk/rrelatime", noatime, "rbind", "rrelatime"))
+    text = t.run(config).stdout
     for name, flags in expected.items():
-        judge_tree(t, seen.stdout, top, name, flags, ATIME)
-    judge_tree(t, seen.stdout, top, "rrelatime", {"relatime"}, ATIME)
+        judge_tree(t, text, "/lk", name, flags, ATIME)
+    judge_tree(t, text, "/lk", "rrelatime", {"relatime"}, ATIME)
 
 
 @part("recursive", "MOUNT-025")
@@ -103,15 +103,24 @@ def recursive_opposites(t: T, bundle: Bundle) -> Part:
     needs_setattr(t)
     top = f"/lk-{t.id}"
     given = ("ro", "nosuid", "nodev", "noexec")
-    source = tree(t, "source", *given, "nodiratime")
-    opposites = {"rrw": "ro", "rsuid": "nosuid", "rdev": "nodev", "rexec": "noexec", "rdiratime": "nodiratime"}
+    source = tree(t, "source", *given)
+    opposites = {"rrw": "ro", "rsuid": "nosuid", "rdev": "nodev", "rexec": "noexec"}
     bundle.config["mounts"] += [bind(f"{top}/{name}", source, "rbind", name) for name in opposites]
-    bundle.config["mounts"].append(bind(f"{top}/ratime", tree(t, "noatime", "noatime"), "rbind", "ratime"))
     seen = yield MOUNTINFO
-    family = FLAGS | {"nodiratime"}
     for name, gone in opposites.items():
-        judge_tree(t, seen.stdout, top, name, {*given, "nodiratime"} - {gone}, family)
-    judge_tree(t, seen.stdout, top, "ratime", set(), frozenset(("noatime",)))
+        judge_tree(t, seen.stdout, top, name, {*given} - {gone}, FLAGS)
+
+
+@check("MOUNT-039")
+def recursive_access_time_opposites(t: T) -> None:
+    needs_setattr(t)
+    opposites = {"ratime": "noatime", "rdiratime": "nodiratime"}
+    config = t.config(MOUNTINFO)
+    for name, gone in opposites.items():
+        config["mounts"].append(bind(f"/lk/{name}", tree(t, gone, gone), "rbind", name))
+    text = t.run(config).stdout
+    for name, gone in opposites.items():
+        judge_tree(t, text, "/lk", name, set(), frozenset((gone,)))
 
 
 @check("MOUNT-026")
