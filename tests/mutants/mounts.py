@@ -120,7 +120,6 @@ option("rprivate_is_rslave", swaps(rprivate="rslave"), "MOUNT-027")
 option("rshared_is_shared", swaps(rshared="shared"), "MOUNT-027")
 option("slave_is_rslave", swaps(slave="rslave"), "MOUNT-041")
 option("private_is_rprivate", swaps(private="rprivate"), "MOUNT-041")
-option("idmap_ignored", drops("idmap"), "MOUNT-008", "MOUNT-029")
 option("ridmap_is_idmap", swaps(ridmap="idmap"), "MOUNT-028")
 
 
@@ -197,6 +196,14 @@ def only_the_first_extent(config: Json) -> None:
         for key in ("uidMappings", "gidMappings"):
             if key in one:
                 one[key] = one[key][:1]
+
+
+@config("MOUNT-008", "MOUNT-028", "MOUNT-029")
+def mapped_ids_ignored(config: Json) -> None:
+    drops("idmap", "ridmap")(config)
+    for one in own(config):
+        if "uidMappings" in one and "gidMappings" in one:
+            del one["uidMappings"], one["gidMappings"]
 
 
 @config("MOUNT-009")
@@ -762,6 +769,6 @@ for name, given, other, ident in (
     option(name, root_propagation(**{given: other}), ident)
 
 
-@config("PROP-001", "PROP-003", "PROP-004")
+@config("PROP-001", "PROP-004")
 def root_propagation_ignored(config: Json) -> None:
     at(config, "linux").pop("rootfsPropagation", None)

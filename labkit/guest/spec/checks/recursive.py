@@ -222,7 +222,7 @@ def idmap_of_the_container(t: T) -> None:
     needs_mapped_mounts(t)
     if not has_user_namespaces() or not knows(t, "user"):
         t.skip("no user namespaces here")
-    config = mapped(t, "idmap", owned(t), "bind")
+    config = mapped(t, "idmap", owned(t), "rbind")  # a user namespace may not take a tree apart
     set_namespace(config, "user")
     everyone = [{"containerID": 0, "hostID": 0, "size": 1}, {"containerID": 1, "hostID": HIGH, "size": 65000}]
     config["linux"].update(uidMappings=everyone, gidMappings=everyone)
