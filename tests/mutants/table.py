@@ -480,7 +480,7 @@ def readonly_mount_ignored(config: Json) -> None:
     without("ro")(config)
 
 
-@config("MOUNT-004")
+@config("MOUNT-011")
 def noatime_ignored(config: Json) -> None:
     without("noatime")(config)
 
@@ -490,7 +490,7 @@ def propagation_ignored(config: Json) -> None:
     without("shared", "rshared", "slave", "rslave", "unbindable", "runbindable")(config)
 
 
-@config("MOUNT-005")
+@config("MOUNT-027")
 def propagation_not_recursive(config: Json) -> None:
     plain = {"rshared": "shared", "rslave": "slave", "rprivate": "private", "runbindable": "unbindable"}
     change_options(config, lambda options: [plain.get(option, option) for option in options])
