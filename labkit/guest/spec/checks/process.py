@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Optional
 
 from ...common.procfs import status
-from ..context import Bundle, Config, T
+from ..context import Bundle, T
 from ..parts import Part, part
 from ..registry import check
 
@@ -217,14 +217,13 @@ def hostname(t: T, bundle: Bundle) -> Part:
     t.equal(os.uname().nodename, host, "host name of the host")
 
 
-@check("HOST-002")
-def domainname(t: T) -> None:
+@part("root", "HOST-002")
+def domainname(t: T, bundle: Bundle) -> Part:
     if t.spec < (1, 1, 0):
         t.skip("domainname is new in runtime-spec 1.1.0")
     own = Path("/proc/sys/kernel/domainname")
     host = own.read_text()
-    config: Config = t.config(["/bin/cat", str(own)])
-    config["domainname"] = "lk.example.org"
-    found = t.run(config).stdout
-    t.equal(found, "lk.example.org\n", "domain name in the container")
+    bundle.config["domainname"] = "lk.example.org"
+    seen = yield f"cat {own}"
+    t.equal(seen.stdout, "lk.example.org\n", "domain name in the container")
     t.equal(own.read_text(), host, "domain name of the host")
