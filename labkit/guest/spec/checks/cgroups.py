@@ -191,9 +191,8 @@ def delegating(t: T, options: Optional[list[str]], *, cgroup_namespace: bool = T
     config = bundle.config
     config["process"]["user"] = {"uid": 1000, "gid": 1000}
     set_namespace(config, "user")
-    for name in ("uidMappings", "gidMappings"):  # root stays root: it owns the files
-        first = {"containerID": 0, "hostID": 0, "size": 1}
-        config["linux"][name] = [first, {"containerID": 1, "hostID": HOST_ROOT + 1, "size": 65535}]
+    for name in ("uidMappings", "gidMappings"):
+        config["linux"][name] = [{"containerID": 0, "hostID": HOST_ROOT, "size": 65536}]
     if cgroup_namespace:
         set_namespace(config, "cgroup")
     if options is not None:

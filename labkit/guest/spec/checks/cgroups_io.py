@@ -161,6 +161,7 @@ def device_without_weight(t: T) -> None:
     t.refused(
         limited(t, {"blockIO": {"weightDevice": [on_device(device)]}}),
         "create with a weightDevice that has neither weight nor leafWeight",
+        valid=limited(t, {"blockIO": {"weightDevice": [on_device(device, weight=200)]}}),
     )
 
 
@@ -210,7 +211,8 @@ def rdma(t: T) -> None:
     """No device of this name is there, so neither can be applied."""
     given = {"labkit0": {"hcaHandles": 3, "hcaObjects": 100}}
     t.refused(limited(t, {"rdma": given}), "create with rdma limits of a device that is not there")
-    t.refused(limited(t, {"rdma": {"labkit0": {}}}), "create with neither hcaHandles nor hcaObjects of a device")
+    what = "create with neither hcaHandles nor hcaObjects of a device"
+    t.refused(limited(t, {"rdma": {"labkit0": {}}}), what, valid=limited(t, {"rdma": given}))
 
 
 @check("CG-034")
