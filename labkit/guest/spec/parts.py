@@ -104,9 +104,9 @@ def _run(t: T, bundle: Bundle, scripts: Mapping[str, str]) -> Container:
     bundle.config["process"]["args"] = ["/bin/sh", "-c", script]
     bundle.write(bundle.config)
     c = t.create(bundle)
+    lives = alive(c.pid)  # a runtime's pid may be none of this host
     started = c.start()
     t.require(started.ok, "start exits 0", 0, started.describe())
-    lives = alive(c.pid)  # a runtime's pid may be none of this host
     t.wait(lambda: bundle.read(DONE) is not None or (lives and not alive(c.pid)), 30)
     t.require(bundle.read(DONE) is not None, "the scripts in the container end")
     return c
