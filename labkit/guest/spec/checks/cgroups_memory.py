@@ -42,7 +42,7 @@ def has_swap(t: T) -> bool:
 @part("cgroup", "CG-004")
 def limit(t: T, bundle: Bundle) -> Part:
     need(t, "memory")
-    memory(bundle)["limit"] = LIMIT
+    memory(bundle).update(limit=LIMIT, reservation=RESERVATION)
     seen = yield ":"
     t.equal(kernel(t, seen.c, "memory.limit_in_bytes", "memory.max"), str(LIMIT), "memory limit")
 
@@ -50,7 +50,7 @@ def limit(t: T, bundle: Bundle) -> Part:
 @part("cgroup", "CG-015")
 def reservation(t: T, bundle: Bundle) -> Part:
     need(t, "memory")
-    memory(bundle)["reservation"] = RESERVATION
+    memory(bundle).update(limit=LIMIT, reservation=RESERVATION)
     seen = yield ":"
     t.equal(kernel(t, seen.c, "memory.soft_limit_in_bytes", "memory.low"), str(RESERVATION), "memory reservation")
 
