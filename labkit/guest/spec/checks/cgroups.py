@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..context import CALL_TIMEOUT, SLEEPER, Bundle, Config, T, alive, set_namespace
-from ..controllers import MADE, directories, hierarchy, in_made_cgroup, kernel, lacking, make_cgroup, need
+from ..controllers import MADE, directories, hierarchy, in_made_cgroup, kernel, lacking, make_cgroup
 from ..parts import Part, part
 from ..registry import check
 from .namespaces import has_user_namespaces
@@ -16,19 +16,31 @@ WITHOUT_LIST = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]  # t
 HOST_ROOT = 300000
 
 
+LIMITS = {
+    "pids": {"pids": {"limit": 87}},
+    "memory": {"memory": {"limit": 1 << 27}},
+    "cpu": {"cpu": {"quota": 70000}},
+}
+LIMITED = {  # the same as the kernel has it: v1 file, v2 file, the first word in it
+    "pids": ("pids.max", "pids.max", "87"),
+    "memory": ("memory.limit_in_bytes", "memory.max", str(1 << 27)),
+    "cpu": ("cpu.cfs_quota_us", "cpu.max", "70000"),
+}
+
+
+def limitable(t: T) -> str:
+    """A controller of this host, which need not have every one; skips where it has none of those."""
+    found = next((name for name in LIMITS if not lacking(t, name)), "")
+    if not found:
+        t.skip(lacking(t, *LIMITS))
+    return found
+
+
 def with_limit(t: T, config: Config) -> str:
-    """Give the container a limit that some controller of this host has. Returns the controller's name."""
-    limits = {
-        "pids": {"pids": {"limit": 100}},
-        "memory": {"memory": {"limit": 1 << 27}},
-        "cpu": {"cpu": {"shares": 512}},
-    }
-    for name, resources in limits.items():
-        if not lacking(t, name):
-            config["linux"]["resources"] = resources
-            return name
-    t.skip(lacking(t, *limits))
-    return ""
+    """Give the container a limit. Returns the controller's name."""
+    name = limitable(t)
+    config["linux"]["resources"] = LIMITS[name]
+    return name
 
 
 @check("CG-001")
@@ -109,21 +121,15 @@ def frozen(t: T) -> None:
 @check("CG-039")
 def existing(t: T) -> None:
     """Without linux.resources, a cgroup that is there keeps its limits."""
-    limits = {
-        "pids": [("pids.max", "pids.max", "55")],
-        "memory": [("memory.limit_in_bytes", "memory.max", str(1 << 27))],
-        "cpu": [("cpu.cfs_quota_us", "cpu.max", "70000")],
-    }
-    controller = next((name for name in limits if not lacking(t, name)), "")
-    config = in_made_cgroup(t, controller, limits[controller]) if controller else None
+    v1, v2, value = LIMITED[limitable(t)]
+    config = in_made_cgroup(t, v1.partition(".")[0], [(v1, v2, value)])
     if config is None:
-        t.skip(f"cannot make a cgroup with a limit here: {lacking(t, *limits) or 'the controllers are not enabled'}")
+        t.skip("cannot make a cgroup with a limit: its parents do not have the controller")
         return
     config["linux"].pop("resources", None)
     c = t.create(config)
     for name, directory in directories(t, config["linux"]["cgroupsPath"]).items():
         t.equal(str(c.cgroup_dir(name)), str(directory), "cgroup of a container whose cgroup was there")
-    v1, v2, value = limits[controller][0]
     t.equal((kernel(t, c, v1, v2) or "").split()[:1], [value], "limit that the cgroup had before")
 
 
@@ -143,10 +149,9 @@ def no_path(t: T) -> None:
     """Where the cgroup is, is the runtime's choice; that the limits hold is not."""
     config = t.config(SLEEPER)
     del config["linux"]["cgroupsPath"]
-    need(t, "pids")
-    config["linux"]["resources"] = {"pids": {"limit": 87}}
-    c = t.create(config)
-    t.equal(kernel(t, c, "pids.max", "pids.max"), "87", "limit of a container without a cgroupsPath")
+    v1, v2, expected = LIMITED[with_limit(t, config)]
+    value = (kernel(t, t.create(config), v1, v2) or "").split()[:1]
+    t.equal(value, [expected], "limit of a container without a cgroupsPath")
 
 
 # Whose it is

@@ -199,11 +199,13 @@ def huge_pages(t: T, bundle: Bundle) -> Part:
 
 @check("CG-048")
 def no_such_page_size(t: T) -> None:
-    what = "create with a limit for huge pages of a size that the kernel lacks"
-    t.refused(limited(t, {"hugepageLimits": [{"pageSize": "3MB", "limit": 6 * MIB}]}), what)
+    size = (page_sizes() or ["2MB"])[0]
+    config = limited(t, {"hugepageLimits": [{"pageSize": size, "limit": 8 * MIB}]})
     if lacking(t, "hugetlb"):
-        config = limited(t, {"hugepageLimits": [{"pageSize": (page_sizes() or ["2MB"])[0], "limit": 6 * MIB}]})
         t.refused(config, "create with a limit for huge pages without the controller")
+        return
+    offending = limited(t, {"hugepageLimits": [{"pageSize": "3MB", "limit": 6 * MIB}]})
+    t.refused(offending, "create with a limit for huge pages of a size that the kernel lacks", valid=config)
 
 
 @check("CG-033")

@@ -50,8 +50,8 @@ def pids_none(t: T) -> None:
     if c.created.ok:  # systemd knows no 0, so runtimes may take the closest value
         value = kernel(t, c, "pids.max", "pids.max")
         t.true(value in ("0", "1"), "pids.max for 0", "0 or 1", value)
-    else:  # no process may be made in it
-        t.true(True, "create with pids.limit 0")
+    else:  # no process can be made in it, also none that a runtime needs to create a container
+        t.skip("this runtime creates no container with a pids.limit of 0")
 
 
 def unified_of(t: T) -> None:
