@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -87,11 +88,12 @@ def unmount_below(directory: Path, busybox: str, deadline: float) -> None:
 
 
 def sweep_cgroups(name: str) -> None:
-    """Remove every cgroup called `name`, wherever a runtime put it."""
+    """Remove every cgroup called `name`, or after an id of this run, which begins so, wherever a runtime put it."""
+    ours = re.compile(rf"(.*[^A-Za-z0-9])?{re.escape(name)}(-.*|\.scope)?")
     for directory, below, _ in os.walk(CGROUP_ROOT):
-        if name in below:
-            below.remove(name)
-            remove_cgroup(Path(directory) / name, time.monotonic() + 5, kill=True)
+        for found in [one for one in below if ours.fullmatch(one)]:
+            below.remove(found)
+            remove_cgroup(Path(directory) / found, time.monotonic() + 5, kill=True)
 
 
 def delete_containers(ids: Path, host: Host, deadline: float) -> None:
