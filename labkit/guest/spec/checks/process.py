@@ -238,7 +238,7 @@ def extreme_rlimits(t: T, bundle: Bundle) -> Part:
     wanted = {
         type: values
         for type, values in EXTREME_RLIMITS.items()
-        if may_raise() and not t.host.in_user_namespace or values[1] <= ours[RLIMITS[type][0]][1]
+        if (may_raise() and not t.host.in_user_namespace) or values[1] <= ours[RLIMITS[type][0]][1]
     }
     bundle.config["process"]["rlimits"] = [rlimit(type, *values) for type, values in wanted.items()]
     seen = yield "cat /proc/1/limits"
