@@ -494,8 +494,18 @@ def with_reading(run: Run, reading: Reading) -> Run:
         run,
         run=dataclasses.replace(run.run, reason="; ".join(reasons) or None),
         machine={**run.machine, **{key: facts[key] for key in ("kernel", "cgroup") if key in facts}},
-        runtime=RuntimeInfo(run.runtime.name, facts.get("runtime-path", run.runtime.path), version),
-        suite=SuiteInfo(run.suite.name, facts.get("ref", run.suite.version), facts.get("spec", run.suite.spec)),
+        runtime=RuntimeInfo(
+            run.runtime.name,
+            facts.get("runtime-path", run.runtime.path),
+            version,
+            facts.get("runtime-arguments", run.runtime.arguments),
+        ),
+        suite=SuiteInfo(
+            run.suite.name,
+            facts.get("ref", run.suite.version),
+            facts.get("spec", run.suite.spec),
+            facts.get("spec-claimed", run.suite.spec_claimed),
+        ),
         results=reading.results,
         programs=reading.programs,
     )

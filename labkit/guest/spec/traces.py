@@ -25,7 +25,7 @@ def traces(t: T, c: Container) -> list[str]:
     """
     found = [f"cgroup {group}" for group in cgroups(c)]
     found += [f"mount {mount}" for mount in mount_points() if c.bundle.path in mount.parents]
-    for pid in processes_of(t._suite.marker(t.id), t.work, t._suite.cgroup(t.id)):
+    for pid in processes_of(t.marker, t.work, t.cgroup):
         with suppress(OSError):
             if alive(pid):
                 found.append(f"process {pid}: {Path(f'/proc/{pid}/cmdline').read_bytes()[:200]!r}")
