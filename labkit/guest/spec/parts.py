@@ -37,10 +37,16 @@ def _as_user(config: Config) -> None:
     config["process"]["user"] = {"uid": 1000, "gid": 1001, "additionalGids": [5, 1002, 70000]}
 
 
+def _filtered(config: Config) -> None:
+    config["process"]["noNewPrivileges"] = True
+    config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}
+
+
 GROUPS: dict[str, Callable[[Config], None]] = {
     "root": lambda config: None,  # uid 0, with the capabilities of t.config()
     "user": _as_user,
     "cgroup": lambda config: None,  # whatever is in linux.resources
+    "seccomp": _filtered,  # rules that do not touch each other: for other system calls, or pids
 }
 
 

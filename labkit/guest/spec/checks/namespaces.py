@@ -157,9 +157,7 @@ def join_mount_namespace(t: T) -> None:
     t.equal(link(c.pid, "mount"), link(holder.pid, "mount"), "mount namespace given by path")
 
 
-def valid_path(t: T, type: str, holder: int) -> Config:
-    pid = holder if type in ("network", "ipc", "uts") else os.getpid()
-    return joining(t, SLEEPER, **{type: f"/proc/{pid}/ns/{ALL_FILES[type]}"})
+JOINABLE = ("pid", "network", "ipc", "uts", "cgroup")
 
 
 def holder_of_namespaces(t: T) -> int:
@@ -169,45 +167,45 @@ def holder_of_namespaces(t: T) -> int:
     return holder.pid
 
 
+def joining_all(t: T, holder: int, /, **other: object) -> Config:
+    """A config with every namespace that can be joined without more ado given by path, some of them by another one."""
+    paths = {type: f"/proc/{holder}/ns/{ALL_FILES[type]}" for type in JOINABLE if knows(t, type)}
+    paths.update({type: str(path) for type, path in other.items()})
+    return joining(t, SLEEPER, **paths)
+
+
 @check("NS-003")
 def path_of_other_type(t: T) -> None:
     pid = holder_of_namespaces(t)
-    others = {"pid": "network", "network": "uts", "ipc": "network", "uts": "ipc", "cgroup": "uts", "time": "uts"}
+    others = {"pid": "network", "network": "uts", "ipc": "network", "uts": "ipc", "cgroup": "uts"}
+    others.update({"time": "uts", "user": "uts", "mount": "uts"})
     for type, other in others.items():
         if knows(t, type):
-            config = joining(t, SLEEPER, **{type: f"/proc/{pid}/ns/{ALL_FILES[other]}"})
-            valid = None if type == "time" else valid_path(t, type, pid)
-            t.refused(config, f"create with the path of another namespace as {type}", valid=valid)
-    for type in ("user", "mount"):
-        config = joining(t, SLEEPER, **{type: f"/proc/{pid}/ns/uts"})
-        t.refused(config, f"create with the path of another namespace as {type}")
+            config = joining_all(t, pid, **{type: f"/proc/{pid}/ns/{ALL_FILES[other]}"})
+            t.refused(config, f"create with the path of another namespace as {type}", valid=joining_all(t, pid))
 
 
 @check("NS-010")
 def path_that_is_no_namespace(t: T) -> None:
     pid = holder_of_namespaces(t)
     (t.work / "file").touch()
-    for type in ("uts", "network", "ipc", "pid"):
-        valid = valid_path(t, type, pid)
-        for what, path in (("a regular file", t.work / "file"), ("a file that is missing", t.work / "none")):
-            config = joining(t, SLEEPER, **{type: str(path)})
-            t.refused(config, f"create with {what} as {type} namespace", valid=valid)
-    config = joining(t, SLEEPER, uts="/proc")
-    t.refused(config, "create with a directory as uts namespace", valid=valid_path(t, "uts", pid))
+    for what, type, path in (
+        ("a regular file as uts namespace", "uts", t.work / "file"),
+        ("a directory as ipc namespace", "ipc", Path("/proc")),
+        ("a file that is missing as network namespace", "network", t.work / "none"),
+        ("a regular file as pid namespace", "pid", t.work / "file"),
+    ):
+        t.refused(joining_all(t, pid, **{type: path}), f"create with {what}", valid=joining_all(t, pid))
 
 
 @check("NS-011")
 def relative_path(t: T) -> None:
     """It would name the namespace of the runtime's working directory."""
     pid = holder_of_namespaces(t)
-    for type in ("uts", "network"):
-        bundle = t.bundle(joining(t, SLEEPER, **{type: f"ns/{ALL_FILES[type]}"}))
-        for place in (bundle.path, t.work):  # relative to whatever one may think of
-            if not (place / "ns").exists():
-                (place / "ns").symlink_to(f"/proc/{pid}/ns")
-        t.refused(
-            bundle, f"create with a relative path as {type} namespace", valid=valid_path(t, type, pid), cwd=t.work
-        )
+    bundle = t.bundle(joining_all(t, pid, uts="ns/uts"))
+    for place in (bundle.path, t.work):  # relative to whatever one may think of
+        (place / "ns").symlink_to(f"/proc/{pid}/ns")
+    t.refused(bundle, "create with a relative path as uts namespace", valid=joining_all(t, pid), cwd=t.work)
 
 
 @check("NS-004")
@@ -241,24 +239,24 @@ def inherited_mount_namespace(t: T) -> None:
 
 @check("NS-005")
 def duplicate_namespaces(t: T) -> None:
-    pid = holder_of_namespaces(t)
-    for type in FILE:
-        if not knows(t, type):
-            continue
-        valid = t.config(SLEEPER)
-        set_namespace(valid, type)
-        config = t.config(SLEEPER)
-        set_namespace(config, type)
-        config["linux"]["namespaces"].append({"type": type})
-        t.refused(config, f"create with two {type} namespaces", valid=valid)
-    valid = valid_path(t, "uts", pid)
-    config = valid_path(t, "uts", pid)
-    config["linux"]["namespaces"].insert(0, {"type": "uts"})
-    t.refused(config, "create with a new uts namespace and one by path", valid=valid)
+    types = [type for type in FILE if knows(t, type)]
+
+    def config(*more: dict[str, str]) -> Config:
+        made = t.config(SLEEPER)
+        for type in types:
+            set_namespace(made, type)
+        made["linux"]["namespaces"] += more
+        return made
+
+    for type in types:
+        t.refused(config({"type": type}), f"create with two {type} namespaces", valid=config())
+    path = f"/proc/{holder_of_namespaces(t)}/ns/net"
+    wrong = config({"type": "network", "path": path})
+    t.refused(wrong, "create with a new network namespace and one by path", valid=config())
     if has_user_namespaces() and knows(t, "user"):
-        config = with_user_namespace(t, SLEEPER)
-        config["linux"]["namespaces"].append({"type": "user"})
-        t.refused(config, "create with two user namespaces", valid=with_user_namespace(t, SLEEPER))
+        wrong = with_user_namespace(t, SLEEPER)
+        wrong["linux"]["namespaces"].append({"type": "user"})
+        t.refused(wrong, "create with two user namespaces", valid=with_user_namespace(t, SLEEPER))
 
 
 @check("NS-013")
@@ -353,15 +351,14 @@ def no_mappings(t: T) -> None:
 @check("USERNS-004")
 def bad_mappings(t: T) -> None:
     need_user_namespaces(t)
-    for what, bad in (
-        ("of size 0", [(0, 0, 1000), (2000, 2000, 0)]),
-        ("that overlap in the container", [(0, 0, 1000), (999, 5000, 10)]),
-        ("that overlap on the host", [(0, 0, 1000), (5000, 999, 10)]),
+    for what, name, bad in (
+        ("gidMappings of size 0", "gidMappings", [(0, 0, 1000), (2000, 2000, 0)]),
+        ("uidMappings that overlap in the container", "uidMappings", [(0, 0, 1000), (999, 5000, 10)]),
+        ("gidMappings that overlap on the host", "gidMappings", [(0, 0, 1000), (5000, 999, 10)]),
     ):
-        for ids in ("uid", "gid"):
-            config = with_user_namespace(t, SLEEPER)
-            config["linux"][f"{ids}Mappings"] = extents(bad)
-            t.refused(config, f"create with {ids}Mappings {what}", valid=with_user_namespace(t, SLEEPER))
+        config = with_user_namespace(t, SLEEPER)
+        config["linux"][name] = extents(bad)
+        t.refused(config, f"create with {what}", valid=with_user_namespace(t, SLEEPER))
 
 
 def with_personality(t: T, domain: Any, args: Any = "true", **more: Any) -> Config:
@@ -424,7 +421,7 @@ def personality_of_the_caller(t: T) -> None:
 @check("PERS-003")
 def unknown_personality(t: T) -> None:
     valid = with_personality(t, "LINUX")
-    for what, domain in (("unknown", "LINUX64"), ("empty", ""), ("lower-case", "linux32")):
+    for what, domain in (("unknown", "LINUX64"), ("lower-case", "linux32")):
         config = with_personality(t, domain)
         t.refused(config, f"create or start with a personality of {what} domain", by_start=True, valid=valid)
 

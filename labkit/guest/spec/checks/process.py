@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ...common.procfs import status
-from ..context import Bundle, Config, T, drop_namespace
+from ..context import Bundle, Config, Container, T, drop_namespace
 from ..parts import Part, part
 from ..registry import check
 
@@ -131,18 +131,20 @@ def args(t: T) -> None:
 
 @check("PROC-011")
 def no_program(t: T) -> None:
-    script = "#!/bin/sh\necho started\n"
-    valid = t.bundle(["/opt/program"])
+    valid: Optional[Container] = None
     wrong = [("a program that is missing", "/opt/missing"), ("a program that is a directory", "/opt/directory")]
     wrong += [("a program that is not executable", "/opt/plain"), ("a program that is not in PATH", "program")]
     for what, word in [("", "/opt/program"), *wrong]:
-        bundle = t.bundle([word]) if what else valid
+        bundle = t.bundle([word])
         (bundle.rootfs / "opt/directory").mkdir(parents=True)
         for name, mode in (("program", 0o755), ("plain", 0o644)):
-            (bundle.rootfs / "opt" / name).write_text(script)
+            (bundle.rootfs / "opt" / name).write_text("#!/bin/sh\necho started\n")
             (bundle.rootfs / "opt" / name).chmod(mode)
-        if what:
+        if valid:
             t.refused(bundle, f"create or start with {what}", by_start=True, valid=valid)
+        else:
+            valid = t.run(bundle)
+            t.equal(valid.stdout, "started\n", "a program that can be executed")
 
 
 @part("root", "PROC-004")
@@ -173,20 +175,17 @@ def no_additional_groups(t: T) -> None:
     except PermissionError:
         t.skip("this user namespace does not let groups be set")
     t.defer(os.setgroups, before)
-    for what, groups in (("absent", None), ("empty", [])):
-        config = t.config(STATUS)
-        config["process"]["user"] = {"uid": 1000, "gid": 1001}
-        if groups is not None:
-            config["process"]["user"]["additionalGids"] = groups
-        found = set(status(t.run(config).stdout).get("Groups", "").split()) - {"1001"}
-        t.equal(found, set(), f"supplementary groups where additionalGids is {what}")
+    config = t.config(STATUS)
+    config["process"]["user"] = {"uid": 1000, "gid": 1001}
+    found = set(status(t.run(config).stdout).get("Groups", "").split()) - {"1001"}
+    t.equal(found, set(), "supplementary groups where additionalGids is absent")
 
 
 @check("PROC-006")
 def umask(t: T) -> None:
     if t.spec < (1, 0, 2):
         t.skip("process.user.umask is new in runtime-spec 1.0.2")
-    for text in ("0027", "0000", "0777"):
+    for text in ("0027", "0000"):
         config = t.config(STATUS)
         config["process"]["user"]["umask"] = int(text, 8)
         t.equal(status(t.run(config).stdout).get("Umask"), text, f"umask of the process for {text}")
@@ -256,7 +255,7 @@ def limited(t: T, *entries: dict[str, Any]) -> Config:
 @check("RLIM-002")
 def rlimit_unknown(t: T) -> None:
     core = rlimit("RLIMIT_CORE", 10, 20)
-    for what, wrong in (("unknown", "RLIMIT_TEST"), ("empty", ""), ("lower-case", "rlimit_core")):
+    for what, wrong in (("unknown", "RLIMIT_TEST"), ("empty", "")):
         config = limited(t, core, {**core, "type": wrong})
         t.refused(config, f"create or start with an rlimit of {what} type", by_start=True, valid=limited(t, core))
 
@@ -307,7 +306,6 @@ def absent_and_empty_capabilities(t: T) -> None:
     for what, given, bounding in (
         ("one set", {"bounding": kept}, kept),
         ("empty sets", {name: [] for name in SETS}, []),
-        ("no sets", {}, []),
     ):
         config = t.config(STATUS)
         config["process"]["capabilities"] = given
@@ -385,7 +383,7 @@ def new_privileges(t: T, bundle: Bundle) -> Part:
 
 @check("OOM-001")
 def oom_score_adj(t: T) -> None:
-    found_by(t, "55", {100: "100", 0: "0", 1000: "1000"})
+    found_by(t, "55", {0: "0", 1000: "1000"})
 
 
 @check("OOM-002")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from ..context import Bundle, Config, Container, T
+from ..context import Config, Container, T
 from ..registry import check
 from .seccomp import NOBODY, USR1, arg, filtered, rule
 
@@ -173,9 +173,9 @@ def metadata(t: T) -> None:
     t.equal(connection.state().get("metadata"), text, "metadata in the container process state")
 
 
-def answered(t: T) -> Bundle:
+def answered(t: T) -> Container:
     """One that works: somebody listens."""
-    return t.bundle(notifying(t, listenerPath=str(Agent(t, "valid").path)))
+    return t.try_create(notifying(t, listenerPath=str(Agent(t, "valid").path)))
 
 
 @check("SECC-022")
