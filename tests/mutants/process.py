@@ -128,7 +128,7 @@ def missing_program_ends_well(config: Json) -> None:
 
 @config("PROC-011")
 def program_that_is_a_directory_accepted(config: Json) -> None:
-    if process(config).get("args", [""])[0].endswith("/directory"):
+    if process(config).get("args") == ["/opt/directory"]:
         process(config)["args"] = ["/bin/true"]
 
 
@@ -156,7 +156,7 @@ def last_additional_group_lost(config: Json) -> None:
 
 @config("PROC-003")
 def program_of_the_first_directory(config: Json) -> None:
-    if process(config).get("args", [""])[0] == "lkprobe":
+    if process(config).get("args", [])[:1] == ["lkprobe"]:
         process(config)["args"][0] = "/opt/late/lkprobe"
 
 
@@ -938,7 +938,7 @@ def unknown_clock_is_monotonic(config: Json) -> None:
 @config("TIMENS-005")
 def nothing_set_beside_an_unknown_clock(config: Json) -> None:
     if "realtime" in at(config, "linux", "timeOffsets"):
-        config["linux"]["timeOffsets"] = {}
+        config["linux"]["timeOffsets"] = {"boottime": {"secs": 0}}
 
 
 # NETDEV

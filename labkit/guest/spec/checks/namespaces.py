@@ -274,7 +274,9 @@ def shared_namespaces(t: T) -> None:
     config["hostname"] = "lk-first"
     types = ["pid", "uts", "network"]
     first = other_namespaces(t, types, config)
-    script = "tr '\\0' ' ' </proc/1/cmdline; echo; uname -n; kill -0 1 && echo signalled"
+    enter = ["nsenter", "-t", str(first.pid), "-n", t.host.busybox, "ip"]
+    t.require(t.tool(*enter, "addr", "add", "10.99.1.2/32", "dev", "lo").ok, "an address can be given to lo")
+    script = "tr '\\0' ' ' </proc/1/cmdline; echo; uname -n; kill -0 1 && echo signalled; ip addr show dev lo"
     paths = {type: f"/proc/{first.pid}/ns/{ALL_FILES[type]}" for type in types}
     config = joining(t, script, **paths)
     second = t.run(config)
@@ -282,6 +284,7 @@ def shared_namespaces(t: T) -> None:
     t.equal(said[0].strip(), " ".join(SLEEPER), "process 1 in a shared pid namespace")
     t.equal(said[1], "lk-first", "host name in a shared uts namespace")
     t.equal(said[2], "signalled", "a signal to the other container's process")
+    t.true("10.99.1.2/32" in second.stdout, "an address in a shared network namespace", "10.99.1.2/32", second.stdout)
     t.true(first.status() == "running", "the first container runs on", "running", first.status())
 
 
@@ -335,7 +338,7 @@ def nothing_is_chowned(t: T) -> None:
 def no_mappings(t: T) -> None:
     """Nobody is in a user namespace without mappings; a runtime that thinks some up has to give the ids asked for."""
     need_user_namespaces(t)
-    config = t.config(["/bin/cat", "/proc/self/status"])
+    config = t.config(f"cat /proc/self/status; {LINKS}")
     set_namespace(config, "user")
     c = t.try_create(config)
     last = c.start() if c.created.ok else c.created
@@ -346,6 +349,9 @@ def no_mappings(t: T) -> None:
     what = "uid and gid in a user namespace without mappings: an error, or as configured"
     said = status(c.stdout)
     t.equal((said.get("Uid"), said.get("Gid")), ("0 0 0 0", "0 0 0 0"), what)
+    t.true(
+        links(c.stdout)["user"] != link("self", "user"), "user namespace without mappings", "a new one", "the runtime's"
+    )
 
 
 @check("USERNS-004")

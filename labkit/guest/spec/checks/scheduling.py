@@ -43,6 +43,8 @@ def batch(t: T, bundle: Bundle) -> Part:
     lines = [*seen.stdout.splitlines(), "", ""]
     for line, whose in (lines[0], "the process"), (lines[1], "a child of it"):
         t.equal(scheduled(line), (POLICIES["SCHED_BATCH"], 7, 0), f"policy, nice and priority of {whose}, SCHED_BATCH")
+    if Path(f"/proc/{seen.c.pid}/stat").exists():
+        t.equal(os.sched_getscheduler(seen.c.pid), POLICIES["SCHED_BATCH"], "policy of the process, with no flag")
 
 
 @check("SCHED-002")
