@@ -76,7 +76,6 @@ def invalid_values(t: T) -> None:
         ("seccomp.defaultAction SCMP_ACT_BOGUS", "seccomp", {"defaultAction": "SCMP_ACT_BOGUS"},
          {"defaultAction": "SCMP_ACT_ALLOW"}),
         ("namespace type bogus", "namespaces", [{"type": "bogus"}], []),
-        ("personality BOGUS", "personality", {"domain": "BOGUS"}, {"domain": "LINUX"}),
     ):  # fmt: skip
         config, valid = t.config(SLEEPER), t.config(SLEEPER)
         for linux, value in ((config["linux"], bad), (valid["linux"], good)):
@@ -119,3 +118,11 @@ def root_readonly(t: T) -> None:
             t.equal((c.bundle.rootfs / "file").exists(), False, "file made in a read-only /")
         else:
             t.equal(said, ["0", "made"], f"writing to / with readonly {told}")
+
+
+@check("CONF-024")
+def invalid_personality(t: T) -> None:
+    config, valid = t.config(SLEEPER), t.config(SLEEPER)
+    config["linux"]["personality"] = {"domain": "BOGUS"}
+    valid["linux"]["personality"] = {"domain": "LINUX"}
+    t.refused(config, "create with personality BOGUS", valid=valid)
