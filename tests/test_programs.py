@@ -301,7 +301,7 @@ MINIMAL |= {
     "stat",
 }
 MINIMAL |= {"copy", "hashlib", "io"}
-MINIMAL |= {"struct", "subprocess", "sys", "time", "traceback", "typing"}
+MINIMAL |= {"struct", "subprocess", "sys", "threading", "time", "traceback", "typing"}
 MINIMAL |= {"json"}  # not in Debian 12's, and nothing works without it: see the test below
 
 

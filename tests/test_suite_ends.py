@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -90,13 +91,20 @@ class Suite:
 
 
 @pytest.fixture
-def suite(tmp_path: Path) -> Iterator[Suite]:
-    (tmp_path / "tmp").mkdir()
+def place() -> Iterator[Path]:
+    """A directory that everybody may pass through, unlike pytest's: else the suite would not have its files there."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="lk-ends-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def suite(tmp_path: Path, place: Path) -> Iterator[Suite]:
     program, runtime = tmp_path / "labkit-spec.pyz", tmp_path / "runtime"
     program.write_bytes(pyz("spec"))
     runtime.write_text('#!/bin/sh\nfor word; do test "$word" != start || exec sleep 98765; done\nexec runc "$@"\n')
     runtime.chmod(0o755)
-    made = Suite(tmp_path / "tmp", program, runtime, tmp_path / "lock")
+    made = Suite(place, program, runtime, tmp_path / "lock")
     yield made
     for child in made.started:
         child.kill()

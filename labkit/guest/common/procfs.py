@@ -21,6 +21,7 @@ class Mount:
     options: frozenset[str]
     data: frozenset[str]
     tags: frozenset[str]
+    source: str
 
     @property
     def propagation(self) -> set[str]:
@@ -41,6 +42,7 @@ def mounts(text: str) -> Iterator[Mount]:
                 frozenset(words[5].split(",")),
                 frozenset(words[dash + 3].split(",")),
                 frozenset(words[6:dash]),
+                words[dash + 2],
             )
 
 

@@ -29,9 +29,9 @@ from .place import UNSHARED, inherit_nothing, private, raise_limits, require_abl
 from .registry import PACKAGE, Check, load
 from .runner import Result, run_alone, run_checks, run_confirmed
 from .tap import point
+from .versions import is_version
 
 RESUME = "LABKIT_SPEC_RESUME"
-OLDEST_SPEC, NEXT_SPEC = (1, 0, 0), (1, 4, 0)
 
 
 STATUSES = """\
@@ -58,7 +58,7 @@ def _run(argv: list[str]) -> int:
     if os.geteuid() != 0:
         raise UsageError("must run as root (sudo)")
     host = this_host([*runtime_words(args.runtime), *args.runtime_arg], find_busybox())
-    plan = _Plan(list(checks.values()), host, args.jobs, args.confirm, args.spec)
+    plan = _Plan(list(checks.values()), host, args.jobs, args.confirm, args.shared, args.spec)
     if os.environ.get(RESUME, "").startswith(f"{os.getpid()}:"):
         _, lifeline, lock, name, top = os.environ[RESUME].split(":", 4)
         pipes = _Pipes(int(lifeline), int(lock) if lock else None)
@@ -78,6 +78,7 @@ class _Plan:
     host: Host
     jobs: int
     confirm: bool
+    shared: bool
     spec: Optional[tuple[int, int, int]]
 
 
@@ -94,7 +95,7 @@ def runtime_words(text: str) -> list[str]:
 
 def _version(text: str) -> tuple[int, int, int]:
     found = parsed_version(text)
-    if found is None or not OLDEST_SPEC <= found < NEXT_SPEC:
+    if found is None or not is_version(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a version of the runtime-spec from 1.0.0 to 1.3")
     return found
 
@@ -163,6 +164,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     default = 2 * (os.cpu_count() or 1)
     parser.add_argument(
         "--jobs", type=number(256), default=default, metavar="N", help="checks to run at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--no-shared",
+        dest="shared",
+        action="store_false",
+        help="give every check a container of its own from the start",
     )
     add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"labkit-spec {__version__}")
@@ -275,11 +282,9 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
     except OSError as error:
         raise UsageError(f"cannot run on this host: {error}") from error
     claims = claims_of(host.runtime, environment(work))
-    claimed = claims.spec_text
-    if plan.spec:
-        claims = replace(claims, spec=plan.spec)
-    suite = SuiteRun(name, host, claims, work, applets)
-    _print("TAP version 14", *_header(suite, claimed))
+    held = replace(claims, spec=plan.spec or claims.spec)
+    suite = SuiteRun(name, host, held, work, applets, min(claims, held, key=lambda each: each.spec).spec_text)
+    _print("TAP version 14", *_header(suite, claims.spec_text))
     failed = count = 0
 
     def emit(result: Result, check: Check) -> None:
@@ -292,7 +297,7 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
         suite = controlled(suite, lambda check, suite: run_alone(check, suite, lifeline))
         _print(f"1..{len(plan.checks)}")
         run = run_confirmed if plan.confirm else run_checks
-        run(plan.checks, suite, plan.jobs, lifeline, emit)
+        run(plan.checks, suite, plan.jobs, lifeline, emit, shared=plan.shared)
     except NothingWorks as error:
         said = f"no container can be created here: {printable(str(error))}"
         _print(f"Bail out! {said}")
