@@ -52,6 +52,7 @@ class Suite:
     runtime: Path
     lock: Path
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)  # of the runs that were seen
 
     def argv(self, *words: str, only: str = HANGS) -> list[str]:
         named = ["--runtime", str(self.runtime), "--only", only, "--jobs", "1"]
@@ -81,12 +82,16 @@ class Suite:
         return found
 
     def hangs(self) -> bool:
+        self.names |= {path.name for path in self.tmp.iterdir()}
         return any("sleep 98765" in line for line in self.processes().values())
 
     def left(self) -> list[object]:
-        cgroups = [
-            directory for directory, _, _ in os.walk(CGROUP_ROOT) if re.search("/labkit-[0-9a-f]{9,}", directory)
-        ]
+        ours = "|".join([*self.names, *(f"labkit-{child.pid:x}" for child in self.started)])
+        cgroups = (
+            [directory for directory, _, _ in os.walk(CGROUP_ROOT) if re.search(f"/({ours})", directory)]
+            if ours
+            else []
+        )
         return [*self.processes().items(), *self.tmp.iterdir(), *cgroups]
 
 
