@@ -105,6 +105,10 @@ class Undelegated(Config):
             raise Skip("no cgroup is delegated to this user")
         raise KeyError(key)
 
+    def __delitem__(self, key: str) -> None:
+        self[key]
+        super().__delitem__(key)
+
 
 class Bundle:
     """A bundle directory: config.json, rootfs/ with busybox, out/ (mounted at /out by the default config)."""

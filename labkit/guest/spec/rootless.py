@@ -101,7 +101,8 @@ def _impossible(config: Mapping[str, Any], delegated: bool) -> str:
     for kind in ("uid", "gid"):
         for holder in (linux, *(config.get("mounts") or [])):
             for entry in holder.get(f"{kind}Mappings") or []:
-                if not _there(kind, [entry["hostID"], entry["hostID"] + max(entry["size"], 1) - 1]):
+                first, end = entry["hostID"], entry["hostID"] + entry["size"]  # the kernel wants it all in one extent
+                if not any(start <= first and end <= start + count for start, count in extents(kind)):
                     return "not all ids of this container's user namespace are mapped in that of the suite"
     for mount in config.get("mounts") or []:
         for option in mount.get("options") or []:
