@@ -111,6 +111,7 @@ option("rrw_is_rw", swaps(rrw="rw"), "MOUNT-025")
 option("rexec_ignored", drops("rexec"), "MOUNT-025")
 option("ratime_ignored", drops("ratime"), "MOUNT-039")
 option("rdiratime_is_diratime", swaps(rdiratime="diratime"), "MOUNT-039")
+option("rnostrictatime_ignored", drops("rnostrictatime"), "MOUNT-039")
 option("rnosymfollow_is_nosymfollow", swaps(rnosymfollow="nosymfollow"), "MOUNT-026")
 option("rsymfollow_is_rnosymfollow", swaps(rsymfollow="rnosymfollow"), "MOUNT-026")
 option("shared_is_slave", swaps(shared="slave"), "MOUNT-005")
@@ -226,7 +227,7 @@ def idmap_has_mappings_of_its_own(config: Json) -> None:
 @config("MOUNT-030")
 def idmap_ignored_in_user_namespaces(config: Json) -> None:
     if any(one.get("type") == "user" for one in items(config, "linux", "namespaces")):
-        drops("idmap")(config)
+        drops("idmap", "ridmap")(config)
 
 
 # Data, destinations, sources

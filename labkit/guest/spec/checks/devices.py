@@ -21,13 +21,15 @@ from ..registry import check
 from .mounts import MOUNTINFO
 
 DEFAULT_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
-STAT = "stat -c '%n|%F|%t|%T|%a|%u|%g'"
+_FORMAT = "-c '%n|%F|%t|%T|%a|%u|%g'"
+STAT = f"stat -L {_FORMAT}"  # a runtime may supply devices as symbolic links
+LSTAT = f"stat {_FORMAT}"
 TYPES = {"c": "character special file", "u": "character special file", "b": "block special file", "p": "fifo"}
 NO_NODES = "no device node can be made in a user namespace"
 
 
 def nodes(text: str) -> dict[str, dict[str, Any]]:
-    """What STAT printed, by path."""
+    """What STAT or LSTAT printed, by path."""
     lines = [line.split("|") for line in text.splitlines() if line.count("|") == 6]
     return {
         path: {"type": type, "major": int(major, 16), "minor": int(minor, 16), "mode": mode, "owner": f"{uid}:{gid}"}
@@ -84,7 +86,7 @@ def default_devices_for_users(t: T, bundle: Bundle) -> Part:
 @part("root", "DEFDEV-002")
 def ptmx(t: T, bundle: Bundle) -> Part:
     seen = yield (
-        f"{STAT} /dev/ptmx /dev/pts/ptmx; stat -c '%d %i' /dev/ptmx /dev/pts/ptmx; readlink /dev/ptmx; "
+        f"{LSTAT} /dev/ptmx /dev/pts/ptmx; stat -c '%d %i' /dev/ptmx /dev/pts/ptmx; readlink /dev/ptmx; "
         "echo; exec 3<>/dev/ptmx && echo /dev/pts/[0-9]*"
     )
     lines = seen.stdout.splitlines()
