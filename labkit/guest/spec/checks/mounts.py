@@ -214,7 +214,7 @@ def isolated_mounts(t: T, bundle: Bundle) -> Part:
 
 
 @part("root", "MOUNT-038")
-def types_and_sources(t: T, bundle: Bundle) -> Part:
+def types(t: T, bundle: Bundle) -> Part:
     top = f"/lk-{t.id}"
     names = ("tmpfs", "mqueue") if t.host.in_user_namespace else ("tmpfs", "mqueue", "ramfs")
     for name in names:
@@ -224,7 +224,7 @@ def types_and_sources(t: T, bundle: Bundle) -> Part:
     for name in names:
         found = mount_at(seen.stdout, f"{top}/{name}")
         t.equal(found and found.type, name, f"type of a mount of type {name}")
-        t.equal(found and found.source, f"lk-{name}", f"source of a mount of type {name}")
+        t.note(f"source of {name}", found and found.source)  # "can also be a dummy"
 
 
 @check("MOUNT-034")

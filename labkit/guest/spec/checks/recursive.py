@@ -9,13 +9,18 @@ from ...common.procfs import mount_at
 from ..context import Bundle, Config, T, set_namespace
 from ..parts import Part, part
 from ..registry import check
-from .mount_options import ATIME, FLAGS, since_1_1
+from .mount_options import ATIME, FLAGS, NO_ATIME, since_1_1
 from .mounts import MOUNTINFO, bind, mount_host, tree, with_mounts
 from .namespaces import has_user_namespaces, knows
 
 RECURSIVE = (5, 12)  # Linux that has mount_setattr(2) with AT_RECURSIVE
 MAPPED_TMPFS = (6, 3)  # Linux that can map the ids of a tmpfs
 HIGH = 100000
+
+
+def looking(top: str) -> str:
+    """The script for judge_tree."""
+    return f"{MOUNTINFO}; echo {top}/*/inner/nested"
 
 
 def needs_setattr(t: T, kernel: tuple[int, int] = RECURSIVE) -> None:
@@ -27,11 +32,14 @@ def needs_setattr(t: T, kernel: tuple[int, int] = RECURSIVE) -> None:
 def judge_tree(
     t: T, text: str, top: str, option: str, expected: set[str], family: frozenset[str], inner: bool = True
 ) -> None:
-    """Compare the flags of the rbind mount at top/OPTION and, with inner, of the one below it."""
+    """Compare the flags of the rbind mount at top/OPTION and, with inner, of the one below it.
+
+    A runtime with a kernel of its own may show the files of both as one mount.
+    """
     for below, where in (("", "the mount itself"), ("/inner", "the mount below")):
-        if below and not inner:
-            continue
         found = mount_at(text, f"{top}/{option}{below}")
+        if below and (not inner or (found is None and f"{top}/{option}/inner/nested" in text.split())):
+            continue
         seen = sorted(found.options & family) if found else "no mount"
         t.equal(seen, sorted(expected), f"flags of an rbind mount with {option}: {where}")
 
@@ -42,11 +50,11 @@ def top_only(t: T, bundle: Bundle) -> Part:
     source = tree(t, "source")
     for option in ("ro", "nosuid", "nodev", "noexec"):
         bundle.config["mounts"].append(bind(f"{top}/{option}", source, "rbind", option))
-    seen = yield f"{MOUNTINFO}; for d in {top} {top}/ro/inner; do (: >$d/new) && echo wrote $d; done"
+    seen = yield f"{looking(top)}; for d in {top}/ro {top}/ro/inner; do (: >$d/new) && echo wrote $d; done"
     for option in ("ro", "nosuid", "nodev", "noexec"):
         judge_tree(t, seen.stdout, top, option, {option}, FLAGS, inner=False)
         found = mount_at(seen.stdout, f"{top}/{option}/inner")
-        flags = sorted(found.options & FLAGS) if found else "no mount"
+        flags = sorted(found.options & FLAGS) if found else []
         t.equal(flags, [], f"flags of the mount below an rbind mount with {option}")
     t.true(f"wrote {top}/ro/inner" in seen.stdout, "the mount below an rbind mount with ro can be written")
 
@@ -61,7 +69,7 @@ def recursive_ro(t: T, bundle: Bundle) -> Part:
         bind(f"{top}/late", source, "rro", "nosuid", "rbind"),
         bind(f"{top}/plain", source, "rbind"),
     ]
-    seen = yield f"{MOUNTINFO}; cd {top}; for d in * */inner; do (: >$d/new) && echo wrote $d; done"
+    seen = yield f"{looking(top)}; cd {top}; for d in * */inner; do (: >$d/new) && echo wrote $d; done"
     judge_tree(t, seen.stdout, top, "rro", {"ro"}, FLAGS)
     judge_tree(t, seen.stdout, top, "late", {"ro"}, FLAGS - {"nosuid"})
     judge_tree(t, seen.stdout, top, "plain", set(), FLAGS)
@@ -78,7 +86,7 @@ def recursive_flags(t: T, bundle: Bundle) -> Part:
     names = ("rnosuid", "rnodev", "rnoexec")
     bundle.config["mounts"] += [bind(f"{top}/{name}", source, "rbind", name) for name in names]
     bundle.config["mounts"] += [bind(f"{top}/all", source, "rbind", *names)]
-    seen = yield MOUNTINFO
+    seen = yield looking(top)
     for name in names:
         judge_tree(t, seen.stdout, top, name, {name[1:]}, FLAGS)
     judge_tree(t, seen.stdout, top, "all", {name[1:] for name in names}, FLAGS)
@@ -88,13 +96,13 @@ def recursive_flags(t: T, bundle: Bundle) -> Part:
 def recursive_access_times(t: T) -> None:
     needs_setattr(t)
     source, noatime = tree(t, "source"), tree(t, "noatime", "noatime")
-    expected = {"rnoatime": {"noatime"}, "rnodiratime": {"nodiratime", "relatime"}, "rstrictatime": set[str]()}
-    config = t.config(MOUNTINFO)
+    expected = {"rnoatime": {"noatime"}, "rnodiratime": {"nodiratime"}, "rstrictatime": set[str]()}
+    config = t.config(looking("/lk"))
     config["mounts"] += [bind(f"/lk/{name}", source, "rbind", name) for name in expected]
     config["mounts"].append(bind("/lk/rrelatime", noatime, "rbind", "rrelatime"))
     text = t.run(config).stdout
     for name, flags in expected.items():
-        judge_tree(t, text, "/lk", name, flags, ATIME)
+        judge_tree(t, text, "/lk", name, flags, ATIME if name == "rstrictatime" else NO_ATIME)
     judge_tree(t, text, "/lk", "rrelatime", {"relatime"}, ATIME)
 
 
@@ -106,7 +114,7 @@ def recursive_opposites(t: T, bundle: Bundle) -> Part:
     source = tree(t, "source", *given)
     opposites = {"rrw": "ro", "rsuid": "nosuid", "rdev": "nodev", "rexec": "noexec"}
     bundle.config["mounts"] += [bind(f"{top}/{name}", source, "rbind", name) for name in opposites]
-    seen = yield MOUNTINFO
+    seen = yield looking(top)
     for name, gone in opposites.items():
         judge_tree(t, seen.stdout, top, name, {*given} - {gone}, FLAGS)
 
@@ -120,12 +128,12 @@ def recursive_access_time_opposites(t: T) -> None:
         "rnostrictatime": "strictatime",
         "rnorelatime": "relatime",
     }
-    config = t.config(MOUNTINFO)
+    config = t.config(looking("/lk"))
     for name, gone in opposites.items():
         config["mounts"].append(bind(f"/lk/{name}", tree(t, gone, gone), "rbind", name))
     text = t.run(config).stdout
     for name in ("ratime", "rdiratime", "rnorelatime"):  # the last leaves it to the kernel, which may choose relatime
-        judge_tree(t, text, "/lk", name, set(), ATIME - {"relatime"})
+        judge_tree(t, text, "/lk", name, set(), NO_ATIME)
     judge_tree(t, text, "/lk", "rnostrictatime", {"relatime"}, ATIME)
 
 
