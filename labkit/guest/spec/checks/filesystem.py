@@ -28,6 +28,9 @@ def default_filesystems(t: T, bundle: Bundle) -> Part:
     for path, type in expected.items():
         mount = mounted[path]
         t.equal(mount and mount.type, type, f"type of the file system at {path}")
+    sys = mounted["/sys"]
+    flags = sorted(sys.options & {"ro", "nosuid", "nodev", "noexec"}) if sys else "no mount"
+    t.equal(flags, ["nodev", "noexec", "nosuid", "ro"], "flags of the file system at /sys")
     lines = [line for line in seen.stdout.splitlines() if " - " not in line]
     t.equal(lines, ["shm 1777", "wrote shm", "sysfs", "proc"], "what the default file systems have in them")
 

@@ -224,6 +224,8 @@ def types(t: T, bundle: Bundle) -> Part:
     for name in names:
         found = mount_at(seen.stdout, f"{top}/{name}")
         t.equal(found and found.type, name, f"type of a mount of type {name}")
+        options = sorted(found.options & {"ro", "nosuid", "nodev", "noexec"}) if found else "no mount"
+        t.equal(options, ["noexec", "nosuid"], f"flags of a mount of type {name}")
         t.note(f"source of {name}", found and found.source)  # "can also be a dummy"
 
 

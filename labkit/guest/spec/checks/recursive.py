@@ -116,7 +116,11 @@ def recursive_opposites(t: T, bundle: Bundle) -> Part:
     bundle.config["mounts"] += [bind(f"{top}/{name}", source, "rbind", name) for name in opposites]
     seen = yield looking(top)
     for name, gone in opposites.items():
-        judge_tree(t, seen.stdout, top, name, {*given} - {gone}, FLAGS)
+        judge_tree(t, seen.stdout, top, name, set(), frozenset((gone,)))
+        below = mount_at(seen.stdout, f"{top}/{name}/inner")
+        if below:
+            kept = sorted(below.options & FLAGS)
+            t.equal(kept, sorted({*given} - {gone}), f"all flags of the mount below an rbind mount with {name}")
 
 
 @check("MOUNT-039")
