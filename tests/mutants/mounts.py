@@ -538,6 +538,32 @@ def no_fifos(config: Json) -> None:
     listed[:] = [one for one in listed if one.get("type") != "p"]
 
 
+@config("DEV-009")
+def configured_default_devices_ignored(config: Json) -> None:
+    listed = devices(config)
+    listed[:] = [one for one in listed if one.get("path") != "/dev/zero"]
+
+
+@config("DEV-009")
+def default_devices_belong_to_root(config: Json) -> None:
+    for one in devices(config):
+        if one.get("path") == "/dev/zero":
+            one.update(uid=0, gid=0)
+
+
+@config("DEFDEV-005")
+def ptmx_for_root_only(config: Json) -> None:
+    for one in items(config, "mounts"):
+        if one.get("type") == "devpts":
+            one["options"] = [name.replace("ptmxmode=0666", "ptmxmode=0600") for name in one.get("options", [])]
+
+
+@config("MASK-001", "ROPATH-001")
+def paths_of_proc_skipped(config: Json) -> None:
+    for key in ("maskedPaths", "readonlyPaths"):
+        listed_paths(key, lambda paths: [path for path in paths if not path.startswith("/proc")])(config)
+
+
 @config("DEV-003")
 def device_numbers_are_0_by_default(config: Json) -> None:
     for one in devices(config):

@@ -77,10 +77,13 @@ def default_modes(t: T, bundle: Bundle) -> Part:
 @part("user", "DEFDEV-005")
 def default_devices_for_users(t: T, bundle: Bundle) -> Part:
     seen = yield (
-        "for d in null zero full random urandom; do (: </dev/$d) && echo read $d; (: >/dev/$d) && echo write $d; done"
+        "for d in null zero full random urandom; do (: </dev/$d) && echo read $d; (: >/dev/$d) && echo write $d; done; "
+        "(: <>/dev/ptmx) && echo new terminal"
     )
     expected = [f"{how} {name}" for name in ("null", "zero", "full", "random", "urandom") for how in ("read", "write")]
-    t.equal(seen.stdout.splitlines(), expected, "default devices that an ordinary user can open")
+    *lines, last = seen.stdout.splitlines() or [""]
+    t.equal(lines, expected, "default devices that an ordinary user can open")
+    t.equal(last, "new terminal", "/dev/ptmx with ptmxmode=0666, opened by an ordinary user")
 
 
 @part("root", "DEFDEV-002")
@@ -188,6 +191,19 @@ def devices(t: T, bundle: Bundle) -> Part:
             t.equal(node["mode"], f"{device['fileMode']:o}", f"mode of the device {name}")
         if node and "uid" in device:
             t.equal(node["owner"], f"{device['uid']}:{device['gid']}", f"owner of the device {name}")
+
+
+@part("slave", "DEV-009")  # in a container where no check looks at default devices
+def default_device_with_a_mode(t: T, bundle: Bundle) -> Part:
+    if t.host.in_user_namespace:
+        t.skip(NO_NODES)
+    device = {"path": "/dev/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8}
+    bundle.config["linux"].setdefault("devices", []).append(device)
+    seen = yield f"{STAT} /dev/zero"
+    found = nodes(seen.stdout).get("/dev/zero", {})
+    t.equal(numbers(found or None), (TYPES["c"], 1, 5), "/dev/zero that is configured")
+    t.equal(found.get("mode"), "640", "mode of a default device that is configured")
+    t.equal(found.get("owner"), "7:8", "owner of a default device that is configured")
 
 
 def with_devices(t: T, *devices: dict[str, Any]) -> Config:

@@ -92,18 +92,18 @@ def recursive_flags(t: T, bundle: Bundle) -> Part:
     judge_tree(t, seen.stdout, top, "all", {name[1:] for name in names}, FLAGS)
 
 
-@check("MOUNT-024")
-def recursive_access_times(t: T) -> None:
+@part("newer", "MOUNT-024")
+def recursive_access_times(t: T, bundle: Bundle) -> Part:
     needs_setattr(t)
+    top = f"/lk-{t.id}"
     source, noatime = tree(t, "source"), tree(t, "noatime", "noatime")
     expected = {"rnoatime": {"noatime"}, "rnodiratime": {"nodiratime"}, "rstrictatime": set[str]()}
-    config = t.config(looking("/lk"))
-    config["mounts"] += [bind(f"/lk/{name}", source, "rbind", name) for name in expected]
-    config["mounts"].append(bind("/lk/rrelatime", noatime, "rbind", "rrelatime"))
-    text = t.run(config).stdout
+    bundle.config["mounts"] += [bind(f"{top}/{name}", source, "rbind", name) for name in expected]
+    bundle.config["mounts"].append(bind(f"{top}/rrelatime", noatime, "rbind", "rrelatime"))
+    seen = yield looking(top)
     for name, flags in expected.items():
-        judge_tree(t, text, "/lk", name, flags, ATIME if name == "rstrictatime" else NO_ATIME)
-    judge_tree(t, text, "/lk", "rrelatime", {"relatime"}, ATIME)
+        judge_tree(t, seen.stdout, top, name, flags, ATIME if name == "rstrictatime" else NO_ATIME)
+    judge_tree(t, seen.stdout, top, "rrelatime", {"relatime"}, ATIME)
 
 
 @part("recursive", "MOUNT-025")
@@ -141,18 +141,18 @@ def recursive_access_time_opposites(t: T) -> None:
     judge_tree(t, text, "/lk", "rnostrictatime", {"relatime"}, ATIME)
 
 
-@check("MOUNT-026")
-def recursive_symlinks(t: T) -> None:
+@part("newer", "MOUNT-026")
+def recursive_symlinks(t: T, bundle: Bundle) -> Part:
     needs_setattr(t, (5, 14))
+    top = f"/lk-{t.id}"
     source = tree(t, "source")
     for directory in (source, source / "inner"):
         (directory / "link").symlink_to("file")
         (directory / "file").write_text("followed\n")
-    config = t.config("for d in /lk/*/ /lk/*/inner/; do cat $d/link >/dev/null && echo $d; done")
     for name in ("rnosymfollow", "rsymfollow"):
-        config["mounts"].append(bind(f"/lk/{name}", source, "rbind", name))
-    expected = ["/lk/rsymfollow/", "/lk/rsymfollow/inner/"]
-    t.equal(t.run(config).stdout.splitlines(), expected, "where symbolic links are followed")
+        bundle.config["mounts"].append(bind(f"{top}/{name}", source, "rbind", name))
+    seen = yield f"cd {top}; for d in *; do for l in $d $d/inner; do cat $l/link >/dev/null && echo $l; done; done"
+    t.equal(seen.stdout.splitlines(), ["rsymfollow", "rsymfollow/inner"], "where symbolic links are followed")
 
 
 # Mapped ids
@@ -230,9 +230,22 @@ def idmap_without_mappings(t: T) -> None:
     source = t.work / "source"
     mount_host(t, source)
     for option in ("idmap", "ridmap"):
-        valid = with_mounts(t, {**bind("/lk", source, "rbind", option), **BOTH})
-        offending = with_mounts(t, bind("/lk", source, "rbind", option))
+        bound = "bind" if option == "idmap" else "rbind"
+        valid = with_mounts(t, {**bind("/lk", source, bound, option), **BOTH})
+        offending = with_mounts(t, bind("/lk", source, bound, option))
         t.refused(offending, f"create with {option}, but neither mappings nor a user namespace", valid=valid)
+
+
+@check("MOUNT-009")
+def id_mappings_pair(t: T) -> None:
+    if t.spec < (1, 1, 0):
+        t.skip("uidMappings and gidMappings of a mount are new in runtime-spec 1.1.0")
+    source = t.work / "source"
+    mount_host(t, source)
+    mount = bind("/lk", source, "bind", "idmap")
+    valid = with_mounts(t, {**mount, **BOTH})
+    for given, mappings in BOTH.items():
+        t.refused(with_mounts(t, {**mount, given: mappings}), f"create with only {given} of a mount", valid=valid)
 
 
 @check("MOUNT-030")
