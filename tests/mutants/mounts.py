@@ -527,7 +527,7 @@ def device_numbers_of_8_bits(config: Json) -> None:
 
 
 @config("DEV-001")
-def block_devices_are_character_devices(config: Json) -> None:
+def block_nodes_are_character_nodes(config: Json) -> None:
     for one in devices(config):
         one["type"] = one.get("type", "").replace("b", "c")
 
