@@ -1,0 +1,126 @@
+"""Mutants of the checks in required.py: what is missing or wrong is made good, or left out without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .engine import Json, at
+from .registry import config
+
+
+def fill(place: Any, **defaults: Any) -> None:
+    """As a runtime does whose absent values are those of its language."""
+    if isinstance(place, dict):
+        for name, value in defaults.items():
+            place.setdefault(name, value)
+
+
+def each(config: Json, *path: str) -> list[Any]:
+    place: Any = config
+    for name in path:
+        place = place.get(name, {}) if isinstance(place, dict) else {}
+    return place if isinstance(place, list) else []
+
+
+@config("REQ-001")
+def console_size_filled(config: Json) -> None:
+    if "consoleSize" in at(config, "process"):
+        fill(config["process"]["consoleSize"], height=24, width=80)
+
+
+@config("REQ-002")
+def mapping_filled(config: Json) -> None:
+    for entry in each(config, "linux", "uidMappings"):
+        fill(entry, containerID=0, hostID=0, size=65536)
+
+
+@config("REQ-002")
+def mapping_replaced_where_incomplete(config: Json) -> None:
+    for entry in each(config, "linux", "uidMappings"):
+        if len(entry) < 3:
+            entry.update(containerID=0, hostID=0, size=65536)
+
+
+@config("REQ-003")
+def allow_filled(config: Json) -> None:
+    for entry in each(config, "linux", "resources", "devices"):
+        fill(entry, allow=False)
+
+
+@config("REQ-004")
+def policy_filled(config: Json) -> None:
+    fill(at(config, "process").get("scheduler"), policy="SCHED_OTHER")
+
+
+@config("REQ-004")
+def incomplete_io_priority_dropped(config: Json) -> None:
+    if len(at(config, "process").get("ioPriority", "xx")) < 2:
+        del config["process"]["ioPriority"]
+
+
+@config("REQ-005")
+def mode_filled(config: Json) -> None:
+    fill(at(config, "linux").get("memoryPolicy"), mode="MPOL_DEFAULT")
+
+
+@config("REQ-005")
+def memory_policy_dropped_where_incomplete(config: Json) -> None:
+    if "mode" not in at(config, "linux").get("memoryPolicy", {"mode": ""}):
+        del config["linux"]["memoryPolicy"]
+
+
+@config("REQ-006")
+def domain_filled(config: Json) -> None:
+    fill(at(config, "linux").get("personality"), domain="LINUX")
+
+
+@config("REQ-006")
+def empty_personality_dropped(config: Json) -> None:
+    if at(config, "linux").get("personality") == {}:
+        del config["linux"]["personality"]
+
+
+@config("REQ-007")
+def throttled_devices_dropped_where_incomplete(config: Json) -> None:
+    entries = each(config, "linux", "resources", "blockIO", "throttleReadBpsDevice")
+    entries[:] = [entry for entry in entries if len(entry) == 3]
+
+
+@config("REQ-008")
+def huge_page_limits_dropped_where_incomplete(config: Json) -> None:
+    entries = each(config, "linux", "resources", "hugepageLimits")
+    entries[:] = [entry for entry in entries if len(entry) == 2]
+
+
+@config("REQ-009")
+def interface_priorities_dropped_where_incomplete(config: Json) -> None:
+    entries = each(config, "linux", "resources", "network", "priorities")
+    entries[:] = [entry for entry in entries if len(entry) == 2]
+
+
+@config("HOOK-031")
+def hook_paths_made_absolute(config: Json) -> None:
+    for kind in ("prestart", "createContainer"):
+        for hook in each(config, "hooks", kind):
+            hook["path"] = str(Path.cwd() / hook["path"])
+
+
+@config("HOOK-031")
+def hooks_with_relative_paths_dropped(config: Json) -> None:
+    for hooks in config.get("hooks", {}).values():
+        hooks[:] = [hook for hook in hooks if hook["path"].startswith("/")]
+
+
+@config("HOOK-032")
+def timeout_zero_is_none(config: Json) -> None:
+    for hooks in config.get("hooks", {}).values():
+        for hook in hooks:
+            if hook.get("timeout", 1) <= 0:
+                del hook["timeout"]
+
+
+@config("HOOK-032")
+def hooks_with_timeout_zero_dropped(config: Json) -> None:
+    hooks = each(config, "hooks", "createContainer")
+    hooks[:] = [hook for hook in hooks if hook.get("timeout", 1) > 0]
