@@ -19,12 +19,12 @@ HOST_ROOT = 300000
 LIMITS = {
     "pids": {"pids": {"limit": 87}},
     "memory": {"memory": {"limit": 1 << 27}},
-    "cpu": {"cpu": {"quota": 70000}},
+    "cpu": {"cpu": {"quota": 270000}},
 }
 LIMITED = {  # the same as the kernel has it: v1 file, v2 file, the first word in it
     "pids": ("pids.max", "pids.max", "87"),
     "memory": ("memory.limit_in_bytes", "memory.max", str(1 << 27)),
-    "cpu": ("cpu.cfs_quota_us", "cpu.max", "70000"),
+    "cpu": ("cpu.cfs_quota_us", "cpu.max", "270000"),
 }
 
 
