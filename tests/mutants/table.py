@@ -25,14 +25,14 @@ process.oomScoreAdj OOM-001
 hostname HOST-001
 domainname HOST-002
 linux.devices DEV-001
-linux.resources.memory CG-004
-linux.resources.memory.reservation CG-004
-linux.resources.cpu CG-005
+linux.resources.memory CG-004,CG-022,CG-046
+linux.resources.memory.reservation CG-015
+linux.resources.cpu CG-005,CG-023,CG-046
 linux.resources.cpu.shares CG-005
-linux.resources.cpu.period CG-005
-linux.resources.cpu.cpus CG-005
-linux.resources.pids CG-006
-linux.resources.unified CG-010
+linux.resources.cpu.period CG-023,CG-028,CG-052
+linux.resources.cpu.cpus CG-024,CG-046
+linux.resources.pids CG-006,CG-047
+linux.resources.unified CG-010,CG-043,CG-044,CG-045
 linux.sysctl SYSCTL-001,CREATE-004
 linux.seccomp SECC-001,SECC-002,SECC-008,SECC-016
 linux.seccomp.defaultErrnoRet SECC-002
@@ -480,7 +480,7 @@ def readonly_mount_ignored(config: Json) -> None:
     without("ro")(config)
 
 
-@config("MOUNT-004")
+@config("MOUNT-011")
 def noatime_ignored(config: Json) -> None:
     without("noatime")(config)
 
@@ -490,7 +490,7 @@ def propagation_ignored(config: Json) -> None:
     without("shared", "rshared", "slave", "rslave", "unbindable", "runbindable")(config)
 
 
-@config("MOUNT-005")
+@config("MOUNT-027")
 def propagation_not_recursive(config: Json) -> None:
     plain = {"rshared": "shared", "rslave": "slave", "rprivate": "private", "runbindable": "unbindable"}
     change_options(config, lambda options: [plain.get(option, option) for option in options])

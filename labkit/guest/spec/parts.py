@@ -37,6 +37,10 @@ def _as_user(config: Config) -> None:
     config["process"]["user"] = {"uid": 1000, "gid": 1001, "additionalGids": [5, 1002, 70000]}
 
 
+def _slave(config: Config) -> None:
+    config["linux"]["rootfsPropagation"] = "slave"  # so that mounts are not cut off from the host's
+
+
 def _filtered(config: Config) -> None:
     config["process"]["noNewPrivileges"] = True
     config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}
@@ -46,6 +50,11 @@ GROUPS: dict[str, Callable[[Config], None]] = {
     "root": lambda config: None,  # uid 0, with the capabilities of t.config()
     "user": _as_user,
     "cgroup": lambda config: None,  # whatever is in linux.resources
+    # Mount options that a runtime may refuse with all the container.
+    "options": lambda config: None,
+    "newer": lambda config: None,
+    "recursive": lambda config: None,
+    "slave": _slave,
     "seccomp": _filtered,  # rules that do not touch each other: for other system calls, or pids
 }
 

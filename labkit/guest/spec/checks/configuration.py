@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 from ..context import SLEEPER, T
 from ..registry import check
@@ -17,7 +17,7 @@ def config_name(t: T) -> None:
 
 @check("CONF-001")
 def oci_version(t: T) -> None:
-    for version in ("invalid", "", None):
+    for version in ("invalid", "1.0", "", None):
         config = t.config(SLEEPER)
         del config["ociVersion"]
         if version is not None:
@@ -42,9 +42,17 @@ def older_version(t: T) -> None:
 def unknown_properties(t: T) -> None:
     config = t.config("echo ran")
     unknown = {"labkitUnknown": {"deep": [1, None, "x"]}}
-    for part in (config, config["process"], config["process"]["user"], config["root"], config["linux"]):
+    hook: dict[str, Any] = {"path": t.host.busybox, "args": ["cat"]}
+    config["hooks"] = {"createRuntime": [hook]}
+    limit: dict[str, Any] = {"type": "RLIMIT_NOFILE", "soft": 512, "hard": 1024}
+    config["process"]["rlimits"] = [limit]
+    config["linux"]["resources"] = {}
+    process, linux = config["process"], config["linux"]
+    for part in (
+        config, process, process["user"], process["capabilities"], limit, config["root"], config["mounts"][-1],
+        hook, linux, linux["namespaces"][0], linux["resources"],
+    ):  # fmt: skip
         part.update(unknown)
-    config["mounts"][-1].update(unknown)
     c = t.run(config)
     t.equal(c.stdout, "ran\n", "output of the program")
     t.require(c.wait_stopped(), "the container stops")
@@ -63,15 +71,16 @@ def unknown_annotations(t: T) -> None:
 
 @check("CONF-005")
 def invalid_values(t: T) -> None:
-    for what, change in (
-        ("rootfsPropagation bogus", {"rootfsPropagation": "bogus"}),
-        ("seccomp.defaultAction SCMP_ACT_BOGUS", {"seccomp": {"defaultAction": "SCMP_ACT_BOGUS"}}),
-        ("namespace type bogus", {"namespaces": [{"type": "bogus"}]}),
-    ):
-        config = t.config(SLEEPER)
-        config["linux"]["namespaces"] += change.pop("namespaces", [])
-        config["linux"].update(change)
-        t.refused(config, f"create with {what}")
+    for what, key, bad, good in (
+        ("rootfsPropagation bogus", "rootfsPropagation", "bogus", "private"),
+        ("seccomp.defaultAction SCMP_ACT_BOGUS", "seccomp", {"defaultAction": "SCMP_ACT_BOGUS"},
+         {"defaultAction": "SCMP_ACT_ALLOW"}),
+        ("namespace type bogus", "namespaces", [{"type": "bogus"}], []),
+    ):  # fmt: skip
+        config, valid = t.config(SLEEPER), t.config(SLEEPER)
+        for linux, value in ((config["linux"], bad), (valid["linux"], good)):
+            linux[key] = [*linux[key], *value] if key == "namespaces" else value
+        t.refused(config, f"create with {what}", valid=valid)
 
 
 @check("ROOT-001")
@@ -79,25 +88,41 @@ def root_path(t: T) -> None:
     config = t.config(SLEEPER)
     config["root"]["path"] = "nothing"
     t.refused(config, "create with a root.path that does not exist")
-    for absolute in (False, True):
-        bundle = t.bundle(SLEEPER)
+    file = t.bundle(SLEEPER)
+    (file.path / "file").write_text("no directory")
+    file.config["root"]["path"] = "file"
+    file.write(file.config)
+    t.refused(file, "create with a root.path that is a file")
+    for kind in ("relative", "absolute"):
+        bundle = t.bundle("cat /labkit-mark")
         other = bundle.path / "other"
         bundle.rootfs.rename(other)
-        bundle.config["root"]["path"] = path = str(other) if absolute else "other"
+        (other / "labkit-mark").write_text("this root")
+        bundle.config["root"]["path"] = str(other) if kind == "absolute" else "other"
         bundle.write(bundle.config)
-        c = t.create(bundle)
-        t.true(Path(f"/proc/{c.pid}/root").samefile(other), f"/ of the container is {path}")
+        t.equal(t.run(bundle).stdout, "this root", f"what the program finds in / where root.path is {kind}")
 
 
 @check("ROOT-002")
 def root_readonly(t: T) -> None:
-    script = "touch /file; echo $?; grep ' / / ' /proc/self/mountinfo || grep ' / ' /proc/self/mountinfo"
-    for readonly in (True, None):
-        config = t.config(script)
-        if readonly:
-            config["root"]["readonly"] = True
+    for readonly in (True, False, None):
+        config = t.config("touch /file; echo $?; [ -e /file ] && echo made")
+        if readonly is not None:
+            config["root"]["readonly"] = readonly
         c = t.run(config)
-        says = c.stderr.strip()
+        told = "unset" if readonly is None else str(readonly).lower()
+        said = c.stdout.split()
         if readonly:
-            t.true("Read-only file system" in says, "writing to a read-only /", "Read-only file system", says)
-        t.equal((c.bundle.rootfs / "file").exists(), not readonly, f"file made in / with readonly {readonly}")
+            t.true(said[:1] not in ([], ["0"]), "status of a write to a read-only /", "not 0", said)
+            t.true("Read-only file system" in c.stderr, "writing to a read-only /", "Read-only file system", c.stderr)
+            t.equal((c.bundle.rootfs / "file").exists(), False, "file made in a read-only /")
+        else:
+            t.equal(said, ["0", "made"], f"writing to / with readonly {told}")
+
+
+@check("CONF-024")
+def invalid_personality(t: T) -> None:
+    config, valid = t.config(SLEEPER), t.config(SLEEPER)
+    config["linux"]["personality"] = {"domain": "BOGUS"}
+    valid["linux"]["personality"] = {"domain": "LINUX"}
+    t.refused(config, "create with personality BOGUS", valid=valid)

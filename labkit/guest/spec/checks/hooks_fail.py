@@ -1,13 +1,19 @@
-"""Hooks that fail: runtime.md "Lifecycle"."""
+"""Hooks that fail, take too long or are none: runtime.md "Lifecycle", config.md "POSIX-platform Hooks"."""
 
 from __future__ import annotations
 
-import os
-from typing import Any
+import re
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
 
-from ..context import Container, T, alive
+from ..context import SLEEPER, Bundle, Container, T, alive
 from ..registry import check
-from .hooks import CREATE_TIME, hook, lines, unknown, write_hooks
+from .hooks import CREATE_TIME, KINDS, hook, lines, places, unknown, write_hooks
+
+HOOK_TIME = 15.0  # seconds until an operation with a hook of timeout 1 is over, on a loaded machine
+LONG = 40000  # seconds that such a hook takes
 
 
 def destroyed(t: T, c: Container, kind: str) -> None:
@@ -23,16 +29,23 @@ def destroyed(t: T, c: Container, kind: str) -> None:
 
 @check("HOOK-009")
 def create_hooks_fail(t: T) -> None:
+    """No hook after the one that fails runs, of its kind or another."""
+    quick = t.bundle("true")
+    write_hooks(quick, **dict.fromkeys(CREATE_TIME, "true"))
+    works = t.create(quick)
     for kind in CREATE_TIME:
         bundle = t.bundle("echo program >>/out/log")
-        write_hooks(bundle, poststop="echo poststop >>$O/log", **{kind: f"echo >$O/{kind}; exit 3"})
+        later = [other for other in KINDS[: KINDS.index("poststop")] if KINDS.index(other) >= KINDS.index(kind)]
+        write_hooks(bundle, poststop="echo poststop >>$O/log", **{other: f"echo {other} >>$O/log" for other in later})
+        bundle.config["hooks"][kind].insert(0, hook(bundle, kind, f"echo >$O/{kind}; exit 3"))
+        bundle.write(bundle.config)
         c = t.try_create(bundle)
         if c.created.ok and unknown(t, kind, bundle.read(kind)):
             continue
         if kind == "prestart" and c.created.ok and t.spec < (1, 1, 0):  # 1.0: during start
             t.fails(c.start(), "start with a prestart hook that fails")
         else:
-            t.fails(c.created, f"create with a {kind} hook that fails")
+            t.fails(c.created, f"create with a {kind} hook that fails", valid=works)
         destroyed(t, c, kind)
 
 
@@ -53,12 +66,11 @@ def start_container_fails(t: T) -> None:
 
 @check("HOOK-011")
 def poststart_fails(t: T) -> None:
-    bundle = t.bundle("echo program >/out/program; read line </out/fifo")
+    bundle = t.bundle("echo program >/out/program; exec sleep 1000")
     write_hooks(bundle, poststop="echo poststop >>$O/log")
     failing, second = hook(bundle, "poststart", "exit 3"), hook(bundle, "poststart", "echo second >>$O/log")
     bundle.config["hooks"]["poststart"] = [failing, second]
     bundle.write(bundle.config)
-    os.mkfifo(bundle.out / "fifo")
     c = t.try_create(bundle)
     early = bundle.read("poststart.json") is not None  # HOOK-007 judges that
     last = c.created if early and not c.created.ok else c.start()
@@ -75,36 +87,142 @@ def poststart_fails(t: T) -> None:
     t.true(t.spec >= (1, 3, 0), "a failed poststart hook ends no container before runtime-spec 1.3")
 
 
-@check("HOOK-012")
-def poststop_fails(t: T) -> None:
+def with_poststop(t: T, status: int) -> Container:
+    """A stopped container whose first poststop hook ends with this status; both write to the log."""
     bundle = t.bundle()
-    first = hook(bundle, "poststop", "echo 1 >>$O/log; exit 3")
+    first = hook(bundle, "poststop", f"echo 1 >>$O/log; exit {status}")
     bundle.config["hooks"] = {"poststop": [first, hook(bundle, "poststop", "echo 2 >>$O/log")]}
     bundle.write(bundle.config)
     c = t.run(bundle)
+    t.require(c.wait_stopped(), "the container stops")
+    return c
+
+
+@check("HOOK-012")
+def poststop_fails(t: T) -> None:
+    c = with_poststop(t, 3)
     t.ok(c.delete(), "delete with a poststop hook that fails")
-    t.equal(lines(bundle)[:1], ["1"], "the poststop hook that fails ran")
-    t.equal(lines(bundle)[1:], ["2"], "poststop hooks that ran after one that fails")
+    t.equal(lines(c.bundle)[:1], ["1"], "the poststop hook that fails ran")
+    t.equal(lines(c.bundle)[1:], ["2"], "poststop hooks that ran after one that fails")
     t.fails(c.state(), "state of the deleted container")
 
 
+@check("HOOK-021")
+def poststop_warning(t: T) -> None:
+    """How, or even if, a warning is exposed is not mandated: it is looked for where --debug shows what else happens."""
+
+    def told(status: int) -> set[str]:
+        c = with_poststop(t, status)
+        log = t.work / f"log-{status}"
+        deleted = t.cli("--debug", "--log", str(log), "delete", c.id)
+        if not lines(c.bundle):
+            t.skip("it has no global options --debug and --log, so its warnings may be anywhere")
+        text = deleted.stdout + deleted.stderr + (log.read_text(errors="replace") if log.exists() else "")
+        return {re.sub(r"[0-9a-f]*[0-9][0-9a-f]*", "#", line) for line in text.splitlines() if line.strip()}
+
+    usual, failed = told(0), told(3)
+    if not usual and not failed:
+        t.skip("it tells nothing of a delete with --debug, so its warnings may be anywhere")
+    t.true(failed - usual, "a warning of the poststop hook that failed", "a line that is not there else", sorted(usual))
+
+
 @check("HOOK-013")
-def invalid_hooks(t: T) -> None:
-    bundle = t.bundle()
-
-    def create(script: str, **more: Any) -> Container:
-        one = hook(bundle, "createRuntime", script, **more)
-        bundle.config["hooks"] = {"createRuntime": [one]}
-        bundle.config["linux"]["cgroupsPath"] = t.config()["linux"]["cgroupsPath"]  # a populated one may be refused
+def relative_path(t: T) -> None:
+    def bundled(path: str) -> Bundle:
+        bundle = t.bundle(SLEEPER)
+        one = hook(bundle, "createRuntime", "echo >$O/ran")
+        bundle.config["hooks"] = {"createRuntime": [{**one, "path": path or one["path"]}]}
         bundle.write(bundle.config)
-        return t.try_create(bundle, cwd=bundle.path)
+        return bundle
 
-    t.require(create("echo >$O/valid", timeout=60).created.ok, "create with a valid hook")
-    if unknown(t, "createRuntime", bundle.read("valid")):
-        t.skip("this version of the runtime-spec has no createRuntime hooks")
-    relative = create("echo >$O/ran", path="./busybox-outside").created
-    t.fails(relative, "create with a hook with a relative path")
-    t.fails(create("$B usleep 500000", timeout=0).created, "create with a hook with timeout 0")
-    slow = create("exec $B sleep 40", timeout=1).created
-    t.fails(slow, "create with a hook that takes longer than its timeout")
-    t.true(slow.seconds < 20, "seconds until create fails, with a timeout of 1 s", "1 or some more", slow.seconds)
+    relative = bundled("./busybox-outside")
+    t.refused(relative, "create with a hook with a relative path", valid=bundled(""), cwd=relative.path)
+
+
+@check("HOOK-017")
+def invalid_timeout(t: T) -> None:
+    def with_timeout(seconds: int) -> Bundle:
+        bundle = t.bundle(SLEEPER)
+        # Longer than a runtime needs to abort it at once.
+        bundle.config["hooks"] = {"createRuntime": [hook(bundle, "createRuntime", "$B usleep 200000", timeout=seconds)]}
+        bundle.write(bundle.config)
+        return bundle
+
+    works = t.try_create(with_timeout(30))
+    t.refused(with_timeout(0), "create with a hook with timeout 0", valid=works)
+    t.refused(with_timeout(-1), "create with a hook with a negative timeout", valid=works)
+
+
+@check("HOOK-018")
+def cannot_run(t: T) -> None:
+    """A hook fails also where it cannot be executed, and where a signal ends it."""
+    bundle = t.bundle(SLEEPER)
+    write_hooks(bundle, createRuntime="true")
+    works = t.create(bundle)
+    for what, change, script in (
+        ("that does not exist", {"path": "/labkit/no-such-hook"}, ""),
+        ("that is a directory", {"path": "/"}, ""),
+        ("that a signal ends", {}, "kill -KILL $$; exec $B sleep 5"),
+    ):
+        bundle = t.bundle(SLEEPER)
+        bundle.config["hooks"] = {"createRuntime": [{**hook(bundle, "createRuntime", script or "true"), **change}]}
+        bundle.write(bundle.config)
+        t.refused(bundle, f"create with a hook {what}", valid=works)
+    bundle = t.bundle(SLEEPER)
+    plain = bundle.path / "plain"
+    plain.write_text(f"#!{places(bundle, 'createRuntime')[0]} sh\n")
+    plain.chmod(0o644)
+    bundle.config["hooks"] = {"createRuntime": [{"path": str(plain)}]}
+    bundle.write(bundle.config)
+    t.refused(bundle, "create with a hook that is not executable", valid=works)
+
+
+# Creates and starts a container: a runtime may call hooks of `start` in either.
+BOTH = 'bundle=$1; id=$2; shift 2; "$@" create --bundle "$bundle" "$id" && exec "$@" start "$id"'
+
+
+@check("HOOK-016")
+def timeouts(t: T) -> None:
+    """For every kind, all at the same time: a hook that is done within its time, and one that is not."""
+    under_way: dict[str, tuple[Container, subprocess.Popen[bytes]]] = {}
+    for number, kind in enumerate(KINDS):
+        bundle = t.bundle("echo >/out/program")
+        quick = hook(bundle, kind, "$B usleep 50000; echo quick >>$O/log", timeout=30)
+        slow = f"echo begin >>$O/log; $B usleep 100000; echo later >>$O/log; exec $B sleep {LONG + number}"
+        bundle.config["hooks"] = {kind: [quick, hook(bundle, kind, slow, timeout=1)]}
+        bundle.write(bundle.config)
+        if kind == "poststop":
+            c = t.run(bundle)
+            t.require(c.wait_stopped(), "the container stops")
+            words = [*t.host.runtime, "delete", c.id]
+        else:
+            c = Container(t, t.new_id(), bundle)
+            t._note_container("+", c.id)
+            words = [*t.shell(BOTH), str(bundle.path), c.id, *t.host.runtime]
+        under_way[kind] = c, t.spawn(words)
+    deadline = time.monotonic() + HOOK_TIME
+    for number, (kind, (c, process)) in enumerate(under_way.items()):
+        over = t.wait(lambda process=process: process.poll() is not None, deadline - time.monotonic())  # type: ignore[misc]
+        word = f"{LONG + number}".encode()
+        done = lines(c.bundle)
+        if not done:  # other checks judge that
+            t.note(kind, "no hook ran")
+            continue
+        t.equal(done, ["quick", "begin", "later"], f"what {kind} hooks did in their time")
+        t.true(over, f"the operation ends that has a {kind} hook that takes too long")
+        gone = t.wait(lambda word=word: not runs(word), deadline - time.monotonic())  # type: ignore[misc]
+        t.true(gone, f"the {kind} hook is aborted that takes too long")
+        if kind in CREATE_TIME:
+            t.true(process.returncode, f"create fails with a {kind} hook that takes too long")
+        if kind not in ("poststart", "poststop"):
+            t.equal(c.bundle.read("program"), None, f"what the program did after a {kind} hook that takes too long")
+
+
+def runs(word: bytes) -> bool:
+    """Some process has this word in its command line."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if word in (entry / "cmdline").read_bytes().split(b"\0"):
+                    return True
+    return False

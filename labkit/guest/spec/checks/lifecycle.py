@@ -3,44 +3,68 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..context import SLEEPER, T, alive, set_namespace
+from ..context import SLEEPER, Config, Container, T, alive, repr_none, set_namespace
+from ..inside import rooted_in
 from ..registry import check
 from ..traces import gone, traces
+
+SEMVER = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?", re.ASCII)
+
+
+def fits_schema(t: T, state: dict[str, Any], status: str) -> None:
+    """As schema/state-schema.json and runtime.md have it; status: what it must be."""
+    for key in ("ociVersion", "id", "status", "bundle"):
+        t.true(isinstance(state.get(key), str) and state[key], f"state.{key}", "a string", state.get(key, "absent"))
+    version = str(state.get("ociVersion"))
+    t.true(SEMVER.fullmatch(version), "state.ociVersion is a SemVer version", "MAJOR.MINOR.PATCH", version)
+    t.equal(state.get("status"), status, f"state.status when {status}")
+    if "pid" in state or status != "stopped":
+        pid = state.get("pid", "absent")
+        least = 0 if status == "stopped" else 1
+        t.true(type(pid) is int and pid >= least, f"state.pid when {status}", f"an integer, at least {least}", pid)
+    annotations = state.get("annotations", {})
+    strings = isinstance(annotations, dict) and all(isinstance(value, str) for value in annotations.values())
+    t.true(strings, "state.annotations", "strings by strings, or absent", repr_none(annotations))
 
 
 @check("STATE-001")
 def state_members(t: T) -> None:
     c = t.create(SLEEPER)
     state = c.read_state()
-    for key in ("ociVersion", "id", "status", "bundle"):
-        t.true(isinstance(state.get(key), str) and state[key], f"state.{key}", "a string", state.get(key, "absent"))
+    fits_schema(t, state, "created")
     t.equal(state.get("id"), c.id, "state.id is the id given to create")
-    t.true(type(state.get("pid", 1)) is int, "state.pid", "an integer", state.get("pid"))
-    annotations = state.get("annotations") or {}
-    strings = isinstance(annotations, dict) and all(isinstance(value, str) for value in annotations.values())
-    t.true(strings, "state.annotations", "strings by strings", annotations)
+    t.equal(state.get("annotations") or {}, {}, "state.annotations when none are configured")
 
 
 @check("STATE-002")
 def state_pid(t: T) -> None:
     c = t.create(SLEEPER)
     rootfs = c.bundle.rootfs.stat()
+    command = b"".join(word.encode() + b"\0" for word in SLEEPER)
 
-    def judge(status: str) -> None:
+    def root(status: str) -> os.stat_result:
         pid: Any = c.read_state().get("pid")
         t.require(type(pid) is int and pid > 0, f"state.pid when {status}", "a positive integer", pid)
-        t.require(alive(pid), f"process {pid} exists when {status}")
-        root = Path(f"/proc/{pid}/root")
-        same = root.stat()[1:3] == rootfs[1:3]  # inode and device
-        t.true(same, f"root of process {pid} when {status}", str(c.bundle.rootfs), str(root.readlink()))
+        t.require(alive(pid), f"the process of state.pid exists when {status}")
+        return Path(f"/proc/{pid}/root").stat()
 
-    judge("created")
+    seen = {"created": root("created")}
     t.require(c.start().ok, "start exits 0")
-    judge("running")
+    seen["running"] = root("running")
+    if not os.path.samestat(seen["running"], rootfs) and not t.wait(
+        lambda: command in rooted_in(c.bundle.rootfs).values(), 2
+    ):
+        t.note("root of the process", "not judged: the container's processes are not the host's")
+        return
+    for status, found in seen.items():
+        t.true(
+            os.path.samestat(found, rootfs), f"root of the process of state.pid when {status}", "the rootfs", "other"
+        )
 
 
 @check("STATE-003")
@@ -55,27 +79,57 @@ def state_bundle(t: T) -> None:
 
 @check("STATE-004")
 def state_status(t: T) -> None:
-    c = t.create("read line < /out/fifo")
-    os.mkfifo(c.bundle.out / "fifo")
+    c = t.create("until [ -e /out/end ]; do sleep 0.02; done")
     t.equal(c.status(), "created", "status after create")
     t.require(c.start().ok, "start exits 0")
     t.equal(c.status(), "running", "status after start")
-    (c.bundle.out / "fifo").write_text("go\n")
-    t.require(t.wait(lambda: not alive(c.pid)), "the program ends")
+    (c.bundle.out / "end").touch()
+    t.require(c.ended(), "the program ends")
     t.true(c.wait_stopped(10), "status after the program ended", "stopped", c.status())
 
 
 @check("STATE-005")
 def state_annotations(t: T) -> None:
-    given = {"org.example.one": "1", "org.example.two": "with spaces = and\u00fc"}
+    given = {"org.example.one": "1", "org.example.two": "with spaces = and\u00fc", "org.example.three": ""}
     config = t.config(SLEEPER)
     config["annotations"] = given
     said = t.create(config).read_state().get("annotations")
     # A runtime may add its own (systemd properties, ...): the configured ones must be there unchanged.
     kept = {key: value for key, value in said.items() if key in given} if isinstance(said, dict) else said
     t.equal(kept, given, "annotations in state")
-    none = t.create(SLEEPER).read_state().get("annotations") or {}
-    t.true(isinstance(none, dict) and not set(given) & set(none), "annotations in state when none", {}, none)
+
+
+@check("STATE-007")
+def state_later(t: T) -> None:
+    config = t.config(SLEEPER)
+    config["annotations"] = {"org.example.labkit": "kept"}
+    c = t.create(config)
+    created = c.read_state()
+    t.require(c.start().ok, "start exits 0")
+    running = c.read_state()
+    t.require(c.kill().ok and c.wait_stopped(), "kill, and it stops")
+    stopped = c.read_state()
+    for status, state in (("running", running), ("stopped", stopped)):
+        fits_schema(t, state, status)
+        for key in ("ociVersion", "id", "bundle", "annotations"):
+            t.equal(state.get(key), created.get(key), f"state.{key} when {status}, as when created")
+    t.equal(running.get("pid"), created.get("pid"), "state.pid when running, as when created")
+
+
+@check("QUERY-003")
+def states_of_two(t: T) -> None:
+    configs = t.config(SLEEPER), t.config(SLEEPER)
+    for number, config in enumerate(configs):
+        config["annotations"] = {"org.example.labkit": str(number)}
+    first, second = (t.create(config) for config in configs)
+    t.require(second.start().ok, "start exits 0")
+    for name, c, mark, status in (("first", first, "0", "created"), ("second", second, "1", "running")):
+        state = c.read_state()
+        t.equal(state.get("id"), c.id, f"id of the {name} of two containers")
+        t.equal(state.get("status"), status, f"status of the {name} of two containers")
+        t.true(c.bundle.path.samefile(str(state.get("bundle"))), f"bundle of the {name} of two containers")
+        t.equal(state.get("annotations"), {"org.example.labkit": mark}, f"annotations of the {name} of two containers")
+    t.true(first.read_state().get("pid") != second.read_state().get("pid"), "two containers have two pids")
 
 
 @check("STATE-006")
@@ -84,8 +138,14 @@ def state_unique_id(t: T) -> None:
     before = first.read_state()
     second = t.refused(SLEEPER, "create with an id that exists", id=first.id)
     t.true(alive(first.pid), "the first container's process still exists")
-    t.equal(first.read_state(), before, "state of the first container")
+    unharmed(t, first, before, "the first container")
     t.note("refusal", second.stderr.strip())
+
+
+def unharmed(t: T, c: Container, before: dict[str, Any], what: str) -> None:
+    """The runtime still knows this container, as it was."""
+    if t.ok(c.state(), f"state of {what} afterwards"):
+        t.equal(c.read_state(), before, f"what state says of {what} afterwards")
 
 
 @check("QUERY-001")
@@ -102,13 +162,27 @@ def query_unknown(t: T) -> None:
     t.fails(c.state(), "state of a deleted container")
 
 
+# Says whether it ran before /out/started was there.
+WHEN = "[ -e /out/started ] && echo started >>/out/ran || echo early >>/out/ran"
+
+
+def pause(t: T) -> None:
+    """As long as a small program takes here, several times over: what should not run would have run by now."""
+    for _ in range(3):
+        t.tool("sh", "-c", "usleep 10000; :")
+
+
 @check("LIFE-001")
 def life_not_run(t: T) -> None:
-    c = t.create("echo >/out/ran")
+    c = t.create(WHEN)
     t.equal(c.status(), "created", "status after create")
-    t.true(not t.wait(lambda: (c.bundle.out / "ran").exists(), 0.7), "the program did not run before start")
+    pause(t)
+    t.equal(c.bundle.read("ran"), None, "what the program wrote before start")
+    (c.bundle.out / "started").touch()
     t.require(c.start().ok, "start exits 0")
     t.true(t.wait_file(c.bundle.out / "ran"), "the program runs after start")
+    t.require(c.ended(), "the program ends")
+    t.equal(c.bundle.read("ran"), "started\n", "when the program ran")
 
 
 @check("LIFE-002")
@@ -129,23 +203,44 @@ def life_cannot_create(t: T) -> None:
     config = t.config()
     config["root"]["path"] = "nothing"
     t.refused(config, "create with a root.path that does not exist")
-    config = t.config()
-    config["mounts"].append({"destination": "/tmp", "type": "labkit-no-such-type", "source": "none"})
-    t.refused(config, "create with a mount of a file system type that does not exist")
-    config = t.config()
-    set_namespace(config, "ipc", f"{t.work}/nothing")
-    t.refused(config, "create with a namespace path that does not exist")
+
+    def with_mount(type: str) -> Config:
+        config = t.config()
+        config["mounts"].append({"destination": "/tmp", "type": type, "source": "none"})
+        return config
+
+    t.refused(
+        with_mount("labkit-no-such-type"),
+        "create with a mount of a file system type that does not exist",
+        valid=with_mount("tmpfs"),
+    )
+    joined, missing = t.config(), t.config()
+    set_namespace(joined, "ipc", "/proc/self/ns/ipc")
+    set_namespace(missing, "ipc", f"{t.work}/nothing")
+    t.refused(missing, "create with a namespace path that does not exist", valid=joined)
 
 
 @check("LIFE-004")
 def life_failed_create(t: T) -> None:
     # Both fail late, when the cgroup, the namespaces and a process are there.
-    mount = t.config(SLEEPER)
-    mount["mounts"].append({"destination": "/tmp", "type": "bind", "source": "nothing", "options": ["bind"]})
-    gone(t, t.refused(mount, "create with a bind mount of nothing"), "create failed at a mount")
-    hook = t.config(SLEEPER)
-    hook["hooks"] = {"prestart": [{"path": t.host.busybox, "args": ["false"]}]}
-    gone(t, t.refused(hook, "create with a prestart hook that fails"), "create failed at a hook")
+    def with_mount(source: str) -> Config:
+        config = t.config(SLEEPER)
+        config["mounts"].append({"destination": "/tmp", "type": "bind", "source": source, "options": ["bind"]})
+        return config
+
+    failed = t.refused(with_mount("nothing"), "create with a bind mount of nothing", valid=with_mount("out"))
+    if not failed.created.ok:
+        gone(t, failed, "create failed at a mount")
+
+    def with_hook(status: int) -> Config:
+        config = t.config(SLEEPER)
+        script = f"{t.host.busybox} cat >/dev/null; exit {status}"
+        config["hooks"] = {"prestart": [{"path": t.host.busybox, "args": ["sh", "-c", script]}]}
+        return config
+
+    failed = t.refused(with_hook(1), "create with a prestart hook that fails", valid=with_hook(0))
+    if not failed.created.ok:
+        gone(t, failed, "create failed at a hook")
 
 
 @check("LIFE-005")
@@ -172,8 +267,8 @@ def life_delete_undoes(t: T) -> None:
     set_namespace(config, "network")
     c = t.create(config)
     found = traces(t, c)
-    for kind in ("cgroup", "process"):  # else nothing would be found after delete either
-        t.require(any(trace.startswith(kind) for trace in found), f"a {kind} of the container is found", kind, found)
+    # Else nothing would be found after delete either. A runtime that has no cgroups fails CG-001.
+    t.require(any(trace.startswith("process") for trace in found), "a process of the container is found", True, found)
     t.require(c.start().ok, "start exits 0")
     namespaces = set(namespaces_of(c.pid)) - set(namespaces_of(os.getpid()))
     t.require(namespaces, "namespaces of the container")

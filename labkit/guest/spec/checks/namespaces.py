@@ -312,28 +312,6 @@ def user_mappings(t: T) -> None:
     t.equal(set(said.get("Groups", "").split()) - {"7002"}, {"6", "504"}, "supplementary groups in the container")
 
 
-@check("USERNS-002")
-def nothing_is_chowned(t: T) -> None:
-    need_user_namespaces(t)
-    bundle = t.bundle(with_user_namespace(t, "true", extents(UIDS), extents(GIDS)))
-    for name, uid, gid in (("one", 1, 5), ("other", 1000, 7001), ("unmapped", 70000, 70000)):
-        for top in (bundle.rootfs, bundle.out):
-            (top / f"lk-{name}").touch()
-            os.chown(top / f"lk-{name}", uid, gid)
-
-    def owners() -> dict[str, tuple[int, int]]:
-        paths = [path for path in bundle.path.rglob("*") if "/bin/" not in str(path)]
-        return {str(path.relative_to(bundle.path)): (path.lstat().st_uid, path.lstat().st_gid) for path in paths}
-
-    before = owners()
-    c = t.run(bundle)
-    c.wait_stopped()
-    c.delete(force=True)
-    after = owners()
-    changed = {name: (owner, after.get(name)) for name, owner in before.items() if after.get(name) != owner}
-    t.equal(changed, {}, "owners of the files in the bundle that changed")
-
-
 @check("USERNS-003")
 def no_mappings(t: T) -> None:
     """Nobody is in a user namespace without mappings; a runtime that thinks some up has to give the ids asked for."""

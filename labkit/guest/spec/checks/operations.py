@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 
 from ..cleanup import mount_points
-from ..context import SLEEPER, T, alive, set_namespace
+from ..context import SLEEPER, Config, Container, T, alive, set_namespace
+from ..controllers import kernel, lacking, make_cgroup
+from ..inside import in_host, rooted_in
 from ..registry import check
 from ..traces import cgroups, gone
+from .lifecycle import WHEN, pause, unharmed
 
 
 @check("CREATE-001")
@@ -22,13 +25,31 @@ def create_missing(t: T) -> None:
 
 @check("CREATE-002")
 def create_invalid_id(t: T) -> None:
-    for id in (f"../{t.new_id()}", f"a/{t.new_id()}"):
-        gone(t, t.refused(SLEEPER, f"create with the invalid id {id}", id=id), f"create with the id {id}")
+    for id, what in ((f"../{t.new_id()}", "goes up"), (f"a/{t.new_id()}", "has a slash")):
+        failed = t.refused(SLEEPER, f"create with an id that {what}", id=id)
+        if not failed.created.ok:
+            gone(t, failed, f"create with an id that {what}")
     c = t.create(SLEEPER)
     before = c.read_state()
     again = t.refused(SLEEPER, "create with an id that exists", id=c.id)
-    t.equal(c.read_state(), before, "state of the container with that id")
+    unharmed(t, c, before, "the container with that id")
     t.true(not cgroups(again), "the refused create made no cgroup", [], cgroups(again))
+
+
+@check("CREATE-007")
+def create_used_id(t: T) -> None:
+    """As long as it is not deleted, an id is in use."""
+    c = t.create("until [ -e /out/end ]; do sleep 0.02; done")
+    t.require(c.start().ok, "start exits 0")
+    before = c.read_state()
+    t.refused(SLEEPER, "create with the id of a running container", id=c.id)
+    t.true(alive(c.pid), "the running container's process still exists")
+    unharmed(t, c, before, "the running container")
+    (c.bundle.out / "end").touch()
+    t.require(c.wait_stopped(), "the container stops")
+    before = c.read_state()
+    t.refused(SLEEPER, "create with the id of a stopped container", id=c.id)
+    unharmed(t, c, before, "the stopped container")
 
 
 @check("CREATE-003")
@@ -47,9 +68,13 @@ def create_applies_all(t: T) -> None:
         {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["noexec", "size=64k"]}
     )
     config["linux"]["sysctl"] = {"kernel.msgmax": "12345"}
-    config["linux"]["resources"] = {"pids": {"limit": 123}}
+    limits = {"pids": {"limit": 123}, "memory": {"limit": 1 << 27}}
+    known = [name for name in limits if not lacking(t, name)][:1]  # a host need not have every controller
+    config["linux"]["resources"] = {name: limits[name] for name in known}
     set_namespace(config, "network")
     c = t.create(config)
+    if not in_host(c):
+        t.skip("the container's processes are not the host's: before start nothing of it can be seen")
     for name in ("pid", "ipc", "uts", "mnt", "net"):
         own, other = (Path(f"/proc/{pid}/ns/{name}").stat().st_ino for pid in (os.getpid(), c.pid))
         t.true(own != other, f"{name} namespace before start", "a new one", "the one of the caller")
@@ -62,34 +87,53 @@ def create_applies_all(t: T) -> None:
     t.equal(inside.stdout.split(), ["labkit-create", "12345"], "hostname and kernel.msgmax before start")
     groups = Path(f"/proc/{c.pid}/cgroup").read_text()
     t.true(config["linux"]["cgroupsPath"] in groups, "cgroup before start", config["linux"]["cgroupsPath"], groups)
-    limit = c.cgroup_dir("pids") / "pids.max"
-    t.equal(limit.read_text().strip() if limit.exists() else None, "123", "pids.max before start")
+    if "pids" in known:
+        t.equal(kernel(t, c, "pids.max", "pids.max"), "123", "pids.max before start")
+    elif "memory" in known:
+        t.equal(kernel(t, c, "memory.limit_in_bytes", "memory.max"), str(1 << 27), "memory limit before start")
 
 
 @check("CREATE-005")
 def create_cannot_apply(t: T) -> None:
-    config = t.config(SLEEPER)
-    config["linux"]["sysctl"] = {"kernel.msgmax": "labkit"}
-    gone(t, t.refused(config, "create with a sysctl value the kernel refuses"), "create with that sysctl")
-    config = t.config(SLEEPER)
-    config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=labkit"]})
-    gone(t, t.refused(config, "create with a mount option the kernel refuses"), "create with that mount")
+    def with_sysctl(value: str) -> Config:
+        config = t.config(SLEEPER)
+        config["linux"]["sysctl"] = {"kernel.msgmax": value}
+        return config
+
+    def with_mount(size: str) -> Config:
+        config = t.config(SLEEPER)
+        config["mounts"].append(
+            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": [f"size={size}"]}
+        )
+        return config
+
+    for what, bad, good in (
+        ("a sysctl value the kernel refuses", with_sysctl("labkit"), with_sysctl("8192")),
+        ("a mount option the kernel refuses", with_mount("labkit"), with_mount("64k")),
+    ):
+        failed = t.refused(bad, f"create with {what}", valid=good)
+        if not failed.created.ok:
+            gone(t, failed, f"create with {what}")
 
 
 @check("CREATE-006")
 def create_not_args(t: T) -> None:
-    bundle = t.bundle("read line </out/fifo")
-    os.mkfifo(bundle.out / "fifo")
-    c = t.create(bundle)
-    wanted = b"".join(word.encode() + b"\0" for word in bundle.config["process"]["args"])
-
-    def runs() -> bool:
-        return Path(f"/proc/{c.pid}/cmdline").read_bytes() == wanted
-
+    c = t.create(f"{WHEN}; until [ -e /out/end ]; do sleep 0.02; done")
+    wanted = b"".join(word.encode() + b"\0" for word in c.bundle.config["process"]["args"])
     t.true(alive(c.pid), "the container process exists before start")
-    t.true(not t.wait(runs, 0.7), "process.args are not executed before start")
+    pause(t)
+    early = list(rooted_in(c.bundle.rootfs).values())
+    t.true(wanted not in early, "process.args are not executed before start", "another command line", early)
+    t.equal(c.bundle.read("ran"), None, "what process.args wrote before start")
+    (c.bundle.out / "started").touch()
     t.require(c.start().ok, "start exits 0")
-    t.true(t.wait(runs), "process.args are executed after start")
+    t.require(t.wait_file(c.bundle.out / "ran"), "process.args run after start")
+    t.equal(c.bundle.read("ran"), "started\n", "when process.args ran")
+    if in_host(c):
+        late = list(rooted_in(c.bundle.rootfs).values())
+        t.true(wanted in late, "process.args are what the container's process executes", repr(wanted), late)
+    (c.bundle.out / "end").touch()
+    t.true(c.ended(), "the container's process ends when process.args do")
 
 
 @check("START-001")
@@ -105,7 +149,7 @@ def start_not_created(t: T) -> None:
     t.require(t.wait_file(c.bundle.out / "ran"), "the program runs")
     before = c.read_state()
     t.fails(c.start(), "start of a running container")
-    t.equal(c.read_state(), before, "state of the running container")
+    unharmed(t, c, before, "the running container")
     t.require(c.kill().ok, "kill exits 0")
     t.require(c.wait_stopped(), "the container stops")
     t.fails(c.start(), "start of a stopped container")
@@ -115,7 +159,7 @@ def start_not_created(t: T) -> None:
 
 @check("START-003")
 def start_runs_args(t: T) -> None:
-    c = t.create(["/bin/sh", "-c", 'printf "%s," "$0" "$@" >/out/ran; exit 42', "zero", "a b", "", "*"])
+    c = t.create(["/bin/sh", "-c", 'printf "%s," "$0" "$@" >>/out/ran; exit 42', "zero", "a b", "", "*"])
     t.ok(c.start(), "start")
     t.true(c.ended(), "the container's process ends")
     t.equal(c.bundle.read("ran"), "zero,a b,,*,", "what process.args wrote")
@@ -126,9 +170,33 @@ def start_runs_args(t: T) -> None:
 def start_without_process(t: T) -> None:
     config = t.config()
     del config["process"]
-    c = t.try_create(config)
-    refused = c.start() if c.created.ok else c.created
-    t.fails(refused, "start (or create) without process")
+    t.refused(config, "start (or create) without process", valid=t.config(), by_start=True)
+
+
+def cannot_start(t: T, program: str, what: str) -> None:
+    """Neither create nor start is done where process.args cannot be run; a start that failed runs nothing later."""
+    bundle, valid = (t.bundle([path, "-c", "echo >/out/ran"]) for path in (program, "/bin/sh"))
+    (bundle.rootfs / "bin/plain").write_text("#!/bin/sh\necho >/out/ran\n")
+    (bundle.rootfs / "bin/plain").chmod(0o644)
+    c = t.refused(bundle, f"start (or create) of {what}", valid=valid, by_start=True)
+    t.equal(bundle.read("ran"), None, f"what ran in place of {what}")
+    if not c.created.ok:
+        gone(t, c, f"create with {what}")
+
+
+@check("START-005")
+def start_missing_program(t: T) -> None:
+    cannot_start(t, "/bin/labkit-no-such-program", "a program that does not exist")
+
+
+@check("START-006")
+def start_directory(t: T) -> None:
+    cannot_start(t, "/bin", "a program that is a directory")
+
+
+@check("START-007")
+def start_not_executable(t: T) -> None:
+    cannot_start(t, "/bin/plain", "a program that is not executable")
 
 
 @check("KILL-001")
@@ -143,42 +211,123 @@ def kill_not_running(t: T) -> None:
     t.require(c.wait_stopped(), "the container stops")
     before = c.read_state()
     t.fails(c.kill(), "kill of a stopped container")
-    t.equal(c.read_state(), before, "state of the stopped container")
+    unharmed(t, c, before, "the stopped container")
+
+
+def trapping(*names: str) -> str:
+    """A script that writes each signal that it gets to /out/got, and waits; it is ready once /out/ready is there."""
+    traps = "; ".join(f"trap 'echo {name} >>/out/got' {name}" for name in names)
+    return f"{traps}; echo >/out/ready; while :; do sleep 0.02; done"
+
+
+def started(t: T, script: str) -> Container:
+    c = t.create(script)
+    t.require(c.start().ok, "start exits 0")
+    t.require(t.wait_file(c.bundle.out / "ready"), "the program installed its traps")
+    return c
+
+
+def got(c: Container) -> list[str]:
+    return (c.bundle.read("got") or "").split()
 
 
 @check("KILL-003")
 def kill_signals(t: T) -> None:
-    traps = "; ".join(f"trap 'echo {name} >/out/{name}' {name}" for name in ("TERM", "USR1", "USR2"))
-    c = t.create(f"{traps}; echo >/out/ready; while :; do sleep 0.02; done")
-    t.require(c.start().ok, "start exits 0")
-    t.require(t.wait_file(c.bundle.out / "ready"), "the program installed its traps")
-    for name in ("USR1", "TERM", "USR2"):
+    c = started(t, trapping("TERM", "USR1", "USR2", "HUP", "WINCH"))
+    hosts = in_host(c)
+    sent: list[str] = []
+    for name in ("USR1", "TERM", "WINCH", "USR2", "HUP"):
+        sent.append(name)
         t.ok(c.kill(name), f"kill {name}")
-        t.require(t.wait_file(c.bundle.out / name), f"the program got {name}", name, "nothing")
+        if not t.wait(lambda: len(got(c)) >= len(sent)):
+            break
+    t.equal(got(c), sent, "the signals that the program got")
     t.true(alive(c.pid), "the program goes on after signals it handles")
     t.ok(c.kill("KILL"), "kill KILL")
     t.true(c.ended(), "the program ends by KILL")
-    t.equal(c.exit_status(), -9, "how the program ended")
+    t.equal(got(c), sent, "the signals that the program got in all")
+    if hosts:
+        t.equal(c.exit_status(), -9, "how the program ended")
 
 
 @check("KILL-004")
 def kill_created(t: T) -> None:
     c = t.create("echo >/out/ran")
     t.ok(c.kill("KILL"), "kill KILL of a created container")
-    t.true(c.wait_stopped(), "the container stops")
+    t.require(c.wait_stopped(10), "a created container stops by KILL")
     t.equal(c.bundle.read("ran"), None, "what the program wrote")
+    t.fails(c.start(), "start of a created container that was killed")
+    t.ok(c.delete(), "delete of a created container that was killed")
 
 
 @check("KILL-005")
 def kill_default(t: T) -> None:
-    c = t.create("trap 'echo >/out/got' TERM; echo >/out/ready; while :; do sleep 0.02; done")
-    t.require(c.start().ok, "start exits 0")
-    t.require(t.wait_file(c.bundle.out / "ready"), "the program installed its trap")
+    c = started(t, trapping("TERM", "INT", "HUP", "QUIT"))
     t.ok(c.kill(None), "kill without a signal")
-    t.true(t.wait_file(c.bundle.out / "got"), "the program got TERM")
-    t.note("spellings", {word: c.kill(word).status for word in ("SIGTERM", "15")})
+    t.true(t.wait(lambda: got(c)), "the program gets a signal")
+    pause(t)
+    t.equal(got(c), ["TERM"], "the signals that the program got")
     t.ok(c.kill("KILL"), "kill KILL")
     t.true(c.ended(), "the program ends by KILL")
+
+
+@check("KILL-006")
+def kill_spellings(t: T) -> None:
+    """Names other than TERM and KILL may be refused. What is accepted is sent."""
+    c = started(t, trapping("TERM", "USR1", "USR2"))
+    sent: list[str] = []
+    refused = []
+    for word, name in (("SIGUSR2", "USR2"), ("15", "TERM"), ("SIGTERM", "TERM"), ("10", "USR1"), ("TERM", "TERM")):
+        if not c.kill(word).ok:
+            refused.append(word)
+            continue
+        sent.append(name)
+        if not t.wait(lambda: len(got(c)) >= len(sent)):
+            break
+    t.true("TERM" not in refused, "kill TERM is accepted")
+    t.equal(got(c), sent, "the signals that the program got, for each way to write them")
+    t.note("refused", refused)
+
+
+@check("KILL-007")
+def kill_only_init(t: T) -> None:
+    child = "trap 'echo child >>/out/got' USR1; echo >/out/ready; while :; do sleep 0.02; done"
+    c = t.create(
+        f"trap 'echo init >>/out/got' USR1; (exec sh -c \"{child}\") & while :; do sleep 0.02; done",
+    )
+    t.require(c.start().ok, "start exits 0")
+    t.require(t.wait_file(c.bundle.out / "ready"), "both processes installed their traps")
+    t.ok(c.kill("USR1"), "kill USR1")
+    t.require(t.wait(lambda: got(c)), "a process got the signal")
+    pause(t)
+    t.equal(got(c), ["init"], "the processes that got the signal")
+
+
+@check("KILL-008")
+def kill_leaves_created(t: T) -> None:
+    """WINCH does nothing to a process that does not handle it."""
+    c = t.create(WHEN)
+    pid = c.pid
+    t.ok(c.kill("WINCH"), "kill WINCH of a created container")
+    pause(t)
+    t.require(alive(pid), "the created container's process lives on")
+    t.equal(c.status(), "created", "status after kill WINCH of a created container")
+    t.equal(c.read_state().get("pid"), pid, "pid after kill WINCH of a created container")
+    (c.bundle.out / "started").touch()
+    t.require(c.start().ok, "start exits 0 after kill WINCH")
+    t.require(c.ended(), "the program ends")
+    t.equal(c.bundle.read("ran"), "started\n", "when the program ran")
+
+
+@check("KILL-009")
+def kill_no_signal(t: T) -> None:
+    c = started(t, trapping("TERM", "HUP", "USR1"))
+    before = c.read_state()
+    for word, what in (("LABKIT", "a name that is no signal"), ("999", "a number that is no signal")):
+        t.fails(c.kill(word), f"kill with {what}")
+    t.true(alive(c.pid), "the program goes on")
+    unharmed(t, c, before, "the container")
+    t.equal(got(c), [], "the signals that the program got")
 
 
 @check("DELETE-001")
@@ -193,25 +342,27 @@ def delete_running(t: T) -> None:
     before = c.read_state()
     t.fails(c.delete(), "delete of a running container")
     t.true(alive(c.pid), "the container process still exists")
-    t.equal(c.read_state(), before, "state of the running container")
+    unharmed(t, c, before, "the running container")
 
 
 @check("DELETE-003")
 def delete_created(t: T) -> None:
     c = t.create(SLEEPER)
     t.require(alive(c.pid), "the container process exists")
+    before = c.read_state()
     deleted = c.delete()
     t.fails(deleted, "delete of a created container")
     if deleted.ok:
+        gone(t, c, "delete of a created container that was not refused")
         return
-    t.true(alive(c.pid), "the container process still exists")
-    t.equal(c.status(), "created", "status of the created container")
+    t.true(alive(c.pid), "the created container's process still exists")
+    unharmed(t, c, before, "the created container")
 
 
 @check("DELETE-004")
 def delete_resources(t: T) -> None:
     c = t.run()
-    t.require(cgroups(c), "a cgroup of the container", "a directory", c.bundle.config["linux"]["cgroupsPath"])
+    t.note("cgroups", cgroups(c))  # a runtime that makes none fails CG-001
     t.require(c.wait_stopped(), "the container stops")
     t.ok(c.delete(), "delete")
     gone(t, c, "delete")
@@ -232,16 +383,18 @@ def delete_keeps(t: T) -> None:
     inode = network.stat().st_ino
     set_namespace(config, "network", str(network))
     config["mounts"].append({"destination": "/tmp", "type": "bind", "source": str(volume), "options": ["rbind", "rw"]})
+    path = config["linux"]["cgroupsPath"]
+    beside = {name: make_cgroup(t, f"{path}{name}") for name in ("0", "-sibling")}
     c = t.create(config)
-    sibling = c.cgroup_dir("pids").parent / "sibling"
-    sibling.mkdir()
     t.require(c.start().ok, "start exits 0")
     t.require(c.wait_stopped(), "the container stops")
     t.require(c.delete().ok, "delete exits 0")
-    t.true(sibling.is_dir(), "a cgroup beside the container's is kept")
+    lost = [name for name, made in beside.items() if not all(directory.is_dir() for directory in made.values())]
+    t.equal(lost, [], "cgroups beside the container's that are gone")
     t.true(network in mount_points() and network.stat().st_ino == inode, "a joined network namespace is kept")
     t.true(volume in mount_points() and (volume / "data").exists(), "a bind-mounted volume is kept")
     t.true((c.bundle.path / "config.json").exists() and (c.bundle.rootfs / "bin/sh").is_symlink(), "the bundle is kept")
+    t.true((c.bundle.out).is_dir(), "the bundle's other directories are kept")
 
 
 @check("DELETE-006")
@@ -249,3 +402,26 @@ def delete_reuse(t: T) -> None:
     c = t.create(SLEEPER)
     t.require(c.delete(force=True).ok, "delete --force exits 0")
     t.note("the id may be used again", t.try_create(SLEEPER, id=c.id).created.ok)
+
+
+@check("DELETE-007")
+def delete_unknown(t: T) -> None:
+    t.fails(t.cli("delete", t.new_id()), "delete of an unknown id")
+    c = t.run()
+    t.require(c.wait_stopped(), "the container stops")
+    t.require(c.delete().ok, "delete exits 0")
+    t.fails(c.delete(), "delete of a container that is deleted")
+
+
+@check("DELETE-008")
+def delete_one_of_two(t: T) -> None:
+    other = t.create(SLEEPER)
+    t.require(other.start().ok, "start exits 0")
+    groups = cgroups(other)
+    before = other.read_state()
+    c = t.run()
+    t.require(c.wait_stopped(), "the container stops")
+    t.ok(c.delete(), "delete")
+    t.true(alive(other.pid), "another container's process lives on")
+    unharmed(t, other, before, "another container")
+    t.equal(cgroups(other), groups, "cgroups of another container")
