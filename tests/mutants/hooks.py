@@ -852,8 +852,10 @@ def hooks_need_env(config: Json) -> None:
         refuse("a hook without env")
 
 
-@mutant("HOOK-021", on="delete")
-def poststop_warning_swallowed(call: Call) -> int:
+@mutant("HOOK-021")
+def poststop_warning_swallowed(call: Call) -> int | None:
+    if call.command != "delete":
+        return None
     read, write = os.pipe()
     pid = call._spawn((), {1: write, 2: write})
     os.close(write)
