@@ -38,7 +38,10 @@ def up(call: Call) -> None:
     call.answer(info.to_json(), _machines([info]))
 
 
-@lab_task(f"{_MACHINE} machines runtime untrusted suite only failed jobs repeat limit no_policy yes verbose json")
+@lab_task(
+    f"{_MACHINE} machines runtime runtime_arg untrusted suite spec only failed jobs repeat limit no_confirm no_policy "
+    "yes verbose json"
+)
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.
 

@@ -19,7 +19,7 @@ import pytest
 
 from labkit.cli.selfcheck import missing_programs
 from labkit.io import process
-from tests import chroot, recorded
+from tests import chroot, newest, recorded
 from tests.stock import Stock, make
 
 _EMULATED = "emulated"  # a property of tests
@@ -202,6 +202,11 @@ def stock(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     return make(pytestconfig.getoption("stock") or shared / "stock", os.environ)
+
+
+@pytest.fixture(scope="session")
+def newest_runc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return newest.runc(tmp_path_factory.mktemp("newest-runc"))
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from labkit.reports import as_diff
 from labkit.results import comparison, policy, tap, verdicts
 from labkit.results.comparison import compare
 from labkit.results.model import WHOLE, Expected, Result, Run, Verdict
+from labkit.results.tap import JSON
 from labkit.results.verdicts import End
 from labkit.usecases.judge import recorded
 from tests.test_policy import TODAY
@@ -66,6 +67,23 @@ def of_program(*lines: str) -> Run:
     output = "\n".join([*lines, f"1..{len(lines)}\n"]).encode()
     judged = verdicts.judge("default", tap.read(output), "", End(0))
     return replace(a_run(*judged.results), programs=(judged.program,))
+
+
+def failing(*findings: str) -> Run:
+    failures: JSON = [{"finding": name, "what": name} for name in findings]
+    return a_run(replace(a_result("A-001", Verdict.FAIL), diagnostic={"failures": failures}))
+
+
+def test_a_finding_behind_a_failure_that_was_there_is_a_change() -> None:
+    one, two, other = failing("a"), failing("a", "b"), failing("b")
+    assert compare(one, one).groups == compare(two, failing("b", "a")).groups
+    assert [change.new_findings for change in compare(one, two).newly_failing] == [("b",)]
+    assert [change.gone_findings for change in compare(two, one).fixed] == [("b",)]
+    assert [(change.new_findings, change.gone_findings) for change in compare(one, other).newly_failing] == [
+        (("b",), ("a",))
+    ]
+    assert "fail -> fail (new: b)" in as_diff.text(compare(one, two))
+    assert "New finding: b" in as_diff.html(compare(one, two))
 
 
 def test_order_and_numbers_are_nothing() -> None:

@@ -7,28 +7,24 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from datetime import date
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from labkit.guest.spec import registry
 from labkit.io import process
-from labkit.results import policy, tap
-from labkit.results.model import Result, RuntimeInfo, Verdict
+from labkit.results import tap
+from labkit.results.model import Result, Verdict
 from labkit.suites.spec import from_tap
 from tests.mutants.engine import BROKEN, Mutant, refuse, run
 from tests.mutants.every import MUTANTS
-from tests.test_results import a_run
 
 CHECKOUT = Path(__file__).parent.parent
 PROGRAM = Path(__file__).parent / "mutants"
 CASES = [(name, ident) for name, mutant in MUTANTS.items() for ident in mutant.ids]
 BAD = (Verdict.FAIL, Verdict.ERROR, Verdict.TIMEOUT)
-Found = Callable[[str, str], Result]
 USER_NAMESPACES = {"NS-001", "USERNS-001"}  # these make one
 
 
@@ -48,60 +44,92 @@ def launcher(directory: Path, name: str, runtime: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
-    """The result of a check on a mutant. Those that the selected tests need run beside each other."""
-    directory = tmp_path_factory.mktemp("mutants")
-    runc = process.which("runc")
-    assert runc, "these tests need runc"
+class Caught:
+    """Results of checks on the mutants of one runtime. Those that the selected tests need run beside each other."""
 
-    def judge(name: str, idents: Sequence[str]) -> dict[str, Result]:
-        words = ["--runtime", str(launcher(directory, name, runc)), "--only", ",".join(idents)]
+    def __init__(self, directory: Path, runtime: Path, cases: Sequence[tuple[str, str]], pool: Executor) -> None:
+        self._directory = directory
+        self._runtime = runtime
+        self._control = self._judge("control", sorted({ident for _, ident in cases}))
+        todo: dict[str, list[str]] = {}
+        for name, ident in cases:
+            if self._control[ident].verdict is not Verdict.SKIP:
+                todo.setdefault(name, []).append(ident)
+        self._runs = {name: pool.submit(self._judge, name, idents) for name, idents in todo.items()}
+
+    def control(self, ident: str) -> Result:
+        return self._control[ident]
+
+    def on(self, name: str, ident: str) -> Result:
+        return self._runs[name].result()[ident]
+
+    def _judge(self, name: str, idents: Sequence[str]) -> dict[str, Result]:
+        runtime = launcher(self._directory, name, self._runtime)
+        words = ["--runtime", str(runtime), "--only", ",".join(idents), "--no-confirm", "--no-shared"]
         done = process.run([sys.executable, "-m", "labkit.guest.spec", *words], cwd=CHECKOUT, timeout=300, check=False)
-        reading = from_tap(tap.read(done.stdout.encode()))
-        version = reading.facts.get("runtime-version", "").removeprefix("runc version ")
-        run = replace(a_run(*reading.results), runtime=RuntimeInfo("runc", str(runc), version))
-        results = {result.id: result for result in policy.apply(run, policy.load(), date.today()).results}
+        results = {result.id: result for result in from_tap(tap.read(done.stdout.encode())).results}
         assert set(results) == set(idents), f"{name}: {done.stdout[-1000:]} {done.stderr[-1000:]}"
         return results
 
+
+def caught(test: str, runtime: Path, request: pytest.FixtureRequest, directory: Path) -> Iterator[Caught]:
     items = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    cases = [tuple(map(str, item.callspec.params.values())) for item in items if item.originalname == CAUGHT]
-    control = judge("control", sorted({ident for _, ident in cases}))
-    todo: dict[str, list[str]] = {}
-    for name, ident in cases:
-        if control[ident].verdict is not Verdict.SKIP and control[ident].expected is None:
-            todo.setdefault(name, []).append(ident)
+    cases = [
+        (item.callspec.params["name"], item.callspec.params["ident"]) for item in items if item.originalname == test
+    ]
     with ThreadPoolExecutor(6) as pool:
-        runs: dict[str, Future[dict[str, Result]]] = {
-            name: pool.submit(judge, name, idents) for name, idents in todo.items()
-        }
-        yield lambda name, ident: control[ident] if name == "control" else runs[name].result()[ident]
+        yield Caught(directory, runtime, [(str(name), str(ident)) for name, ident in cases], pool)
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.host_runtime
-@pytest.mark.needs("runc", "busybox")
-@pytest.mark.parametrize(("name", "ident"), CASES)
-def test_the_check_fails_on_the_mutant_and_only_there(name: str, ident: str, found: Found) -> None:
-    control = found("control", ident)
-    if control.expected is not None:
-        pytest.skip(f"this runtime does that itself: {control.expected.reason}")
+@pytest.fixture(scope="module")
+def on_installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caught]:
+    runc = process.which("runc")
+    assert runc, "these tests need runc"
+    yield from caught(
+        test_the_check_sees_the_mutant.__name__, Path(runc), request, tmp_path_factory.mktemp("installed")
+    )
+
+
+@pytest.fixture(scope="module")
+def on_newest(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, newest_runc: Path
+) -> Iterator[Caught]:
+    yield from caught(
+        test_the_check_sees_the_mutant_of_the_newest.__name__, newest_runc, request, tmp_path_factory.mktemp("newest")
+    )
+
+
+def judge(name: str, ident: str, found: Caught) -> None:
+    control = found.control(ident)
     if control.verdict in BAD and ident in USER_NAMESPACES and not has_user_namespaces():
         pytest.skip("the kernel makes no user namespace here, as in a chroot")
-    assert control.verdict not in BAD, control.diagnostic
     if control.verdict is Verdict.SKIP:
         pytest.skip(str(control.diagnostic.get("message")))
-    result = found(name, ident)
-    if control.verdict is result.verdict is Verdict.TODO:
+    assert control.verdict in (Verdict.PASS, Verdict.FAIL), control.diagnostic
+    result = found.on(name, ident)
+    if set(result.findings) == set(control.findings) and control.verdict is Verdict.FAIL:
         pytest.skip(f"this runtime does that itself: {control.diagnostic.get('message')}")
     assert result.verdict is Verdict.FAIL, result.diagnostic
+    assert not set(result.findings) <= set(control.findings), result.diagnostic
     commands = result.diagnostic["commands"]
     assert isinstance(commands, list)
     assert BROKEN not in [command["status"] for command in commands], commands
 
 
-CAUGHT = test_the_check_fails_on_the_mutant_and_only_there.__name__
+@pytest.mark.host_runtime
+@pytest.mark.needs("runc", "busybox")
+@pytest.mark.parametrize(("name", "ident"), CASES)
+def test_the_check_sees_the_mutant(name: str, ident: str, on_installed: Caught) -> None:
+    judge(name, ident, on_installed)
+
+
+@pytest.mark.host_runtime
+@pytest.mark.long
+@pytest.mark.needs("busybox")
+@pytest.mark.parametrize(("name", "ident"), CASES)
+def test_the_check_sees_the_mutant_of_the_newest(name: str, ident: str, on_newest: Caught) -> None:
+    judge(name, ident, on_newest)
 
 
 def test_the_mutants_are_many_and_of_all_kinds() -> None:

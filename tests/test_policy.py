@@ -14,6 +14,7 @@ from labkit.core.errors import UsageError
 from labkit.results import policy
 from labkit.results.json import from_json, to_json
 from labkit.results.model import WHOLE, Program, Result, Run, RuntimeInfo, SuiteInfo, Verdict, exit_status
+from labkit.results.tap import JSON
 from labkit.suites import registry, validation
 from tests.test_results import a_result, a_run
 
@@ -110,6 +111,43 @@ def test_an_expired_entry_fails_the_run_and_expects_nothing(apply: Apply) -> Non
 def test_an_expired_entry_about_another_runtime_is_let_be(apply: Apply) -> None:
     entry = ENTRY + 'runtime = "crun"\nexpires = 2020-01-01\n'
     assert exit_status(apply(a_run(a_result("DEV-001")), entry)) == 0
+
+
+def found(*findings: str, verdict: Verdict = Verdict.FAIL) -> Run:
+    failures: JSON = [{"finding": name, "what": name, "expected": 1, "actual": 2} for name in findings]
+    return a_run(replace(a_result("DEV-002", verdict), diagnostic={"failures": failures}))
+
+
+@pytest.mark.parametrize(
+    ("findings", "entries", "expected", "known"),
+    [
+        (("a",), ['findings = ["a"]'], True, ("a",)),
+        (("a", "b"), ['findings = ["a"]'], False, ("a",)),
+        (("a", "b"), ['findings = ["a"]', 'findings = ["b*"]'], True, ("a", "b")),
+        (("a", "b"), ['findings = ["a"]', ""], True, ("a", "b")),
+        (("a", "b"), ['findings = ["c"]'], False, ()),
+        (("a", "b"), [""], True, ("a", "b")),
+        ((), ['findings = ["a"]'], False, ()),
+    ],
+)
+def test_findings_beside_those_that_are_known(
+    findings: tuple[str, ...], entries: list[str], expected: bool, known: tuple[str, ...], apply: Apply
+) -> None:
+    (result,) = apply(found(*findings), *(f"{ENTRY}{entry}\n" for entry in entries)).results
+    assert (result.expected is not None, result.known) == (expected, known)
+
+
+def test_an_own_entry_takes_back_one_finding(apply: Apply) -> None:
+    own = ENTRY.replace('"fail"', '"pass"') + 'findings = ["b"]\n'
+    (result,) = apply(found("a", "b"), own, ENTRY).results
+    assert (result.expected, result.known) == (None, ("a",))
+
+
+def test_what_does_not_repeat_is_neither_expected_nor_a_failure_nor_a_pass(apply: Apply) -> None:
+    run = apply(found("a", verdict=Verdict.FLAKY), ENTRY + 'findings = ["a"]\n')
+    assert run.policy is not None
+    assert run.policy.unexpected_passes == ()
+    assert (run.results[0].bad, run.results[0].expected, run.flaky, exit_status(run)) == (False, None, ["DEV-002"], 0)
 
 
 def test_of_several_entries_the_first_decides(apply: Apply) -> None:

@@ -300,7 +300,8 @@ MINIMAL |= {
     "socket",
     "stat",
 }
-MINIMAL |= {"struct", "subprocess", "sys", "time", "traceback", "typing"}
+MINIMAL |= {"copy", "hashlib", "io"}
+MINIMAL |= {"struct", "subprocess", "sys", "threading", "time", "traceback", "typing"}
 MINIMAL |= {"json"}  # not in Debian 12's, and nothing works without it: see the test below
 
 

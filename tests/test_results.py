@@ -51,7 +51,16 @@ def test_results_json_is_the_contract() -> None:
         "machine": {"platform": "debian", "release": "13", "provider": "qemu", "kernel": "6.12.57", "cgroup": "v2"},
         "runtime": {"name": "runc", "path": "/usr/sbin/runc", "version": "1.1.15"},
         "suite": {"name": "spec", "version": "0.1.0", "spec": "1.0.2"},
-        "totals": {"pass": 2, "fail": 1, "skip": 0, "todo": 0, "no-assertions": 0, "error": 0, "timeout": 0},
+        "totals": {
+            "pass": 2,
+            "fail": 1,
+            "skip": 0,
+            "flaky": 0,
+            "todo": 0,
+            "no-assertions": 0,
+            "error": 0,
+            "timeout": 0,
+        },
         "results": [
             {
                 "id": ident,

@@ -220,15 +220,13 @@ def test_the_lock_is_held_by_what_a_killed_supervisor_left(suite: Suite) -> None
 
 
 @pytest.mark.host_runtime
-@pytest.mark.parametrize("stdin", ["null", "closed", "pipe at its end", "terminal"])
+@pytest.mark.parametrize("stdin", ["null", "pipe at its end", "terminal"])
 def test_without_labkit_it_needs_no_stdin(suite: Suite, stdin: str) -> None:
     reading, writing = os.pipe()
     os.close(writing)
     terminal, side = os.openpty()
     ends = {"null": subprocess.DEVNULL, "pipe at its end": reading, "terminal": side}
     words = suite.argv(only="QUERY-001")
-    if stdin == "closed":
-        words = ["sh", "-c", 'exec "$@" <&-', "sh", *words]
     done = subprocess.run(words, stdin=ends.get(stdin), capture_output=True, timeout=60)
     for fd in (reading, terminal, side):
         os.close(fd)

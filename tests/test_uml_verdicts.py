@@ -16,7 +16,7 @@ from tests.conftest import Lab
 
 PAGE = (Path(__file__).parent.parent / "docs/reference/uml-verdicts.md").read_text()
 UNSEEN = {
-    "CG-005": "no cgroup controller cpuset: cpus and mems cannot be seen here; the rest is as configured",
+    "CG-024": "no cgroup controller cpuset",
     "PERS-001": "this kernel's uname shows the same machine under LINUX32; the personality itself is as configured",
 }
 # A runtime that leaves one property out of the bundle's configuration.
@@ -50,10 +50,7 @@ def test_what_this_kernel_cannot_show_is_skipped_for_that_reason(uml: Lab) -> No
     uml.run("test", "--runtime", "runc", "--only", ",".join(UNSEEN))
     found = verdicts(uml)
     assert found["PERS-001"][0] == "fail", "runc 1.1 ignores it here as elsewhere"
-    assert found["CG-005"] == (
-        "todo",
-        "no effect: cpu burst and idle (https://github.com/opencontainers/runc/pull/3749)",
-    )
+    assert found["CG-024"] == ("skip", UNSEEN["CG-024"])
 
 
 @pytest.mark.machine
@@ -63,7 +60,7 @@ def test_what_this_kernel_cannot_show_is_skipped_for_that_reason(uml: Lab) -> No
         ("PERS-001", "linux personality"),
         ("CG-005", "linux resources cpu"),
         ("CG-005", "linux resources cpu shares"),
-        ("CG-005", "linux resources cpu quota"),
+        ("CG-023", "linux resources cpu quota"),
     ],
 )
 def test_a_runtime_that_leaves_it_out_fails_here_too(uml: Lab, ident: str, keys: str) -> None:

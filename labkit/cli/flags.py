@@ -79,6 +79,13 @@ FLAGS: Mapping[str, Flag] = {
         values.runtimes,
         True,
     ),
+    "runtime_arg": Flag(
+        [],
+        "an argument for the runtime before each command: --runtime-arg=--systemd-cgroup; may be repeated",
+        "ARG",
+    ),
+    "spec": Flag(None, "hold the runtime to this runtime-spec rather than to the one that it claims", "VERSION"),
+    "no_confirm": Flag(False, "do not run a check that is bad again to see whether that repeats"),
     "untrusted": Flag(
         False,
         "the runtime may be hostile: run it in no machine of User-Mode Linux, which is no wall",
@@ -203,7 +210,15 @@ class Call:
 
         only = [word.strip() for words in self.words["only"] for word in words.split(",") if word.strip()]
         repeat, limit = self.number("repeat", 1000), self.number("limit", 86400)
-        return Selection(tuple(only), self.settings.jobs, repeat, limit)
+        return Selection(
+            tuple(only),
+            self.settings.jobs,
+            repeat,
+            limit,
+            tuple(self.words["runtime_arg"]),
+            self.words["spec"] or "",
+            not self.words["no_confirm"],
+        )
 
     def number(self, flag: str, most: int) -> int | None:
         """The value of a flag that takes a number, None where it was not given; else UsageError."""

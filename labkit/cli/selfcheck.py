@@ -1,7 +1,7 @@
 """labkit's own checks, in stages. Each prints how long it took; what could not be done is said in one line.
 
 --fast    style, types, the tests that start neither containers nor machines; of long tables every fortieth row
-          and without it: tests that run runtimes and a bootstrap on this host, tests of a machine
+          and without it: every fourth row, tests that run runtimes and a bootstrap on this host, tests of a machine
 --long    and all the others: Vagrant, every image, whole suites on several runtimes
 --faults  only the table of faults, all of it, on simulated machines and on a real one
 """
@@ -70,7 +70,7 @@ def stages(extent: Extent, stock: Path) -> list[Stage]:
         return (*_PYTEST, *words, "-m", f"{marker} and not long")
 
     machines = (f"--stock={stock}", *_PANICS)
-    some = ("--one-in=40",) if extent is Extent.FAST else ()
+    some = {Extent.FAST: ("--one-in=40",), Extent.NORMAL: ("--one-in=4",)}.get(extent, ())
     tables = Stage("tables", tests("not machine", *_WORKERS, *some, *_TABLES), 1)
     if extent is Extent.FAULTS:
         return [tables, Stage("real faults", tests("machine", *machines, _FAULTS), 2, root=True)]

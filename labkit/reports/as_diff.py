@@ -54,6 +54,8 @@ def _line(change: Change) -> str:
     where = change.program or change.id
     verdicts = f"{_counts(change.before) or 'absent'} -> {_counts(change.after) or 'absent'}"
     expected = f" (expected: {change.expected})" if change.expected else ""
+    findings = [*(f"new: {name}" for name in change.new_findings), *(f"gone: {name}" for name in change.gone_findings)]
+    verdicts += f" ({', '.join(findings)})" if findings else ""
     return one_line(f"  {where}: {change.name}: {verdicts}{expected}", 300)
 
 

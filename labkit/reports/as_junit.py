@@ -19,6 +19,8 @@ def render(run: Run) -> str:
         "labkit": run.run.labkit,
         "suite.version": run.suite.version,
         "suite.spec": run.suite.spec,
+        **({"suite.spec_claimed": run.suite.spec_claimed} if run.suite.spec_claimed else {}),
+        **({"runtime.arguments": run.runtime.arguments} if run.runtime.arguments else {}),
         "runtime.path": run.runtime.path,
         "runtime.version": run.runtime.version,
         **{f"machine.{key}": str(value) for key, value in run.machine.items()},
@@ -60,7 +62,8 @@ def _case(run: Run, result: Result) -> TestCase:
     if outcome is not None:
         lines = [f"{found.level} {result.reference}", *([found.message] if result.expected else [])]
         for failure in found.failures:
-            lines += [failure.what, f"  expected: {failure.expected}", f"  actual:   {failure.actual}"]
+            told = " (the policy expects this)" if failure.known and not result.expected else ""
+            lines += [failure.what + told, f"  expected: {failure.expected}", f"  actual:   {failure.actual}"]
         outcome.text = printable("\n".join([*lines, *found.notes]), newlines=True)
         case.result = [outcome]
     return case

@@ -11,6 +11,12 @@ from labkit.results.model import Result, Run, Verdict
 
 _json = json.JSONEncoder(allow_nan=False).encode
 _OK = (Verdict.PASS, Verdict.SKIP, Verdict.NO_ASSERTIONS)
+_DIRECTIVES = {
+    Verdict.SKIP: "SKIP",
+    Verdict.NO_ASSERTIONS: "SKIP",
+    Verdict.TODO: "TODO",
+    Verdict.FLAKY: "TODO",  # TAP has no word for what does not repeat; the block has
+}
 
 
 def render(run: Run) -> str:
@@ -19,6 +25,8 @@ def render(run: Run) -> str:
         "run": run.run.id,
         "suite": f"{run.suite.name} {run.suite.version}".strip(),
         "spec": run.suite.spec,
+        "spec-claimed": run.suite.spec_claimed,
+        "runtime-arguments": run.runtime.arguments,
         "runtime": run.runtime.name,
         "runtime-path": run.runtime.path,
         "runtime-version": run.runtime.version,
@@ -44,8 +52,8 @@ def _point(number: int, result: Result) -> list[str]:
     reason = result.diagnostic.get("reason", result.diagnostic.get("message", ""))
     if result.verdict is Verdict.NO_ASSERTIONS:
         reason = reason or "no assertions"
-    if result.verdict in (Verdict.SKIP, Verdict.NO_ASSERTIONS, Verdict.TODO):
-        line += f" # {'TODO' if result.verdict is Verdict.TODO else 'SKIP'} {_escaped(str(reason))}".rstrip()
+    if directive := _DIRECTIVES.get(result.verdict):
+        line += f" # {directive} {_escaped(str(reason))}".rstrip()
     block = {
         "id": result.id,
         "level": result.level,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labkit.results.model import Object, Result, Run
@@ -18,11 +19,15 @@ _UPSTREAM = re.compile(r"https://github\.com/opencontainers/[A-Za-z0-9_.-]+(/[A-
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One comparison that failed. expected and actual are text, or None where the check gave none."""
+    """One comparison that failed. expected and actual are text, or None where the check gave none; finding is the name
+    that policies know it by, or ""; known: the policy expects it.
+    """
 
     what: str
     expected: str | None
     actual: str | None
+    finding: str = ""
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,8 @@ def evidence(result: Result) -> Evidence:
     failures: list[Failure] = []
     if isinstance(given := rest.get("failures"), list) and all(isinstance(entry, dict) for entry in given):
         del rest["failures"]
-        failures = [_failure(entry) for entry in given if isinstance(entry, dict)]
+        failures = [_failure(entry, result.known) for entry in given if isinstance(entry, dict)]
+        failures.sort(key=lambda failure: failure.known)
     elif "expected" in rest and "actual" in rest:  # runtime-tools
         failures = [Failure("", shown(rest.pop("expected")), shown(rest.pop("actual")))]
     notes: list[str] = []
@@ -118,6 +124,8 @@ def _commands(given: JSON) -> list[str]:
     return lines
 
 
-def _failure(entry: dict[str, JSON]) -> Failure:
-    values = [shown(entry[key]) if key in entry else None for key in ("what", "expected", "actual")]
-    return Failure(values[0] or "", values[1], values[2])
+def _failure(entry: dict[str, JSON], known: Sequence[str]) -> Failure:
+    what, expected, actual, finding = (
+        shown(entry[key]) if key in entry else None for key in ("what", "expected", "actual", "finding")
+    )
+    return Failure(what or "", expected, actual, finding or "", finding in known)

@@ -19,6 +19,7 @@ STYLES = {
     Verdict.FAIL: "bold red",
     Verdict.ERROR: "bold magenta",
     Verdict.TIMEOUT: "bold yellow",
+    Verdict.FLAKY: "bold yellow",
     Verdict.TODO: "cyan",
     Verdict.NO_ASSERTIONS: "yellow",
     Verdict.SKIP: "bright_black",
@@ -38,6 +39,11 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
     cgroup = f"cgroup {run.machine['cgroup']}" if run.machine.get("cgroup") else ""
     console.print(_text(run.title, "bold"), overflow="fold")
     console.print(_text(f"{where} {cgroup}".strip(), "dim"), overflow="fold")
+    if run.suite.spec_claimed:
+        claim = f"held to runtime-spec {run.suite.spec}; it claims {run.suite.spec_claimed}"
+        console.print(_text(claim, "dim"), overflow="fold")
+    if run.runtime.arguments:
+        console.print(_text(f"runtime arguments: {run.runtime.arguments}", "dim"), overflow="fold")
     machines = run.machine.get("machines")
     if isinstance(machines, Sequence) and not isinstance(machines, str):
         console.print(
@@ -59,7 +65,8 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
         )
     for line in policy_lines(run):
         console.print(_text(line, "bold red" if line.startswith("EXPIRED") else "yellow"), overflow="fold")
-    if flaky := [f"{p.name} ({_attempts(p)})" for p in run.programs if p.flaky]:
+    flaky = [f"{p.name} ({_attempts(p)})" for p in run.programs if p.flaky]
+    if flaky := [*flaky, *(result.id for result in run.by_id() if result.verdict is Verdict.FLAKY)]:
         console.print(_text(f"flaky: {', '.join(flaky)}", "yellow"), overflow="fold")
     if run.programs:
         programs = Counter(program.verdict for program in run.programs)
@@ -115,7 +122,9 @@ def _why(result: Result) -> list[str]:
     first = found.failures[0]
     if first.expected is None and first.actual is None:
         return [first.what or found.message]
-    more = f" (and {len(found.failures) - 1} more)" if len(found.failures) > 1 else ""
+    known = sum(failure.known for failure in found.failures)
+    more = f" (and {len(found.failures) - 1 - known} more)" if len(found.failures) - known > 1 else ""
+    more += f" (beside {known} that the policy expects)" if known else ""
     return [*filter(None, [first.what + more]), f"expected: {first.expected}", f"actual: {first.actual}"]
 
 

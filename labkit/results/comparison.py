@@ -16,7 +16,8 @@ _Group = Sequence[Result]
 class Change:
     """Results of one identity in two runs. Several can share one; each verdict comes with how often it was there.
 
-    before and after are empty where the run has none. expected is the policy's reason for the later ones.
+    before and after are empty where the run has none. expected is the policy's reason for the later ones. new_findings
+    and gone_findings are those that failed in one of them only, by name: behind a known failure another may appear.
     """
 
     program: str
@@ -27,6 +28,8 @@ class Change:
     after: Mapping[Verdict, int]
     message: str
     expected: str
+    new_findings: tuple[str, ...] = ()
+    gone_findings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, JSON]:
         return {
@@ -38,6 +41,8 @@ class Change:
             "after": {verdict.value: count for verdict, count in self.after.items()},
             "message": self.message,
             "expected": self.expected,
+            **({"new_findings": list(self.new_findings)} if self.new_findings else {}),
+            **({"gone_findings": list(self.gone_findings)} if self.gone_findings else {}),
         }
 
 
@@ -73,9 +78,10 @@ def compare(before: Run, after: Run) -> Comparison:
     for identity in dict.fromkeys([*old, *new]):
         was, now = (groups.get(identity) or _silent(identity, run) for groups, run in ((old, before), (new, after)))
         change = _change(was, now)
-        if change.before == change.after:
+        if change.before == change.after and not change.new_findings and not change.gone_findings:
             continue
         more = sum(result.bad for result in now) - sum(result.bad for result in was)
+        more = more or bool(change.new_findings) or -bool(change.gone_findings)
         if not was:
             group = "appeared"
         elif not now:
@@ -113,7 +119,13 @@ def _change(was: _Group, now: _Group) -> Change:
     counts = (Counter(result.verdict for result in group) for group in (was, now))
     before, after = (dict(sorted(count.items(), key=lambda item: URGENCY[item[0]])) for count in counts)
     text = message if isinstance(message, str) else ""
-    return Change(shown.program, shown.id, shown.name, shown.reference, before, after, text, expected)
+    old, new = ([finding for result in group if result.bad for finding in result.findings] for group in (was, now))
+    both = bool(old and new)  # where only one of them failed, the verdicts say it
+    return Change(
+        shown.program, shown.id, shown.name, shown.reference, before, after, text, expected,
+        tuple(finding for finding in new if both and finding not in old),
+        tuple(finding for finding in old if both and finding not in new),
+    )  # fmt: skip
 
 
 def _order(change: Change) -> tuple[int, str, str, str]:

@@ -44,11 +44,17 @@ def to_json(run: Run) -> str:
             "labkit": info.labkit,
         },
         "machine": dict(run.machine),
-        "runtime": {"name": run.runtime.name, "path": run.runtime.path, "version": run.runtime.version},
+        "runtime": {
+            "name": run.runtime.name,
+            "path": run.runtime.path,
+            "version": run.runtime.version,
+            **({"arguments": run.runtime.arguments} if run.runtime.arguments else {}),
+        },
         "suite": {
             "name": run.suite.name,
             "version": run.suite.version,
             **({"spec": run.suite.spec} if run.suite.spec else {}),
+            **({"spec_claimed": run.suite.spec_claimed} if run.suite.spec_claimed else {}),
         },
         "totals": {verdict.value: count for verdict, count in run.totals.items()},
     }
@@ -86,6 +92,7 @@ def _result_json(result: Result) -> Object:
         "seconds": result.seconds,
         "diagnostic": result.diagnostic,
         **({"expected": asdict(result.expected)} if result.expected else {}),
+        **({"known": list(result.known)} if result.known else {}),
     }
 
 
@@ -114,14 +121,20 @@ def from_json(text: str | bytes, where: str = "results.json") -> Run:
             interrupted_reason=run.text("interrupted_reason", run.text("cut", "")) or None,  # cut: labkit 0.1.0
         ),
         machine=top.get("machine", dict, "an object"),
-        runtime=RuntimeInfo(runtime.text("name"), runtime.text("path"), runtime.text("version")),
-        suite=SuiteInfo(suite.text("name"), suite.text("version"), suite.text("spec", "")),
+        runtime=RuntimeInfo(
+            runtime.text("name"), runtime.text("path"), runtime.text("version"), runtime.text("arguments", "")
+        ),
+        suite=SuiteInfo(
+            suite.text("name"), suite.text("version"), suite.text("spec", ""), suite.text("spec_claimed", "")
+        ),
         results=tuple(_result(entry) for entry in top.tables("results")),
         programs=tuple(_program(entry) for entry in top.tables("programs", ())),
         policy=_notes(top.table("policy")) if "policy" in top.values else None,
     )
     totals = top.table("totals")
     for verdict, count in read.totals.items():
+        if verdict is Verdict.FLAKY and verdict.value not in totals.values and not count:
+            continue  # labkit before 0.3 had no such verdict
         if totals.get(verdict.value, int, "a number") != count:
             raise LabError(f"{where}: totals.{verdict.value} does not match the results, which have {count}")
     return read
@@ -155,6 +168,7 @@ def _result(entry: _Table) -> Result:
         diagnostic=entry.get("diagnostic", dict, "an object"),
         program=entry.text("program", ""),
         expected=Expected(*map(expected.text, ("reason", "link", "source"))) if expected else None,
+        known=entry.texts("known", ()),
     )
 
 

@@ -21,7 +21,8 @@ class Verdict(enum.StrEnum):
     FAIL = "fail"
     ERROR = "error"  # the check itself broke
     TIMEOUT = "timeout"
-    TODO = "todo"  # a deviation that upstream knows of
+    FLAKY = "flaky"  # bad at first, not when it was run again
+    TODO = "todo"  # a suite's own word for what it expects to fail
     NO_ASSERTIONS = "no-assertions"  # ran, and checked nothing
     SKIP = "skip"
     PASS = "pass"
@@ -50,7 +51,8 @@ class Result:
 
     program is "" where the suite is one program. The keys of diagnostic that reports know: message, reason, violation
     (a requirement that an error outside the assertions names), failures (objects with what, expected, actual), notes.
-    expected is set by the policy, which never changes the verdict.
+    expected and known are set by the policy, which never changes the verdict: known are the findings that it names; a
+    result is expected where those are all.
     """
 
     id: str
@@ -62,6 +64,14 @@ class Result:
     diagnostic: Object = field(default_factory=dict)
     program: str = ""
     expected: Expected | None = None
+    known: tuple[str, ...] = ()
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The names of the comparisons that failed, each once; none where the suite names none."""
+        failures = self.diagnostic.get("failures")
+        names = [one.get("finding") for one in failures if isinstance(one, dict)] if isinstance(failures, list) else []
+        return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
 
     @property
     def whole(self) -> bool:
@@ -152,18 +162,24 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
+    """arguments: those that came before each command, as a shell would be given them."""
+
     name: str
     path: str
     version: str
+    arguments: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteInfo:
-    """spec is the version of runtime-spec that was expected of the runtime ("1.0.2"), "" where the suite names none."""
+    """spec is the version of runtime-spec that was expected of the runtime ("1.0.2"), "" where the suite names none;
+    spec_claimed: the one that the runtime claims, where that is another.
+    """
 
     name: str
     version: str
     spec: str = ""
+    spec_claimed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +216,12 @@ class Run:
         return sorted(bad, key=lambda result: URGENCY[result.verdict])
 
     @property
+    def flaky(self) -> list[str]:
+        """What did not repeat: programs by name, checks by id."""
+        results = [result.id for result in self.by_id() if result.verdict is Verdict.FLAKY]
+        return [*(program.name for program in self.programs if program.flaky), *results]
+
+    @property
     def assertions(self) -> dict[Verdict, int]:
         """The assertions that the programs printed, by verdict, before any policy."""
         count = Counter(result.verdict for result in self.results if not result.whole)
@@ -223,7 +245,7 @@ class Run:
                 verdict.value: [program.name for program in self.programs if program.verdict is verdict]
                 for verdict in Verdict
             }
-            values["flaky"] = [program.name for program in self.programs if program.flaky]
+        values["flaky"] = self.flaky
         return values
 
 

@@ -55,6 +55,7 @@ class _Entry(Table):
     id: Patterns | None = None
     program: Patterns | None = None
     assertion: Patterns | None = None
+    findings: Patterns | None = None
     violation: Pattern | None = None
     runtime: Patterns | None = None
     version: StrictStr | None = Field(default=None, description='versions such as ">=1.1, <1.2"')
@@ -74,6 +75,8 @@ class _Entry(Table):
             raise ValueError("names neither id nor program, so it matches nothing")
         if self.assertion and not self.program:
             raise ValueError("names an assertion without its program")
+        if self.findings and self.program:
+            raise ValueError("names findings of a program, which has assertions")
         if self.version is not None:
             if not self.runtime:
                 raise ValueError("names a version without its runtime")
@@ -156,7 +159,10 @@ def _what(entry: _Entry) -> str:
 
 def apply(run: Run, entries: Sequence[Entry] | None, today: date) -> Run:
     """Return the run with what the entries expect marked as expected; with None, without any mark."""
-    bare = [dataclasses.replace(result, expected=None) if result.expected else result for result in run.results]
+    bare = [
+        dataclasses.replace(result, expected=None, known=()) if result.expected or result.known else result
+        for result in run.results
+    ]
     if entries is None:
         return dataclasses.replace(run, results=tuple(bare), policy=None)
     applying = [entry for entry in entries if entry.applies(run)]
@@ -174,12 +180,8 @@ def apply(run: Run, entries: Sequence[Entry] | None, today: date) -> Run:
         met = set()
         for place in group:
             result = bare[place]
-            entry = next((entry for entry in concerned if entry.about(result)), None)
-            if entry is not None and result.verdict in entry.rule.expected:
-                met.add(entry)
-                if result.bad or result.verdict is not Verdict.PASS:
-                    expected = Expected(entry.rule.reason, entry.rule.link, entry.source)
-                    marked[place] = dataclasses.replace(result, expected=expected)
+            marked[place], by = _judged(result, [entry for entry in concerned if entry.about(result)])
+            met.update(by)
         passes += _unexpected_passes([entry for entry in concerned if entry not in met], [bare[n] for n in group])
     notes = PolicyNotes(
         tuple(
@@ -193,6 +195,36 @@ def apply(run: Run, entries: Sequence[Entry] | None, today: date) -> Run:
     return dataclasses.replace(run, results=tuple(marked), policy=notes)
 
 
+def _judged(result: Result, entries: Sequence[Entry]) -> tuple[Result, list[Entry]]:
+    """The result as the entries about it expect it, and those of them that do expect it.
+
+    For a whole result the first entry decides; of findings, for each the first that names it, or that names none.
+    """
+    findings = result.findings
+    if not findings:
+        entry = next((entry for entry in entries if not entry.rule.findings), None)
+        if entry is None or result.verdict not in entry.rule.expected:
+            return result, []
+        if result.verdict is Verdict.PASS:
+            return result, [entry]
+        return dataclasses.replace(result, expected=_expected([entry])), [entry]
+    decided: dict[str, Entry] = {}
+    for entry in entries:
+        for finding in findings:
+            if _any(entry.rule.findings, finding):
+                decided.setdefault(finding, entry)
+    by = {finding: entry for finding, entry in decided.items() if result.verdict in entry.rule.expected}
+    met = list(dict.fromkeys(by.values()))
+    whole = met and set(by) == set(findings)
+    known = tuple(finding for finding in findings if finding in by)
+    return dataclasses.replace(result, known=known, expected=_expected(met) if whole else None), met
+
+
+def _expected(entries: Sequence[Entry]) -> Expected:
+    reasons = "; ".join(dict.fromkeys(entry.rule.reason for entry in entries))
+    return Expected(reasons, entries[0].rule.link, ", ".join(entry.source for entry in entries))
+
+
 def _unexpected_passes(entries: Sequence[Entry], results: Sequence[Result]) -> Iterator[str]:
     """A line for each entry that expects a failure of this check or program, where nothing is bad and not all skipped:
     what could not be looked at passes as little as it fails.
@@ -201,6 +233,8 @@ def _unexpected_passes(entries: Sequence[Entry], results: Sequence[Result]) -> I
         # A program that passed has no result about it as a whole.
         of = None if entry.rule.assertion == (WHOLE,) else entry.rule.assertion
         found = [result for result in results if _any(of, result.name)]
+        if any(result.verdict is Verdict.FLAKY for result in found):
+            continue  # neither a pass nor a failure
         shown = any(result.verdict is not Verdict.SKIP for result in found)
         if shown and not any(result.bad for result in found) and Verdict.PASS not in entry.rule.expected:
             wanted = " or ".join(entry.rule.expected)

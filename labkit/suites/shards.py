@@ -22,6 +22,7 @@ from labkit.core.tomlfile import Table
 from labkit.io.files import make_directory, write_atomic
 from labkit.results import tap
 from labkit.results.model import Program, Reading, Result
+from labkit.suites import again
 from labkit.suites.base import Suite
 
 PLAN = "shards.json"
@@ -29,7 +30,7 @@ _PLAN_LIMIT = 8 << 20  # bytes
 _LEAST = 0.001  # seconds that anything takes
 _SHOWN = 10  # names in a reason
 # What machines that share a suite must have in common, or their results are not about one thing.
-_ALIKE = ("kernel", "cgroup", "runtime-path", "runtime-version", "spec", "ref")
+_ALIKE = ("kernel", "cgroup", "runtime-path", "runtime-version", "runtime-arguments", "spec", "ref")
 
 
 class Shard(Table):
@@ -87,11 +88,17 @@ def recognizes(suite: Suite, raw: Path) -> bool:
 
 
 def read(suite: Suite, raw: Path, known: Mapping[str, str] | None = None) -> Reading:
-    """Read raw output as suite.read does, of one machine or of several.
+    """Read raw output as suite.read does, of one machine or of several, and of what was run again.
 
     Of several, every name of the plan must be there, from the machine that it was given to, and once; and what they
     say of themselves must be the same. Else the reading is incomplete, and says what is missing and where.
     """
+    places = [place for number in range(1, again.TIMES + 1) if (place := again.place(raw, number)).is_dir()]
+    others = [suite.read(place, known) for place in places if not place.is_symlink() and suite.recognizes(place)]
+    return again.settled(_read(suite, raw, known), others)
+
+
+def _read(suite: Suite, raw: Path, known: Mapping[str, str] | None) -> Reading:
     plan = _plan(raw)
     if plan is None:
         return suite.read(raw, known)

@@ -118,6 +118,9 @@ class Validation:
         return [*self.argv(program, runtime, Selection()), "--list"]  # a tree may have others than the known refs
 
     def check(self, selection: Selection) -> None:
+        for flag, given in (("--runtime-arg", selection.runtime_args), ("--spec", selection.spec)):
+            if given:
+                raise UsageError(f"the {self.name} suite does not take {flag}; --suite spec does")
         known = self.names()
         for name in selection.only:
             if name not in known:

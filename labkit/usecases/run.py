@@ -29,9 +29,9 @@ from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
 from labkit.core.errors import CommandTimeout, ConnectionFailed, InfrastructureError, LabError, MachineError, UsageError
 from labkit.core.platforms import Distro
-from labkit.core.text import printable
+from labkit.core.text import one_line, printable
 from labkit.io.console import panic_lines
-from labkit.io.files import disk_errors
+from labkit.io.files import disk_errors, make_directory
 from labkit.io.remote import Remote
 from labkit.io.together import together
 from labkit.machines import providers
@@ -47,6 +47,7 @@ from labkit.results.tap import JSON
 from labkit.store import runs
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes import Runtime
+from labkit.suites import again as repeats
 from labkit.suites import registry, shards
 from labkit.suites.base import RunObserver, SilentRun, Suite
 from labkit.usecases.machines import bring_up, compare
@@ -122,15 +123,71 @@ def run_cell(
                     timeout=settings.limits.suite,
                     console=machine.console(),
                 )
-        with begun.told():
-            run = with_reading(begun.ended(recording.reason), shards.read(suite, directory / runs.RAW))
-            outcome = write(judge(run, entries), directory)
-        if recording.interrupt:
-            _note(recording.interrupt, directory)
-            raise recording.interrupt
+            again = partial(_again, cell, settings, observer, suite, runtime, machine, remote)
+            outcome = _concluded(begun, recording, entries, again)
         if suite.needs_reset(cell.selection) and isinstance(machine, Resettable):
             _reset(machine, suite, observer)
     return outcome
+
+
+Again = Callable[[Path, int, tuple[str, ...]], str | None]
+
+
+def _concluded(begun: _Begun, recording: Recording, entries: Sequence[Entry] | None, again: Again) -> Outcome:
+    """The run that was recorded, judged and written, after what it has bad and unexpected was run again."""
+    suite, directory = begun.suite, begun.directory
+    raw = directory / runs.RAW
+
+    def judged() -> Run:
+        return judge(with_reading(begun.ended(recording.reason), shards.read(suite, raw)), entries)
+
+    with begun.told():
+        run = judged()
+        for number in range(1, repeats.TIMES + 1):
+            names = repeats.doubtful(run)
+            if not names or recording.reason or again(repeats.place(raw, number), number, names):
+                break
+            run = judged()
+        outcome = write(run, directory)
+    if recording.interrupt:
+        _note(recording.interrupt, directory)
+        raise recording.interrupt
+    return outcome
+
+
+def _again(
+    cell: Cell,
+    settings: Settings,
+    observer: RunObserver,
+    suite: Suite,
+    runtime: Runtime,
+    machine: Machine,
+    remote: Remote,
+    raw: Path,
+    number: int,
+    names: tuple[str, ...],
+) -> str | None:
+    """Run these programs again, one at a time; why that did not come to its end, None where it did."""
+    selection = cell.selection
+    if not selection.confirm or selection.repeat:
+        return "not asked for"
+    observer.step(f"running again, alone, what is bad and not expected: {one_line(', '.join(names), 200)}")
+    recording = record(
+        make_directory(raw),
+        raw.parents[1] / f"console-again-{number}.log",
+        suite,
+        runtime,
+        remote,
+        SilentRun(),
+        dataclasses.replace(selection, only=names, jobs=1),
+        timeout=settings.limits.suite,
+        console=machine.console(),
+    )
+    if recording.interrupt:
+        raise recording.interrupt
+    if recording.reason:
+        observer.warn(f"they were not run again: {recording.reason}")
+    return recording.reason
 
 
 # --- several machines
@@ -173,13 +230,12 @@ def _run_shared(
         directory = begun.directory
         with begun.told():
             recording = _record_parts(cell, settings, observer, suite, runtime, members, given, directory)
-            reasons = [why for name, why in failed.items() if name in given]
-            reasons += [recording.reason] if recording.reason else []
-            run = with_reading(begun.ended("; ".join(reasons) or None), shards.read(suite, directory / runs.RAW))
-            outcome = write(judge(run, entries), directory)
-        if recording.interrupt:
-            _note(recording.interrupt, directory)
-            raise recording.interrupt
+        reasons = [why for name, why in failed.items() if name in given]
+        reasons += [recording.reason] if recording.reason else []
+        recording = dataclasses.replace(recording, reason="; ".join(reasons) or None)
+        first = members[0]
+        again = partial(_again, cell, settings, observer, suite, runtime, first.machine, first.remote)
+        outcome = _concluded(begun, recording, entries, again)
         if suite.needs_reset(cell.selection):
             for member in members:
                 if isinstance(member.machine, Resettable):
@@ -494,8 +550,18 @@ def with_reading(run: Run, reading: Reading) -> Run:
         run,
         run=dataclasses.replace(run.run, reason="; ".join(reasons) or None),
         machine={**run.machine, **{key: facts[key] for key in ("kernel", "cgroup") if key in facts}},
-        runtime=RuntimeInfo(run.runtime.name, facts.get("runtime-path", run.runtime.path), version),
-        suite=SuiteInfo(run.suite.name, facts.get("ref", run.suite.version), facts.get("spec", run.suite.spec)),
+        runtime=RuntimeInfo(
+            run.runtime.name,
+            facts.get("runtime-path", run.runtime.path),
+            version,
+            facts.get("runtime-arguments", run.runtime.arguments),
+        ),
+        suite=SuiteInfo(
+            run.suite.name,
+            facts.get("ref", run.suite.version),
+            facts.get("spec", run.suite.spec),
+            facts.get("spec-claimed", run.suite.spec_claimed),
+        ),
         results=reading.results,
         programs=reading.programs,
     )

@@ -25,16 +25,16 @@ process.oomScoreAdj OOM-001
 hostname HOST-001
 domainname HOST-002
 linux.devices DEV-001
-linux.resources.memory CG-004
-linux.resources.memory.reservation CG-004
-linux.resources.cpu CG-005
+linux.resources.memory CG-004,CG-022,CG-046
+linux.resources.memory.reservation CG-015
+linux.resources.cpu CG-005,CG-023,CG-046
 linux.resources.cpu.shares CG-005
-linux.resources.cpu.period CG-005
-linux.resources.cpu.cpus CG-005
-linux.resources.pids CG-006
-linux.resources.unified CG-010
+linux.resources.cpu.period CG-023,CG-028,CG-052
+linux.resources.cpu.cpus CG-024,CG-046
+linux.resources.pids CG-006,CG-047
+linux.resources.unified CG-010,CG-043,CG-044,CG-045
 linux.sysctl SYSCTL-001,CREATE-004
-linux.seccomp SECC-001,SECC-002
+linux.seccomp SECC-001,SECC-002,SECC-008,SECC-016
 linux.seccomp.defaultErrnoRet SECC-002
 linux.maskedPaths MASK-001
 linux.readonlyPaths ROPATH-001
@@ -168,7 +168,7 @@ def every_id_has_a_record(call: Call) -> int | None:
     return 0
 
 
-@config("LIFE-005", "CAP-002")
+@config("LIFE-005", "CAP-002", "CAP-003")
 def unknown_capability_loses_the_others(config: Json) -> None:
     for names in at(config, "process", "capabilities").values():
         if not set(names) <= KNOWN_CAPABILITIES:
@@ -480,7 +480,7 @@ def readonly_mount_ignored(config: Json) -> None:
     without("ro")(config)
 
 
-@config("MOUNT-004")
+@config("MOUNT-011")
 def noatime_ignored(config: Json) -> None:
     without("noatime")(config)
 
@@ -490,7 +490,7 @@ def propagation_ignored(config: Json) -> None:
     without("shared", "rshared", "slave", "rslave", "unbindable", "runbindable")(config)
 
 
-@config("MOUNT-005")
+@config("MOUNT-027")
 def propagation_not_recursive(config: Json) -> None:
     plain = {"rshared": "shared", "rslave": "slave", "rprivate": "private", "runbindable": "unbindable"}
     change_options(config, lambda options: [plain.get(option, option) for option in options])
@@ -609,12 +609,12 @@ def inheritable_capabilities_ignored(config: Json) -> None:
     change_capabilities("inheritable", "ambient", change=lambda names: [])(config)
 
 
-@config("NNP-001")
+@config("NNP-002")
 def no_new_privileges_always(config: Json) -> None:
     at(config, "process")["noNewPrivileges"] = True
 
 
-@config("OOM-001")
+@config("OOM-002")
 def oom_score_reset(config: Json) -> None:
     at(config, "process").setdefault("oomScoreAdj", 0)
 
@@ -914,13 +914,13 @@ def device_rules_in_reverse(config: Json) -> None:
 # SYSCTL, SECC, PROP, MASK, ROPATH, PERS
 
 
-@config("SECC-001")
+@config("SECC-004")
 def seccomp_never_kills(config: Json) -> None:
     for rule in items(config, "linux", "seccomp", "syscalls"):
         rule["action"] = rule["action"].replace("KILL", "ERRNO")
 
 
-@config("SECC-001")
+@config("SECC-005", "SECC-007")
 def seccomp_args_ignored(config: Json) -> None:
     for rule in items(config, "linux", "seccomp", "syscalls"):
         rule.pop("args", None)

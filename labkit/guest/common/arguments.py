@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
 
@@ -40,6 +41,44 @@ def selected(only: Sequence[str], known: Collection[str], kind: str) -> list[str
             near = sorted(known, key=lambda other: _distance(name, other))[:3]
             raise UsageError(f"unknown {kind} {name!r}; did you mean {', '.join(near)}? --list shows all")
     return list(dict.fromkeys(wanted))
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a command line as a shell splits it, with its quotes; python3-minimal has no shlex.
+
+    Raises ValueError where a quote is not closed.
+    """
+    words = []
+    end = 0
+    for match in _WORD.finditer(text):
+        if match.start() != end:
+            break
+        end = match.end()
+        pieces = (_unquoted(piece) for piece in _PIECE.findall(match[1]))
+        words += ["".join(pieces)] if match[1] else []
+    if end != len(text):
+        raise ValueError("a quote that is not closed, or a backslash with nothing behind it")
+    return words
+
+
+_PIECE = re.compile(r"""'[^']*'|"(?:[^"\\]|\\.)*"|\\.|[^\s'"\\]+""", re.DOTALL)
+_WORD = re.compile(rf"\s*((?:{_PIECE.pattern})*)(?=\s|\Z)", re.DOTALL)
+
+
+def _unquoted(piece: str) -> str:
+    if piece[0] == "'":
+        return piece[1:-1]
+    if piece[0] == '"':
+        return re.sub(r'\\([$`"\\])', r"\1", piece[1:-1])
+    return piece[1:] if piece[0] == "\\" else piece
+
+
+def quoted_words(words: Sequence[str]) -> str:
+    """The command line that split_words splits into these."""
+    return " ".join(
+        word if re.fullmatch(r"[\w@%+=:,./-]+", word, re.ASCII) else "'" + word.replace("'", "'\"'\"'") + "'"
+        for word in words
+    )
 
 
 def _distance(a: str, b: str) -> int:

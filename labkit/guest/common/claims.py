@@ -46,7 +46,7 @@ def claims_of(runtime: Sequence[str], env: Optional[Mapping[str, str]] = None) -
 
 def parsed_version(text: object) -> Optional[tuple[int, int, int]]:
     """The numbers of a version such as "1.2.0-rc.1" or "1.2"; None where it is no version."""
-    match = re.match(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?", text) if isinstance(text, str) else None
+    match = re.match(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?(?![.\d])", text) if isinstance(text, str) else None
     return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None
 
 

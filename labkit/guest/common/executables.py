@@ -33,8 +33,11 @@ def find_runtime(name: str) -> str:
     for path in paths:
         if _is_executable(path):
             return str(path.absolute())  # symbolic links are kept for programs that look at argv[0]
-    raise UsageError(f"runtime {name!r} " + ("is not executable" if any(map(Path.exists, paths)) else "not found"))
+    raise UsageError(f"runtime {name!r} " + ("is not executable" if any(map(os.path.lexists, paths)) else "not found"))
 
 
 def _is_executable(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+    try:
+        return path.is_file() and os.access(path, os.X_OK)
+    except OSError:  # in a directory that we may not look into
+        return False

@@ -11,13 +11,17 @@ from typing import Optional
 
 @dataclass(frozen=True)
 class Mount:
-    """A line of mountinfo. options: of the mount; data: of its file system; tags: "shared:1", "unbindable", ..."""
+    """A line of mountinfo. root: of it in its file system; options: of the mount; data: of its file system; tags:
+    "shared:1", "unbindable", ...
+    """
 
+    root: str
     point: str
     type: str
     options: frozenset[str]
     data: frozenset[str]
     tags: frozenset[str]
+    source: str
 
     @property
     def propagation(self) -> set[str]:
@@ -32,11 +36,13 @@ def mounts(text: str) -> Iterator[Mount]:
         if "-" in words[6:] and words[0].isdigit() and words[1].isdigit():
             dash = words.index("-", 6)
             yield Mount(
+                words[3],
                 re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), words[4]),
                 words[dash + 1],
                 frozenset(words[5].split(",")),
                 frozenset(words[dash + 3].split(",")),
                 frozenset(words[6:dash]),
+                words[dash + 2],
             )
 
 

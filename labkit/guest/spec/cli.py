@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import select
-import shlex
 import signal
 import sys
 import time
@@ -14,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, NoReturn, Optional
 
-from ..common.arguments import Parser, number, selected
+from ..common.arguments import Parser, number, quoted_words, selected, split_words
 from ..common.attached import add_arguments, is_over, take_lock
 from ..common.children import ENDING, exit_with
 from ..common.claims import claims_of, parsed_version
@@ -26,13 +25,13 @@ from . import __version__, cleanup, process
 from .context import APPLETS, SuiteRun
 from .control import NothingWorks, controlled
 from .host import Host, environment, find_busybox, this_host
-from .place import UNSHARED, inherit_nothing, private, require_able, temporary
+from .place import UNSHARED, inherit_nothing, private, raise_limits, require_able, temporary
 from .registry import PACKAGE, Check, load
 from .runner import Result, run_alone, run_checks, run_confirmed
 from .tap import point
+from .versions import is_version
 
 RESUME = "LABKIT_SPEC_RESUME"
-OLDEST_SPEC, NEXT_SPEC = (1, 0, 0), (1, 4, 0)
 
 
 STATUSES = """\
@@ -52,19 +51,19 @@ def _run(argv: list[str]) -> int:
         only = [names.upper() for names in args.only]
         checks = {id: checks[id] for id in selected(only, checks, "check")}
     if args.list:
-        for item in checks.values():
-            print(f"{item.requirement.id}\t{item.requirement.level}\t{item.requirement.summary}")
+        _print(*(f"{id}\t{item.requirement.level}\t{item.requirement.summary}" for id, item in checks.items()))
         return 0
-    if args.runtime is None:
+    if not (args.runtime or "").strip():
         raise UsageError("--runtime NAME or PATH is required")
     if os.geteuid() != 0:
         raise UsageError("must run as root (sudo)")
     host = this_host([*runtime_words(args.runtime), *args.runtime_arg], find_busybox())
-    plan = _Plan(list(checks.values()), host, args.jobs, args.confirm, args.spec)
-    if RESUME in os.environ:
-        lifeline, lock, name, top = os.environ[RESUME].split(":", 3)
+    plan = _Plan(list(checks.values()), host, args.jobs, args.confirm, args.shared, args.spec)
+    if os.environ.get(RESUME, "").startswith(f"{os.getpid()}:"):
+        _, lifeline, lock, name, top = os.environ[RESUME].split(":", 4)
         pipes = _Pipes(int(lifeline), int(lock) if lock else None)
         _child(lambda: _in_namespaces(plan, name, Path(top), pipes))
+    raise_limits(host, _again())
     require_able(host)
     inherit_nothing()
     lock_fd = take_lock(args.lock, args.attached) if args.lock else None
@@ -79,6 +78,7 @@ class _Plan:
     host: Host
     jobs: int
     confirm: bool
+    shared: bool
     spec: Optional[tuple[int, int, int]]
 
 
@@ -87,7 +87,7 @@ def runtime_words(text: str) -> list[str]:
     if Path(text).is_file() or not any(character.isspace() for character in text.strip()):
         return [find_runtime(text)]
     try:
-        words = shlex.split(text)
+        words = split_words(text)
     except ValueError as error:
         raise UsageError(f"--runtime {text!r}: {error}") from error
     return [find_runtime(words[0]), *words[1:]]
@@ -95,7 +95,7 @@ def runtime_words(text: str) -> list[str]:
 
 def _version(text: str) -> tuple[int, int, int]:
     found = parsed_version(text)
-    if found is None or not OLDEST_SPEC <= found < NEXT_SPEC:
+    if found is None or not is_version(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a version of the runtime-spec from 1.0.0 to 1.3")
     return found
 
@@ -122,7 +122,8 @@ def _status_of(function: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except (UsageError, Busy) as error:
-        sys.stderr.write(f"labkit-spec: {error}\n")
+        with suppress(OSError):
+            os.write(2, f"labkit-spec: {error}\n".encode(errors="backslashreplace"))
         return 2 if isinstance(error, UsageError) else 3
     except BrokenPipeError:
         with open(os.devnull, "wb") as null:  # noqa: PTH123
@@ -164,26 +165,39 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=number(256), default=default, metavar="N", help="checks to run at a time (default: %(default)s)"
     )
+    parser.add_argument(
+        "--no-shared",
+        dest="shared",
+        action="store_false",
+        help="give every check a container of its own from the start",
+    )
     add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"labkit-spec {__version__}")
     return parser.parse_args(argv)
 
 
 def _supervise(plan: _Plan, lock: Optional[int], attached: bool) -> int:
-    """Run the suite in namespaces of its own, pass signals on, and clean up after it if it is killed.
-
-    attached: the end of stdin ends it as SIGHUP does.
-    """
+    """Run the suite with a directory of its own, of which nothing stays however that ends."""
     name = f"{os.getpid():x}{os.urandom(4).hex()}"
     top = temporary() / f"labkit-{name}"
     try:
-        top.mkdir()  # anew, and never through a link: others may write in its parent
-        (top / "work").mkdir()
-        (top / "ids").mkdir()
-    except OSError as error:
-        raise UsageError(
-            f"cannot write to {top.parent}, the directory for temporary files: {error.strerror}"
-        ) from error
+        try:
+            top.mkdir()  # anew, and never through a link: others may write in its parent
+            (top / "work").mkdir()
+            (top / "ids").mkdir()
+        except OSError as error:
+            raise UsageError(f"cannot write to {top.parent}, for temporary files: {error.strerror}") from error
+        return _watch(plan, name, top, lock, attached)
+    finally:
+        cleanup.sweep_cgroups(f"labkit-{name}")
+        remove_tree(top)
+
+
+def _watch(plan: _Plan, name: str, top: Path, lock: Optional[int], attached: bool) -> int:
+    """Run the suite in namespaces of its own, pass signals on, and delete its containers if it is killed.
+
+    attached: the end of stdin ends it as SIGHUP does.
+    """
     read, write = os.pipe()
     sys.stdout.flush()
     pid = os.fork()
@@ -223,8 +237,6 @@ def _supervise(plan: _Plan, lock: Optional[int], attached: bool) -> int:
         for ids in (top / "ids").iterdir():
             cleanup.delete_containers(ids, plan.host, time.monotonic() + 20)
         status = 128 - status
-    cleanup.sweep_cgroups(f"labkit-{name}")
-    remove_tree(top)
     return 128 + seen[0] if seen and status else status
 
 
@@ -237,12 +249,12 @@ def _in_namespaces(plan: _Plan, name: str, top: Path, pipes: _Pipes) -> int:
     """
     if sys.version_info >= (3, 12):
         os.unshare(os.CLONE_NEWNS | os.CLONE_NEWPID | os.CLONE_NEWNET | os.CLONE_NEWIPC | os.CLONE_NEWUTS)
-    elif os.environ.pop(RESUME, None) is None:
+    elif not os.environ.pop(RESUME, "").startswith(f"{os.getpid()}:"):
         pipes.set_inheritable(True)
         lock = "" if pipes.lock is None else pipes.lock
-        os.environ[RESUME] = f"{pipes.lifeline}:{lock}:{name}:{top}"
+        os.environ[RESUME] = f"{os.getpid()}:{pipes.lifeline}:{lock}:{name}:{top}"
         busybox = plan.host.busybox
-        os.execv(busybox, [busybox, "unshare", *UNSHARED, sys.executable, *_own_argv()])
+        os.execv(busybox, [busybox, "unshare", *UNSHARED, *_again()])
     pipes.set_inheritable(False)
     pid = os.fork()
     if pid == 0:
@@ -253,32 +265,26 @@ def _in_namespaces(plan: _Plan, name: str, top: Path, pipes: _Pipes) -> int:
     return status
 
 
-def _own_argv() -> list[str]:
+def _again() -> list[str]:
+    """The argv that starts this program again."""
     module = sys.modules["__main__"].__spec__
     if module is not None and module.name == f"{PACKAGE}.__main__":
-        return ["-m", PACKAGE, *sys.argv[1:]]
-    return sys.argv
+        return [sys.executable, "-m", PACKAGE, *sys.argv[1:]]
+    return [sys.executable, *sys.argv]
 
 
 def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
     host = plan.host
     work = top / "work"
-    private(host, top)
-    (work / "exits").mkdir()
-    (work / "controls").mkdir()
-    busybox = work / "busybox"
-    busybox.write_bytes(Path(host.busybox).read_bytes())
-    busybox.chmod(0o755)
-    listed = process.run(
-        [host.busybox, "--list"], stdout=work / "ask.out", stderr=work / "ask.err", timeout=10
-    ).stdout.split()
-    applets = tuple(applet for applet in APPLETS if applet in set(listed))
+    try:
+        private(host, top)
+        applets = _furnish(host, work)
+    except OSError as error:
+        raise UsageError(f"cannot run on this host: {error}") from error
     claims = claims_of(host.runtime, environment())
-    claimed = claims.spec_text
-    if plan.spec:
-        claims = replace(claims, spec=plan.spec)
-    suite = SuiteRun(name, host, claims, work, applets)
-    _print("TAP version 14", *_header(suite, claimed))
+    held = replace(claims, spec=plan.spec or claims.spec)
+    suite = SuiteRun(name, host, held, work, applets, min(claims, held, key=lambda each: each.spec).spec_text)
+    _print("TAP version 14", *_header(suite, claims.spec_text))
     failed = count = 0
 
     def emit(result: Result, check: Check) -> None:
@@ -291,7 +297,7 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
         suite = controlled(suite, lambda check, suite: run_alone(check, suite, lifeline))
         _print(f"1..{len(plan.checks)}")
         run = run_confirmed if plan.confirm else run_checks
-        run(plan.checks, suite, plan.jobs, lifeline, emit)
+        run(plan.checks, suite, plan.jobs, lifeline, emit, shared=plan.shared)
     except NothingWorks as error:
         said = f"no container can be created here: {printable(str(error))}"
         _print(f"Bail out! {said}")
@@ -304,12 +310,24 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
     return 1 if failed else 0
 
 
+def _furnish(host: Host, work: Path) -> tuple[str, ...]:
+    """What all checks share; the applets of busybox that there are."""
+    (work / "exits").mkdir()
+    (work / "controls").mkdir()
+    busybox = work / "busybox"
+    busybox.write_bytes(Path(host.busybox).read_bytes())
+    busybox.chmod(0o755)
+    listed = process.run([host.busybox, "--list"], stdout=work / "ask.out", stderr=work / "ask.err", timeout=10)
+    there = set(listed.stdout.split())
+    return tuple(applet for applet in APPLETS if applet in there)
+
+
 def _header(suite: SuiteRun, claimed: str) -> list[str]:
     path, *arguments = suite.host.runtime
     facts = {
         "runtime": Path(path).name,
         "runtime-path": path,
-        **({"runtime-arguments": shlex.join(arguments)} if arguments else {}),
+        **({"runtime-arguments": quoted_words(arguments)} if arguments else {}),
         "runtime-version": suite.claims.version,
         "spec": suite.claims.spec_text,
         **({"spec-claimed": claimed} if claimed != suite.claims.spec_text else {}),

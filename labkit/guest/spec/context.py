@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,8 +50,8 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class SuiteRun:
-    """What all checks of one run share. work: top directory, on a tmpfs; applets: those the busybox has; works: the
-    commands of the runtime that have been seen to work on a plain container.
+    """What all checks of one run share. work: top directory, on a tmpfs; applets: those the busybox has; oci_version:
+    what configs name; works: the commands of the runtime that have been seen to work on a plain container.
     """
 
     name: str
@@ -59,6 +59,7 @@ class SuiteRun:
     claims: RuntimeClaims
     work: Path
     applets: tuple[str, ...]
+    oci_version: str
     works: frozenset[str] = COMMANDS
     attempt: int = 1
 
@@ -137,9 +138,17 @@ class Container:
         self._pid_file = t.work / f"{name}.pid"
         self.created: Proc
 
+    def seen_by(self, t: T) -> Container:
+        """The same container for another check: what that asks and requires is its own."""
+        other = copy.copy(self)
+        other._t = t
+        return other
+
     def _create(self, argv: Sequence[str], **options: Any) -> None:
         self._t._note_container("+", self.id)
         self.created = self._t._call(argv, output=self._output, **options)
+        if (self.created.status or -1) > 0:
+            self._t._note_container("?", self.id)
 
     @property
     def pid(self) -> int:
@@ -228,18 +237,21 @@ class Container:
 class T:
     """What a check is given: it runs containers, compares, and records what it finds."""
 
-    def __init__(self, id: str, suite: SuiteRun, timeout: float) -> None:
+    def __init__(self, id: str, suite: SuiteRun, timeout: float, beside: Optional[T] = None) -> None:
+        """beside: the check that holds the container which this one shares, and that is cleaned up with it."""
         self.id = id
         self.host = suite.host
         self.spec = suite.claims.spec
         self.features = suite.claims.features
-        self.work = suite.check_work(id)
+        self.owner: str = beside.owner if beside else id
+        self.work: Path = beside.work / id if beside else suite.check_work(id)
         self.failures: list[dict[str, Any]] = []
         self.notes: dict[str, Any] = {}
         self.commands: list[Proc] = []
         self.unjudged: list[str] = []
         self.assertions = 0
         self._suite = suite
+        self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         self._count = 0
         self._deferred: list[Callable[[], object]] = []
@@ -258,7 +270,7 @@ class T:
         """A small valid config. args: a busybox sh script, or argv. cgroupsPath is unique to this call."""
         self._count += 1
         return {
-            "ociVersion": self._suite.claims.spec_text,
+            "ociVersion": self._suite.oci_version,
             "root": {"path": "rootfs"},
             "hostname": "labkit",
             "process": {
@@ -285,7 +297,7 @@ class T:
                 {"destination": "/out", "type": "bind", "source": "out", "options": ["bind", "rw"]},
             ],
             "linux": {
-                "cgroupsPath": f"{self._suite.cgroup(self.id)}/{self._count}",
+                "cgroupsPath": f"{self.cgroup}/{self._count}",
                 "namespaces": [{"type": type} for type in ("pid", "ipc", "uts", "mount")],
             },
         }
@@ -302,6 +314,17 @@ class T:
     def new_id(self) -> str:
         self._count += 1
         return f"labkit-{self._suite.name}-{self._suite.slot(self.id).lower()}-{self._count}"
+
+    @property
+    def marker(self) -> str:
+        """What the environment of every process of this check has in it."""
+        return self._suite.marker(self.owner)
+
+    @property
+    def cgroup(self) -> str:
+        """The cgroup below which this check's containers are."""
+        path = self._suite.cgroup(self.owner)
+        return path if self.owner == self.id else f"{path}/{self.id}"
 
     # Running containers
 
@@ -452,7 +475,7 @@ class T:
         if isinstance(valid, Bundle):
             return self._tried(valid, by_start)
         text = json.dumps([valid, by_start], sort_keys=True).replace(str(self.work), "")
-        text = text.replace(self._suite.cgroup(self.id), "")
+        text = text.replace(self.cgroup, "")
         answer = self._suite.work / "controls" / hashlib.sha256(_NUMBERED.sub("", text).encode()).hexdigest()
         with answer.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes second waits for the answer
@@ -515,10 +538,10 @@ class T:
     # Not for checks
 
     def _environment(self, more: Optional[Mapping[str, str]]) -> dict[str, str]:
-        return {**environment(), MARKER: self._suite.marker(self.id), **(more or {})}
+        return {**environment(), MARKER: self.marker, **(more or {})}
 
     def _note_container(self, sign: str, id: str) -> None:
-        with self._suite.ids(self.id).open("a") as file:
+        with self._suite.ids(self.owner).open("a") as file:
             file.write(f"{sign}{id}\n")
 
     def _call(self, argv: Sequence[str], launch: Sequence[str] = (), **options: Any) -> Proc:
@@ -541,6 +564,10 @@ class T:
         timeout = min(timeout, self.remaining())
         return process.run(argv, stdout=stdout, stderr=stderr, timeout=timeout, env=self._environment(env), **options)
 
+    def _begin(self) -> None:
+        """Its time runs from now."""
+        self._deadline = time.monotonic() + self._timeout
+
     def _finish(self) -> None:
         for function in reversed(self._deferred):
             with suppress(OSError):
@@ -550,6 +577,17 @@ class T:
             child.wait()
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a check that shares a container is sent. c: the container, which runs; stdout, stderr: of its script."""
+
+    c: Container
+    stdout: str
+    stderr: str
+
+
+Part = Generator[str, Seen, None]
+Maker = Callable[[T, Bundle], Part]
 _NUMBERED = re.compile(r"/[0-9]+(?=\")|bundle[0-9]+")
 
 

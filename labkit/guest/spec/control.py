@@ -28,24 +28,24 @@ def smallest(t: T) -> Config:
 
 def plain_container(t: T) -> None:
     """Notes which commands work."""
-    works = []
+    works: list[str] = []
     refusals = []
     for config in (t.config(SLEEPER), smallest(t)):
         c = t.try_create(config)
-        if c.created.ok:
+        if c.created.ok or c.state().ok:  # one that is there although create says that it failed is for the checks
             break
         refusals.append(c.created.words)
     else:
         t.note("refusal", refusals[0])
         t.skip(refusals[0])
-    works.append("create")
+    t.note("works", works)
+    works += ["create"] if c.created.ok else []
     works += ["state"] if c.state().ok else []
     works += ["start"] if c.start().ok else []
     works += ["kill"] if c.kill().ok else []
     with suppress(Skip, Stop):  # its pid is not known, say
         c.wait_stopped(10)
     works += ["delete"] if c.delete(force=True).ok else []
-    t.note("works", works)
     t.true(set(works) == COMMANDS, "every command works on a plain container", sorted(COMMANDS), works)
 
 

@@ -6,10 +6,11 @@ import os
 import re
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..common.cgroups import cgroup_version
+from ..common.cgroups import cgroup_controllers, cgroup_version
 from ..common.errors import UsageError
 from ..common.executables import executables
 
@@ -25,12 +26,14 @@ def environment() -> dict[str, str]:
 @dataclass(frozen=True)
 class Host:
     """runtime: the path of the program, then the arguments that come before every command; cgroup: "v1", "hybrid" or
-    "v2"; kernel: numbers of its release; mapped: how many user ids are mapped here, more than ALL_IDS where all are.
+    "v2"; controllers: those of its cgroups; kernel: numbers of its release; mapped: how many user ids are mapped here,
+    ALL_IDS where all are.
     """
 
     runtime: tuple[str, ...]
     busybox: str
     cgroup: str
+    controllers: frozenset[str]
     kernel: tuple[int, ...]
     mapped: int
 
@@ -41,8 +44,9 @@ class Host:
 
 def find_busybox() -> str:
     for path in executables("busybox", "busybox-static", "busybox.static"):
-        if _is_static(path):
-            return str(path.resolve())
+        with suppress(OSError):  # one that we may run, but not read
+            if _is_static(path):
+                return str(path.resolve())
     raise UsageError("no statically linked busybox on this host (Debian, Ubuntu: busybox-static; Fedora: busybox)")
 
 
@@ -65,4 +69,5 @@ def _is_static(path: Path) -> bool:
 def this_host(runtime: Sequence[str], busybox: str) -> Host:
     numbers = re.findall(r"\d+", os.uname().release)
     mapped = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
-    return Host(tuple(runtime), busybox, cgroup_version(), tuple(int(number) for number in numbers[:3]), mapped)
+    release = tuple(int(number) for number in numbers[:3])
+    return Host(tuple(runtime), busybox, cgroup_version(), cgroup_controllers(), release, mapped)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import subprocess
 import time
@@ -14,6 +15,7 @@ from typing import IO, Optional, Union
 
 OUTPUT_LIMIT = 256 * 1024
 File = Union[int, IO[bytes]]
+_MESSAGE = re.compile(r'\bmsg="((?:[^"\\]|\\.)+)"')  # of logrus: time="..." level=error msg="..."
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,14 @@ class Proc:
 
     @property
     def words(self) -> str:
-        """What it said of its failure: the last line of stderr, else how it ended."""
+        """What it said of its failure: the last line of stderr, or the message in it, else how it ended."""
         lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
-        return lines[-1][:300] if lines else self._how
+        if not lines:
+            return self._how
+        logged = _MESSAGE.search(lines[-1])
+        if not logged:
+            return lines[-1][:300]
+        return re.sub(r"\\(.)", r"\1", logged[1])[:300]
 
     @property
     def _how(self) -> str:

@@ -6,10 +6,10 @@ import csv
 import importlib
 import pkgutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, Optional
 
 if TYPE_CHECKING:
-    from .context import T
+    from .context import Maker, T
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,14 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Check:
+    """timeout: in seconds. exclusive: runs alone. group, maker: of a check that can share a container, see parts.py."""
+
     requirement: Requirement
     function: Callable[[T], None]
     timeout: float
     exclusive: bool
+    group: str = ""
+    maker: Optional[Maker] = None
 
 
 PACKAGE = __name__.rpartition(".")[0]  # in a zipapp Python 3.9 sets __package__ only after the import
@@ -57,12 +61,16 @@ def check(
     """
 
     def register(function: Callable[[T], None]) -> Callable[[T], None]:
-        if id in _checks:
-            raise ValueError(f"two checks for {id}")
-        _checks[id] = Check(REQUIREMENTS[id], function, timeout, exclusive)
+        add(Check(REQUIREMENTS[id], function, timeout, exclusive))
         return function
 
     return register
+
+
+def add(one: Check) -> None:
+    if one.requirement.id in _checks:
+        raise ValueError(f"two checks for {one.requirement.id}")
+    _checks[one.requirement.id] = one
 
 
 def load() -> dict[str, Check]:

@@ -17,7 +17,8 @@ from ..common.children import ENDING, Signals, exit_with, kill_group
 from ..common.errors import Interrupted
 from . import cleanup
 from .context import Skip, Stop, SuiteRun, T
-from .registry import Check
+from .parts import together
+from .registry import Check, Requirement
 from .tap import shortened
 
 CLEANUP_TIMEOUT = 30.0  # seconds
@@ -27,7 +28,9 @@ Result = dict[str, Any]
 
 @dataclass
 class _Job:
-    """One running check. pid: its process, or the janitor's that cleans up after it; report: read end of its pipe."""
+    """One running check, or several that share a container: members. pid: its process, or the janitor's that cleans up
+    after it; report: read end of its pipe.
+    """
 
     check: Check
     pid: int
@@ -37,16 +40,25 @@ class _Job:
     data: bytearray = field(default_factory=bytearray)
     result: Optional[Result] = None
     cleaning: bool = False
+    members: Sequence[Check] = ()
 
 
 def run_checks(
-    checks: Iterable[Check], suite: SuiteRun, jobs: int, lifeline: int, emit: Callable[[Result, Check], None]
+    checks: Iterable[Check],
+    suite: SuiteRun,
+    jobs: int,
+    lifeline: int,
+    emit: Callable[[Result, Check], None],
+    *,
+    shared: bool = False,
 ) -> None:
     """Run all; emit(result, check) for each as it ends. lifeline: a pipe's read end; its EOF interrupts.
 
+    shared: those of a group look at one container first.
+
     Raises Interrupted after everything that ran was ended and cleaned up; what emit raises, after the same.
     """
-    _Runner(suite, jobs, lifeline, emit).run(list(checks))
+    _Runner(suite, jobs, lifeline, emit).run(list(checks), shared)
 
 
 class _Runner:
@@ -55,18 +67,27 @@ class _Runner:
         self.jobs = jobs
         self.emit = emit
         self.running: dict[int, _Job] = {}
+        self.waiting: list[Check] = []
         self.selector = selectors.DefaultSelector()
         self.signals = Signals()
         self.lifeline = lifeline
         self.selector.register(self.signals.fd, selectors.EVENT_READ)
         self.selector.register(lifeline, selectors.EVENT_READ)
 
-    def run(self, checks: list[Check]) -> None:
-        waiting = [c for c in checks if not c.exclusive] + [c for c in checks if c.exclusive]
+    def run(self, checks: list[Check], shared: bool) -> None:
+        groups: dict[str, list[Check]] = {}
+        for check in checks if shared else ():
+            if check.group:
+                groups.setdefault(check.group, []).append(check)
+        together = {name: members for name, members in groups.items() if len(members) > 1}
+        single = [check for check in checks if check.group not in together]
+        self.waiting = [c for c in single if not c.exclusive] + [c for c in single if c.exclusive]
         try:
-            while waiting or self.running:
-                while waiting and self._may_start(waiting[0]):
-                    self._start(waiting.pop(0))
+            while together or self.waiting or self.running:
+                while together and len(self.running) < self.jobs:
+                    self._start(*_holder(*together.popitem()))
+                while self.waiting and self._may_start(self.waiting[0]):
+                    self._start(self.waiting.pop(0))
                 self._turn()
         finally:
             self._end_all()
@@ -92,24 +113,31 @@ class _Runner:
                 self._overdue(job)
         self.signals.check()
 
-    def _start(self, check: Check) -> None:
+    def _start(self, check: Check, members: Sequence[Check] = ()) -> None:
         read, write = os.pipe()
         started = time.monotonic()
         pid = os.fork()
         if pid == 0:
-            exit_with(lambda: self._child(check, write))
+            exit_with(lambda: self._child(check, members, write))
         os.close(write)
         os.set_blocking(read, False)
-        job = _Job(check, pid, read, started, started + check.timeout)
+        job = _Job(check, pid, read, started, started + check.timeout, members=members)
         self.running[pid] = job
         self.selector.register(read, selectors.EVENT_READ, job)
 
-    def _child(self, check: Check, write: int) -> int:
+    def _child(self, check: Check, members: Sequence[Check], write: int) -> int:
         """In the check's process; its exit status."""
         _become_child()
         t = T(check.requirement.id, self.suite, check.timeout)
         t.work.mkdir()
-        text = json.dumps(_perform(check, t)).encode()
+        outcome: Result = {}
+        if members:
+            with suppress(Stop, Skip):  # no container: each gets its own
+                outcome = together(t, members, self.suite, _perform)
+            t._finish()
+        else:
+            outcome = _perform(check, t, check.function)
+        text = json.dumps(outcome).encode()
         with os.fdopen(write, "wb") as pipe:
             pipe.write(text)
         self._clean(check)
@@ -168,6 +196,13 @@ class _Runner:
             self._janitor(job)
         elif status and not job.cleaning:
             self._janitor(job)
+        elif job.members:
+            for member in job.members:
+                outcome = job.result.get(member.requirement.id, {})
+                if outcome.get("verdict") in ("pass", "skip"):
+                    self.emit(outcome, member)
+                else:
+                    self.waiting.insert(0, member)
         else:
             self.emit(job.result, job.check)
 
@@ -209,12 +244,18 @@ class _Runner:
             time.sleep(0.01)
 
 
-def _perform(check: Check, t: T) -> Result:
+def _holder(group: str, members: Sequence[Check]) -> tuple[Check, Sequence[Check]]:
+    """What runs for those that share a container."""
+    requirement = Requirement(f"SHARED-{group}", "", "", "", "")
+    return Check(requirement, lambda t: None, 60.0 + 2 * len(members), exclusive=False), members
+
+
+def _perform(check: Check, t: T, function: Callable[[T], None]) -> Result:
     """Run the check's function and give its verdict."""
     started = time.monotonic()
     verdict, message = "", ""
     try:
-        check.function(t)
+        function(t)
     except Stop:
         pass
     except Skip as skip:
@@ -279,7 +320,13 @@ def _become_child() -> None:
 
 
 def run_confirmed(
-    checks: Iterable[Check], suite: SuiteRun, jobs: int, lifeline: int, emit: Callable[[Result, Check], None]
+    checks: Iterable[Check],
+    suite: SuiteRun,
+    jobs: int,
+    lifeline: int,
+    emit: Callable[[Result, Check], None],
+    *,
+    shared: bool = False,
 ) -> None:
     """As run_checks, but what is bad is run again alone, twice at most, before it is emitted: see settled().
 
@@ -294,7 +341,7 @@ def run_confirmed(
             emit(outcome, check)
 
     try:
-        run_checks(checks, suite, jobs, lifeline, first)
+        run_checks(checks, suite, jobs, lifeline, first, shared=shared)
         while bad:
             outcome, check = bad[0]
             attempts = [outcome]

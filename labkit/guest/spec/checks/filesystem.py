@@ -1,230 +1,259 @@
-"""What the container finds in its file system: default file systems and devices, devices, masked and readonly paths.
-
-A created container's files are looked at from outside, through /proc/PID/root: every property except process is
-applied by create (runtime.md#create), and nothing has to be run.
-"""
+"""What the container finds in its file system: default file systems, masked and readonly paths."""
 
 from __future__ import annotations
 
-import errno
 import os
-import select
-import socket
-import stat
 from pathlib import Path
-from typing import Any, Optional
 
 from ...common.procfs import mount_at
-from ..context import SLEEPER, Container, T
+from ..context import SLEEPER, Bundle, Config, T, set_namespace
+from ..parts import Part, part
 from ..registry import check
-
-DEFAULT_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
-TYPES = {stat.S_IFCHR: "c", stat.S_IFBLK: "b", stat.S_IFIFO: "p", stat.S_IFLNK: "symlink", stat.S_IFREG: "file"}
-
-
-def outside(c: Container, path: str) -> Path:
-    """A path of the container, for the host. Absolute symbolic links would lead astray: lstat only."""
-    return Path(f"/proc/{c.pid}/root{path}")
+from .mounts import MOUNTINFO, bind, tmpfs
+from .namespaces import has_user_namespaces, knows
 
 
-def mountinfo(c: Container) -> str:
-    return Path(f"/proc/{c.pid}/mountinfo").read_text()
-
-
-def node(path: Path) -> Optional[tuple[Any, ...]]:
-    """(type, major, minor) of a device, (type,) of anything else, None when there is nothing."""
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return None
-    type = TYPES.get(stat.S_IFMT(found.st_mode), "other")
-    return (type, os.major(found.st_rdev), os.minor(found.st_rdev)) if type in "cb" else (type,)
-
-
-@check("DEFFS-001")
-def default_filesystems(t: T) -> None:
+@part("root", "DEFFS-001")
+def default_filesystems(t: T, bundle: Bundle) -> Part:
     expected = {"/proc": "proc", "/sys": "sysfs", "/dev/pts": "devpts", "/dev/shm": "tmpfs"}
-    config = t.config(SLEEPER)
-    config["linux"]["namespaces"].append({"type": "network"})  # sysfs belongs to one
-    config["mounts"] += [
+    bundle.config["mounts"] += [
         {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
         {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "mode=1777"]},
     ]
-    found = mountinfo(t.create(config))
-    mounted = {path: mount_at(found, path) for path in expected}
-    types = {path: mount.type if mount else None for path, mount in mounted.items()}
-    t.equal(types, expected, "types of the file systems that every caller lists")
-    config = t.config(SLEEPER)
-    config["mounts"] = []
-    bare = t.try_create(config)
-    if bare.created.ok:  # SHOULD; runc and crun leave it to the caller
-        found = mountinfo(bare)
-        t.note("there without being listed", [path for path in expected if mount_at(found, path)])
-
-
-@check("DEFDEV-001")
-def default_devices(t: T) -> None:
-    c = t.create("od -An -tx1 -N3 /dev/zero; for d in null random urandom; do (: <>/dev/$d) && echo $d; done; "
-                 "echo gone >/dev/null && echo written; echo full >/dev/full")  # fmt: skip
-    for name, numbers in DEFAULT_DEVICES.items():
-        t.equal(node(outside(c, f"/dev/{name}")), ("c", *numbers), f"/dev/{name}")
-    t.require(c.start().ok, "start exits 0")
-    t.require(c.ended(), "the process ends")
-    lines = c.stdout.split("\n")
-    t.equal([line.strip() for line in lines], ["00 00 00", "null", "random", "urandom", "written", ""], "devices used")
-    t.true("No space left" in c.stderr, "write to /dev/full", "No space left on device", c.stderr)
-
-
-@check("DEFDEV-002")
-def ptmx(t: T) -> None:
-    c = t.create("exec 3<>/dev/ptmx && echo /dev/pts/[0-9]*")
-    path = outside(c, "/dev/ptmx")
-    found = node(path)
-    if found == ("symlink",):
-        target = str(Path("/dev") / path.readlink())
-        t.equal(target, "/dev/pts/ptmx", "target of the symbolic link /dev/ptmx")
-    else:
-        t.equal(found, ("c", 5, 2), "/dev/ptmx")
-        same = found and os.path.samestat(path.lstat(), outside(c, "/dev/pts/ptmx").lstat())
-        t.true(same, "/dev/ptmx is the file /dev/pts/ptmx of the container")
-    t.require(c.start().ok, "start exits 0")
-    t.require(c.ended(), "the process ends")
-    t.equal(c.stdout, "/dev/pts/0\n", "new terminals after /dev/ptmx was opened")
-
-
-@check("DEFDEV-003")
-def console(t: T) -> None:
-    listener = socket.socket(socket.AF_UNIX)
-    listener.settimeout(20)
-    path = t.work / "tty"
-    listener.bind(str(path))
-    listener.listen()
-    config = t.config("tty </dev/console; echo to-console >/dev/console; echo to-stdout; read line")
-    config["process"]["terminal"] = True
-    c = t.create(config, options=["--console-socket", str(path)])
-    connection = listener.accept()[0]
-    connection.settimeout(20)
-    descriptors = socket.recv_fds(connection, 4096, 1)[1]
-    t.require(len(descriptors) == 1, "the console socket gets the terminal", 1, len(descriptors))
-    found = node(outside(c, "/dev/console"))
-    t.true(found and found[0] == "c" and 136 <= found[1] <= 143, "/dev/console", "a pseudoterminal", found)
-    mounted = mount_at(mountinfo(c), "/dev/console")
-    t.equal(mounted and mounted.type, "devpts", "type of the mount at /dev/console")
-    t.require(c.start().ok, "start exits 0")
-    seen = b""
-
-    def read() -> bool:
-        nonlocal seen
-        try:
-            while select.select(descriptors, [], [], 0)[0]:
-                piece = os.read(descriptors[0], 4096)
-                if not piece:  # no terminal
-                    return True
-                seen += piece
-        except OSError:  # EIO: the other side was closed
-            return True
-        return b"to-stdout" in seen
-
-    t.wait(read, 20)
-    lines = seen.decode(errors="replace").split()
-    t.true("to-console" in lines and "to-stdout" in lines, "/dev/console and stdout reach the caller", True, lines)
-    os.close(descriptors[0])
-
-
-@check("SYML-001")
-def dev_links(t: T) -> None:
-    c = t.create(SLEEPER)
-    for name, target in ("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2"):
-        path = outside(c, f"/dev/{name}")
-        found = str(path.readlink()) if path.is_symlink() else node(path)
-        t.equal(found, f"/proc/self/fd{target}", f"symbolic link /dev/{name}")
-
-
-@check("DEV-001")
-def devices(t: T) -> None:
-    owner = {"fileMode": 0o640, "uid": 1000, "gid": 1001}
-    wanted = [
-        {"path": "/dev/lk-char", "type": "c", "major": 10, "minor": 229, "fileMode": 0o666, "uid": 0, "gid": 5},
-        {"path": "/dev/lk-block", "type": "b", "major": 7, "minor": 3, **owner},
-        {"path": "/dev/lk-fifo", "type": "p", "fileMode": 0o622, "uid": 7, "gid": 8},
-        {"path": "/dev/lk-unbuffered", "type": "u", "major": 10, "minor": 237, **owner},
-        {"path": "/opt/lk/char", "type": "c", "major": 1, "minor": 11, "fileMode": 0o604, "uid": 2, "gid": 3},
-    ]
-    config = t.config(SLEEPER)
-    config["linux"]["devices"] = wanted
-    before = os.umask(0o077)  # must not leak into fileMode
-    try:
-        c = t.create(t.bundle(config))
-    finally:
-        os.umask(before)
-    for device in wanted:
-        path = outside(c, str(device["path"]))
-        type = "c" if device["type"] == "u" else device["type"]
-        expected = (type,) if type == "p" else (type, device["major"], device["minor"])
-        t.equal(node(path), expected, str(device["path"]))
-        if node(path) is not None:
-            is_ = path.lstat()
-            found = (stat.S_IMODE(is_.st_mode), is_.st_uid, is_.st_gid)
-            t.equal(found, (device["fileMode"], device["uid"], device["gid"]), f"mode, uid, gid of {device['path']}")
-
-
-@check("DEV-002")
-def device_in_the_way(t: T) -> None:
-    config = t.config(SLEEPER)
-    config["linux"]["devices"] = [{"path": "/opt/lk", "type": "c", "major": 10, "minor": 229, "fileMode": 0o666}]
-    bundle = t.bundle(config)
-    (bundle.rootfs / "opt").mkdir()
-    (bundle.rootfs / "opt/lk").write_text("regular file")
-    c = t.refused(bundle, "create with a regular file at the path of a device")
-    if c.created.ok:
-        t.note("at the path", node(outside(c, "/opt/lk")))
-
-
-@check("MASK-001")
-def masked_paths(t: T) -> None:
-    config = t.config(
-        "cat /opt/file; echo; cat /opt/directory/inner; echo /opt/directory/* /opt/directory/.[!.]*; cat /opt/control; "
-        "(: >/opt/directory/new) && echo writable"
+    seen = yield (
+        f"{MOUNTINFO}; stat -c 'shm %a' /dev/shm; echo x >/dev/shm/x && echo wrote shm; "
+        "[ -d /sys/kernel ] && echo sysfs; read name </proc/sys/kernel/ostype && echo $name"
     )
-    config["linux"]["maskedPaths"] = ["/opt/file", "/opt/directory", "/opt/missing", "/missing/too"]
+    mounted = {path: mount_at(seen.stdout, path) for path in expected}
+    for path, type in expected.items():
+        mount = mounted[path]
+        t.equal(mount and mount.type, type, f"type of the file system at {path}")
+    lines = [line for line in seen.stdout.splitlines() if " - " not in line]
+    t.equal(lines, ["shm 1777", "wrote shm", "sysfs", "Linux"], "what the default file systems have in them")
+
+
+@check("ROOT-003")
+def mounts_of_readonly_root(t: T) -> None:
+    config = t.config(f"{MOUNTINFO}; for d in / /tmp /lk-there /lk-new /lk-bind; do (: >$d/x) && echo wrote $d; done")
+    (t.work / "source").mkdir()
+    config["root"]["readonly"] = True
+    config["mounts"] += [
+        tmpfs("/lk-there", "size=1m"),
+        tmpfs("/lk-new", "size=1m"),
+        bind("/lk-bind", t.work / "source"),
+    ]
     bundle = t.bundle(config)
-    directory = bundle.rootfs / "opt/directory"
-    directory.mkdir(parents=True)
-    for path in (bundle.rootfs / "opt/file", directory / "inner", directory / ".hidden"):
-        path.write_text("secret")
-    (bundle.rootfs / "opt/control").write_text("not masked\n")
+    (bundle.rootfs / "lk-there").mkdir()
     c = t.run(bundle)
-    *lines, _ = [*c.stdout.split("\n"), ""]
-    t.equal(lines[:3], ["", "/opt/directory/* /opt/directory/.[!.]*", "not masked"], "what could be read")
-    t.true("secret" not in c.stdout, "masked contents cannot be read", "nothing", c.stdout)
+    wrote = [line[6:] for line in c.stdout.splitlines() if line.startswith("wrote ")]
+    t.equal(wrote, ["/lk-there", "/lk-new", "/lk-bind"], "where files can be made with a read-only /")
+    root = mount_at(c.stdout, "/")
+    t.true(root and "ro" in root.options, "/ is read-only", "ro", root and sorted(root.options))
+    t.true(not (bundle.rootfs / "x").exists(), "no file was made in the root filesystem")
+
+
+@part("root", "MASK-001")
+def masked_paths(t: T, bundle: Bundle) -> Part:
+    top = f"/lk-{t.id}"
+    inside = bundle.rootfs / top[1:]
+    for path in ("file", "directory/inner", "directory/.hidden", "directory/deep/er", "last", "empty"):
+        (inside / path).parent.mkdir(parents=True, exist_ok=True)
+        (inside / path).write_text("secret" if path != "empty" else "")
+    (inside / "control").write_text("not masked\n")
+    bundle.config["mounts"].append(tmpfs(f"{top}/mount", "size=1m"))
+    masked = [f"{top}/{name}" for name in ("file", "directory", "mount", "empty", "last")]
+    bundle.config["linux"].setdefault("maskedPaths", []).extend(masked)
+    seen = yield (
+        f"cd {top}; cat file last; echo; cat directory/inner directory/deep/er; echo directory/* directory/.[!.]*; "
+        "cat control; (: >directory/new) && echo writable; (echo x >file) ; ls mount; echo end"
+    )
+    lines = [*seen.stdout.split("\n"), "", "", ""]
+    t.equal(lines[0], "", "what is read from masked files")
+    t.equal(lines[1], "directory/* directory/.[!.]*", "what is listed of a masked directory")
+    t.equal(lines[2], "not masked", "what is read beside masked paths")
+    t.true("secret" not in seen.stdout, "masked contents cannot be read", "nothing", seen.stdout)
     t.note("masked directory is writable", "writable" in lines)
-    config = t.config(SLEEPER)
-    config["linux"]["maskedPaths"] = ["opt/file"]
-    t.note("create with a relative masked path", t.try_create(config).created.describe())
+    originals = [(seen.c.bundle.rootfs / top[1:] / path).read_text() for path in ("file", "directory/inner", "last")]
+    t.equal(originals, ["secret"] * 3, "the masked files on the host")
 
 
-@check("ROPATH-001")
-def readonly_paths(t: T) -> None:
-    config = t.config(SLEEPER)
-    config["mounts"].append({"destination": "/opt/directory/mount", "type": "tmpfs", "source": "tmpfs"})
-    config["linux"]["readonlyPaths"] = ["/opt/file", "/opt/directory", "/opt/missing"]
+def with_linux(t: T, **more: object) -> Config:
+    config = t.config()
+    config["linux"].update(more)
+    return config
+
+
+def refuses_relative(t: T, key: str, name: str) -> None:
+    valid = with_linux(t, **{key: ["/etc"]})
+    for paths, what in ((["etc"], "a relative path"), (["/tmp", "./etc"], "a relative path after another")):
+        t.refused(with_linux(t, **{key: paths}), f"create with {what} in {name}", valid=valid)
+
+
+@check("MASK-002")
+def relative_masked_paths(t: T) -> None:
+    refuses_relative(t, "maskedPaths", "maskedPaths")
+
+
+@check("ROPATH-002")
+def relative_readonly_paths(t: T) -> None:
+    refuses_relative(t, "readonlyPaths", "readonlyPaths")
+
+
+@part("root", "MASK-003")
+def missing_masked_paths(t: T, bundle: Bundle) -> Part:
+    top = f"/lk-{t.id}"
+    (bundle.rootfs / top[1:]).mkdir()
+    (bundle.rootfs / top[1:] / "file").write_text("secret\n")
+    masked = [f"{top}/missing", f"{top}/missing/too", "/lk-nosuch/path", f"{top}/file"]
+    bundle.config["linux"].setdefault("maskedPaths", []).extend(masked)
+    seen = yield f"cat {top}/file; echo {top}/*"
+    t.equal(seen.stdout.splitlines()[-1:], [f"{top}/file"], "nothing is made at masked paths that are missing")
+    t.true("secret" not in seen.stdout, "a masked path after missing ones cannot be read", "nothing", seen.stdout)
+
+
+@check("MASK-004")
+def masked_symlinks(t: T) -> None:
+    config = t.config("cat /lk/link; cat /lk/out; cat /lk/control")
+    config["linux"]["maskedPaths"] = ["/lk/link", "/lk/out"]
     bundle = t.bundle(config)
-    (bundle.rootfs / "opt/directory/mount").mkdir(parents=True)
-    for name in ("file", "directory/inner", "control"):
-        (bundle.rootfs / "opt" / name).write_text(name)
-    c = t.create(bundle)
+    outside = t.work / "outside"
+    outside.write_text("of the host\n")
+    inside = bundle.rootfs / "lk"
+    inside.mkdir()
+    for name, text in (("file", "secret"), ("control", "not masked\n")):
+        (inside / name).write_text(text)
+    (inside / "link").symlink_to("file")
+    (bundle.rootfs / str(t.work)[1:]).mkdir(parents=True)
+    (bundle.rootfs / str(outside)[1:]).write_text("secret")
+    (inside / "out").symlink_to(outside)
+    c = t.try_create(bundle)
+    t.equal(outside.read_text(), "of the host\n", "the host's file that a masked symbolic link would lead to")
+    if not c.created.ok:  # whether symbolic links can be masked the spec does not say
+        t.note("create", c.created.words)
+        return
+    t.require(c.start().ok and c.ended(), "the process starts and ends")
+    t.true("secret" not in c.stdout, "what is behind a masked symbolic link cannot be read by it", "nothing", c.stdout)
+    t.true("not masked" in c.stdout, "what is read beside masked paths", "not masked", c.stdout)
 
-    def open_for_writing(path: str) -> str:
-        try:
-            os.close(os.open(outside(c, path), os.O_WRONLY | os.O_CREAT, 0o600))
-        except OSError as error:
-            return errno.errorcode.get(error.errno or 0, str(error.errno))
-        return "opened"
 
-    for path in ("/opt/file", "/opt/directory/inner", "/opt/directory/new"):
-        t.equal(open_for_writing(path), "EROFS", f"open {path} for writing")
-    t.equal(open_for_writing("/opt/control"), "opened", "open a file that is not readonly for writing")
-    for name in ("file", "directory/inner"):
-        t.equal(outside(c, f"/opt/{name}").read_text(), name, f"content of /opt/{name}")
+@part("root", "ROPATH-001")
+def readonly_paths(t: T, bundle: Bundle) -> Part:
+    top = f"/lk-{t.id}"
+    inside = bundle.rootfs / top[1:]
+    names = ("file", "directory/inner", "directory/deep/er", "last/inner", "control", "beside/inner")
+    for name in names:
+        (inside / name).parent.mkdir(parents=True, exist_ok=True)
+        (inside / name).write_text(f"{name}\n")
+    bundle.config["mounts"].append(tmpfs(f"{top}/directory/mount", "size=1m"))
+    paths = [f"{top}/{name}" for name in ("file", "directory", "last")]
+    bundle.config["linux"].setdefault("readonlyPaths", []).extend(paths)
+    tried = (*names, "directory/new", "directory/deep/new", "last/new", "beside/new", "directory/mount/new")
+    seen = yield (
+        f"cd {top}; for f in {' '.join(tried)}; do (: >>$f) && echo opened $f; done; cat {' '.join(names)}; "
+        "rm -f directory/inner; mv last/inner last/moved"
+    )
+    lines = seen.stdout.splitlines()
+    opened = [line[7:] for line in lines if line.startswith("opened ")]
+    mount = "directory/mount/new"
+    writable = [name for name in opened if name != mount]
+    t.equal(
+        writable,
+        ["control", "beside/inner", "beside/new"],
+        "what can be opened for writing: nothing below readonlyPaths",
+    )
+    t.equal(lines[-len(names) :], list(names), "readonly paths can be read")
+    refusals = [line for line in seen.stderr.splitlines() if "Read-only file system" in line]
+    t.true(len(refusals) >= 6, "what the kernel says about writing", "Read-only file system", seen.stderr)
+    t.true(
+        (seen.c.bundle.rootfs / top[1:] / "directory/inner").exists(), "a file below a readonly path cannot be removed"
+    )
     # The spec does not say that mounts below a readonly path are readonly.
-    t.note("mount below a readonly path", open_for_writing("/opt/directory/mount/new"))
+    t.note("mount below a readonly path", "opened" if mount in opened else "refused")
+
+
+@part("root", "ROPATH-003")
+def readonly_mounts(t: T, bundle: Bundle) -> Part:
+    top = f"/lk-{t.id}"
+    source = t.work / "source"
+    source.mkdir()
+    flags = {"tmpfs": ("nosuid", "noexec"), "bind": ("nosuid", "nodev")}
+    bundle.config["mounts"] += [
+        tmpfs(f"{top}/tmpfs", *flags["tmpfs"]),
+        bind(f"{top}/bind", source, "bind", *flags["bind"]),
+    ]
+    bundle.config["linux"].setdefault("readonlyPaths", []).extend([f"{top}/tmpfs", f"{top}/bind"])
+    seen = yield f"{MOUNTINFO}; cd {top}; for d in *; do (: >$d/new) && echo wrote $d; done; echo {top}/*"
+    for name, given in flags.items():
+        found = mount_at(seen.stdout, f"{top}/{name}")
+        options = found.options if found else frozenset(("no mount",))
+        t.true("ro" in options, f"a {name} mount at a readonly path is read-only", "ro", sorted(options))
+        t.true(
+            options >= set(given), f"a {name} mount at a readonly path keeps its options", list(given), sorted(options)
+        )
+    wrote = [line for line in seen.stdout.splitlines() if line.startswith("wrote")]
+    t.equal(wrote, [], "readonly paths that are mounts, where files can be made")
+    (source / "host").touch()
+    t.true((source / "host").exists(), "the source of a mount at a readonly path can be written")
+
+
+@part("root", "ROPATH-004")
+def missing_readonly_paths(t: T, bundle: Bundle) -> Part:
+    top = f"/lk-{t.id}"
+    (bundle.rootfs / top[1:]).mkdir()
+    (bundle.rootfs / top[1:] / "file").write_text("as it was\n")
+    paths = [f"{top}/missing", f"{top}/missing/too", "/lk-nosuch/path", f"{top}/file"]
+    bundle.config["linux"].setdefault("readonlyPaths", []).extend(paths)
+    seen = yield f"(: >>{top}/file) && echo opened; echo {top}/*"
+    t.equal(seen.stdout.splitlines(), [f"{top}/file"], "a readonly path after missing ones, and what is made at those")
+
+
+@check("USERNS-002")
+def owners_stay(t: T) -> None:
+    if not has_user_namespaces() or not knows(t, "user"):
+        t.skip("no user namespaces here")
+    config = t.config(SLEEPER)
+    set_namespace(config, "user")
+    extents = [{"containerID": 0, "hostID": 0, "size": 1}, {"containerID": 1, "hostID": 100000, "size": 65000}]
+    config["linux"].update(uidMappings=extents, gidMappings=extents)
+    source = t.work / "source"
+    source.mkdir()
+    config["mounts"].append(bind("/lk-bind", source))
+    bundle = t.bundle(config)
+    (source / "bound").touch()
+    (bundle.rootfs / "home").mkdir()
+    for number in (0, 1, 1000, 100005):
+        path = bundle.rootfs / f"home/of-{number}"
+        path.touch()
+        os.chown(path, number, number)
+        os.chown(source / "bound", number, number)
+    watched = (
+        "home",
+        "home/of-0",
+        "home/of-1",
+        "home/of-1000",
+        "home/of-100005",
+        "bin",
+        "bin/busybox",
+        "tmp",
+        "etc",
+        ".",
+    )
+    paths = [bundle.rootfs / name for name in watched] + [
+        source,
+        source / "bound",
+        bundle.path / "config.json",
+        bundle.path,
+    ]
+
+    def owners() -> list[str]:
+        return [f"{stat.st_uid}:{stat.st_gid} {stat.st_mode:o}" for stat in map(Path.lstat, paths)]
+
+    before = owners()
+    c = t.create(bundle)
+    t.equal(owners(), before, "owners and modes of files after create")
+    t.require(c.start().ok, "start exits 0")
+    t.equal(owners(), before, "owners and modes of files after start")
+    c.kill()
+    c.wait_stopped()
+    c.delete(force=True)
+    t.equal(owners(), before, "owners and modes of files after delete")

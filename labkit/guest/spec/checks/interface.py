@@ -72,8 +72,35 @@ def stdin_is_not_read(t: T) -> None:
 
 @check("CLI-003")
 def console_socket(t: T) -> None:
-    config = t.config('for fd in 0 1 2; do test -t $fd && echo "labkit-tty-$fd"; done')
-    config["process"]["terminal"] = True
+    said = on_terminal(t, 'for fd in 0 1 2; do test -t $fd && echo "labkit-tty-$fd"; done')
+    t.equal(said.split(), [f"labkit-tty-{fd}" for fd in range(3)], "what the program wrote to its terminal")
+
+
+@check("PROC-009")
+def console_size(t: T) -> None:
+    size = {"height": 43, "width": 101}
+    t.equal(on_terminal(t, "stty size", consoleSize=size).split(), ["43", "101"], "rows and columns of the terminal")
+
+
+@check("PROC-010")
+def terminal_on_streams(t: T) -> None:
+    """All three are one pseudoterminal: what is typed comes in, what goes to each comes out."""
+    script = (
+        "stat -Lc %t:%T:%i /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2; read word; echo got $word; echo err >&2"
+    )
+    words = on_terminal(t, script, typed=b"typed\n").split()
+    nodes = [word for word in words if ":" in word]
+    t.equal(len(nodes), 3, "streams that are a node")
+    t.equal(len(set(nodes)), 1, "terminals that the three streams are")
+    t.true(nodes and 0x88 <= int(nodes[0].split(":")[0], 16) <= 0x8F, "it is a pseudoterminal", "88:", nodes[:1])
+    t.equal([word for word in words if word in ("got", "err")], ["got", "err"], "what comes out of stdout and stderr")
+    t.equal(words.count("typed"), 2, "what is typed: echoed, and read by the program")
+
+
+def on_terminal(t: T, script: str, typed: bytes = b"", **more: object) -> str:
+    """What a program with a terminal wrote to it, after typing that; the check ends where there is no terminal."""
+    config = t.config(script)
+    config["process"].update(terminal=True, **more)
     path = t.work / "console"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(path))
@@ -84,14 +111,15 @@ def console_socket(t: T) -> None:
     t.require(master is not None, "a file descriptor comes over the console socket")
     assert master is not None
     t.require(os.isatty(master), "it is a terminal")
+    os.write(master, typed)
     t.require(c.start().ok, "start exits 0")
     t.require(c.ended(), "the program ends")
     said = b""
     with suppress(OSError):  # EIO: nothing has the terminal open any more
         while data := os.read(master, 4096):
             said += data
-    wanted = [f"labkit-tty-{fd}" for fd in range(3)]
-    t.equal(said.decode(errors="replace").split(), wanted, "what the program wrote to its terminal")
+    os.close(master)
+    return said.decode(errors="replace")
 
 
 def receive(listener: socket.socket) -> Optional[int]:

@@ -1,49 +1,17 @@
-"""Mounts: config.md#configMounts and #configLinuxMountOptions."""
+"""Mounts: config.md#configMounts. Options are in mount_options.py, recursive.py, propagation.py."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Union
+from typing import Any, Union
 
-from ...common.procfs import Mount, mount_at, mounts
-from ..context import SLEEPER, Container, T
+from ...common.procfs import mount_at, own_mounts
+from ..context import Bundle, T
+from ..parts import Part, part
 from ..registry import check
 
-MOUNTINFO = ["/bin/cat", "/proc/self/mountinfo"]
-ATIME = {"noatime", "relatime"}  # neither: strictatime
-# Options, and what of the mount they have to change. Those of runtime-spec 1.0, which pointed to mount(8).
-TMPFS: dict[str, Callable[[Mount], bool]] = {
-    "ro": lambda mount: "ro" in mount.options,
-    "rw": lambda mount: "rw" in mount.options,
-    "nosuid": lambda mount: "nosuid" in mount.options,
-    "nodev": lambda mount: "nodev" in mount.options,
-    "noexec": lambda mount: "noexec" in mount.options,
-    "noatime": lambda mount: "noatime" in mount.options,
-    "nodiratime": lambda mount: "nodiratime" in mount.options,
-    "relatime": lambda mount: "relatime" in mount.options,
-    "strictatime": lambda mount: not ATIME & mount.options,
-    "sync": lambda mount: "sync" in mount.data,
-    "dirsync": lambda mount: "dirsync" in mount.data,
-    # The opposites: nothing to see but that they are known, a file system would refuse them as its data.
-    "suid": lambda mount: "nosuid" not in mount.options,
-    "dev": lambda mount: "nodev" not in mount.options,
-    "exec": lambda mount: "noexec" not in mount.options,
-    "async": lambda mount: "sync" not in mount.data,
-    "atime": lambda mount: "noatime" not in mount.options,
-    "diratime": lambda mount: "nodiratime" not in mount.options,
-    "norelatime": lambda mount: "rw" in mount.options,
-    "nostrictatime": lambda mount: "rw" in mount.options,
-}
-BIND = ("ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "strictatime")
-# Listed by the table that runtime-spec 1.1 brought.
-SINCE_1_1: dict[str, Callable[[Mount], bool]] = {
-    "lazytime": lambda mount: "lazytime" in mount.data,
-    "nolazytime": lambda mount: "lazytime" not in mount.data,
-    "iversion": lambda mount: "rw" in mount.options,
-    "noiversion": lambda mount: "rw" in mount.options,
-    "silent": lambda mount: "rw" in mount.options,
-    "loud": lambda mount: "rw" in mount.options,
-}
+MOUNTINFO = "cat /proc/self/mountinfo"
+INODES = "stat -c '%d:%i'"
 
 
 def tmpfs(destination: str, *options: str) -> dict[str, Any]:
@@ -54,140 +22,227 @@ def bind(destination: str, source: Union[Path, str], *options: str) -> dict[str,
     return {"destination": destination, "type": "none", "source": str(source), "options": list(options) or ["bind"]}
 
 
-def tree(t: T, name: str) -> Path:
-    """A tmpfs on the host with a file of its name, and a second tmpfs at inner/ with the file "nested"."""
+def mount_host(t: T, point: Path, *options: str) -> None:
+    """A tmpfs of the host here."""
+    point.mkdir(exist_ok=True)
+    words = ["-o", ",".join(options)] if options else []
+    t.tool("mount", "-t", "tmpfs", *words, "tmpfs", str(point))
+
+
+def tree(t: T, name: str, *options: str) -> Path:
+    """A tmpfs of the host with a file of its name, and a second tmpfs at inner/ with the file "nested"."""
     top = t.work / name
     for directory, file in ((top, name), (top / "inner", "nested")):
-        directory.mkdir()
-        t.require(t.tool("mount", "-t", "tmpfs", "tmpfs", str(directory)).ok, f"tmpfs on {directory}")
+        mount_host(t, directory)
         (directory / file).touch()
+    if options:
+        for directory in (top, top / "inner"):
+            t.tool("mount", "-o", ",".join(["remount", *options]), str(directory))
     return top
 
 
-def options_at(c: Container, destination: str) -> frozenset[str]:
-    """The options of the mount at this destination, as the kernel has them; none where there is no mount."""
-    found = mount_at(Path(f"/proc/{c.pid}/mountinfo").read_text(), destination)
-    return found.options if found else frozenset()
+def inodes(*paths: Path) -> list[str]:
+    return [f"{stat.st_dev}:{stat.st_ino}" for stat in (path.stat() for path in paths)]
 
 
-@check("MOUNT-001")
-def order(t: T) -> None:
+@part("root", "MOUNT-001")
+def order(t: T, bundle: Bundle) -> Part:
+    top = f"/lk-{t.id}"
     for name in ("one", "two"):
         (t.work / name / "sub").mkdir(parents=True)
         (t.work / name / name).touch()
     one, two = t.work / "one", t.work / "two"
-    config = t.config("echo /up/* /up/sub/*; echo /down/* /down/sub/*; echo /same/*")
-    config["mounts"] += [bind("/up", one), bind("/up/sub", two), bind("/down/sub", two), bind("/down", one)]
-    config["mounts"] += [bind("/same", two), bind("/same", one)]
-    bundle = t.bundle(config)
-    for directory in ("up", "down/sub", "same"):
-        (bundle.rootfs / directory).mkdir(parents=True)
-    lines = [*t.run(bundle).stdout.splitlines(), "", "", ""]
-    t.equal(lines[0], "/up/one /up/sub /up/sub/sub /up/sub/two", "outer mount, then inner: both seen")
-    t.equal(lines[1], "/down/one /down/sub /down/sub/*", "inner mount, then outer: the inner is hidden")
-    t.equal(lines[2], "/same/one /same/sub", "two mounts at one destination: the later is seen")
-
-
-@check("MOUNT-002")
-def bind_mounts(t: T) -> None:
-    top = tree(t, "top")
-    config = t.config("stat -c '%d:%i' /absolute /relative /file; echo /absolute/inner/* /recursive/inner/*")
-    config["mounts"] += [
-        bind("/absolute", top),
-        bind("/relative", "beside", "bind"),
-        bind("/file", "beside/file", "rbind"),
-        bind("/recursive", top, "rbind"),
+    bundle.config["mounts"] += [
+        bind(f"{top}/up", one),
+        bind(f"{top}/up/sub", two),
+        bind(f"{top}/down/sub", two),
+        bind(f"{top}/down", one),
+        bind(f"{top}/same", two),
+        bind(f"{top}/same", one),
+        tmpfs(f"{top}/first", "size=1m"),
+        bind(f"{top}/first/second", one),
+        bind(f"{top}/first/second/sub", two),
     ]
-    bundle = t.bundle(config)
-    (bundle.path / "beside").mkdir()
-    (bundle.path / "beside/file").touch()
-    sources = [path.stat() for path in (top, bundle.path / "beside", bundle.path / "beside/file")]
-    *found, globs = t.run(bundle).stdout.splitlines() or [""]
-    t.equal(found, [f"{stat.st_dev}:{stat.st_ino}" for stat in sources], "device:inode of the mounts")
-    t.equal(globs, "/absolute/inner/* /recursive/inner/nested", "the nested mount: not by bind, but by rbind")
+    for directory in ("up", "down/sub", "same"):
+        (bundle.rootfs / top[1:] / directory).mkdir(parents=True)
+    seen = yield (
+        f"cd {top}; echo up/* up/sub/*; echo down/* down/sub/*; echo same/*; "
+        "echo first/* first/second/* first/second/sub/*"
+    )
+    lines = [*seen.stdout.splitlines(), "", "", "", ""]
+    t.equal(lines[0], "up/one up/sub up/sub/sub up/sub/two", "outer mount, then inner: both seen")
+    t.equal(lines[1], "down/one down/sub down/sub/*", "inner mount, then outer: the inner is hidden")
+    t.equal(lines[2], "same/one same/sub", "two mounts at one destination: the later is seen")
+    deep = "first/second first/second/one first/second/sub first/second/sub/sub first/second/sub/two"
+    t.equal(lines[3], deep, "three mounts, each in the one before it")
 
 
-@check("MOUNT-003")
-def relative_destination(t: T) -> None:
+@part("root", "MOUNT-002")
+def bind_mounts(t: T, bundle: Bundle) -> Part:
+    top = f"/lk-{t.id}"
+    source = tree(t, "top")
+    beside = bundle.path / f"beside-{t.id}"
+    beside.mkdir()
+    (beside / "file").write_text("a file\n")
+    bundle.config["mounts"] += [
+        bind(f"{top}/absolute", source),
+        bind(f"{top}/relative", beside.name, "bind"),
+        bind(f"{top}/file", f"{beside.name}/file", "rbind"),
+        bind(f"{top}/recursive", source, "rbind"),
+    ]
+    seen = yield (
+        f"cd {top}; {INODES} absolute relative file; cat file; echo absolute/inner/* recursive/inner/*; "
+        "echo written >absolute/new"
+    )
+    lines = seen.stdout.splitlines()
+    t.equal(lines[:3], inodes(source, beside, beside / "file"), "device and inode of the bind mounts")
+    t.equal(lines[3:4], ["a file"], "what a file that is bound has in it")
+    globs = [line for line in lines[4:] if "inner" in line]
+    t.equal(globs, ["absolute/inner/* recursive/inner/nested"], "the nested mount: not by bind, but by rbind")
+    t.true((source / "new").exists(), "a file made in a bind mount is in its source")
+
+
+@part("root", "MOUNT-003")
+def relative_destination(t: T, bundle: Bundle) -> Part:
     if t.spec < (1, 2, 0):
         t.skip("before runtime-spec 1.2.0 a mount destination had to be absolute")
-    config = t.config(MOUNTINFO)
-    config["process"]["cwd"] = "/tmp"
-    config["mounts"].append(tmpfs("lk/relative"))
-    found = mount_at(t.run(config).stdout, "/lk/relative")
-    t.equal(found and found.type, "tmpfs", "mount at /lk/relative")
+    bundle.config["mounts"].append(tmpfs(f"lk-{t.id}/relative"))
+    seen = yield MOUNTINFO
+    found = mount_at(seen.stdout, f"/lk-{t.id}/relative")
+    t.equal(found and found.type, "tmpfs", "a mount with a relative destination is below /")
 
 
-@check("MOUNT-004")
-def options(t: T) -> None:
-    source = tree(t, "top")
-    config = t.config("cat /proc/self/mountinfo; for f in /t/ro/x /b/ro/x /t/remount/x /b/nosuid/x; do (: >$f); done")
-    config["mounts"] += [tmpfs(f"/t/{name}", name) for name in TMPFS]
-    config["mounts"] += [tmpfs("/t/remount", "nosuid"), tmpfs("/t/remount", "remount", "ro")]
-    config["mounts"] += [bind(f"/b/{name}", source, "bind", name) for name in BIND]
-    c = t.run(config)
-
-    def judge(text: str, point: str, name: str, holds: Callable[[Mount], bool]) -> None:
-        found = mount_at(text, point)
-        seen = found and f"{','.join(sorted(found.options))} {','.join(sorted(found.data))}"
-        t.true(found and holds(found), f"mount at {point}", name, seen or "no mount")
-
-    for name, holds in TMPFS.items():
-        judge(c.stdout, f"/t/{name}", name, holds)
-    judge(c.stdout, "/t/remount", "remount, ro", TMPFS["ro"])
-    t.equal([m.point for m in mounts(c.stdout)].count("/t/remount"), 1, "mounts at /t/remount")
-    for name in BIND:
-        judge(c.stdout, f"/b/{name}", f"bind, {name}", TMPFS[name])
-    refused = [line.split("/x")[0].rpartition(" ")[2] for line in c.stderr.splitlines() if "Read-only" in line]
-    t.equal(refused, ["/t/ro", "/b/ro", "/t/remount"], "where opening a file for writing gives EROFS")
-    t.true((source / "x").exists(), "the bind mount without ro is writable")
-    if t.spec >= (1, 1, 0):
-        config = t.config(SLEEPER)
-        config["mounts"] += [tmpfs(f"/t/{name}", name) for name in SINCE_1_1]
-        c = t.try_create(config)
-        if t.ok(c.created, f"create with options {' '.join(SINCE_1_1)}, each of a tmpfs"):
-            text = Path(f"/proc/{c.pid}/mountinfo").read_text()
-            for name, holds in SINCE_1_1.items():
-                judge(text, f"/t/{name}", name, holds)
-        config = t.config(SLEEPER)  # by itself: runc takes it for an option of the file system
-        config["mounts"].append(tmpfs("/t", "defaults"))
-        t.ok(t.try_create(config).created, "create with a tmpfs with option defaults")
+@part("root", "MOUNT-032")
+def destinations(t: T, bundle: Bundle) -> Part:
+    top = f"/lk-{t.id}"
+    inside = bundle.rootfs / top[1:]
+    (inside / "full").mkdir(parents=True)
+    (inside / "full/below").write_text("below\n")
+    (inside / "file").write_text("below\n")
+    source = t.work / "source"
+    source.mkdir()
+    (source / "above").write_text("above\n")
+    blank = f"{top}/with blank, ünd mehr"
+    bundle.config["mounts"] += [
+        bind(f"{top}/file", source / "above"),
+        bind(f"{top}/full", source),
+        bind(blank, source),
+        tmpfs(f"{top}/not/there/before", "size=1m"),
+        bind(f"{top}/nor/this-file", source / "above"),
+        bind(f"{top}/up/../dots", source),
+    ]
+    seen = yield (
+        f"cd {top}; cat file; cat full/*; cat '{blank}/above'; stat -c %F not/there/before nor/this-file; "
+        "cat dots/above"
+    )
+    lines = [*seen.stdout.splitlines(), *[""] * 6]
+    t.equal(lines[0], "above", "a file that is bound over a file")
+    t.equal(lines[1], "above", "a directory that is bound over one that has files")
+    t.equal(lines[2], "above", "a destination whose name has blanks and other characters")
+    t.equal(lines[3:5], ["directory", "regular file"], "destinations that were not there")
+    t.equal(lines[5], "above", "a destination with dots")
+    now = [(seen.c.bundle.rootfs / top[1:] / name).read_text() for name in ("file", "full/below")]
+    t.equal(now, ["below\n"] * 2, "what is below the mounts stays as it was")
 
 
-@check("MOUNT-005")
-def propagation(t: T) -> None:
-    shared, private = tree(t, "top"), tree(t, "cut")
-    for mode, directory in (("shared", shared), ("private", private)):
-        for point in (directory, directory / "inner"):
-            t.require(t.tool("mount", f"--make-{mode}", str(point)).ok, f"{point} becomes {mode} on the host")
-    modes = ("shared", "slave", "private", "unbindable")
-    config = t.config(SLEEPER)
-    config["linux"]["rootfsPropagation"] = "slave"  # else a runtime may cut the mount off from the host's before
-    for mode in modes:
-        source = private if mode == "shared" else shared  # so that each has to be changed
-        config["mounts"] += [bind(f"/{name}", source, "rbind", name) for name in (mode, f"r{mode}")]
-    text = Path(f"/proc/{t.create(config).pid}/mountinfo").read_text()
-    expected = {"shared": {"shared"}, "slave": {"master"}, "private": set(), "unbindable": {"unbindable"}}
-    for mode in modes:
-        for destination in (f"/{mode}", f"/r{mode}", f"/r{mode}/inner"):
-            found = mount_at(text, destination)
-            seen = found.propagation if found else {"no mount"}
-            # A shared mount may get what happens at its source (be slave too) or not.
-            seen -= {"master"} if mode == "shared" else set()
-            t.equal(seen, expected[mode], f"propagation of {destination}")
+@check("MOUNT-033")
+def symlinked_destinations(t: T) -> None:
+    outside = t.work / "outside"
+    outside.mkdir()
+    config = t.config(f"{MOUNTINFO}; cat /lk-absolute/file; cat /lk-up/file")
+    config["mounts"] += [bind("/lk-absolute", t.work / "source"), bind("/lk-up/deeper", t.work / "source")]
+    (t.work / "source").mkdir()
+    (t.work / "source/file").write_text("bound\n")
+    bundle = t.bundle(config)
+    (bundle.rootfs / str(t.work)[1:] / "outside").mkdir(parents=True)  # where the links point inside of the container
+    (bundle.rootfs / "lk-absolute").symlink_to(outside)
+    up = len(bundle.rootfs.parts) - 1
+    (bundle.rootfs / "lk-up").symlink_to("../" * up + str(outside)[1:])
+    c = t.try_create(bundle)
+    below = [
+        mount.point for mount in own_mounts() if outside == Path(mount.point) or outside in Path(mount.point).parents
+    ]
+    t.equal(below, [], "mounts on the host where a symbolic link of the rootfs points to")
+    t.equal(
+        [path.name for path in outside.iterdir()], [], "files on the host where a symbolic link of the rootfs points to"
+    )
+    if not c.created.ok:  # a destination that is refused harms nothing
+        t.note("create", c.created.words)
+        return
+    t.require(c.start().ok, "start exits 0")
+    t.require(c.ended(), "the process ends")
+    points = [line.split()[4] for line in c.stdout.splitlines() if " - " in line]
+    inside = [f"{outside}", f"{outside}/deeper"]
+    t.equal(
+        [point for point in points if point in inside], inside, "mounts at what the links are inside of the container"
+    )
 
 
-@check("MOUNT-007")
-def filesystem_options(t: T) -> None:
-    config = t.config("cat /proc/self/mountinfo; stat -c %a /lk; stat -f -c '%b %s' /lk")
-    config["mounts"].append(tmpfs("/lk", "nosuid", "size=1m", "mode=1751", "nr_inodes=77"))
-    text = t.run(config).stdout
-    *_, mode, size = ["", *text.splitlines()]
-    t.equal(mode, "1751", "mode of the tmpfs")
-    blocks = [int(word) for word in size.split() if word.isdigit()]
-    t.true(len(blocks) == 2 and blocks[0] * blocks[1] == 1 << 20, "size of the tmpfs", "1048576 bytes", size)
-    found = mount_at(text, "/lk")
-    t.true(found and "nr_inodes=77" in found.data, "nr_inodes of the tmpfs", "77", found and sorted(found.data))
+@part("root", "MOUNT-036")
+def optional_members(t: T, bundle: Bundle) -> Part:
+    top = f"/lk-{t.id}"
+    source = t.work / "source"
+    source.mkdir()
+    (source / "file").touch()
+    bundle.config["mounts"] += [
+        {"destination": f"{top}/bare", "type": "tmpfs"},
+        {"destination": f"{top}/untyped", "source": str(source), "options": ["bind"]},
+        {"destination": f"{top}/dummy", "type": "tmpfs", "source": str(source), "options": ["bind"]},
+        {"destination": f"{top}/late", "type": "bind", "source": str(source), "options": ["rw", "nosuid", "rbind"]},
+    ]
+    seen = yield f"cd {top}; echo untyped/*; echo dummy/*; echo late/*; {MOUNTINFO}"
+    lines = [*seen.stdout.splitlines(), "", "", ""]
+    found = mount_at(seen.stdout, f"{top}/bare")
+    t.equal(found and found.type, "tmpfs", "a mount with neither source nor options")
+    t.equal(lines[0], "untyped/file", "a bind mount without a type")
+    t.equal(lines[1], "dummy/file", "a bind mount whose type is that of a file system")
+    t.equal(lines[2], "late/file", "a bind mount whose options have rbind last")
+
+
+@part("root", "MOUNT-037")
+def isolated_mounts(t: T, bundle: Bundle) -> Part:
+    bundle.config["mounts"].append(tmpfs(f"/lk-{t.id}", "size=1m"))
+    seen = yield MOUNTINFO
+    found = mount_at(seen.stdout, f"/lk-{t.id}")
+    t.equal(found and found.type, "tmpfs", "a mount of the container, seen in it")
+    rootfs = seen.c.bundle.rootfs
+    leaked = [mount.type for mount in own_mounts() if rootfs in Path(mount.point).parents]
+    t.equal(leaked, [], "mounts of the container, seen on the host")
+    hosts = {mount.point for mount in own_mounts()} - {"/", "/proc", "/dev"}
+    inside = [point for point in hosts if point.startswith(str(t.work.parent)) and mount_at(seen.stdout, point)]
+    t.equal(inside, [], "mounts of the host, seen in the container")
+
+
+@part("root", "MOUNT-038")
+def types_and_sources(t: T, bundle: Bundle) -> Part:
+    top = f"/lk-{t.id}"
+    names = ("tmpfs", "mqueue") if t.host.in_user_namespace else ("tmpfs", "mqueue", "ramfs")
+    for name in names:
+        mount = {"destination": f"{top}/{name}", "type": name, "source": f"lk-{name}", "options": ["nosuid", "noexec"]}
+        bundle.config["mounts"].append(mount)
+    seen = yield MOUNTINFO
+    for name in names:
+        found = mount_at(seen.stdout, f"{top}/{name}")
+        t.equal(found and found.type, name, f"type of a mount of type {name}")
+        t.equal(found and found.source, f"lk-{name}", f"source of a mount of type {name}")
+
+
+@check("MOUNT-034")
+def missing_source(t: T) -> None:
+    source = t.work / "source"
+    source.mkdir()
+    valid = t.create(with_mounts(t, bind("/lk", source, "bind")))
+    missing = t.work / "missing"
+    for option in ("bind", "rbind"):
+        config = with_mounts(t, bind("/lk", missing, option))
+        t.refused(config, f"create with a source of a {option} mount that does not exist", valid=valid)
+    t.true(not missing.exists(), "a missing source is not made")
+
+
+@check("MOUNT-035")
+def unknown_type(t: T) -> None:
+    offending, valid = (with_mounts(t, {**tmpfs("/lk"), "type": type}) for type in ("labkit-nosuch", "tmpfs"))
+    t.refused(offending, "create with a mount of an unknown type", valid=valid)
 
 
 @check("MOUNT-009")
@@ -197,8 +252,38 @@ def id_mappings_pair(t: T) -> None:
     source = t.work / "source"
     source.mkdir()
     mapping = [{"containerID": 0, "hostID": 0, "size": 1000}]
-    for given in ("uidMappings", "gidMappings"):
-        config = t.config()
-        config["mounts"].append({**bind("/lk", source, "bind", "idmap"), given: mapping})
-        c = t.try_create(config)
-        t.fails(c.created, f"create with only {given} of a mount")
+    pair = {"uidMappings": mapping, "gidMappings": mapping}
+    valid = with_mounts(t, {**bind("/lk", source, "bind", "idmap"), **pair})
+    for given in pair:
+        config = with_mounts(t, {**bind("/lk", source, "bind", "idmap"), given: mapping})
+        t.refused(config, f"create with only {given} of a mount", valid=valid)
+
+
+@part("root", "MOUNT-007")
+def filesystem_options(t: T, bundle: Bundle) -> Part:
+    point = f"/lk-{t.id}"
+    options = ("size=1m", "nosuid", "mode=1751", "ro", "nr_inodes=77", "rw", "uid=12", "gid=34")
+    bundle.config["mounts"].append(tmpfs(point, *options))
+    seen = yield f"{MOUNTINFO}; stat -c '%a %u %g' {point}; stat -f -c '%b %s' {point}"
+    *_, node, size = ["", "", *seen.stdout.splitlines()]
+    mode, _, owner = node.partition(" ")
+    t.equal(mode, "1751", "mode of the tmpfs")
+    t.equal(owner, "12 34", "owner of the tmpfs")
+    blocks = [int(word) for word in size.split() if word.isdigit()]
+    t.true(len(blocks) == 2 and blocks[0] * blocks[1] == 1 << 20, "size of the tmpfs", "1048576 bytes", size)
+    found = mount_at(seen.stdout, point)
+    t.true(found and "nr_inodes=77" in found.data, "nr_inodes of the tmpfs", "77", found and sorted(found.data))
+
+
+@check("MOUNT-031")
+def unknown_option(t: T) -> None:
+    options = ("size=1m", "nosuid", "labkit_nosuch=1")
+    offending, valid = (with_mounts(t, tmpfs("/lk", *given)) for given in (options, options[:2]))
+    t.refused(offending, "create with an option that neither runtime nor file system know", valid=valid)
+
+
+def with_mounts(t: T, *mounts: dict[str, Any]) -> dict[str, Any]:
+    """A config with these mounts."""
+    config = t.config()
+    config["mounts"] += mounts
+    return config
