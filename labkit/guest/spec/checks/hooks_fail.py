@@ -12,7 +12,7 @@ from ..context import SLEEPER, Bundle, Container, T, alive
 from ..registry import check
 from .hooks import CREATE_TIME, KINDS, hook, lines, places, unknown, write_hooks
 
-HOOK_TIME = 15.0  # seconds until an operation with a hook of timeout 1 is over, on a loaded machine
+HOOK_TIME = 30.0  # seconds until an operation with a hook of timeout 1 is over, on a loaded machine
 LONG = 40000  # seconds that such a hook takes
 
 
