@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from labkit.results.model import WHOLE, Expected, Program, Reading, Result, SuiteInfo, Verdict
+from labkit.results.tap import JSON
 from labkit.suites import again
 from tests.test_results import a_run
 
@@ -50,6 +51,28 @@ def test_each_result_for_itself(others: list[Reading], one: Verdict, two: Verdic
 def test_a_program_as_a_whole_that_passes_then_has_no_result_about_it() -> None:
     first = reading(a={WHOLE: Verdict.TIMEOUT})
     assert verdicts(again.settled(first, [reading(a={"one": PASS})])) == {WHOLE: FLAKY}
+
+
+def checked(*findings: str) -> Reading:
+    failures: JSON = [{"finding": name, "what": name} for name in findings]
+    verdict = FAIL if findings else PASS
+    return Reading((Result("A-001", "one", "MUST", "", verdict, 0.0, {"failures": failures}),), {}, None)
+
+
+@pytest.mark.parametrize(
+    ("others", "verdict", "findings"),
+    [
+        ([checked()], FLAKY, ("a", "b")),
+        ([checked(), checked("b")], FAIL, ("b",)),
+        ([checked("a", "b")], FAIL, ("a", "b")),
+        ([checked("c")], FAIL, ("a", "b")),
+    ],
+)
+def test_a_finding_that_is_seen_only_once_is_none(
+    others: list[Reading], verdict: Verdict, findings: tuple[str, ...]
+) -> None:
+    (result,) = again.settled(checked("a", "b"), others).results
+    assert (result.verdict, result.findings) == (verdict, findings)
 
 
 def test_only_what_is_unexpected_and_was_seen_once_is_doubtful() -> None:

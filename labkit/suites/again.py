@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labkit.results.model import Program, Reading, Result, Run, Verdict
+from labkit.results.tap import JSON
 
 TIMES = 2  # at most
 
@@ -19,39 +20,48 @@ def place(raw: Path, number: int) -> Path:
 
 
 def doubtful(run: Run) -> tuple[str, ...]:
-    """The programs with something bad that the policy does not expect and that was seen only once."""
-    return tuple(dict.fromkeys(result.program for result in run.unexpected if result.program and not _repeated(result)))
+    """The checks, or programs, with something bad that the policy does not expect and that was seen only once."""
+    return tuple(dict.fromkeys(_of(result) for result in run.unexpected if not _repeated(result)))
 
 
 def settled(first: Reading, again: Sequence[Reading]) -> Reading:
-    """What was bad at first is flaky where it was bad in none of the others that had its program."""
+    """What was bad at first is flaky where it was bad in none of the others that had its check or program."""
     if not again:
         return first
-    had = {
-        program.name: [one for one in again if any(other.name == program.name for other in one.programs)]
-        for program in first.programs
-    }
-    results = tuple(_settled(result, had.get(result.program, [])) for result in first.results)
+    had: dict[str, list[Reading]] = {}
+    for reading in again:
+        for name in {*(_of(result) for result in reading.results), *(program.name for program in reading.programs)}:
+            had.setdefault(name, []).append(reading)
+    results = tuple(_settled(result, had.get(_of(result), [])) for result in first.results)
     bad = {result.program for result in results if result.bad}
-    programs = tuple(_program(program, had[program.name], program.name in bad) for program in first.programs)
+    programs = tuple(_program(program, had.get(program.name, []), program.name in bad) for program in first.programs)
     return dataclasses.replace(first, results=results, programs=programs)
+
+
+def _of(result: Result) -> str:
+    return result.program or result.id
 
 
 def _settled(result: Result, again: Sequence[Reading]) -> Result:
     if not result.bad or not again:
         return result
     seen = [
-        next(
-            (other.verdict for other in reading.results if other.identity == result.identity and other.bad),
-            Verdict.PASS,
-        )
+        next((other for other in reading.results if other.identity == result.identity and other.bad), None)
         for reading in again
     ]
-    attempts = [result.verdict.value, *(verdict.value for verdict in seen)]
-    repeats = any(verdict is not Verdict.PASS for verdict in seen)
-    diagnostic = {key: value for key, value in result.diagnostic.items() if repeats or key != "violation"}
-    verdict = result.verdict if repeats else Verdict.FLAKY
-    return dataclasses.replace(result, verdict=verdict, diagnostic={**diagnostic, "attempts": list(attempts)})
+    attempts = [result.verdict.value, *(other.verdict.value if other else Verdict.PASS.value for other in seen)]
+    repeats = any(seen)
+    diagnostic: dict[str, JSON] = {**result.diagnostic, "attempts": list(attempts)}
+    if not repeats:
+        diagnostic.pop("violation", None)
+    found = {finding for other in seen if other for finding in other.findings}
+    if both := found & set(result.findings):
+        failures = result.diagnostic["failures"]
+        assert isinstance(failures, list)
+        diagnostic["failures"] = [one for one in failures if isinstance(one, dict) and one.get("finding") in both]
+        if once := sorted(set(result.findings) - both):
+            diagnostic["seen only once"] = list(once)
+    return dataclasses.replace(result, verdict=result.verdict if repeats else Verdict.FLAKY, diagnostic=diagnostic)
 
 
 def _repeated(result: Result) -> bool:

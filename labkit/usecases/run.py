@@ -545,6 +545,8 @@ def with_reading(run: Run, reading: Reading) -> Run:
     """The run with the results and facts of its raw output."""
     facts = reading.facts
     reasons = [why for why in (run.run.interrupted_reason, reading.reason) if why]
+    if len(reasons) > 1 and reasons[1].removeprefix("bailed out: ") in reasons[0]:  # the suite says it on both streams
+        reasons.pop()
     version = facts.get("runtime-version", run.runtime.version).removeprefix(f"{run.runtime.name} version ")
     return dataclasses.replace(
         run,
