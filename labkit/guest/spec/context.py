@@ -147,6 +147,8 @@ class Container:
     def _create(self, argv: Sequence[str], **options: Any) -> None:
         self._t._note_container("+", self.id)
         self.created = self._t._call(argv, output=self._output, **options)
+        if (self.created.status or -1) > 0:
+            self._t._note_container("?", self.id)
 
     @property
     def pid(self) -> int:
