@@ -17,6 +17,7 @@ from . import process
 from .host import Host, environment
 
 MARKER = "LABKIT_CHECK"
+RECORDS = Path("/run")  # every runtime we know keeps its state below it
 
 
 def cgroup_parents() -> list[Path]:
@@ -97,20 +98,28 @@ def sweep_cgroups(name: str) -> None:
 
 
 def delete_containers(ids: Path, host: Host, deadline: float) -> None:
-    """`delete --force` what the list still names: `+ID` before a create, `-ID` after a delete that worked."""
-    left: dict[str, None] = {}
+    """`delete --force` what the list still names: `+ID` before a create, `-ID` after a delete that worked. `?ID`, after
+    a create that was refused, only where there is a record of it.
+    """
+    left: dict[str, str] = {}
     with suppress(OSError):
         for line in ids.read_text().splitlines():
-            if line[0] == "-":
-                left.pop(line[1:], None)
-            else:
-                left[line[1:]] = None
-    null = Path("/dev/null")
-    for id in left:
+            left[line[1:]] = line[0]
+    top = ids.parent.parent
+    said = top / f"{ids.name}.delete"  # no device: a runtime may chown it, and this may be the host's
+    for id in [id for id, sign in left.items() if sign == "+" or (sign == "?" and next(records(id), None))]:
         seconds = min(10, max(deadline - time.monotonic(), 1))
         with suppress(OSError):
             words = [*host.runtime, "delete", "--force", id]
-            process.run(words, stdout=null, stderr=null, timeout=seconds, env=environment())
+            process.run(words, stdout=said, stderr=said, timeout=seconds, env=environment(top))
+
+
+def records(id: str) -> Iterator[Path]:
+    """What is called after a container where runtimes keep their records."""
+    name = Path(id).name
+    for directory, directories, files in os.walk(RECORDS):
+        yield from (Path(directory) / found for found in [*directories, *files] if name in found)
+        directories[:] = [found for found in directories if found not in ("user", "udev", "systemd")]
 
 
 def _kill(pid: int) -> None:

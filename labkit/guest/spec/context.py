@@ -147,6 +147,8 @@ class Container:
     def _create(self, argv: Sequence[str], **options: Any) -> None:
         self._t._note_container("+", self.id)
         self.created = self._t._call(argv, output=self._output, **options)
+        if (self.created.status or -1) > 0:
+            self._t._note_container("?", self.id)
 
     @property
     def pid(self) -> int:
@@ -536,7 +538,7 @@ class T:
     # Not for checks
 
     def _environment(self, more: Optional[Mapping[str, str]]) -> dict[str, str]:
-        return {**environment(), MARKER: self.marker, **(more or {})}
+        return {**environment(self.work), MARKER: self.marker, **(more or {})}
 
     def _note_container(self, sign: str, id: str) -> None:
         with self._suite.ids(self.owner).open("a") as file:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
-from .cleanup import cgroup_parents, mount_points, processes_of
+from .cleanup import cgroup_parents, mount_points, processes_of, records
 from .context import Container, T, alive
-
-RECORDS = Path("/run")  # every runtime we know keeps its state below it
 
 
 def cgroups(c: Container) -> list[str]:
@@ -29,10 +26,7 @@ def traces(t: T, c: Container) -> list[str]:
         with suppress(OSError):
             if alive(pid):
                 found.append(f"process {pid}: {Path(f'/proc/{pid}/cmdline').read_bytes()[:200]!r}")
-    for directory, directories, files in os.walk(RECORDS):
-        found += [f"record {Path(directory) / name}" for name in [*directories, *files] if Path(c.id).name in name]
-        directories[:] = [name for name in directories if name not in ("user", "udev", "systemd")]
-    return found
+    return found + [f"record {path}" for path in records(c.id)]
 
 
 def gone(t: T, c: Container, what: str) -> None:
