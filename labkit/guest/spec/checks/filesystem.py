@@ -232,6 +232,8 @@ def owners_stay(t: T) -> None:
     config["mounts"].append(bind("/lk-bind", source))
     bundle = t.bundle(config)
     (source / "bound").touch()
+    (bundle.out / "lk-owned").touch()
+    os.chown(bundle.out / "lk-owned", 1001, 7002)
     (bundle.rootfs / "home").mkdir()
     for number in (0, 1, 1000, 100005):
         path = bundle.rootfs / f"home/of-{number}"
@@ -250,12 +252,8 @@ def owners_stay(t: T) -> None:
         "etc",
         ".",
     )
-    paths = [bundle.rootfs / name for name in watched] + [
-        source,
-        source / "bound",
-        bundle.path / "config.json",
-        bundle.path,
-    ]
+    paths = [bundle.rootfs / name for name in watched]
+    paths += [source, source / "bound", bundle.out, bundle.out / "lk-owned", bundle.path / "config.json", bundle.path]
 
     def owners() -> list[str]:
         return [f"{stat.st_uid}:{stat.st_gid} {stat.st_mode:o}" for stat in map(Path.lstat, paths)]
