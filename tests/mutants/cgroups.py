@@ -12,7 +12,7 @@ from .registry import config, ignore, mutant
 
 # Settings that `create` does not see, and the requirements this breaks.
 IGNORED = """
-linux.resources.memory.swap CG-016,CG-046
+linux.resources.memory.swap CG-016,CG-046,CG-055
 linux.resources.memory.swappiness CG-018,CG-046
 linux.resources.memory.disableOOMKiller CG-019
 linux.resources.cpu.quota CG-023,CG-052
@@ -257,6 +257,48 @@ def swap_unlimited(config: Json) -> None:
         memory["swap"] = -1
 
 
+@config("CG-055")
+def no_swap_is_unlimited_swap(config: Json) -> None:
+    memory = at(resources(config), "memory")
+    if "limit" in memory and memory.get("swap") == memory["limit"]:
+        memory["swap"] = -1
+
+
+def cut(setting: Json, bits: int) -> None:
+    for name, value in setting.items():
+        if isinstance(value, int) and value > 0:
+            setting[name] = value % (1 << bits)
+
+
+@config("CG-004", "CG-015", "CG-016")
+def memory_in_32_bits(config: Json) -> None:
+    cut(at(resources(config), "memory"), 32)
+
+
+@config("CG-006")
+def pids_in_16_bits(config: Json) -> None:
+    cut(at(resources(config), "pids"), 16)
+
+
+@config("CG-007")
+def rates_in_32_bits(config: Json) -> None:
+    for name in THROTTLES:
+        for one in items(config, "linux", "resources", "blockIO", name):
+            cut(one, 32)
+
+
+@config("CG-056")
+def shares_in_16_bits(config: Json) -> None:
+    cut(at(resources(config), "cpu"), 16)
+
+
+@config("CG-056")
+def at_least_ten_shares(config: Json) -> None:
+    cpu = at(resources(config), "cpu")
+    if "shares" in cpu:
+        cpu["shares"] = max(cpu["shares"], 10)
+
+
 @config("CG-017")
 def unlimited_memory_is_unset(config: Json) -> None:
     memory = at(resources(config), "memory")
@@ -476,7 +518,7 @@ def minor_ignored(config: Json) -> None:
 
 
 @config("CG-036")
-def block_devices_are_character_devices(config: Json) -> None:
+def block_device_rules_are_for_character_devices(config: Json) -> None:
     for rule in rules(config):
         if rule.get("type") == "b":
             rule["type"] = "c"
