@@ -518,7 +518,7 @@ def minor_ignored(config: Json) -> None:
 
 
 @config("CG-036")
-def block_device_rules_are_for_character_devices(config: Json) -> None:
+def rules_for_block_devices_are_for_character_devices(config: Json) -> None:
     for rule in rules(config):
         if rule.get("type") == "b":
             rule["type"] = "c"

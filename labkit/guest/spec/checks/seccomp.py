@@ -272,10 +272,17 @@ def refused(t: T, what: str, wrong: dict[str, Any], valid: Optional[dict[str, An
 def errno_of_other_actions(t: T) -> None:
     if t.spec < (1, 1, 0):
         t.skip("defaultErrnoRet is new in runtime-spec 1.1.0")
-    refused(t, "defaultErrnoRet for SCMP_ACT_ALLOW", {"defaultErrnoRet": 6}, {"syscalls": [rule(CHMOD, "ERRNO")]})
-    for name in ("ALLOW", "KILL"):
-        refused(t, f"errnoRet for SCMP_ACT_{name}", {"syscalls": [rule(CHMOD, name, number=6)]},
-                {"syscalls": [rule(CHMOD, name)]})  # fmt: skip
+    # The valid one comes first: crun keeps compiled filters, and knows this one again whatever its errnoRet.
+    for what, valid, more in (
+        ("defaultErrnoRet for SCMP_ACT_ALLOW", {"syscalls": [rule(CHMOD, "ERRNO")]}, {"defaultErrnoRet": 6}),
+        ("errnoRet for SCMP_ACT_ALLOW", {"syscalls": [rule(CHMOD, "ALLOW")]}, {"errnoRet": 6}),
+        ("errnoRet for SCMP_ACT_KILL", {"syscalls": [rule(CHMOD, "KILL")]}, {"errnoRet": 6}),
+    ):
+        control = t.try_create(filtered(t, "true", valid))
+        config = filtered(t, "true", valid)
+        seccomp = config["linux"]["seccomp"]
+        (seccomp if "defaultErrnoRet" in more else seccomp["syscalls"][0]).update(more)
+        t.refused(config, f"create or start with {what}", by_start=True, valid=control)
 
 
 @check("SECC-010")
