@@ -94,8 +94,9 @@ def relative_cgroup_path_refused_after_the_first(call: Call) -> int | None:
 def process_of_a_populated_cgroup_moved(call: Call) -> None:
     for path in call.cgroups():
         if path.is_dir():
+            top = next(one for one in reversed(path.parents) if (one / "cgroup.procs").exists())
             for pid in (path / "cgroup.procs").read_text().split():
-                (path.parent / "cgroup.procs").write_text(pid)
+                (top / "cgroup.procs").write_text(pid)
 
 
 @mutant("CG-003", on="create")

@@ -25,7 +25,7 @@ from ..registry import check
 
 LIMIT = 5000 * MIB + 3 * 65536  # whole pages of every size, no round number, and too large for 32 bits
 RESERVATION = 4200 * MIB + 65536
-SWAP = LIMIT + 28 * MIB
+SWAP = LIMIT + 4300 * MIB
 V1_SWAP, V2_SWAP = "memory.memsw.limit_in_bytes", "memory.swap.max"
 
 
