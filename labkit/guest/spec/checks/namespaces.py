@@ -134,7 +134,10 @@ def join_user_namespace(t: T) -> None:
     config["linux"]["uidMappings"] = [{"containerID": 0, "hostID": 0, "size": 4000}]
     first = other_namespaces(t, ["user"], config)
     config = joining(t, f"{LINKS}; cat /proc/self/uid_map", user=f"/proc/{first.pid}/ns/user")
-    second = t.run(config)
+    second = t.try_create(config)
+    t.require(second.created.ok, "create with a user namespace by path", 0, second.created.describe())
+    t.require(second.start().ok, "start exits 0")
+    t.require(second.ended(), "the process ends")
     t.equal(links(second.stdout)["user"], link(first.pid, "user"), "user namespace given by path")
     t.equal(second.stdout.split()[-3:], ["0", "0", "4000"], "its uid_map, which is as the other made it")
 
