@@ -49,7 +49,8 @@ def test_a_result_says_what_implies_its_level() -> None:
 PAGE = "docs/reference/requirements.md"
 ID = r"[A-Z0-9]+-[0-9]{3}"
 SAME = {"REQUIRED": "MUST", "SHALL": "MUST", "SHALL NOT": "MUST NOT", "MUST not": "MUST NOT", "RECOMMENDED": "SHOULD"}
-SAME |= {"NOT RECOMMENDED": "SHOULD NOT", "OPTIONAL": "MAY", "must": "MUST"}
+SAME |= {"NOT RECOMMENDED": "SHOULD NOT", "OPTIONAL": "MAY", "MAY NOT": "MAY"}
+SAME |= {"must": "MUST", "should not": "SHOULD NOT"}  # RFC 2119 wants them in capitals, the text means them
 NO_KEYWORD = "\N{EN DASH}"
 
 
@@ -117,13 +118,12 @@ def test_the_page_has_as_many_sentences_as_the_specification() -> None:
     assert written == Counter(anchors())
 
 
-def test_every_sentence_has_ids_that_exist_or_a_reason() -> None:
+def test_every_sentence_has_ids_with_a_check_or_a_reason() -> None:
     for sentence in sentences():
-        assert set(sentence.ids) <= set(registry.REQUIREMENTS), sentence
+        assert set(sentence.ids) <= set(registry.load()), sentence
         assert sentence.ids or sentence.reason.partition(":")[0] in reasons(), sentence
         assert len(set(sentence.ids)) == len(sentence.ids), sentence
-        known = RFC_2119 | set(SAME) | {NO_KEYWORD, "MAY NOT"}
-        assert set(sentence.levels) <= known, sentence
+        assert set(sentence.levels) <= RFC_2119 | set(SAME) | {NO_KEYWORD}, sentence
         assert 0 < len(sentence.text) <= 170, sentence
 
 

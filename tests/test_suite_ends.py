@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +52,7 @@ class Suite:
     runtime: Path
     lock: Path
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)  # of the runs that were seen
 
     def argv(self, *words: str, only: str = HANGS) -> list[str]:
         named = ["--runtime", str(self.runtime), "--only", only, "--jobs", "1"]
@@ -80,23 +82,34 @@ class Suite:
         return found
 
     def hangs(self) -> bool:
+        self.names |= {path.name for path in self.tmp.iterdir()}
         return any("sleep 98765" in line for line in self.processes().values())
 
     def left(self) -> list[object]:
-        cgroups = [
-            directory for directory, _, _ in os.walk(CGROUP_ROOT) if re.search("/labkit-[0-9a-f]{9,}", directory)
-        ]
+        ours = "|".join([*self.names, *(f"labkit-{child.pid:x}" for child in self.started)])
+        cgroups = (
+            [directory for directory, _, _ in os.walk(CGROUP_ROOT) if re.search(f"/({ours})", directory)]
+            if ours
+            else []
+        )
         return [*self.processes().items(), *self.tmp.iterdir(), *cgroups]
 
 
 @pytest.fixture
-def suite(tmp_path: Path) -> Iterator[Suite]:
-    (tmp_path / "tmp").mkdir()
+def place() -> Iterator[Path]:
+    """A directory that everybody may pass through, unlike pytest's: else the suite would not have its files there."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="lk-ends-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def suite(tmp_path: Path, place: Path) -> Iterator[Suite]:
     program, runtime = tmp_path / "labkit-spec.pyz", tmp_path / "runtime"
     program.write_bytes(pyz("spec"))
     runtime.write_text('#!/bin/sh\nfor word; do test "$word" != start || exec sleep 98765; done\nexec runc "$@"\n')
     runtime.chmod(0o755)
-    made = Suite(tmp_path / "tmp", program, runtime, tmp_path / "lock")
+    made = Suite(place, program, runtime, tmp_path / "lock")
     yield made
     for child in made.started:
         child.kill()

@@ -476,7 +476,7 @@ def minor_ignored(config: Json) -> None:
 
 
 @config("CG-036")
-def block_devices_are_character_devices(config: Json) -> None:
+def rules_for_block_devices_are_for_character_devices(config: Json) -> None:
     for rule in rules(config):
         if rule.get("type") == "b":
             rule["type"] = "c"

@@ -226,7 +226,7 @@ def idmap_has_mappings_of_its_own(config: Json) -> None:
 @config("MOUNT-030")
 def idmap_ignored_in_user_namespaces(config: Json) -> None:
     if any(one.get("type") == "user" for one in items(config, "linux", "namespaces")):
-        drops("idmap")(config)
+        drops("idmap", "ridmap")(config)
 
 
 # Data, destinations, sources
@@ -400,10 +400,8 @@ def work_directory_is_seen(config: Json) -> None:
 
 
 @config("MOUNT-038")
-def every_source_is_none(config: Json) -> None:
-    for one in own(config):
-        if not is_bind(one.get("options", [])):
-            one["source"] = "none"
+def ramfs_skipped(config: Json) -> None:
+    config["mounts"] = [one for one in config["mounts"] if one.get("type") != "ramfs"]
 
 
 @config("MOUNT-038")
@@ -528,7 +526,7 @@ def device_numbers_of_8_bits(config: Json) -> None:
 
 
 @config("DEV-001")
-def block_devices_are_character_devices(config: Json) -> None:
+def block_nodes_are_character_nodes(config: Json) -> None:
     for one in devices(config):
         one["type"] = one.get("type", "").replace("b", "c")
 
@@ -537,6 +535,32 @@ def block_devices_are_character_devices(config: Json) -> None:
 def no_fifos(config: Json) -> None:
     listed = devices(config)
     listed[:] = [one for one in listed if one.get("type") != "p"]
+
+
+@config("DEV-009")
+def configured_default_devices_ignored(config: Json) -> None:
+    listed = devices(config)
+    listed[:] = [one for one in listed if one.get("path") != "/dev/zero"]
+
+
+@config("DEV-009")
+def default_devices_belong_to_root(config: Json) -> None:
+    for one in devices(config):
+        if one.get("path") == "/dev/zero":
+            one.update(uid=0, gid=0)
+
+
+@config("DEFDEV-005")
+def ptmx_for_root_only(config: Json) -> None:
+    for one in items(config, "mounts"):
+        if one.get("type") == "devpts":
+            one["options"] = [name.replace("ptmxmode=0666", "ptmxmode=0600") for name in one.get("options", [])]
+
+
+@config("MASK-001", "ROPATH-001")
+def paths_of_proc_skipped(config: Json) -> None:
+    for key in ("maskedPaths", "readonlyPaths"):
+        listed_paths(key, lambda paths: [path for path in paths if not path.startswith("/proc")])(config)
 
 
 @config("DEV-003")

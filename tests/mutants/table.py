@@ -739,7 +739,7 @@ def failing_poststop_is_error(call: Call) -> int | None:
     return call.run() or (1 if hooks else 0)
 
 
-@config("HOOK-013")
+@config("HOOK-017")
 def no_time_is_unlimited_time(config: Json) -> None:
     for kind in at(config, "hooks").values():
         for hook in kind:

@@ -105,12 +105,13 @@ def delete_containers(ids: Path, host: Host, deadline: float) -> None:
     with suppress(OSError):
         for line in ids.read_text().splitlines():
             left[line[1:]] = line[0]
-    null = Path("/dev/null")
+    top = ids.parent.parent
+    said = top / f"{ids.name}.delete"  # no device: a runtime may chown it, and this may be the host's
     for id in [id for id, sign in left.items() if sign == "+" or (sign == "?" and next(records(id), None))]:
         seconds = min(10, max(deadline - time.monotonic(), 1))
         with suppress(OSError):
             words = [*host.runtime, "delete", "--force", id]
-            process.run(words, stdout=null, stderr=null, timeout=seconds, env=environment())
+            process.run(words, stdout=said, stderr=said, timeout=seconds, env=environment(top))
 
 
 def records(id: str) -> Iterator[Path]:

@@ -281,7 +281,7 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
         applets = _furnish(host, work)
     except OSError as error:
         raise UsageError(f"cannot run on this host: {error}") from error
-    claims = claims_of(host.runtime, environment())
+    claims = claims_of(host.runtime, environment(work))
     held = replace(claims, spec=plan.spec or claims.spec)
     suite = SuiteRun(name, host, held, work, applets, min(claims, held, key=lambda each: each.spec).spec_text)
     _print("TAP version 14", *_header(suite, claims.spec_text))

@@ -538,7 +538,7 @@ class T:
     # Not for checks
 
     def _environment(self, more: Optional[Mapping[str, str]]) -> dict[str, str]:
-        return {**environment(), MARKER: self.marker, **(more or {})}
+        return {**environment(self.work), MARKER: self.marker, **(more or {})}
 
     def _note_container(self, sign: str, id: str) -> None:
         with self._suite.ids(self.owner).open("a") as file:

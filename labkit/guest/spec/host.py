@@ -18,9 +18,9 @@ ALL_IDS = 2**32 - 1
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def environment() -> dict[str, str]:
-    """What the runtime, and whatever else is started, finds in its environment: nothing of ours."""
-    return {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
+def environment(temporary: Path) -> dict[str, str]:
+    """What the runtime, and whatever else is started, finds in its environment: nothing that we were given."""
+    return {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "TMPDIR": str(temporary)}
 
 
 @dataclass(frozen=True)

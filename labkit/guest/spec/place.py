@@ -53,7 +53,7 @@ LIMITS = {  # as /proc/PID/limits calls them -> option of ulimit, the least that
     "open files": ("-n", 1024, 1),
     "processes": ("-u", 4096, 1),
 }
-SHARED = ("fuse", "net/tun", "kvm")  # of the host, where it has them: a runtime may hand them on, never chown them
+OTHERS = ("fuse", "net/tun", "kvm")  # that a runtime may want, where the host has them
 
 
 def require_able(host: Host) -> None:
@@ -147,25 +147,14 @@ def private(host: Host, top: Path) -> None:
     dev = work / "dev"
     dev.mkdir()
     mount(host, top, "-t", "tmpfs", "-o", "mode=755", "labkit-dev", str(dev))
-    before = os.umask(0)
-    try:
-        for name, (major, minor, mode) in NODES.items():
-            try:
-                os.mknod(dev / name, stat.S_IFCHR | mode, os.makedev(major, minor))
-                (dev / name).open("rb", buffering=0).close()
-            except OSError:  # in a user namespace: no node can be made, and none be changed
-                (dev / name).unlink(missing_ok=True)
-                (dev / name).touch()
-                if Path("/dev", name).exists():
-                    mount(host, top, "--bind", f"/dev/{name}", str(dev / name))
-    finally:
-        os.umask(before)
     for name in ("pts", "shm", "mqueue", "net"):
         (dev / name).mkdir()
-    for name in SHARED:
-        if Path("/dev", name).exists():
-            (dev / name).touch()
-            mount(host, top, "--bind", f"/dev/{name}", str(dev / name))
+    before = os.umask(0)
+    try:
+        for name, (major, minor, mode) in {**NODES, **_there()}.items():
+            _node(host, top, name, stat.S_IFCHR | mode, os.makedev(major, minor))
+    finally:
+        os.umask(before)
     mount(host, top, "-t", "devpts", "-o", "newinstance,ptmxmode=0666,mode=0620", "devpts", str(dev / "pts"))
     mount(host, top, "-t", "tmpfs", "-o", "mode=1777", "shm", str(dev / "shm"))
     mount(host, top, "-t", "mqueue", "mqueue", str(dev / "mqueue"))
@@ -177,6 +166,32 @@ def private(host: Host, top: Path) -> None:
         os.dup2(null.fileno(), 0)
     tool(host, top, "ip", "link", "set", "lo", "up")
     os.chdir("/")
+
+
+def _there() -> dict[str, tuple[int, int, int]]:
+    """Those of OTHERS that this host has."""
+    found = {}
+    for name in OTHERS:
+        with suppress(OSError):
+            have = Path("/dev", name).stat()
+            if stat.S_ISCHR(have.st_mode):
+                found[name] = os.major(have.st_rdev), os.minor(have.st_rdev), stat.S_IMODE(have.st_mode)
+    return found
+
+
+def _node(host: Host, top: Path, name: str, mode: int, device: int) -> None:
+    """Make a device node in our /dev, or where none can be made put the host's there, which then nobody can change."""
+    path = top / "work/dev" / name
+    try:
+        os.mknod(path, mode, device)
+        if name in NODES:
+            path.open("rb", buffering=0).close()
+    except OSError:  # in a user namespace
+        path.unlink(missing_ok=True)
+        if Path("/dev", name).exists():
+            path.touch()
+            mount(host, top, "--bind", f"/dev/{name}", str(path))
+            mount(host, top, "-o", "remount,bind,ro,nosuid,noexec", str(path))
 
 
 def tool(host: Host, top: Path, *words: str) -> process.Proc:

@@ -19,12 +19,12 @@ HOST_ROOT = 300000
 LIMITS = {
     "pids": {"pids": {"limit": 87}},
     "memory": {"memory": {"limit": 1 << 27}},
-    "cpu": {"cpu": {"quota": 70000}},
+    "cpu": {"cpu": {"quota": 270000}},
 }
 LIMITED = {  # the same as the kernel has it: v1 file, v2 file, the first word in it
     "pids": ("pids.max", "pids.max", "87"),
     "memory": ("memory.limit_in_bytes", "memory.max", str(1 << 27)),
-    "cpu": ("cpu.cfs_quota_us", "cpu.max", "70000"),
+    "cpu": ("cpu.cfs_quota_us", "cpu.max", "270000"),
 }
 
 
@@ -47,20 +47,22 @@ def with_limit(t: T, config: Config) -> str:
 def absolute_path(t: T) -> None:
     config = t.config(SLEEPER)
     config["linux"]["cgroupsPath"] += "/deep/er"
-    used = with_limit(t, config)
+    used = with_limit(t, config) if any(not lacking(t, name) for name in LIMITS) else ""
     c = t.create(config)
     for controller, directory in directories(t, config["linux"]["cgroupsPath"]).items():
         actual = c.cgroup_dir(controller)
         # Runtimes MAY leave it out of controllers that no resource is set for.
         if controller in ("", used) or config["linux"]["cgroupsPath"].split("/")[1] in actual.parts:
             t.equal(str(actual), str(directory), "cgroup of the container's process")
+    if not t.assertions:
+        t.skip("nothing that this host limits says where the container's cgroup is")
 
 
 @check("CG-002")
 def same_path_same_place(t: T) -> None:
     config = t.config(SLEEPER)
     relative = config["linux"]["cgroupsPath"] = config["linux"]["cgroupsPath"].lstrip("/")
-    used = with_limit(t, config)
+    used = with_limit(t, config) if any(not lacking(t, name) for name in LIMITS) else with_any(t)
     first = t.try_create(config)
     if not first.created.ok:
         t.fails(first.created, "create with a relative cgroupsPath")

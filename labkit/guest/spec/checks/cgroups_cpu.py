@@ -28,6 +28,7 @@ from ..parts import Part, part
 from ..registry import check
 
 SHARES = 512
+QUOTA, PERIOD = 450000, 150000  # three CPUs: less makes create itself slow, and on a slow machine very slow
 
 
 def cpu(bundle: Bundle) -> dict[str, Any]:
@@ -55,13 +56,13 @@ def shares(t: T, bundle: Bundle) -> Part:
 @part("cgroup", "CG-023")
 def quota(t: T, bundle: Bundle) -> Part:
     need(t, "cpu")
-    cpu(bundle).update(quota=50000, period=200000)
+    cpu(bundle).update(quota=QUOTA, period=PERIOD)
     seen = yield ":"
     if t.host.cgroup == "v2":
-        t.equal(kernel(t, seen.c, "cpu", "cpu.max"), "50000 200000", "CPU quota and period")
+        t.equal(kernel(t, seen.c, "cpu", "cpu.max"), f"{QUOTA} {PERIOD}", "CPU quota and period")
     else:
-        t.equal(kernel(t, seen.c, "cpu.cfs_quota_us"), "50000", "CPU quota")
-        t.equal(kernel(t, seen.c, "cpu.cfs_period_us"), "200000", "CPU period")
+        t.equal(kernel(t, seen.c, "cpu.cfs_quota_us"), str(QUOTA), "CPU quota")
+        t.equal(kernel(t, seen.c, "cpu.cfs_period_us"), str(PERIOD), "CPU period")
 
 
 @part("cgroup", "CG-024")
@@ -85,7 +86,7 @@ def burst(t: T, bundle: Bundle) -> Part:
     need(t, "cpu")
     if not files(t, "cpu") & {"cpu.cfs_burst_us", "cpu.max.burst"}:
         t.skip("the kernel has no CPU burst")
-    cpu(bundle).update(quota=50000, period=200000, burst=30000)
+    cpu(bundle).update(quota=QUOTA, period=PERIOD, burst=30000)
     seen = yield ":"
     t.equal(kernel(t, seen.c, "cpu.cfs_burst_us", "cpu.max.burst"), "30000", "CPU burst")
 
@@ -131,7 +132,7 @@ def realtime(t: T) -> None:
 @check("CG-028")
 def no_quota(t: T) -> None:
     need(t, "cpu")
-    config = in_made_cgroup(t, "cpu", [("cpu.cfs_quota_us", "cpu.max", "70000")])
+    config = in_made_cgroup(t, "cpu", [("cpu.cfs_quota_us", "cpu.max", "270000")])
     config = config or limited(t, {})
     config["linux"]["resources"] = {"cpu": {"quota": -1, "period": 150000}}
     c = t.create(config)
@@ -155,7 +156,7 @@ def quota_alone(t: T) -> None:
     """Each of quota and period without the other."""
     need(t, "cpu")
     v2 = t.host.cgroup == "v2"
-    for given, expected in (({"quota": 30000}, ("30000", "100000")), ({"period": 80000}, ("max", "80000"))):
+    for given, expected in (({"quota": 250000}, ("250000", "100000")), ({"period": 80000}, ("max", "80000"))):
         c = t.create(limited(t, {"cpu": given}))
         what = f"CPU {' '.join(given)} alone"
         if v2:

@@ -21,13 +21,15 @@ from ..registry import check
 from .mounts import MOUNTINFO
 
 DEFAULT_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
-STAT = "stat -c '%n|%F|%t|%T|%a|%u|%g'"
+_FORMAT = "-c '%n|%F|%t|%T|%a|%u|%g'"
+STAT = f"stat -L {_FORMAT}"  # a runtime may supply devices as symbolic links
+LSTAT = f"stat {_FORMAT}"
 TYPES = {"c": "character special file", "u": "character special file", "b": "block special file", "p": "fifo"}
 NO_NODES = "no device node can be made in a user namespace"
 
 
 def nodes(text: str) -> dict[str, dict[str, Any]]:
-    """What STAT printed, by path."""
+    """What STAT or LSTAT printed, by path."""
     lines = [line.split("|") for line in text.splitlines() if line.count("|") == 6]
     return {
         path: {"type": type, "major": int(major, 16), "minor": int(minor, 16), "mode": mode, "owner": f"{uid}:{gid}"}
@@ -75,16 +77,19 @@ def default_modes(t: T, bundle: Bundle) -> Part:
 @part("user", "DEFDEV-005")
 def default_devices_for_users(t: T, bundle: Bundle) -> Part:
     seen = yield (
-        "for d in null zero full random urandom; do (: </dev/$d) && echo read $d; (: >/dev/$d) && echo write $d; done"
+        "for d in null zero full random urandom; do (: </dev/$d) && echo read $d; (: >/dev/$d) && echo write $d; done; "
+        "(: <>/dev/ptmx) && echo new terminal"
     )
     expected = [f"{how} {name}" for name in ("null", "zero", "full", "random", "urandom") for how in ("read", "write")]
-    t.equal(seen.stdout.splitlines(), expected, "default devices that an ordinary user can open")
+    *lines, last = seen.stdout.splitlines() or [""]
+    t.equal(lines, expected, "default devices that an ordinary user can open")
+    t.equal(last, "new terminal", "/dev/ptmx with ptmxmode=0666, opened by an ordinary user")
 
 
 @part("root", "DEFDEV-002")
 def ptmx(t: T, bundle: Bundle) -> Part:
     seen = yield (
-        f"{STAT} /dev/ptmx /dev/pts/ptmx; stat -c '%d %i' /dev/ptmx /dev/pts/ptmx; readlink /dev/ptmx; "
+        f"{LSTAT} /dev/ptmx /dev/pts/ptmx; stat -c '%d %i' /dev/ptmx /dev/pts/ptmx; readlink /dev/ptmx; "
         "echo; exec 3<>/dev/ptmx && echo /dev/pts/[0-9]*"
     )
     lines = seen.stdout.splitlines()
@@ -186,6 +191,19 @@ def devices(t: T, bundle: Bundle) -> Part:
             t.equal(node["mode"], f"{device['fileMode']:o}", f"mode of the device {name}")
         if node and "uid" in device:
             t.equal(node["owner"], f"{device['uid']}:{device['gid']}", f"owner of the device {name}")
+
+
+@part("slave", "DEV-009")  # in a container where no check looks at default devices
+def default_device_with_a_mode(t: T, bundle: Bundle) -> Part:
+    if t.host.in_user_namespace:
+        t.skip(NO_NODES)
+    device = {"path": "/dev/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8}
+    bundle.config["linux"].setdefault("devices", []).append(device)
+    seen = yield f"{STAT} /dev/zero"
+    found = nodes(seen.stdout).get("/dev/zero", {})
+    t.equal(numbers(found or None), (TYPES["c"], 1, 5), "/dev/zero that is configured")
+    t.equal(found.get("mode"), "640", "mode of a default device that is configured")
+    t.equal(found.get("owner"), "7:8", "owner of a default device that is configured")
 
 
 def with_devices(t: T, *devices: dict[str, Any]) -> Config:

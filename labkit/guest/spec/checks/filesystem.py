@@ -22,19 +22,22 @@ def default_filesystems(t: T, bundle: Bundle) -> Part:
     ]
     seen = yield (
         f"{MOUNTINFO}; stat -c 'shm %a' /dev/shm; echo x >/dev/shm/x && echo wrote shm; "
-        "[ -d /sys/kernel ] && echo sysfs; read name </proc/sys/kernel/ostype && echo $name"
+        "[ -d /sys/kernel ] && echo sysfs; grep -q ^Pid: /proc/self/status && echo proc"
     )
     mounted = {path: mount_at(seen.stdout, path) for path in expected}
     for path, type in expected.items():
         mount = mounted[path]
         t.equal(mount and mount.type, type, f"type of the file system at {path}")
+    sys = mounted["/sys"]
+    flags = sorted(sys.options & {"ro", "nosuid", "nodev", "noexec"}) if sys else "no mount"
+    t.equal(flags, ["nodev", "noexec", "nosuid", "ro"], "flags of the file system at /sys")
     lines = [line for line in seen.stdout.splitlines() if " - " not in line]
-    t.equal(lines, ["shm 1777", "wrote shm", "sysfs", "Linux"], "what the default file systems have in them")
+    t.equal(lines, ["shm 1777", "wrote shm", "sysfs", "proc"], "what the default file systems have in them")
 
 
 @check("ROOT-003")
 def mounts_of_readonly_root(t: T) -> None:
-    config = t.config(f"{MOUNTINFO}; for d in / /tmp /lk-there /lk-new /lk-bind; do (: >$d/x) && echo wrote $d; done")
+    config = t.config(f"{MOUNTINFO}; for d in / /lk-there /lk-new /lk-bind; do (: >$d/x) && echo wrote $d; done")
     (t.work / "source").mkdir()
     config["root"]["readonly"] = True
     config["mounts"] += [
@@ -61,17 +64,18 @@ def masked_paths(t: T, bundle: Bundle) -> Part:
         (inside / path).write_text("secret" if path != "empty" else "")
     (inside / "control").write_text("not masked\n")
     bundle.config["mounts"].append(tmpfs(f"{top}/mount", "size=1m"))
-    masked = [f"{top}/{name}" for name in ("file", "directory", "mount", "empty", "last")]
+    masked = [*(f"{top}/{name}" for name in ("file", "directory", "mount", "empty", "last")), "/proc/version"]
     bundle.config["linux"].setdefault("maskedPaths", []).extend(masked)
     seen = yield (
         f"cd {top}; cat file last; echo; cat directory/inner directory/deep/er; echo directory/* directory/.[!.]*; "
-        "cat control; (: >directory/new) && echo writable; (echo x >file) ; ls mount; echo end"
+        "cat control; (: >directory/new) && echo writable; (echo x >file); ls mount; grep -c . /proc/version"
     )
     lines = [*seen.stdout.split("\n"), "", "", ""]
     t.equal(lines[0], "", "what is read from masked files")
     t.equal(lines[1], "directory/* directory/.[!.]*", "what is listed of a masked directory")
     t.equal(lines[2], "not masked", "what is read beside masked paths")
     t.true("secret" not in seen.stdout, "masked contents cannot be read", "nothing", seen.stdout)
+    t.true("1" not in lines, "a masked file of /proc cannot be read", "nothing", "its content")
     t.note("masked directory is writable", "writable" in lines)
     originals = [(seen.c.bundle.rootfs / top[1:] / path).read_text() for path in ("file", "directory/inner", "last")]
     t.equal(originals, ["secret"] * 3, "the masked files on the host")
@@ -145,9 +149,17 @@ def readonly_paths(t: T, bundle: Bundle) -> Part:
         (inside / name).parent.mkdir(parents=True, exist_ok=True)
         (inside / name).write_text(f"{name}\n")
     bundle.config["mounts"].append(tmpfs(f"{top}/directory/mount", "size=1m"))
-    paths = [f"{top}/{name}" for name in ("file", "directory", "last")]
+    paths = [*(f"{top}/{name}" for name in ("file", "directory", "last")), "/proc/sys/vm"]
     bundle.config["linux"].setdefault("readonlyPaths", []).extend(paths)
-    tried = (*names, "directory/new", "directory/deep/new", "last/new", "beside/new", "directory/mount/new")
+    tried = (
+        *names,
+        "directory/new",
+        "directory/deep/new",
+        "last/new",
+        "beside/new",
+        "directory/mount/new",
+        "/proc/sys/vm/swappiness",
+    )
     seen = yield (
         f"cd {top}; for f in {' '.join(tried)}; do (: >>$f) && echo opened $f; done; cat {' '.join(names)}; "
         "rm -f directory/inner; mv last/inner last/moved"

@@ -13,7 +13,8 @@ from ..context import SLEEPER, Bundle, Config, T
 from ..registry import check
 
 Change = Callable[[Config], object]
-RLIMIT = {"type": "RLIMIT_NOFILE", "soft": 512, "hard": 1024}
+# Of a limit that may be 0, which a runtime may take for absent.
+RLIMIT = {"type": "RLIMIT_CORE", "soft": 512, "hard": 1024}
 DEVICE = {"path": "/dev/labkit", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666, "uid": 0, "gid": 0}
 SECCOMP = {
     "defaultAction": "SCMP_ACT_ALLOW",

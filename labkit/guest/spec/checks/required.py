@@ -18,9 +18,10 @@ from .hooks import Hook, hook
 
 
 def without(config: Config, *path: Any) -> Config:
-    """The same, less what is at these keys and indexes."""
+    """The same, less what is at these keys and indexes, in a cgroup of its own: some refuse one that is in use."""
     *keys, last = path
     made = copy.deepcopy(config)
+    made["linux"]["cgroupsPath"] += f"-{last}"
     place: Any = made
     for key in keys:
         place = place[key]

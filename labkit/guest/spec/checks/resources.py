@@ -121,7 +121,7 @@ def refused_by_the_kernel(t: T) -> None:
     valid: dict[str, Any] = {}
     offences: list[tuple[str, str, str, Any]] = []
     if not lacking(t, "cpu"):
-        valid["cpu"] = {"quota": 50000, "period": 100000}
+        valid["cpu"] = {"quota": 300000, "period": 100000}
         offences.append(("a CPU period of 10 microseconds", "cpu", "period", 10))
     if not lacking(t, "memory"):
         valid["memory"] = {"limit": 128 * MIB}
