@@ -1092,17 +1092,11 @@ def oom_score_out_of_range_dropped(config: Json) -> None:
         del process(config)["oomScoreAdj"]
 
 
-@config("HOST-003")
-def uts_namespace_for_a_hostname(config: Json) -> None:
-    found = items(config, "linux", "namespaces")
-    if config.get("hostname") == "lk-shared" and not any(one.get("type") == "uts" for one in found):
-        config["hostname"] = "lk-other"
-
-
 @mutant("FD-001", on="create")
 def high_descriptor_leaked(call: Call) -> None:
+    os.dup2(os.open("/", os.O_RDONLY), 60)
     for fd in range(3, 9):
-        os.dup2(os.open("/", os.O_RDONLY), fd)
+        os.dup2(60, fd)
     call.words[1:1] = ["--preserve-fds", "6"]
 
 
@@ -1120,13 +1114,6 @@ def own_mappings_in_a_joined_namespace(config: Json) -> None:
         if one["type"] == "user" and one.pop("path", None):
             mappings = [{"containerID": 0, "hostID": 0, "size": 4000}]
             at(config, "linux").update(uidMappings=mappings, gidMappings=mappings)
-
-
-@config("NS-009")
-def mount_path_of_the_caller(config: Json) -> None:
-    for one in items(config, "linux", "namespaces"):
-        if one["type"] == "mount" and one.get("path"):
-            one["path"] = f"/proc/{os.getpid()}/ns/mnt"
 
 
 @config("USERNS-003")
