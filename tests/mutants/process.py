@@ -708,7 +708,7 @@ def without_namespace(*types: str) -> Edit:
 
 for type in ("pid", "mount", "uts", "time"):
     if type != "mount":
-        edit(f"new_{type}_namespace_not_made", "NS-001")(without_namespace(type))
+        edit(f"new_{type}_namespace_not_made", "TIMENS-001" if type == "time" else "NS-001")(without_namespace(type))
 
 
 @config("NS-001")
