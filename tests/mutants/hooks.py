@@ -1052,3 +1052,51 @@ def features_claim_a_memory_policy(features: Json) -> None:
 def claimed_memory_policy_refused(config: Json) -> None:
     if at(config, "linux", "memoryPolicy").get("mode") == "MPOL_INTERLEAVE":
         refuse("unknown mode MPOL_INTERLEAVE")
+
+
+# Second ways
+
+
+@config("CONF-023")
+def hook_path_from_args(config: Json) -> None:
+    for listed in at(config, "hooks").values():
+        for hook in listed:
+            hook.setdefault("path", "/bin/true")
+
+
+@config("CONF-024", "PERS-001")
+def personality_is_linux(config: Json) -> None:
+    personality = at(config, "linux", "personality")
+    if personality:
+        personality["domain"] = "LINUX"
+
+
+@config("HOOK-011")
+def failing_poststart_ignored(config: Json) -> None:
+    """Which was right before."""
+    if str(config.get("ociVersion")) >= "1.3":
+        change_hooks(wrapped('"$@"; exit 0'), "poststart")(config)
+
+
+@mutant("FD-001", on="create")
+def two_fds_leaked(call: Call) -> None:
+    for target in (3, 4):
+        os.dup2(os.open("/", os.O_RDONLY), target)
+    call.words[1:1] = ["--preserve-fds", "2"]
+
+
+@mutant("LIFE-002", on="start")
+def env_read_at_start(call: Call) -> int | None:
+    """The program of create with the environment of now."""
+    known = call.state()
+    if known.get("status") != "created":
+        return None
+    call.bundle = Path(known["bundle"])
+    args = at(call.config(), "process").get("args", [])
+    call.run("delete", "--force", call.id)
+
+    def edit(config: Json) -> None:
+        config["process"]["args"] = [str(word).replace("second", "first") for word in args]
+
+    with call.edited(edit):
+        return call.run("create", "--bundle", known["bundle"], call.id) or call.run("start", call.id)
