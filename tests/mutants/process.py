@@ -420,14 +420,14 @@ change_memory(
 # SECC
 
 
-@config("SECC-001")
+@config("SECC-026")
 def errno_0_is_unset(config: Json) -> None:
     for rule in rules(config):
         if rule.get("errnoRet") == 0:
             del rule["errnoRet"]
 
 
-@config("SECC-001")
+@config("SECC-026")
 def errno_ret_ignored(config: Json) -> None:
     for rule in rules(config):
         rule.pop("errnoRet", None)
@@ -464,8 +464,8 @@ def change_action(name: str, ids: str, old: str, new: str) -> None:
 change_action("trap_is_kill", "SECC-004", "TRAP", "KILL")
 change_action("trace_is_errno", "SECC-004", "TRACE", "ERRNO")
 change_action("log_is_errno", "SECC-004", "LOG", "ERRNO")
-change_action("kill_process_is_trap", "SECC-004", "KILL_PROCESS", "TRAP")
-change_action("kill_thread_is_log", "SECC-004", "KILL_THREAD", "LOG")
+change_action("kill_process_is_trap", "SECC-027", "KILL_PROCESS", "TRAP")
+change_action("kill_thread_is_log", "SECC-027", "KILL_THREAD", "LOG")
 
 
 def change_operator(old: str, new: str) -> None:
