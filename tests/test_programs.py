@@ -300,7 +300,7 @@ MINIMAL |= {
     "socket",
     "stat",
 }
-MINIMAL |= {"copy", "hashlib", "io"}
+MINIMAL |= {"copy", "hashlib", "io", "pwd"}
 MINIMAL |= {"struct", "subprocess", "sys", "threading", "time", "traceback", "typing"}
 MINIMAL |= {"json"}  # not in Debian 12's, and nothing works without it: see the test below
 

@@ -17,6 +17,7 @@ from tests.conftest import Lab
 PAGE = (Path(__file__).parent.parent / "docs/reference/uml-verdicts.md").read_text()
 UNSEEN = {
     "CG-024": "no cgroup controller cpuset",
+    "CG-029": "the kernel has no weight for block IO",
     "PERS-001": "this kernel's uname shows the same machine under LINUX32; the personality itself is as configured",
 }
 # A runtime that leaves one property out of the bundle's configuration.

@@ -38,6 +38,9 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
+_CONTROLLERS = {"hybrid": "v1"}  # whose controllers a hybrid host has
+
+
 def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
@@ -102,11 +105,12 @@ class Entry:
     def applies(self, run: Run) -> bool:
         """Whether its conditions hold for the run. A condition on a fact that the run does not have does not hold."""
         rule, platform = self.rule, str(run.machine.get("platform") or "")
+        cgroup = run.machine.get("cgroup")
         return (
             rule.suite == run.suite.name
             and _any(rule.runtime, run.runtime.name)
             and (rule.version is None or within(run.runtime.version, rule.version))
-            and rule.cgroup in (None, run.machine.get("cgroup"))
+            and rule.cgroup in (None, _CONTROLLERS.get(str(cgroup), cgroup))
             and _any(rule.ref, run.suite.version)
             and _any(rule.platform, *((platform, f"{platform}-{run.machine.get('release')}") if platform else ()))
         )

@@ -12,7 +12,7 @@ from .registry import config, ignore, mutant
 
 # Settings that `create` does not see, and the requirements this breaks.
 IGNORED = """
-linux.resources.memory.swap CG-016,CG-046
+linux.resources.memory.swap CG-016,CG-046,CG-055
 linux.resources.memory.swappiness CG-018,CG-046
 linux.resources.memory.disableOOMKiller CG-019
 linux.resources.cpu.quota CG-023,CG-052
@@ -94,8 +94,9 @@ def relative_cgroup_path_refused_after_the_first(call: Call) -> int | None:
 def process_of_a_populated_cgroup_moved(call: Call) -> None:
     for path in call.cgroups():
         if path.is_dir():
+            top = next(one for one in reversed(path.parents) if (one / "cgroup.procs").exists())
             for pid in (path / "cgroup.procs").read_text().split():
-                (path.parent / "cgroup.procs").write_text(pid)
+                (top / "cgroup.procs").write_text(pid)
 
 
 @mutant("CG-003", on="create")
@@ -255,6 +256,48 @@ def swap_unlimited(config: Json) -> None:
     memory = at(resources(config), "memory")
     if memory.get("swap", 0) > 0:
         memory["swap"] = -1
+
+
+@config("CG-055")
+def no_swap_is_unlimited_swap(config: Json) -> None:
+    memory = at(resources(config), "memory")
+    if "limit" in memory and memory.get("swap") == memory["limit"]:
+        memory["swap"] = -1
+
+
+def cut(setting: Json, bits: int) -> None:
+    for name, value in setting.items():
+        if isinstance(value, int) and value > 0:
+            setting[name] = value % (1 << bits)
+
+
+@config("CG-004", "CG-015", "CG-016")
+def memory_in_32_bits(config: Json) -> None:
+    cut(at(resources(config), "memory"), 32)
+
+
+@config("CG-006")
+def pids_in_16_bits(config: Json) -> None:
+    cut(at(resources(config), "pids"), 16)
+
+
+@config("CG-007")
+def rates_in_32_bits(config: Json) -> None:
+    for name in THROTTLES:
+        for one in items(config, "linux", "resources", "blockIO", name):
+            cut(one, 32)
+
+
+@config("CG-056")
+def shares_in_16_bits(config: Json) -> None:
+    cut(at(resources(config), "cpu"), 16)
+
+
+@config("CG-056")
+def at_least_ten_shares(config: Json) -> None:
+    cpu = at(resources(config), "cpu")
+    if "shares" in cpu:
+        cpu["shares"] = max(cpu["shares"], 10)
 
 
 @config("CG-017")

@@ -713,6 +713,24 @@ def rootfs_is_chowned_by_delete(call: Call) -> None:
         os.chown(call.root() / "home", 1, 1) if (call.root() / "home").exists() else None
 
 
+def on_nodes_of_the_suite(call: Call) -> bool:
+    """A container with a user namespace, and a /dev that is not this computer's."""
+    mapped = items(call.config(), "linux", "uidMappings")
+    return bool(mapped) and " labkit-dev " in Path("/proc/self/mountinfo").read_text()
+
+
+@mutant("USERNS-002", on="create")
+def devices_of_the_host_are_chowned(call: Call) -> None:
+    if on_nodes_of_the_suite(call):
+        os.chown("/dev/full", 100000, 100000)
+
+
+@mutant("USERNS-002", on="create")
+def devices_of_the_host_are_chmodded(call: Call) -> None:
+    if on_nodes_of_the_suite(call):
+        Path("/dev/zero").chmod(0o600)
+
+
 # Sysctls
 
 

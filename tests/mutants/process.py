@@ -708,7 +708,7 @@ def without_namespace(*types: str) -> Edit:
 
 for type in ("pid", "mount", "uts", "time"):
     if type != "mount":
-        edit(f"new_{type}_namespace_not_made", "NS-001")(without_namespace(type))
+        edit(f"new_{type}_namespace_not_made", "TIMENS-001" if type == "time" else "NS-001")(without_namespace(type))
 
 
 @config("NS-001")
@@ -1048,3 +1048,122 @@ def refused_device_is_lost(call: Call) -> int:
     for name in devices(call.config()) if status else []:
         subprocess.run(["busybox", "ip", "link", "delete", name], check=False)
     return status
+
+
+# Second ways to break what has two
+
+
+@config("PROC-004")
+def console_size_means_a_terminal(config: Json) -> None:
+    if "consoleSize" in process(config):
+        process(config)["terminal"] = True
+
+
+@config("PROC-007")
+def umask_0_where_none_is_given(config: Json) -> None:
+    at(config, "process", "user").setdefault("umask", 0)
+
+
+@config("PROC-008")
+def missing_cwd_is_tmp(config: Json) -> None:
+    if process(config).get("cwd") == "/lk/none":
+        process(config)["cwd"] = "/tmp"
+
+
+@config("PROC-013")
+def groups_of_the_caller_kept(config: Json) -> None:
+    at(config, "process", "user").setdefault("additionalGids", [*({*os.getgroups()} - {0})] or [4711])
+
+
+@config("RLIM-003")
+def first_of_two_rlimits_counts(config: Json) -> None:
+    limits = items(config, "process", "rlimits")
+    limits[:] = list({limit["type"]: limit for limit in limits[::-1]}.values())
+
+
+@config("OOM-002")
+def oom_score_0_where_none_is_given(config: Json) -> None:
+    process(config).setdefault("oomScoreAdj", 0)
+
+
+@config("OOM-003")
+def oom_score_out_of_range_dropped(config: Json) -> None:
+    if process(config).get("oomScoreAdj", 0) > 1000:
+        del process(config)["oomScoreAdj"]
+
+
+@mutant("FD-001", on="create")
+def high_descriptor_leaked(call: Call) -> None:
+    os.dup2(os.open("/", os.O_RDONLY), 60)
+    for fd in range(3, 9):
+        os.dup2(60, fd)
+    call.words[1:1] = ["--preserve-fds", "6"]
+
+
+@config("NS-006")
+def user_namespace_of_the_caller(config: Json) -> None:
+    if items(config, "linux", "uidMappings"):
+        without_namespace("user")(config)
+        for name in ("uidMappings", "gidMappings"):
+            del config["linux"][name]
+
+
+@config("NS-007")
+def own_mappings_in_a_joined_namespace(config: Json) -> None:
+    for one in items(config, "linux", "namespaces"):
+        if one["type"] == "user" and one.pop("path", None):
+            mappings = [{"containerID": 0, "hostID": 0, "size": 4000}]
+            at(config, "linux").update(uidMappings=mappings, gidMappings=mappings)
+
+
+@config("USERNS-003")
+def mappings_thought_up(config: Json) -> None:
+    if any(one.get("type") == "user" and not one.get("path") for one in items(config, "linux", "namespaces")):
+        mappings = [{"containerID": 0, "hostID": 0, "size": 1}]
+        if not items(config, "linux", "uidMappings"):
+            at(config, "linux").update(uidMappings=mappings, gidMappings=mappings)
+            process(config)["user"] = {"uid": 0, "gid": 0, "umask": 0}
+            process(config)["args"] = ["/bin/true"]
+
+
+@config("NETDEV-005")
+def device_with_a_taken_name_dropped(config: Json) -> None:
+    for name, device in list(devices(config).items()):
+        if device.get("name") == "lo":
+            del devices(config)[name]
+
+
+@config("NETDEV-007")
+def long_names_cut(config: Json) -> None:
+    for name, device in list(devices(config).items()):
+        if len(device.get("name", "")) > 15:
+            del devices(config)[name]
+
+
+@config("SECC-012")
+def unknown_architecture_is_the_native_one(config: Json) -> None:
+    if "architectures" in seccomp(config):
+        del seccomp(config)["architectures"]
+
+
+@config("SECC-013")
+def flags_ignored(config: Json) -> None:
+    seccomp(config).pop("flags", None)
+
+
+@config("SECC-015")
+def rules_with_a_bad_index_dropped(config: Json) -> None:
+    rules(config)[:] = [rule for rule in rules(config) if all(arg["index"] < 6 for arg in rule.get("args", []))]
+
+
+@config("SECC-023")
+def notify_rules_without_agent_dropped(config: Json) -> None:
+    if not seccomp(config).get("listenerPath"):
+        rules(config)[:] = [rule for rule in rules(config) if rule["action"] != "SCMP_ACT_NOTIFY"]
+
+
+@config("TIMENS-004")
+def time_namespace_for_offsets(config: Json) -> None:
+    found = items(config, "linux", "namespaces")
+    if at(config, "linux", "timeOffsets") and not any(one.get("type") == "time" for one in found):
+        found.append({"type": "time"})

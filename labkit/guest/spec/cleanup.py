@@ -35,6 +35,19 @@ def cgroup_parents() -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def can_make_cgroups() -> bool:
+    """Whether they can be made wherever a runtime would, of each hierarchy: not where nothing is delegated to us."""
+    name = f"labkit-try-{os.getpid():x}"
+    for parent in cgroup_parents():
+        if parent.is_dir():
+            try:
+                (parent / name).mkdir()
+                (parent / name).rmdir()
+            except OSError:
+                return False
+    return True
+
+
 def mount_points() -> list[Path]:
     """In mounting order."""
     return [Path(mount.point) for mount in own_mounts()]

@@ -27,6 +27,7 @@ from .control import NothingWorks, controlled
 from .host import Host, environment, find_busybox, this_host
 from .place import UNSHARED, inherit_nothing, private, raise_limits, require_able, temporary
 from .registry import PACKAGE, Check, load
+from .rootless import become_root
 from .runner import Result, run_alone, run_checks, run_confirmed
 from .tap import point
 from .versions import is_version
@@ -55,9 +56,11 @@ def _run(argv: list[str]) -> int:
         return 0
     if not (args.runtime or "").strip():
         raise UsageError("--runtime NAME or PATH is required")
-    if os.geteuid() != 0:
-        raise UsageError("must run as root (sudo)")
     host = this_host([*runtime_words(args.runtime), *args.runtime_arg], find_busybox())
+    if os.geteuid() != 0:
+        become_root(host.busybox, _again())
+    if host.in_user_namespace:
+        host = replace(host, delegated=cleanup.can_make_cgroups())
     plan = _Plan(list(checks.values()), host, args.jobs, args.confirm, args.shared, args.spec)
     if os.environ.get(RESUME, "").startswith(f"{os.getpid()}:"):
         _, lifeline, lock, name, top = os.environ[RESUME].split(":", 4)
@@ -332,10 +335,16 @@ def _header(suite: SuiteRun, claimed: str) -> list[str]:
         "spec": suite.claims.spec_text,
         **({"spec-claimed": claimed} if claimed != suite.claims.spec_text else {}),
         "cgroup": suite.host.cgroup,
+        **({"user-namespace": _user_namespace(suite.host)} if suite.host.in_user_namespace else {}),
         "kernel": os.uname().release,
         "suite": f"labkit-spec {__version__}",
     }
     return [f"# {key}: {ascii(value)[1:-1]}" for key, value in facts.items()]
+
+
+def _user_namespace(host: Host) -> str:
+    ids = f"{host.mapped} user id{'s' if host.mapped > 1 else ''}"
+    return f"{ids} mapped, {'cgroups' if host.delegated else 'no cgroup'} delegated"
 
 
 def _print(*lines: str) -> None:

@@ -22,6 +22,7 @@ from . import process
 from .cleanup import MARKER
 from .host import PATH, Host, environment
 from .process import Proc, read_text
+from .rootless import impossible
 
 Config = dict[str, Any]
 Value = TypeVar("Value")
@@ -51,7 +52,8 @@ class Skip(Exception):
 @dataclass(frozen=True)
 class SuiteRun:
     """What all checks of one run share. work: top directory, on a tmpfs; applets: those the busybox has; oci_version:
-    what configs name; works: the commands of the runtime that have been seen to work on a plain container.
+    what configs name; works: the commands of the runtime that have been seen to work on a plain container; processes:
+    whether its containers' processes are the host's.
     """
 
     name: str
@@ -61,6 +63,7 @@ class SuiteRun:
     applets: tuple[str, ...]
     oci_version: str
     works: frozenset[str] = COMMANDS
+    processes: bool = True
     attempt: int = 1
 
     def again(self) -> SuiteRun:
@@ -92,6 +95,19 @@ def set_namespace(config: Config, type: str, path: Optional[str] = None) -> None
 
 def drop_namespace(config: Config, type: str) -> None:
     config["linux"]["namespaces"] = [item for item in config["linux"]["namespaces"] if item.get("type") != type]
+
+
+class Undelegated(Config):
+    """`linux` of a config where no cgroup is delegated to us: a check that wants its cgroupsPath is skipped."""
+
+    def __missing__(self, key: str) -> Any:
+        if key == "cgroupsPath":
+            raise Skip("no cgroup is delegated to this user")
+        raise KeyError(key)
+
+    def __delitem__(self, key: str) -> None:
+        self[key]
+        super().__delitem__(key)
 
 
 class Bundle:
@@ -227,9 +243,11 @@ class Container:
         """The cgroup directory of the live process. controller: for v1, e.g. "pids"; ignored on v2."""
         for line in Path(f"/proc/{self.pid}/cgroup").read_text().splitlines():
             _, names, path = line.split(":", 2)
-            if self._t.host.cgroup == "v2" and not names:
-                return CGROUP_ROOT / path.lstrip("/")
-            if controller in names.split(",") and names:
+            fits = not names if self._t.host.cgroup == "v2" else names and controller in names.split(",")
+            if fits:
+                wanted = self.bundle.config["linux"].get("cgroupsPath")
+                if not wanted or wanted not in path:
+                    self._t.need_processes()  # what stands for the container may be elsewhere
                 return CGROUP_ROOT / names.replace("name=", "") / path.lstrip("/")
         raise Skip(f"no cgroup controller {controller}")
 
@@ -257,6 +275,18 @@ class T:
         self._deferred: list[Callable[[], object]] = []
         self._spawned: list[subprocess.Popen[bytes]] = []
 
+    @property
+    def sees_processes(self) -> bool:
+        """Whether containers' processes are the host's. Those of a runtime with a kernel of its own (gVisor, a VM) are
+        not: the pid in its state is of something that stands for them, and /proc/PID says nothing of what is inside.
+        """
+        return self._suite.processes
+
+    def need_processes(self) -> None:
+        """Before a judgement that takes a process of the container on the host."""
+        if not self.sees_processes:
+            self.skip("only the host can show it, and the container's processes are not the host's")
+
     def feature(self, *keys: str) -> Any:
         """The value at this path in the output of the runtime's `features`, or None."""
         value: Any = self.features
@@ -269,6 +299,10 @@ class T:
     def config(self, args: Union[str, Sequence[str]] = "true") -> Config:
         """A small valid config. args: a busybox sh script, or argv. cgroupsPath is unique to this call."""
         self._count += 1
+        linux: Config = {} if self.host.delegated else Undelegated()
+        if self.host.delegated:
+            linux["cgroupsPath"] = f"{self.cgroup}/{self._count}"
+        linux["namespaces"] = [{"type": type} for type in ("pid", "ipc", "uts", "mount")]
         return {
             "ociVersion": self._suite.oci_version,
             "root": {"path": "rootfs"},
@@ -296,10 +330,7 @@ class T:
                 },
                 {"destination": "/out", "type": "bind", "source": "out", "options": ["bind", "rw"]},
             ],
-            "linux": {
-                "cgroupsPath": f"{self.cgroup}/{self._count}",
-                "namespaces": [{"type": type} for type in ("pid", "ipc", "uts", "mount")],
-            },
+            "linux": linux,
         }
 
     def bundle(self, config: Union[Config, Bundle, str, Sequence[str], None] = None) -> Bundle:
@@ -344,6 +375,9 @@ class T:
         call: as for cli (launch, cwd, env, stdin, pass_fds, timeout).
         """
         made = self.bundle(bundle)
+        why = impossible(made.config, self.host.delegated) if self.host.in_user_namespace else ""
+        if why:
+            raise Skip(why)
         container = Container(self, id or self.new_id(), made)
         argv = ["create"]
         where = str(made.path) if bundle_option is None else bundle_option

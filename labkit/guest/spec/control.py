@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Callable
 
 from .context import COMMANDS, SLEEPER, Config, Skip, Stop, SuiteRun, T
@@ -13,8 +15,19 @@ CONTROL = Requirement("CONTROL", "MUST", "runtime.md#runtimeOperations", "A plai
 Run = Callable[[Check, SuiteRun], "dict[str, Any]"]
 
 
+def command_lines() -> Iterator[bytes]:
+    """Of the processes of the suite's PID namespace."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                yield (entry / "cmdline").read_bytes()
+
+
 class NothingWorks(Exception):
     """No container can be created here, in the runtime's words."""
+
+
+SEEN = "labkit-seen"  # in the command line of the plain container's process, and the name of a file that it makes
 
 
 def smallest(t: T) -> Config:
@@ -30,7 +43,7 @@ def plain_container(t: T) -> None:
     """Notes which commands work."""
     works: list[str] = []
     refusals = []
-    for config in (t.config(SLEEPER), smallest(t)):
+    for config in (t.config(f": >/out/{SEEN}; sleep 1000; :"), smallest(t)):
         c = t.try_create(config)
         if c.created.ok or c.state().ok:  # one that is there although create says that it failed is for the checks
             break
@@ -42,6 +55,8 @@ def plain_container(t: T) -> None:
     works += ["create"] if c.created.ok else []
     works += ["state"] if c.state().ok else []
     works += ["start"] if c.start().ok else []
+    if "start" in works and t.wait(lambda: (c.bundle.out / SEEN).exists(), 5):
+        t.note("processes", any(SEEN.encode() in line for line in command_lines()))
     works += ["kill"] if c.kill().ok else []
     with suppress(Skip, Stop):  # its pid is not known, say
         c.wait_stopped(10)
@@ -55,4 +70,4 @@ def controlled(suite: SuiteRun, run: Run) -> SuiteRun:
     notes = outcome.get("notes", {})
     if "works" not in notes:
         raise NothingWorks(notes.get("refusal") or outcome.get("message", ""))
-    return replace(suite, works=frozenset(notes["works"]))
+    return replace(suite, works=frozenset(notes["works"]), processes=notes.get("processes", True))

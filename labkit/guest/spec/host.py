@@ -27,7 +27,7 @@ def environment(temporary: Path) -> dict[str, str]:
 class Host:
     """runtime: the path of the program, then the arguments that come before every command; cgroup: "v1", "hybrid" or
     "v2"; controllers: those of its cgroups; kernel: numbers of its release; mapped: how many user ids are mapped here,
-    ALL_IDS where all are.
+    ALL_IDS where all are; delegated: cgroups can be made.
     """
 
     runtime: tuple[str, ...]
@@ -36,6 +36,7 @@ class Host:
     controllers: frozenset[str]
     kernel: tuple[int, ...]
     mapped: int
+    delegated: bool = True
 
     @property
     def in_user_namespace(self) -> bool:

@@ -165,6 +165,8 @@ def private(host: Host, top: Path) -> None:
     with open(os.devnull, "rb") as null:  # noqa: PTH123
         os.dup2(null.fileno(), 0)
     tool(host, top, "ip", "link", "set", "lo", "up")
+    if not os.access("/run", os.W_OK):  # where runtimes have their records, when they are root's
+        mount(host, top, "-t", "tmpfs", "-o", "mode=755", "labkit-run", "/run")
     os.chdir("/")
 
 
@@ -191,7 +193,7 @@ def _node(host: Host, top: Path, name: str, mode: int, device: int) -> None:
         if Path("/dev", name).exists():
             path.touch()
             mount(host, top, "--bind", f"/dev/{name}", str(path))
-            mount(host, top, "-o", "remount,bind,ro,nosuid,noexec", str(path))
+            tool(host, top, "mount", "-o", "remount,bind,ro,nosuid,noexec", str(path))
 
 
 def tool(host: Host, top: Path, *words: str) -> process.Proc:

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from errno import EACCES, EINVAL, EPERM, EROFS
 from typing import Any, Callable, Optional
 
 from ..common.children import ENDING, Signals, exit_with, kill_group
@@ -260,6 +261,11 @@ def _perform(check: Check, t: T, function: Callable[[T], None]) -> Result:
         pass
     except Skip as skip:
         verdict, message = "skip", str(skip)
+    except OSError as error:
+        refused = t.host.in_user_namespace and error.errno in (EACCES, EINVAL, EPERM, EROFS)
+        verdict, message = "error", traceback.format_exc(limit=-8)
+        if refused:  # the check itself may not do what root may
+            verdict, message = "skip", f"not permitted in the user namespace of the suite: {error}"
     except Exception:
         verdict, message = "error", traceback.format_exc(limit=-8)
     try:

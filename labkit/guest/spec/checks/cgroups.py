@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Optional
 
@@ -161,7 +162,11 @@ def no_path(t: T) -> None:
 
 def owners(directory: Path) -> dict[str, int]:
     """By name, "." being the directory itself."""
-    return {".": directory.stat().st_uid, **{entry.name: entry.stat().st_uid for entry in directory.iterdir()}}
+    found = {".": directory.stat().st_uid}
+    for entry in directory.iterdir():
+        with suppress(FileNotFoundError):  # a cgroup below it, of another check
+            found[entry.name] = entry.stat().st_uid
+    return found
 
 
 def others_than(found: dict[str, int], owner: int) -> dict[str, int]:

@@ -53,6 +53,15 @@ def shares(t: T, bundle: Bundle) -> Part:
     t.true(value in expected, "CPU shares", " or ".join(expected), value)
 
 
+@check("CG-056")
+def least_and_most_shares(t: T) -> None:
+    need(t, "cpu")
+    for what, given, weight in ("least", 2, 1), ("most", 262144, 10000):
+        c = t.create(limited(t, {"cpu": {"shares": given}}))
+        expected = str(weight if t.host.cgroup == "v2" else given)
+        t.equal(kernel(t, c, "cpu.shares", "cpu.weight"), expected, f"the {what} CPU shares that the kernel has")
+
+
 @part("cgroup", "CG-023")
 def quota(t: T, bundle: Bundle) -> Part:
     need(t, "cpu")

@@ -65,6 +65,7 @@ def opening(t: T, nodes: Sequence[Node]) -> str:
 def judge_opening(t: T, said: str, expected: Sequence[tuple[str, str]]) -> None:
     """expected: of each node what it is, and which of "r" and "w" may be done to it."""
     lines = said.splitlines()
+    t.need_processes()  # they are rules of the host's cgroups
     t.require(len(lines) == 2 * len(expected), "the probe says two lines for each node", 2 * len(expected), lines)
     for number, (what, allowed) in enumerate(expected):
         for at, verb in enumerate(("reading", "writing")):
@@ -135,6 +136,7 @@ def making(t: T, bundle: Bundle) -> Part:
     minors = " ".join(str(number) for number in range(1, len(ACCESSES) + 2))
     seen = yield f"for n in {minors}; do mknod /tmp/lk-{t.id}-$n c 122 $n && echo made || echo not; done"
     made = seen.stdout.splitlines()
+    t.need_processes()
     t.require(len(made) == len(ACCESSES) + 1, "the probe says a line for each node", len(ACCESSES) + 1, made)
     said = {access: made[number] for number, access in enumerate((*ACCESSES, "none"))}
     may = {access: line for access, line in said.items() if "m" in access}

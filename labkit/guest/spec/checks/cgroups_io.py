@@ -36,8 +36,8 @@ V2_KEYS = {
     "throttleWriteIOPSDevice": "wiops",
 }
 RATES = {
-    "throttleReadBpsDevice": 11 * MIB,
-    "throttleWriteBpsDevice": 7 * MIB,
+    "throttleReadBpsDevice": 5011 * MIB,  # too large for 32 bits
+    "throttleWriteBpsDevice": 4107 * MIB,
     "throttleReadIOPSDevice": 1100,
     "throttleWriteIOPSDevice": 700,
 }

@@ -23,9 +23,9 @@ from ..controllers import (
 from ..parts import Part, part
 from ..registry import check
 
-LIMIT = 96 * MIB + 3 * 65536  # whole pages of every size, and no round number
-RESERVATION = 40 * MIB + 65536
-SWAP = LIMIT + 28 * MIB
+LIMIT = 5000 * MIB + 3 * 65536  # whole pages of every size, no round number, and too large for 32 bits
+RESERVATION = 4200 * MIB + 65536
+SWAP = LIMIT + 4300 * MIB
 V1_SWAP, V2_SWAP = "memory.memsw.limit_in_bytes", "memory.swap.max"
 
 
@@ -64,6 +64,16 @@ def swap(t: T, bundle: Bundle) -> Part:
     seen = yield ":"
     expected = SWAP - LIMIT if t.host.cgroup == "v2" else SWAP  # v1 counts memory and swap, v2 swap alone
     t.equal(kernel(t, seen.c, V1_SWAP, V2_SWAP), str(expected), "limit of memory and swap")
+
+
+@check("CG-055")
+def no_swap(t: T) -> None:
+    need(t, "memory")
+    if not has_swap(t):
+        t.skip("the kernel does not count swap of cgroups")
+    c = t.create(limited(t, {"memory": {"limit": LIMIT, "swap": LIMIT}}))
+    expected = "0" if t.host.cgroup == "v2" else str(LIMIT)
+    t.equal(kernel(t, c, V1_SWAP, V2_SWAP), expected, "memory and swap that is memory alone")
 
 
 @check("CG-017")

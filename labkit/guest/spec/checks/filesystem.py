@@ -9,6 +9,7 @@ from ...common.procfs import mount_at
 from ..context import SLEEPER, Bundle, Config, T, set_namespace
 from ..parts import Part, part
 from ..registry import check
+from .devices import DEFAULT_DEVICES
 from .mounts import MOUNTINFO, bind, tmpfs
 from .namespaces import has_user_namespaces, knows
 
@@ -232,12 +233,14 @@ def owners_stay(t: T) -> None:
     config["mounts"].append(bind("/lk-bind", source))
     bundle = t.bundle(config)
     (source / "bound").touch()
+    (bundle.out / "lk-owned").touch()
+    os.chown(bundle.out / "lk-owned", 1001, 7002)
     (bundle.rootfs / "home").mkdir()
     for number in (0, 1, 1000, 100005):
         path = bundle.rootfs / f"home/of-{number}"
         path.touch()
         os.chown(path, number, number)
-        os.chown(source / "bound", number, number)
+    os.chown(source / "bound", 1000, 1001)
     watched = (
         "home",
         "home/of-0",
@@ -250,17 +253,15 @@ def owners_stay(t: T) -> None:
         "etc",
         ".",
     )
-    paths = [bundle.rootfs / name for name in watched] + [
-        source,
-        source / "bound",
-        bundle.path / "config.json",
-        bundle.path,
-    ]
+    paths = [bundle.rootfs / name for name in watched]
+    paths += [source, source / "bound", bundle.out, bundle.out / "lk-owned", bundle.path / "config.json", bundle.path]
 
-    def owners() -> list[str]:
+    nodes = [Path("/dev", name) for name in DEFAULT_DEVICES]  # which a runtime may bind: the suite's own
+
+    def owners(paths: list[Path] = paths) -> list[str]:
         return [f"{stat.st_uid}:{stat.st_gid} {stat.st_mode:o}" for stat in map(Path.lstat, paths)]
 
-    before = owners()
+    before, nodes_before = owners(), owners(nodes)
     c = t.create(bundle)
     t.equal(owners(), before, "owners and modes of files after create")
     t.require(c.start().ok, "start exits 0")
@@ -269,3 +270,4 @@ def owners_stay(t: T) -> None:
     c.wait_stopped()
     c.delete(force=True)
     t.equal(owners(), before, "owners and modes of files after delete")
+    t.equal(owners(nodes), nodes_before, "owners and modes of the host's devices")

@@ -129,7 +129,11 @@ def template(t: T) -> None:
     device(t, "lktempl1")
     device(t, "lktempl2")
     config = with_devices(t, "ip link show", {"lktempl1": {"name": "lkt%d"}, "lktempl2": {"name": "lkt%d"}})
-    found = names(t.run(config).stdout)
+    c = t.try_create(config)
+    t.require(c.created.ok, "create with a template for the names of two devices", 0, c.created.describe())
+    t.require(c.start().ok, "start exits 0")
+    t.require(c.ended(), "the process ends")
+    found = names(c.stdout)
     t.equal(sorted(found), ["lkt0", "lkt1"], "names that the kernel made of lkt%d")
 
 

@@ -181,25 +181,30 @@ def no_additional_groups(t: T) -> None:
     t.equal(found, set(), "supplementary groups where additionalGids is absent")
 
 
+def told(t: T, said: dict[str, str], name: str) -> bool:
+    """Whether the kernel of a container has this field in status: another kernel than the host's may not."""
+    return t.sees_processes or name in said
+
+
 @check("PROC-006")
 def umask(t: T) -> None:
     if t.spec < (1, 0, 2):
         t.skip("process.user.umask is new in runtime-spec 1.0.2")
     for text in ("0027", "0000"):
-        config = t.config(STATUS)
+        config = t.config("umask")
         config["process"]["user"]["umask"] = int(text, 8)
-        t.equal(status(t.run(config).stdout).get("Umask"), text, f"umask of the process for {text}")
+        t.equal(t.run(config).stdout.strip(), text, f"umask of the process for {text}")
 
 
 @check("PROC-007")
 def umask_unset(t: T) -> None:
-    bundle = t.bundle(STATUS)
+    bundle = t.bundle("umask")
     before = os.umask(0o035)
     try:
         unset = t.run(bundle)
     finally:
         os.umask(before)
-    t.equal(status(unset.stdout).get("Umask"), "0035", "umask of the process where none is configured")
+    t.equal(unset.stdout.strip(), "0035", "umask of the process where none is configured")
 
 
 def limits(text: str) -> dict[str, tuple[int, int]]:
@@ -297,7 +302,8 @@ def capabilities(t: T) -> None:
         said = status(t.run(config).stdout)
         expected = {"Bnd": full, "Prm": permitted, "Eff": permitted, "Inh": inheritable, "Amb": ambient}
         for name, names in expected.items():
-            t.equal(said.get(f"Cap{name}"), mask(names), f"Cap{name} of uid {uid}")
+            if f"Cap{name}" in said or name != "Amb":
+                t.equal(said.get(f"Cap{name}"), mask(names), f"Cap{name} of uid {uid}")
 
 
 @check("CAP-004")
@@ -310,9 +316,13 @@ def absent_and_empty_capabilities(t: T) -> None:
         config = t.config(STATUS)
         config["process"]["capabilities"] = given
         said = status(t.run(config).stdout)
-        # For uid 0 execve makes permitted and effective of the bounding set.
-        for name, names in (("Bnd", bounding), ("Prm", bounding), ("Eff", bounding), ("Inh", []), ("Amb", [])):
-            t.equal(said.get(f"Cap{name}"), mask(names), f"Cap{name} for {what}")
+        t.equal(said.get("CapBnd"), mask(bounding), f"CapBnd for {what}")
+        t.equal(said.get("CapInh"), mask([]), f"CapInh for {what}")
+        if "CapAmb" in said:
+            t.equal(said["CapAmb"], mask([]), f"CapAmb for {what}")
+        for name in ("CapPrm", "CapEff"):  # as configured, or as Linux's execve makes them for uid 0
+            wanted = mask([]), mask(bounding)
+            t.true(said.get(name) in wanted, f"{name} for {what}", wanted, said.get(name))
 
 
 @check("CAP-005")
@@ -369,11 +379,19 @@ def capability_not_granted(t: T) -> None:
     t.equal(status(c.stdout).get("CapBnd"), mask(["CAP_KILL"]), "CapBnd, the known capability only")
 
 
+def field(t: T, text: str, name: str) -> str:
+    """Of a status file; the check is skipped where the container's kernel does not have it."""
+    found = status(text)
+    if "Uid" in found and name not in found:
+        t.skip(f"/proc/PID/status of the container has no {name}")
+    return found.get(name, "")
+
+
 @part("user", "NNP-001")
 def no_new_privileges(t: T, bundle: Bundle) -> Part:
     bundle.config["process"]["noNewPrivileges"] = True
     seen = yield "cat /proc/1/status"
-    t.equal(status(seen.stdout).get("NoNewPrivs"), "1", "NoNewPrivs for true")
+    t.equal(field(t, seen.stdout, "NoNewPrivs"), "1", "NoNewPrivs for true")
 
 
 @part("root", "NNP-002")
@@ -382,7 +400,7 @@ def new_privileges(t: T, bundle: Bundle) -> Part:
     if status(Path("/proc/self/status").read_text()).get("NoNewPrivs") == "1":
         t.skip("the suite itself runs with no_new_privs, which cannot be undone")
     seen = yield "cat /proc/1/status"
-    t.equal(status(seen.stdout).get("NoNewPrivs"), "0", "NoNewPrivs for false")
+    t.equal(field(t, seen.stdout, "NoNewPrivs"), "0", "NoNewPrivs for false")
 
 
 @check("OOM-001")
@@ -404,7 +422,9 @@ def found_by(t: T, caller: str, cases: dict[Optional[int], str]) -> None:
         config = t.config(["/bin/cat", "/proc/self/oom_score_adj"])
         if value is not None:
             config["process"]["oomScoreAdj"] = value
-        t.equal(t.run(config).stdout, f"{expected}\n", f"oom_score_adj, oomScoreAdj {value}, caller's 55")
+        found = t.run(config).stdout
+        t.need_processes()  # it is about a choice of the host's kernel
+        t.equal(found, f"{expected}\n", f"oom_score_adj, oomScoreAdj {value}, caller's 55")
 
 
 @check("OOM-003")
