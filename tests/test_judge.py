@@ -171,7 +171,11 @@ def test_a_program_that_is_missing_makes_it_incomplete(run: Run, recordings: dic
 def test_raw_output_of_the_spec_suite(run: Run, tmp_path: Path) -> None:
     directory = tmp_path / "spec"
     directory.mkdir()
-    (directory / "spec.tap").write_text("1..1\n# runtime-version: runc version 1.1.15\nnot ok 1 - DEV-002 x\n")
+    finding = "create-with-a-regular-file-at-the-path-of-a-device"
+    (directory / "spec.tap").write_text(
+        "1..1\n# runtime-version: runc version 1.1.15\nnot ok 1 - DEV-002 x\n"
+        f'  ---\n  failures: [{{"finding": "{finding}"}}]\n  ...\n'
+    )
     run("judge", directory, "--runtime", "runc")
     run("judge", directory, "--runtime", "crun", status=1)
 
