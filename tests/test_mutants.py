@@ -24,6 +24,7 @@ from tests.mutants.every import MUTANTS
 CHECKOUT = Path(__file__).parent.parent
 PROGRAM = Path(__file__).parent / "mutants"
 CASES = [(name, ident) for name, mutant in MUTANTS.items() for ident in mutant.ids]
+SOME = 4  # of so many cases, one is part of every check
 BAD = (Verdict.FAIL, Verdict.ERROR, Verdict.TIMEOUT)
 USER_NAMESPACES = {"NS-001", "USERNS-001"}  # these make one
 
@@ -119,7 +120,10 @@ def judge(name: str, ident: str, found: Caught) -> None:
 
 @pytest.mark.host_runtime
 @pytest.mark.needs("runc", "busybox")
-@pytest.mark.parametrize(("name", "ident"), CASES)
+@pytest.mark.parametrize(
+    ("name", "ident"),
+    [pytest.param(*case, marks=[pytest.mark.long] if number % SOME else []) for number, case in enumerate(CASES)],
+)
 def test_the_check_sees_the_mutant(name: str, ident: str, on_installed: Caught) -> None:
     judge(name, ident, on_installed)
 
