@@ -8,8 +8,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from .procfs import own_mounts
-
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
@@ -18,13 +16,6 @@ def cgroup_version() -> str:
     if (CGROUP_ROOT / "cgroup.controllers").exists():
         return "v2"
     return "hybrid" if (CGROUP_ROOT / "unified/cgroup.controllers").exists() else "v1"
-
-
-def cgroup_controllers() -> frozenset[str]:
-    """The controllers that a cgroup of this host can have."""
-    if cgroup_version() == "v2":
-        return frozenset((CGROUP_ROOT / "cgroup.controllers").read_text().split())
-    return frozenset(word for mount in own_mounts() if mount.type == "cgroup" for word in mount.data) - {"rw", "ro"}
 
 
 def remove_cgroup(top: Path, deadline: float, *, kill: bool) -> None:

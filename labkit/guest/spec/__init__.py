@@ -49,7 +49,7 @@ The network, cgroup, IPC and UTS namespaces are the host's: what a check makes t
              t.fails(proc, what, valid=...) t.require(cond, what, ...) t.skip(reason) t.note(key, value)
   wait       t.wait(function, timeout=10) -> its first true value or None; t.wait_file(path, timeout=10) -> text or None
   tools      t.tool("mount", ...) -> Proc: a busybox applet on the host; t.command(path, ...) -> Proc: any program;
-             t.spawn(argv, ...) -> Popen, killed at the end; inside.in_host(c): /proc/PID shows the container's
+             t.spawn(argv, ...) -> Popen, killed at the end; t.sees_processes: /proc/PID shows the container's
              process (not with a runtime that has a kernel of its own: judge from inside, by what a script writes);
              t.defer(function, *args): called after the check, even when it failed (not when it ran out of time)
 """

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..common.cgroups import cgroup_controllers, cgroup_version
+from ..common.cgroups import cgroup_version
 from ..common.errors import UsageError
 from ..common.executables import executables
 
@@ -26,14 +26,13 @@ def environment(temporary: Path) -> dict[str, str]:
 @dataclass(frozen=True)
 class Host:
     """runtime: the path of the program, then the arguments that come before every command; cgroup: "v1", "hybrid" or
-    "v2"; controllers: those of its cgroups; kernel: numbers of its release; mapped: how many user ids are mapped here,
+    "v2"; kernel: numbers of its release; mapped: how many user ids are mapped here,
     ALL_IDS where all are; delegated: cgroups can be made.
     """
 
     runtime: tuple[str, ...]
     busybox: str
     cgroup: str
-    controllers: frozenset[str]
     kernel: tuple[int, ...]
     mapped: int
     delegated: bool = True
@@ -71,4 +70,4 @@ def this_host(runtime: Sequence[str], busybox: str) -> Host:
     numbers = re.findall(r"\d+", os.uname().release)
     mapped = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
     release = tuple(int(number) for number in numbers[:3])
-    return Host(tuple(runtime), busybox, cgroup_version(), cgroup_controllers(), release, mapped)
+    return Host(tuple(runtime), busybox, cgroup_version(), release, mapped)

@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Optional
 
 from ..context import SLEEPER, T
-from ..inside import in_host
 from ..registry import check
 
 
@@ -40,7 +39,7 @@ def streams(t: T) -> None:
     script = "(stat -Lc %i /proc/1/fd/0 /proc/1/fd/1 /proc/1/fd/2 >/out/inodes); tee /out/copy; cat /out/copy >&2"
     with source.open("rb") as stdin:
         c = t.create(script, stdin=stdin)
-        hosts = in_host(c)
+        hosts = t.sees_processes
         t.require(c.start().ok, "start exits 0")
         t.require(c.ended(), "the program ends")
     out, err = t.work / f"{c.id}.out", t.work / f"{c.id}.err"

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..context import SLEEPER, Config, Container, T, alive, repr_none, set_namespace
-from ..inside import rooted_in
 from ..registry import check
-from ..traces import gone, traces
+from ..traces import gone, rooted_in, traces
 
 SEMVER = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?", re.ASCII)
 

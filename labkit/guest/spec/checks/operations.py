@@ -9,9 +9,8 @@ from pathlib import Path
 from ..cleanup import mount_points
 from ..context import SLEEPER, Config, Container, Skip, T, alive, set_namespace
 from ..controllers import kernel, lacking, make_cgroup
-from ..inside import in_host, rooted_in
 from ..registry import check
-from ..traces import cgroups, gone
+from ..traces import cgroups, gone, rooted_in
 from .lifecycle import WHEN, pause, unharmed
 
 
@@ -74,7 +73,7 @@ def create_applies_all(t: T) -> None:
     config["linux"]["resources"] = {name: limits[name] for name in known}
     set_namespace(config, "network")
     c = t.create(config)
-    if not in_host(c):
+    if not t.sees_processes:
         t.skip("the container's processes are not the host's: before start nothing of it can be seen")
     for name in ("pid", "ipc", "uts", "mnt", "net"):
         own, other = (Path(f"/proc/{pid}/ns/{name}").stat().st_ino for pid in (os.getpid(), c.pid))
@@ -130,7 +129,7 @@ def create_not_args(t: T) -> None:
     t.require(c.start().ok, "start exits 0")
     t.require(t.wait_file(c.bundle.out / "ran"), "process.args run after start")
     t.equal(c.bundle.read("ran"), "started\n", "when process.args ran")
-    if in_host(c):
+    if t.sees_processes:
         late = list(rooted_in(c.bundle.rootfs).values())
         t.true(wanted in late, "process.args are what the container's process executes", repr(wanted), late)
     (c.bundle.out / "end").touch()
@@ -235,7 +234,7 @@ def got(c: Container) -> list[str]:
 @check("KILL-003")
 def kill_signals(t: T) -> None:
     c = started(t, trapping("TERM", "USR1", "USR2", "HUP", "WINCH"))
-    hosts = in_host(c)
+    hosts = t.sees_processes
     sent: list[str] = []
     for name in ("USR1", "TERM", "WINCH", "USR2", "HUP"):
         sent.append(name)
