@@ -169,9 +169,13 @@ def _again(
 ) -> str | None:
     """Run these programs again, one at a time; why that did not come to its end, None where it did."""
     selection = cell.selection
-    if not selection.confirm or selection.repeat:
+    listed = one_line(", ".join(names), 200)
+    if selection.repeat:
+        return "they were run several times already"
+    if not selection.confirm:
+        observer.step(f"bad, not expected, and not run again: {listed}")
         return "not asked for"
-    observer.step(f"running again, alone, what is bad and not expected: {one_line(', '.join(names), 200)}")
+    observer.step(f"running again, alone, what is bad and not expected: {listed}")
     recording = record(
         make_directory(raw),
         raw.parents[1] / f"console-again-{number}.log",
