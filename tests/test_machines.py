@@ -63,15 +63,9 @@ def test_two_commands_from_nothing_to_a_report(lab: Lab, stock: Stock) -> None:
     assert [entry["id"] for entry in result["results"]] == ["QUERY-001", "QUERY-002"]
     assert result["totals"]["pass"] == 2
     assert str(directory.resolve() / "report.html") in done.stdout
-    assert (directory / "raw" / "spec.tap").read_text().startswith("TAP version 14\n1..2\n")
-
-
-KNOWN = {  # what these versions really do not keep, each looked up in the spec's text; everything else must hold
-    "runc": {"DEV-002", "HOST-002", "MOUNT-004", "PERS-001", "RLIM-003", "SECC-002"},
-    "crun": {
-        "CONF-005", "DEV-002", "HOOK-002", "HOOK-009", "HOOK-013", "MOUNT-004", "PROC-001", "RLIM-003",
-    },
-}  # fmt: skip
+    printed = (directory / "raw" / "spec.tap").read_text()
+    assert printed.startswith("TAP version 14\n# runtime: runc\n")
+    assert "\n1..2\n" in printed
 
 
 def the_whole_spec_suite(lab: Lab, runtime: str) -> None:
@@ -83,14 +77,16 @@ def the_whole_spec_suite(lab: Lab, runtime: str) -> None:
             break
     assert done.returncode == 0, done
     assert result["run"]["complete"] is True
-    assert len({entry["id"] for entry in result["results"]}) >= 100
+    assert len({entry["id"] for entry in result["results"]}) >= 370
     bad = {
-        entry["id"]: entry["verdict"] for entry in result["results"] if entry["verdict"] not in ("pass", "skip", "todo")
+        entry["id"]: entry["verdict"]
+        for entry in result["results"]
+        if entry["verdict"] not in ("pass", "skip", "flaky")
     }
     assert bad == dict.fromkeys(bad, "fail")
-    assert set(bad) <= KNOWN[runtime], bad
-    assert result["totals"]["pass"] >= 85
-    assert result["totals"]["skip"] <= 6
+    assert result["totals"]["pass"] >= 250
+    assert result["totals"]["skip"] <= 60
+    assert result["totals"]["flaky"] <= 3
     assert all(entry["expected"]["reason"] for entry in result["results"] if entry["id"] in bad)
     bare = lab.run("judge", "latest", "--no-policy", status=1).stdout
     assert all(name in bare for name in bad)
