@@ -126,7 +126,13 @@ INHERITED = {
 }
 
 
-@pytest.mark.parametrize("inherited", list(INHERITED))
+SOME = 4  # of so many, one is part of every check
+
+
+@pytest.mark.parametrize(
+    "inherited",
+    [pytest.param(name, marks=[pytest.mark.long] if number % SOME else []) for number, name in enumerate(INHERITED)],
+)
 def test_what_it_inherits_changes_nothing(
     program: Path, place: Path, plain: dict[str, Verdict], inherited: str
 ) -> None:
