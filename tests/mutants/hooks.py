@@ -203,7 +203,7 @@ def hostname_of_the_host(config: Json) -> None:
     config.pop("hostname", None)
 
 
-@config("CREATE-005", "SYSCTL-001")
+@config("CREATE-005")
 def bad_sysctl_dropped(config: Json) -> None:
     sysctl = at(config, "linux", "sysctl")
     for key in [key for key, value in sysctl.items() if not str(value).replace(" ", "").isdigit()]:
