@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -202,6 +203,15 @@ def stock(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     return make(pytestconfig.getoption("stock") or shared / "stock", os.environ)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that everybody may pass through, unlike pytest's, with a directory for temporary files in it."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="lk-place-") as name:
+        Path(name).chmod(0o755)
+        (Path(name) / "tmp").mkdir()
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")

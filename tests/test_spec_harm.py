@@ -7,8 +7,6 @@ import re
 import stat
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -151,14 +149,6 @@ def system() -> dict[str, object]:
         "records": files(Path("/run/runc"), Path("/run/crun"), Path("/dev/shm"), Path("/dev/mqueue")),
         "names": (os.uname().nodename, Path("/proc/sys/kernel/domainname").read_text()),
     }
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="lk-harm-") as name:
-        Path(name).chmod(0o755)
-        (Path(name) / "tmp").mkdir()
-        yield Path(name)
 
 
 def harmless(place: Path, runtime: str, only: list[str]) -> int:

@@ -10,8 +10,7 @@ import shlex
 import struct
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -37,15 +36,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("program") / "labkit-spec.pyz"
     path.write_bytes(pyz("spec"))
     return path
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory that everybody may pass through, unlike pytest's, with a directory for temporary files in it."""
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="lk-place-") as name:
-        Path(name).chmod(0o755)
-        (Path(name) / "tmp").mkdir()
-        yield Path(name)
 
 
 TOOLS = ("chrt", "ionice", "nohup", "setpriv", "setsid", "taskset", "unshare")

@@ -15,7 +15,7 @@ from labkit.core.text import truncate
 from labkit.guest import spec as guest
 from labkit.guest.pyz import pyz
 from labkit.guest.spec.registry import load
-from labkit.guest.spec.versions import is_version
+from labkit.guest.spec.versions import version_of
 from labkit.results import tap
 from labkit.results.model import Reading, Result, Verdict, is_duration
 from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
@@ -54,7 +54,7 @@ class Spec:
     def check(self, selection: Selection) -> None:
         if selection.repeat or selection.timeout:
             raise UsageError("the spec suite takes neither --repeat nor --limit", hint="--suite validation takes both")
-        if selection.spec and not is_version(selection.spec):
+        if selection.spec and version_of(selection.spec) is None:
             raise UsageError(f"--spec is {selection.spec!r}, must be a version of the runtime-spec from 1.0.0 to 1.3")
         known = self.names()
         for ident in selection.only:

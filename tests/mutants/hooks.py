@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .engine import Call, Edit, Json, at, items, refuse
-from .registry import config, mutant, state
+from .registry import config, features, mutant, state
 from .table import change_hooks, wrapped
 
 # STATE, QUERY
@@ -869,26 +869,6 @@ def poststop_warning_swallowed(call: Call) -> int | None:
 
 
 # FEAT
-
-
-def features(*ids: str) -> Callable[[Edit], Edit]:
-    """The function edits what `features` prints."""
-
-    def register(edit: Edit) -> Edit:
-        def act(call: Call) -> int | None:
-            status, said = call.ask()
-            if status:
-                return None
-            told = json.loads(said)
-            edit(told)
-            print(json.dumps(told))
-            return 0
-
-        act.__name__ = edit.__name__
-        mutant(*ids, on="features")(act)
-        return edit
-
-    return register
 
 
 @mutant("FEAT-001", on="features")

@@ -41,7 +41,15 @@ def config(*ids: str) -> Callable[[Edit], Edit]:
 
 def state(*ids: str) -> Callable[[Edit], Edit]:
     """The function edits what `state` prints."""
+    return _printed("state", ids)
 
+
+def features(*ids: str) -> Callable[[Edit], Edit]:
+    """The function edits what `features` prints."""
+    return _printed("features", ids)
+
+
+def _printed(command: str, ids: tuple[str, ...]) -> Callable[[Edit], Edit]:
     def register(edit: Edit) -> Edit:
         def act(call: Call) -> int | None:
             status, said = call.ask()
@@ -53,7 +61,7 @@ def state(*ids: str) -> Callable[[Edit], Edit]:
             return 0
 
         act.__name__ = edit.__name__
-        mutant(*ids, on="state")(act)
+        mutant(*ids, on=command)(act)
         return edit
 
     return register

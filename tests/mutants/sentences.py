@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .engine import Call, Json, at
-from .registry import config, mutant
+from .registry import config, features, mutant
 
 
 def fill(place: Any, **defaults: Any) -> None:
@@ -177,43 +175,23 @@ def leaf_weights_dropped(config: Json) -> None:
     entries[:] = [entry for entry in entries if "leafWeight" not in entry]
 
 
-def claim(*ids: str) -> Callable[[Callable[[Json], None]], Callable[[Json], None]]:
-    """The function edits what `features` prints."""
-
-    def register(edit: Callable[[Json], None]) -> Callable[[Json], None]:
-        def act(call: Call) -> int | None:
-            status, said = call.ask()
-            if status:
-                return None
-            told = json.loads(said)
-            edit(told)
-            print(json.dumps(told))
-            return 0
-
-        act.__name__ = edit.__name__
-        mutant(*ids, on="features")(act)
-        return edit
-
-    return register
-
-
-@claim("FEAT-021")
+@features("FEAT-021")
 def cgroups_claimed_absent(features: Json) -> None:
     features["linux"]["cgroup"].update(v1=False, v2=False)
 
 
-@claim("FEAT-022")
+@features("FEAT-022")
 def mapped_mounts_claimed_absent(features: Json) -> None:
     fill(features["linux"], mountExtensions={})
     features["linux"]["mountExtensions"]["idmap"] = {"enabled": False}
 
 
-@claim("FEAT-023")
+@features("FEAT-023")
 def a_flag_that_nobody_knows(features: Json) -> None:
     features["linux"]["seccomp"].setdefault("knownFlags", []).append("SECCOMP_FILTER_FLAG_LK")
 
 
-@claim("FEAT-023")
+@features("FEAT-023")
 def an_old_flag_that_nobody_knows(features: Json) -> None:
     features["linux"]["seccomp"]["knownFlags"] = ["SECCOMP_FILTER_FLAG_OLD"]
 

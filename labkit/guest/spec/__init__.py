@@ -47,6 +47,7 @@ The network, cgroup, IPC and UTS namespaces are the host's: what a check makes t
   Proc       argv status (None: timed out) stdout stderr seconds ok
   judge      t.equal(actual, expected, what) t.true(cond, what, expected=, actual=) t.ok(proc, what)
              t.fails(proc, what, valid=...) t.require(cond, what, ...) t.skip(reason) t.note(key, value)
+             t.need_spec((1, 1, 0), what): skips where that is new in a later runtime-spec; t.need_processes()
   wait       t.wait(function, timeout=10) -> its first true value or None; t.wait_file(path, timeout=10) -> text or None
   tools      t.tool("mount", ...) -> Proc: a busybox applet on the host; t.command(path, ...) -> Proc: any program;
              t.spawn(argv, ...) -> Popen, killed at the end; t.sees_processes: /proc/PID shows the container's

@@ -16,7 +16,7 @@ from typing import Callable, NoReturn, Optional
 from ..common.arguments import Parser, number, quoted_words, selected, split_words
 from ..common.attached import add_arguments, is_over, take_lock
 from ..common.children import ENDING, exit_with
-from ..common.claims import claims_of, parsed_version
+from ..common.claims import claims_of
 from ..common.errors import Busy, Interrupted, UsageError
 from ..common.executables import find_runtime
 from ..common.files import remove_tree
@@ -28,9 +28,9 @@ from .host import Host, environment, find_busybox, this_host
 from .place import UNSHARED, inherit_nothing, private, raise_limits, require_able, temporary
 from .registry import PACKAGE, Check, load
 from .rootless import become_root
-from .runner import Result, run_alone, run_checks, run_confirmed
+from .runner import BAD, Result, run_alone, run_checks, run_confirmed
 from .tap import point
-from .versions import is_version
+from .versions import version_of
 
 RESUME = "LABKIT_SPEC_RESUME"
 
@@ -97,8 +97,8 @@ def runtime_words(text: str) -> list[str]:
 
 
 def _version(text: str) -> tuple[int, int, int]:
-    found = parsed_version(text)
-    if found is None or not is_version(text):
+    found = version_of(text)
+    if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a version of the runtime-spec from 1.0.0 to 1.3")
     return found
 
@@ -293,7 +293,7 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
     def emit(result: Result, check: Check) -> None:
         nonlocal failed, count
         count += 1
-        failed += result["verdict"] in ("fail", "error", "timeout")
+        failed += result["verdict"] in BAD
         _print(point(count, result, check.requirement.summary).rstrip("\n"))
 
     try:

@@ -533,6 +533,11 @@ class T:
     def skip(self, reason: str) -> None:
         raise Skip(reason)
 
+    def need_spec(self, version: tuple[int, int, int], what: str) -> None:
+        """Skip where the runtime is held to a runtime-spec that does not have it yet."""
+        if self.spec < version:
+            self.skip(f"{what} is new in runtime-spec {'.'.join(map(str, version))}")
+
     def note(self, key: str, value: Any) -> None:
         """Evidence for the diagnostics; never changes the verdict."""
         self.notes[key] = value

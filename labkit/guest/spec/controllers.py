@@ -51,11 +51,6 @@ def need_v2(t: T, *controllers: str) -> None:
     need(t, *controllers)
 
 
-def need_spec(t: T, version: tuple[int, int, int], what: str) -> None:
-    if t.spec < version:
-        t.skip(f"{what} is new in runtime-spec {'.'.join(map(str, version))}")
-
-
 def block_controller(t: T) -> str:
     return "io" if t.host.cgroup == "v2" else "blkio"
 

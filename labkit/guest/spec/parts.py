@@ -29,8 +29,11 @@ __all__ = ["Part", "Seen", "part", "together"]
 
 DONE = "labkit-done"
 
-
 Perform = Callable[[Check, T, Callable[[T], None]], "dict[str, Any]"]
+
+
+def _plain(config: Config) -> None:
+    """uid 0, with the capabilities of t.config()."""
 
 
 def _as_user(config: Config) -> None:
@@ -47,13 +50,13 @@ def _filtered(config: Config) -> None:
 
 
 GROUPS: dict[str, Callable[[Config], None]] = {
-    "root": lambda config: None,  # uid 0, with the capabilities of t.config()
+    "root": _plain,
     "user": _as_user,
-    "cgroup": lambda config: None,  # whatever is in linux.resources
+    "cgroup": _plain,  # whatever is in linux.resources
     # Mount options that a runtime may refuse with all the container.
-    "options": lambda config: None,
-    "newer": lambda config: None,
-    "recursive": lambda config: None,
+    "options": _plain,
+    "newer": _plain,
+    "recursive": _plain,
     "slave": _slave,
     "seccomp": _filtered,  # rules that do not touch each other: for other system calls, or pids
 }

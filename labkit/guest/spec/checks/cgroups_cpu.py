@@ -18,7 +18,6 @@ from ..controllers import (
     kernel,
     limited,
     need,
-    need_spec,
     need_v1,
     need_v2,
     numbers,
@@ -91,7 +90,7 @@ def cpu_set(t: T, bundle: Bundle) -> Part:
 
 @part("cgroup", "CG-025")
 def burst(t: T, bundle: Bundle) -> Part:
-    need_spec(t, (1, 1, 0), "cpu.burst")
+    t.need_spec((1, 1, 0), "cpu.burst")
     need(t, "cpu")
     if not files(t, "cpu") & {"cpu.cfs_burst_us", "cpu.max.burst"}:
         t.skip("the kernel has no CPU burst")
@@ -102,7 +101,7 @@ def burst(t: T, bundle: Bundle) -> Part:
 
 @check("CG-026")
 def idle(t: T) -> None:
-    need_spec(t, (1, 1, 0), "cpu.idle")
+    t.need_spec((1, 1, 0), "cpu.idle")
     need(t, "cpu")
     if "cpu.idle" not in files(t, "cpu"):
         t.skip("the kernel has no cpu.idle")
@@ -154,7 +153,7 @@ def no_quota(t: T) -> None:
 
 @check("CG-051")
 def realtime_v2(t: T) -> None:
-    need_spec(t, (1, 1, 0), "the rule for settings without a conversion")
+    t.need_spec((1, 1, 0), "the rule for settings without a conversion")
     need_v2(t, "cpu")
     for name, value in ("realtimeRuntime", 1500), ("realtimePeriod", 900000):
         t.refused(limited(t, {"cpu": {name: value}}), f"create with cpu.{name} on cgroup v2")

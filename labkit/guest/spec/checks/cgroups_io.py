@@ -14,7 +14,6 @@ from ..controllers import (
     lacking,
     limited,
     need,
-    need_spec,
     need_v1,
     need_v2,
     resources,
@@ -145,7 +144,7 @@ def weight_device(t: T) -> None:
 def leaf_weight(t: T) -> None:
     need(t, block_controller(t))
     if t.host.cgroup == "v2":
-        need_spec(t, (1, 1, 0), "the rule for settings without a conversion")
+        t.need_spec((1, 1, 0), "the rule for settings without a conversion")
     c = t.try_create(limited(t, {"blockIO": {"leafWeight": WEIGHT}}))
     if c.created.ok:
         value = None if t.host.cgroup == "v2" else kernel(t, c, "blkio.leaf_weight")
@@ -234,7 +233,7 @@ def network(t: T) -> None:
 
 @check("CG-011")
 def network_v2(t: T) -> None:
-    need_spec(t, (1, 1, 0), "the rule for settings without a conversion")
+    t.need_spec((1, 1, 0), "the rule for settings without a conversion")
     need_v2(t)
     what = "on cgroup v2"
     t.refused(limited(t, {"network": {"classID": 0x100001}}), f"create with network.classID {what}")

@@ -14,7 +14,6 @@ from ..controllers import (
     limited,
     make_cgroup,
     need,
-    need_spec,
     need_v1,
     need_v2,
     resources,
@@ -129,7 +128,7 @@ def hierarchical(t: T) -> None:
 
 @check("CG-022")
 def check_before_update(t: T) -> None:
-    need_spec(t, (1, 1, 0), "memory.checkBeforeUpdate")
+    t.need_spec((1, 1, 0), "memory.checkBeforeUpdate")
     need(t, "memory")
     v2 = t.host.cgroup == "v2"
     limits = {"limit": 32 * MIB, "checkBeforeUpdate": True}
@@ -148,7 +147,7 @@ def check_before_update(t: T) -> None:
 
 @check("CG-049")
 def no_conversion(t: T) -> None:
-    need_spec(t, (1, 1, 0), "the rule for settings without a conversion")
+    t.need_spec((1, 1, 0), "the rule for settings without a conversion")
     need_v2(t, "memory")
     settings = {"kernel": 48 * MIB, "kernelTCP": 48 * MIB, "swappiness": 37, "disableOOMKiller": True}
     settings["useHierarchy"] = False

@@ -231,8 +231,7 @@ def remount_writable(t: T) -> None:
 
 
 def since_1_1(t: T) -> None:
-    if t.spec < (1, 1, 0):
-        t.skip("the table of mount options is new in runtime-spec 1.1.0")
+    t.need_spec((1, 1, 0), "the table of mount options")
 
 
 def accepted(t: T, text: str, top: str, names: Sequence[str]) -> dict[str, Mount]:

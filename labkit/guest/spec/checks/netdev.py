@@ -14,8 +14,7 @@ ADDRESS6 = "fd00:6c6b::5/64"
 
 
 def need_devices(t: T) -> None:
-    if t.spec < (1, 3, 0):
-        t.skip("linux.netDevices is new in runtime-spec 1.3.0")
+    t.need_spec((1, 3, 0), "linux.netDevices")
     if t.feature("linux", "netDevices", "enabled") is False:
         t.skip("this runtime has no network devices")
 

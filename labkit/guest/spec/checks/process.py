@@ -188,8 +188,7 @@ def told(t: T, said: dict[str, str], name: str) -> bool:
 
 @check("PROC-006")
 def umask(t: T) -> None:
-    if t.spec < (1, 0, 2):
-        t.skip("process.user.umask is new in runtime-spec 1.0.2")
+    t.need_spec((1, 0, 2), "process.user.umask")
     for text in ("0027", "0000"):
         config = t.config("umask")
         config["process"]["user"]["umask"] = int(text, 8)
@@ -447,8 +446,7 @@ def hostname(t: T, bundle: Bundle) -> Part:
 
 @part("root", "HOST-002")
 def domainname(t: T, bundle: Bundle) -> Part:
-    if t.spec < (1, 1, 0):
-        t.skip("domainname is new in runtime-spec 1.1.0")
+    t.need_spec((1, 1, 0), "domainname")
     own = Path("/proc/sys/kernel/domainname")
     host = own.read_text()
     bundle.config["domainname"] = "lk.example.org"

@@ -39,11 +39,6 @@ def all_needed(t: T, what: str, valid: Config, *path: Any) -> None:
         t.refused(config, f"create or start with {what} without {name}", valid=valid, by_start=True)
 
 
-def since(t: T, version: tuple[int, int, int], what: str) -> None:
-    if t.spec < version:
-        t.skip(f"{what} is new in runtime-spec {'.'.join(map(str, version))}")
-
-
 def with_resources(t: T, **resources: Any) -> Config:
     config = t.config(SLEEPER)
     config["linux"]["resources"] = resources
@@ -88,7 +83,7 @@ def allow(t: T) -> None:
 
 @check("REQ-004")
 def scheduling(t: T) -> None:
-    since(t, (1, 1, 0), "process.scheduler")
+    t.need_spec((1, 1, 0), "process.scheduler")
     valid = t.config("true")
     valid["process"]["scheduler"] = {"policy": "SCHED_BATCH", "nice": 1}
     bad = without(valid, "process", "scheduler", "policy")
@@ -100,7 +95,7 @@ def scheduling(t: T) -> None:
 
 @check("REQ-005")
 def memory_policy(t: T) -> None:
-    since(t, (1, 3, 0), "linux.memoryPolicy")
+    t.need_spec((1, 3, 0), "linux.memoryPolicy")
     if not Path("/proc/self/numa_maps").exists():
         t.skip("this kernel has no NUMA")
     valid = t.config("true")
@@ -111,7 +106,7 @@ def memory_policy(t: T) -> None:
 
 @check("REQ-006")
 def personality(t: T) -> None:
-    since(t, (1, 0, 2), "linux.personality")
+    t.need_spec((1, 0, 2), "linux.personality")
     valid = t.config("true")
     valid["linux"]["personality"] = {"domain": "LINUX"}
     all_needed(t, "a personality", valid, "linux", "personality")

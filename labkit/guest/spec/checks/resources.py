@@ -15,7 +15,6 @@ from ..controllers import (
     limited,
     make_cgroup,
     need,
-    need_spec,
     need_v2,
     resources,
 )
@@ -34,7 +33,7 @@ def pids(t: T, bundle: Bundle) -> Part:
 
 @check("CG-013")
 def pids_unlimited(t: T) -> None:
-    need_spec(t, (1, 3, 0), "pids.limit of -1")
+    t.need_spec((1, 3, 0), "pids.limit of -1")
     need(t, "pids")
     config = in_made_cgroup(t, "pids", [("pids.max", "pids.max", "66")]) or t.config(SLEEPER)
     config["linux"]["resources"] = {"pids": {"limit": -1}}
@@ -43,7 +42,7 @@ def pids_unlimited(t: T) -> None:
 
 @check("CG-014")
 def pids_none(t: T) -> None:
-    need_spec(t, (1, 3, 0), "pids.limit of 0")
+    t.need_spec((1, 3, 0), "pids.limit of 0")
     need(t, "pids")
     c = t.try_create(limited(t, {"pids": {"limit": 0}}))
     t.note("pids.limit 0", c.created.describe())
@@ -55,7 +54,7 @@ def pids_none(t: T) -> None:
 
 
 def unified_of(t: T) -> None:
-    need_spec(t, (1, 1, 0), "linux.resources.unified")
+    t.need_spec((1, 1, 0), "linux.resources.unified")
     need_v2(t)
 
 
@@ -109,7 +108,7 @@ def unified_enables(t: T) -> None:
 
 @check("CG-045")
 def unified_v1(t: T) -> None:
-    need_spec(t, (1, 1, 0), "linux.resources.unified")
+    t.need_spec((1, 1, 0), "linux.resources.unified")
     if t.host.cgroup == "v2":
         t.skip("needs cgroup v1")
     t.refused(limited(t, {"unified": {"pids.max": "77"}}), "create with unified on cgroup v1")

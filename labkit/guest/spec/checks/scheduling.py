@@ -36,8 +36,7 @@ def seen_from_host(c: Container) -> bool:
 
 
 def scheduler(t: T, policy: str, args: Any = STAT, **more: Any) -> Config:
-    if t.spec < (1, 1, 0):
-        t.skip("process.scheduler is new in runtime-spec 1.1.0")
+    t.need_spec((1, 1, 0), "process.scheduler")
     config = t.config(args)
     config["process"]["scheduler"] = {"policy": policy, **more}
     return config
@@ -45,8 +44,7 @@ def scheduler(t: T, policy: str, args: Any = STAT, **more: Any) -> Config:
 
 @part("user", "SCHED-001")
 def batch(t: T, bundle: Bundle) -> Part:
-    if t.spec < (1, 1, 0):
-        t.skip("process.scheduler is new in runtime-spec 1.1.0")
+    t.need_spec((1, 1, 0), "process.scheduler")
     bundle.config["process"]["scheduler"] = {"policy": "SCHED_BATCH", "nice": 7}
     seen = yield "cat /proc/1/stat; cat /proc/self/stat"
     lines = [*seen.stdout.splitlines(), "", ""]
@@ -168,8 +166,7 @@ def priority_out_of_range(t: T) -> None:
 
 
 def io_priority(t: T, name: str, priority: int, args: Any = ("/bin/ionice",)) -> Config:
-    if t.spec < (1, 1, 0):
-        t.skip("process.ioPriority is new in runtime-spec 1.1.0")
+    t.need_spec((1, 1, 0), "process.ioPriority")
     if "not implemented" in t.tool("ionice").stderr.lower():
         t.skip("this kernel has no I/O priorities")
     config = t.config(list(args) if isinstance(args, tuple) else args)
@@ -225,8 +222,7 @@ def cpus(text: str) -> set[int]:
 
 @part("root", "AFFIN-001")
 def exec_affinity(t: T, bundle: Bundle) -> Part:
-    if t.spec < (1, 2, 1):
-        t.skip("process.execCPUAffinity is new in runtime-spec 1.2.1")
+    t.need_spec((1, 2, 1), "process.execCPUAffinity")
     first, *others = sorted(os.sched_getaffinity(0))
     if not others:
         t.skip("one CPU shows no affinity")
@@ -239,8 +235,7 @@ def exec_affinity(t: T, bundle: Bundle) -> Part:
 
 
 def memory_policy(t: T, mode: str, nodes: Optional[str], *flags: str) -> dict[str, Any]:
-    if t.spec < (1, 3, 0):
-        t.skip("linux.memoryPolicy is new in runtime-spec 1.3.0")
+    t.need_spec((1, 3, 0), "linux.memoryPolicy")
     if not Path("/proc/self/numa_maps").exists():
         t.skip("this kernel has no NUMA")
     policy: dict[str, Any] = {"mode": f"MPOL_{mode}"}

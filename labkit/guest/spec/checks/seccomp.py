@@ -112,8 +112,7 @@ def rules(t: T, bundle: Bundle) -> Part:
 @part("seccomp", "SECC-026")
 def errno_of_rules(t: T, bundle: Bundle) -> Part:
     need_seccomp(t)
-    if t.spec < (1, 1, 0):
-        t.skip("errnoRet is new in runtime-spec 1.1.0")
+    t.need_spec((1, 1, 0), "errnoRet")
     pid = pids(t.id)
     bundle.config["linux"]["seccomp"]["syscalls"] += [
         rule(CHMOD, "ERRNO", number=errno.ENOSPC),
@@ -263,8 +262,7 @@ def default_action(t: T) -> None:
 
 @check("SECC-002")
 def default_errno(t: T) -> None:
-    if t.spec < (1, 1, 0):
-        t.skip("defaultErrnoRet is new in runtime-spec 1.1.0")
+    t.need_spec((1, 1, 0), "defaultErrnoRet")
     seccomp: dict[str, Any] = {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": errno.ENXIO,
@@ -287,8 +285,7 @@ def refused(t: T, what: str, wrong: dict[str, Any], valid: Optional[dict[str, An
 
 @check("SECC-009")
 def errno_of_other_actions(t: T) -> None:
-    if t.spec < (1, 1, 0):
-        t.skip("defaultErrnoRet is new in runtime-spec 1.1.0")
+    t.need_spec((1, 1, 0), "defaultErrnoRet")
     # The valid one comes first: crun keeps compiled filters, and knows this one again whatever its errnoRet.
     for what, valid, more in (
         ("defaultErrnoRet for SCMP_ACT_ALLOW", {"syscalls": [rule(CHMOD, "ERRNO")]}, {"defaultErrnoRet": 6}),

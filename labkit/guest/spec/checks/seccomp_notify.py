@@ -96,8 +96,7 @@ class Agent:
 
 def notifying(t: T, args: Any = "true", **more: Any) -> Config:
     """A config whose `kill` of a pid that nobody has is told to an agent."""
-    if t.spec < (1, 1, 0):
-        t.skip("SCMP_ACT_NOTIFY is new in runtime-spec 1.1.0")
+    t.need_spec((1, 1, 0), "SCMP_ACT_NOTIFY")
     claimed = t.feature("linux", "seccomp", "actions")
     if isinstance(claimed, list) and "SCMP_ACT_NOTIFY" not in claimed:
         t.skip("this runtime does not list SCMP_ACT_NOTIFY")
@@ -202,8 +201,7 @@ def no_listener(t: T) -> None:
 
 @check("SECC-024")
 def metadata_alone(t: T) -> None:
-    if t.spec < (1, 1, 0):
-        t.skip("listenerMetadata is new in runtime-spec 1.1.0")
+    t.need_spec((1, 1, 0), "listenerMetadata")
     plain = {"syscalls": [rule(["kill"], "ERRNO", arg(0, "EQ", NOBODY))]}
     wrong = filtered(t, "true", {**plain, "listenerMetadata": "some"})
     what = "create or start with listenerMetadata and no listenerPath"
@@ -212,8 +210,7 @@ def metadata_alone(t: T) -> None:
 
 @check("SECC-025")
 def listener_without_need(t: T) -> None:
-    if t.spec < (1, 1, 0):
-        t.skip("listenerPath is new in runtime-spec 1.1.0")
+    t.need_spec((1, 1, 0), "listenerPath")
     agent = Agent(t)
     plain = {"syscalls": [rule(["kill"], "ERRNO", arg(0, "EQ", NOBODY))]}
     for what, path in (("names nothing", t.work / "none"), ("is not needed", agent.path)):

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from ..context import SLEEPER, Config, T, set_namespace
-from ..controllers import block_controller, kernel, limited, need, need_spec
+from ..controllers import block_controller, kernel, limited, need
 from ..registry import check
 from .cgroups_io import disks, on_device
 from .features import UNUSED, claimed, filtering, names
@@ -69,7 +69,7 @@ def deadline_without_values(t: T) -> None:
 def leaf_weight_of_a_device(t: T) -> None:
     need(t, block_controller(t))
     if t.host.cgroup == "v2":
-        need_spec(t, (1, 1, 0), "the rule for settings without a conversion")
+        t.need_spec((1, 1, 0), "the rule for settings without a conversion")
     (device, *_) = disks() or [(0, 0)]
     if device == (0, 0):
         t.skip("no block device on this host")
