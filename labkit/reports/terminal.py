@@ -44,6 +44,10 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
         console.print(_text(claim, "dim"), overflow="fold")
     if run.runtime.arguments:
         console.print(_text(f"runtime arguments: {run.runtime.arguments}", "dim"), overflow="fold")
+    if run.dialects:
+        console.print(_text(f"read as {', '.join(run.dialects)}", "dim"), overflow="fold")
+    for line in run.told:
+        console.print(_text(line, "yellow"), overflow="fold")
     machines = run.machine.get("machines")
     if isinstance(machines, Sequence) and not isinstance(machines, str):
         console.print(

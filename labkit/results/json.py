@@ -58,6 +58,8 @@ def to_json(run: Run) -> str:
         },
         "totals": {verdict.value: count for verdict, count in run.totals.items()},
     }
+    if run.dialects or run.told:
+        document["reading"] = {"dialects": list(run.dialects), "told": list(run.told)}
     if run.policy is not None:
         document["policy"] = {key: list(lines) for key, lines in asdict(run.policy).items()}
     # With an indent json is slow; a suite of programs has thousands of results, each fits a line of its own.
@@ -130,6 +132,8 @@ def from_json(text: str | bytes, where: str = "results.json") -> Run:
         results=tuple(_result(entry) for entry in top.tables("results")),
         programs=tuple(_program(entry) for entry in top.tables("programs", ())),
         policy=_notes(top.table("policy")) if "policy" in top.values else None,
+        dialects=top.table("reading").texts("dialects") if "reading" in top.values else (),
+        told=top.table("reading").texts("told") if "reading" in top.values else (),
     )
     totals = top.table("totals")
     for verdict, count in read.totals.items():

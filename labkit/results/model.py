@@ -193,6 +193,8 @@ class Run:
     results: tuple[Result, ...]
     programs: tuple[Program, ...] = ()
     policy: PolicyNotes | None = None  # None where none was applied
+    dialects: tuple[str, ...] = ()  # as in Reading
+    told: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -266,12 +268,17 @@ def exit_status(run: Run) -> int:
 class Reading:
     """The raw output of a suite, read: results in order, facts about suite and machine (kernel, cgroup, runtime-path,
     runtime-version, spec, ref), and why it is incomplete (None where it is complete).
+
+    dialects names what the output was read as, where that is not the suite's own. told has a line for each thing that a
+    person should know of the reading: what was put right, what was not understood.
     """
 
     results: tuple[Result, ...]
     facts: Mapping[str, str]
     reason: str | None
     programs: tuple[Program, ...] = ()
+    dialects: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
 
 
 def _id_order(result: Result) -> tuple[str, int, str]:

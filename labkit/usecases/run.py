@@ -570,6 +570,8 @@ def with_reading(run: Run, reading: Reading) -> Run:
         ),
         results=reading.results,
         programs=reading.programs,
+        dialects=reading.dialects,
+        told=reading.told,
     )
 
 

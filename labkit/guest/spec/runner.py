@@ -20,7 +20,7 @@ from . import cleanup
 from .context import Skip, Stop, SuiteRun, T
 from .parts import together
 from .registry import Check, Requirement
-from .tap import shortened
+from .tap import ITEM_LIMIT, shortened
 
 CLEANUP_TIMEOUT = 30.0  # seconds
 BAD = ("fail", "error", "timeout")
@@ -282,16 +282,25 @@ def _perform(check: Check, t: T, function: Callable[[T], None]) -> Result:
         verdict, message = "error", "the check compared nothing"
     outcome = result(check, verdict or "pass", time.monotonic() - started, message)
     if outcome["verdict"] != "pass":
-        outcome["failures"] = t.failures
-        outcome["commands"] = [
+        commands = [
             {"argv": p.argv, "status": p.status, "seconds": round(p.seconds, 3), "stderr": p.stderr[-1000:]}
             for p in t.commands
         ]
+        outcome["failures"] = _first_and_last(t, "failures", t.failures)
+        outcome["commands"] = _first_and_last(t, "commands", commands)
     if t.unjudged:
         t.note("not judged", t.unjudged)
     if t.notes:
         outcome["notes"] = t.notes
     return {key: shortened(value) for key, value in outcome.items()}
+
+
+def _first_and_last(t: T, what: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As many records as are printed. A list of them holds nothing else, so how many are left out is a note."""
+    if len(records) <= ITEM_LIMIT:
+        return records
+    t.note(f"{what} left out", len(records) - ITEM_LIMIT)
+    return [*records[: ITEM_LIMIT // 2], *records[-ITEM_LIMIT // 2 :]]
 
 
 def result(check: Check, verdict: str, seconds: float, message: str) -> Result:
