@@ -54,7 +54,7 @@ def diff(settings: Settings, before: str, after: str) -> Comparison:
 
 def policies(settings: Settings) -> list[Entry]:
     """The policy entries for runs of this labkit, the user's own first."""
-    return policy.load(settings.policy, suites=registry.names())
+    return policy.load(settings.policy, suites=registry.names(), programs=registry.find("validation").names())
 
 
 def _run(settings: Settings, name: str) -> Run:
