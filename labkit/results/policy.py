@@ -262,16 +262,22 @@ def judged(result: Result, entries: Sequence[Entry]) -> tuple[Result, list[Entry
         if not (result.bad or result.verdict is Verdict.NO_ASSERTIONS):
             return result, [entry]
         return dataclasses.replace(result, expected=_expected([entry])), [entry]
-    decided: dict[str, Entry] = {}
-    for entry in entries:
-        for finding in findings:
-            if _any(entry.rule.findings, finding):
-                decided.setdefault(finding, entry)
+    decided = deciding(findings, entries)
     by = {finding: entry for finding, entry in decided.items() if result.verdict in entry.rule.expected}
     met = list(dict.fromkeys(by.values()))
     whole = met and set(by) == set(findings)
     known = tuple(finding for finding in findings if finding in by)
     return dataclasses.replace(result, known=known, expected=_expected(met) if whole else None), met
+
+
+def deciding(findings: Sequence[str], entries: Sequence[Entry]) -> dict[str, Entry]:
+    """Of entries about one result, the one that decides each finding: the first that names it, or that names none."""
+    decided: dict[str, Entry] = {}
+    for entry in entries:
+        for finding in findings:
+            if _any(entry.rule.findings, finding):
+                decided.setdefault(finding, entry)
+    return decided
 
 
 def _expected(entries: Sequence[Entry]) -> Expected:

@@ -482,9 +482,11 @@ class _Looking:
                 groups[name] = [entry for entry in valid if entry.concerns(result)]
             if result.verdict is not Verdict.SKIP:
                 shown.update(entry.source for entry in groups[name])
+            decided = policy.deciding(result.findings, [entry for entry in groups[name] if entry.about(result)])
             for entry in policy.judged(result, groups[name])[1]:
                 if _bad(result) or not entry.leaves_out:
-                    met[entry.source][_group(entry, name)].update(dict.fromkeys(_unnamed(entry, result)))
+                    findings = [finding for finding, by in decided.items() if by is entry]
+                    met[entry.source][_group(entry, name)].update(dict.fromkeys(_unnamed(entry, result, findings)))
         for source in shown & self._sources:
             self._shown[source].append(run.run.id)
         for source, by in met.items():
@@ -524,14 +526,13 @@ def _named_in(patterns: Sequence[str] | None, text: str) -> bool:
     return any(pattern in (text, quoted(text)) for pattern in patterns or ())
 
 
-def _unnamed(entry: Entry, result: Result) -> list[str]:
-    """The findings of a result that an entry expects without naming them."""
+def _unnamed(entry: Entry, result: Result, findings: Sequence[str]) -> list[str]:
+    """What of a result an entry expects without naming it; findings are those of a check that it decides."""
     rule = entry.rule
     if not _bad(result):
         return []
     if result.findings:
-        matched = [f for f in result.findings if rule.findings is None or _matches(rule.findings, f)]
-        return [f"{result.id} {finding}" for finding in matched if not _named_in(rule.findings, finding)]
+        return [f"{result.id} {finding}" for finding in findings if not _named_in(rule.findings, finding)]
     if result.violation and rule.violation and _named_in((rule.violation,), result.violation):
         return []
     if result.program:
