@@ -672,7 +672,7 @@ def test_expressions_that_are_more_than_names_are_told() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in LISTS.iterdir() if path.suffix != ".md"))
+@pytest.mark.parametrize("name", sorted(path.name for path in LISTS.iterdir() if path.suffix != ".txt"))
 def test_every_list_is_a_policy_or_says_why_not(lab: Lab, name: str) -> None:
     if name == "list.bats":
         with pytest.raises(UsageError, match="has nothing that could be taken"):
@@ -735,3 +735,17 @@ def test_nothing_that_a_list_holds_makes_its_reader_fail_or_hang() -> None:
     ):
         for kind in (None, *skiplists.FORMATS):
             skiplists.read(f"X=(\n{line}\n", "x", kind)
+
+
+def test_completion_offers_what_can_be_added(lab: Lab) -> None:
+    lab.ran(FAILS)
+    offered = lab("--complete", "--", "lab", "policy", "add", ID, "").stdout
+    assert offered.split() == ["DEV-002"]
+
+
+def test_words_may_come_anywhere_and_invoke_itself_takes_them_as_flags(lab: Lab) -> None:
+    lab.ran(FAILS)
+    lab("policy", "--reason", "x", "add", "--json", ID, "DEV-002")
+    lab.policy.unlink()
+    done = lab("policy", "add", "--word", ID, "--reason=x", "--word=DEV-002")
+    assert "1 entry written" in done.stdout
