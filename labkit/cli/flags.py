@@ -359,14 +359,15 @@ def _check(command: Command, given: Mapping[str, Any]) -> None:
         if given[name].startswith("-"):  # Invoke takes whatever it does not know for one of these
             near = did_you_mean(given[name], map(spelt, names))
             raise UsageError(f"unknown flag {given[name]!r}{near}", hint=f"./lab --help {command.name} shows its flags")
-    for name in names:
-        shown = spelt(name) if name in command.flags else FLAGS[name].metavar
+    shown_as = {name: spelt(name) if name in command.flags else FLAGS[name].metavar for name in names}
+    for name, shown in shown_as.items():
         refuse_empty(shown, given[name])
+    if not command.after_dashes:
+        _refuse_after_dashes(command.name)
+    for name, shown in shown_as.items():
         choices = FLAGS[name].choices
         if choices and not FLAGS[name].is_setting and given[name] not in (None, *choices):
             raise UsageError(f"{shown} is {given[name]!r}, must be {either(choices)}")
-    if not command.after_dashes:
-        _refuse_after_dashes(command.name)
 
 
 def refuse_empty(name: str, value: object) -> None:
