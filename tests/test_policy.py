@@ -382,5 +382,5 @@ def test_every_shipped_entry_about_the_spec_suite_names_findings_and_the_version
         assert entry.rule.findings, entry.source
         assert entry.rule.runtime, entry.source
         assert re.search(r"(<|=)", (entry.rule.version or "").replace(">=", "")), entry.source
-        # What depends on the kernel, such as which security modules are on, may also pass.
-        assert {Verdict.FAIL} <= set(entry.rule.expected) <= {Verdict.FAIL, Verdict.PASS}, entry.source
+        # A failure that depends on the host, such as one without a security module, is no surprise where it is a pass.
+        assert set(entry.rule.expected) - {Verdict.PASS} == {Verdict.FAIL}, entry.source
