@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from labkit.core.cell import Selection
 from labkit.core.errors import UsageError
 from labkit.results.model import Reading, Result, Verdict
-from labkit.suites import registry, validation
+from labkit.suites import recordings, registry
 from labkit.suites.validation import SUITE
 
 SEVEN = ["hooks", "poststart", "poststart_fail", "poststop", "poststop_fail", "prestart", "prestart_fail"]
@@ -278,8 +278,8 @@ def test_what_is_printed_is_kept_by_program(piece: int, hear: Hear, tmp_path: Pa
 
 def test_a_suite_that_ends_for_ever_fills_no_disk(hear: Hear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each attempt ends once, and what is kept of all ends is bounded, as is the number of programs."""
-    monkeypatch.setattr(validation, "_OUTPUT", 20_000)
-    monkeypatch.setattr(validation, "_FILES", 10)
+    monkeypatch.setattr(recordings, "OUTPUT", 20_000)
+    monkeypatch.setattr(recordings, "FILES", 10)
     left = ["x" * 500] * 10
     begun = plan("create") + line("start", program="create")
     reading, told = hear(begun + end("create", left=left) * 50 + line("finish"), only=("create",))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from labkit.core.cell import Selection
 from labkit.suites.base import Suite
-from labkit.suites.validation import RunFile, Validation
+from labkit.suites.recordings import RunFile
+from labkit.suites.validation import Validation
 
 _SCENARIOS = (
     "bundle_validate",
