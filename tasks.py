@@ -39,8 +39,8 @@ def up(call: Call) -> None:
 
 
 @lab_task(
-    f"{_MACHINE} machines runtime runtime_arg untrusted suite spec only skip failed jobs repeat limit no_confirm no_policy "
-    "yes verbose json"
+    f"{_MACHINE} machines runtime runtime_arg untrusted suite spec only skip failed jobs repeat limit no_confirm "
+    "no_policy yes verbose json"
 )
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.

@@ -21,7 +21,7 @@ def is_pattern(word: str) -> bool:
 
 
 def chosen(words: Iterable[str], known: Collection[str]) -> tuple[list[str], list[str]]:
-    """The known names that the words stand for, in the order of the words, each once; and the words that stand for none.
+    """The known names that the words stand for, in the order of the words; and the words that stand for none.
 
     A word is a name in upper or lower case, a pattern with *, ? and [...] as a shell has them, or the path of a program
     as runtime-tools' tree has it: validation/delete/delete.t, delete/delete.t, validation/linux_*/*.t.
