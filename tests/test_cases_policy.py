@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,10 +16,12 @@ from labkit.core.errors import LabError
 from labkit.core.observer import Silent
 from labkit.results import policy
 from labkit.results.model import RuntimeInfo, exit_status
+from labkit.results.skiplists import entry_text
 from labkit.suites import registry
 from labkit.usecases import export, judge
+from labkit.usecases import policy as writing
 from tests.recorded import V2
-from tests.test_policy_file import LISTS, TODAY
+from tests.test_policy_file import LISTS, TODAY, listed
 
 FOLDERS = platforms.directories()
 RELEASES = [(name, release) for name in platforms.names(FOLDERS) for release in platforms.load(name, FOLDERS).releases]
@@ -75,7 +78,8 @@ def test_what_a_projects_own_list_leaves_out_is_expected_and_need_not_be_there(n
     """The list as a policy, on a run of everything: what the project does not look at does not count for it."""
     programs = registry.find("validation").names()
     entries = policy.load(LISTS / name, suites=registry.names(), programs=programs)
-    run = replace(judge.recorded(V2, {}), runtime=RuntimeInfo(runtime, "", "1.8.1"))
+    [recorded] = judge.recorded(V2, judge.Said())
+    run = replace(recorded, runtime=RuntimeInfo(runtime, "", "1.8.1"))
     own = policy.apply(run, [entry for entry in entries if entry.own], TODAY)
     out = policy.left_out(run, programs, entries, TODAY)
     assert {result.program for result in own.unexpected} & set(out) == set()
@@ -84,3 +88,53 @@ def test_what_a_projects_own_list_leaves_out_is_expected_and_need_not_be_there(n
     other = replace(run, runtime=RuntimeInfo("runc", "", "1.1"))
     assert policy.left_out(other, programs, entries, TODAY) == {}
     assert exit_status(policy.apply(other, [entry for entry in entries if entry.own], TODAY)) == 1
+
+
+def subset(tmp_path: Path, *without: str) -> Path:
+    """The recording without what crun's script takes out, as its CI would leave it; and without these."""
+    taken = policy.read_text("".join(map(entry_text, listed("crun-run-tests.sh").skips)), "x")
+    header, *lines = (V2 / "summary.tsv").read_text().splitlines()
+    place = tmp_path / "left"
+    place.mkdir()
+    kept = [header]
+    for line in lines:
+        name = line.partition("\t")[0]
+        if name in without or any(policy._any(entry.rule.program, name) for entry in taken):
+            continue
+        kept.append(line)
+        for path in V2.glob(f"{name}.*"):
+            shutil.copy(path, place)
+    (place / "summary.tsv").write_text("\n".join(kept) + "\n")
+    return place
+
+
+@pytest.mark.parametrize("as_it_is", [True, False])
+def test_a_subset_that_the_policy_means_is_complete(tmp_path: Path, as_it_is: bool) -> None:
+    """crun's CI with crun's own list, as the policy or read into one."""
+    place = subset(tmp_path)
+    own = "run-tests.sh" if as_it_is else "policy.toml"
+    (tmp_path / "labkit.toml").write_text(f'policy = "{own}"\n')
+    settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
+    said = judge.Said({"runtime": "crun", "runtime-version": "1.8.1", "cgroup": "v2", "ref": "v0.9.0"})
+    if as_it_is:
+        shutil.copy(LISTS / "crun-run-tests.sh", tmp_path / own)
+    else:
+        writing.take(settings, Silent(), LISTS / "crun-run-tests.sh")
+    outcome = judge.judge(settings, str(place), said=said)
+    assert (outcome.run.run.reason, outcome.exit_status) == (None, 0)
+    assert any(line.startswith("not there, and left out by the policy: ") for line in outcome.run.told)
+    again = judge.judge(settings, str(outcome.directory))
+    assert (again.run.run.reason, again.exit_status) == (None, 0)
+    other = judge.judge(settings, str(place), said=replace(said, facts={**said.facts, "runtime": "runc"}))
+    assert other.exit_status == 4, "the list is crun's"
+
+
+def test_what_no_list_leaves_out_is_missing_all_the_same(tmp_path: Path) -> None:
+    place = subset(tmp_path, "mounts")
+    (tmp_path / "labkit.toml").write_text('policy = "run-tests.sh"\n')
+    shutil.copy(LISTS / "crun-run-tests.sh", tmp_path / "run-tests.sh")
+    settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
+    said = judge.Said({"runtime": "crun", "runtime-version": "1.8.1", "cgroup": "v2", "ref": "v0.9.0"})
+    outcome = judge.judge(settings, str(place), said=said)
+    assert outcome.exit_status == 4
+    assert outcome.run.run.reason == "1 program missing: mounts"

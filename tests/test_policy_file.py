@@ -419,7 +419,7 @@ def test_brackets_that_are_meant_as_a_set_are_let_be() -> None:
         ("1.5.0-rc.1+dev", "=1.5.0-rc.1"),
         ("1.2.0~rc2-1", "=1.2.0-rc.2"),
         ("release-20230904.0", "=20230904.0"),
-        ("version: 0.5.5", "=0.5.5"),
+        ("1.2.0-beta.1", "=1.2.0-beta.1"),
         ("v3.2.0", "=3.2.0"),
         ("unknown", None),
         ("", None),

@@ -144,8 +144,12 @@ def _day(text: str) -> date | None:
 
 
 def _run(settings: Settings, name: str) -> Run:
-    place = runs.find(settings.reports, name)
-    return runs.load(place) if runs.is_run(place) else judge.recorded(place, {})
+    first, *more = judge.read(settings, name)
+    if more:
+        raise UsageError(
+            f"{name} has output of several suites", hint=f"./lab judge {name} makes a run of each; name one of those"
+        )
+    return first
 
 
 def _bad(result: Result) -> bool:
@@ -431,26 +435,25 @@ def check(settings: Settings, names: Sequence[str] = (), *, shipped: bool = Fals
         told.append("there is no policy of your own: `policy` in labkit.toml names one, ./lab policy add makes one")
     looked, ids = _Looking(entries, everything), []
     if entries:
-        for place in _places(settings, names):
+        for name in names or _last(settings):
             try:
-                run = runs.load(place) if runs.is_run(place) else judge.recorded(place, {})
+                found = judge.read(settings, name)
             except LabError as error:
                 if names:
                     raise
                 told.append(f"left out: {error.message}")
                 continue
-            ids.append(run.run.id)
-            looked.at(policy.apply(run, None, _today()))
+            for run in found:
+                ids.append(run.run.id)
+                looked.at(policy.apply(run, None, _today()))
         if not ids:
             told.append(f"there is no run yet in {settings.reports}: only the dates were looked at")
     return Checked(tuple(ids), tuple(looked.outcome(entry) for entry in entries), tuple(told))
 
 
-def _places(settings: Settings, names: Sequence[str]) -> list[Path]:
-    if names:
-        return list(dict.fromkeys(runs.find(settings.reports, name) for name in names))
-    known = (settings.reports / ident for ident in reversed(runs.ids(settings.reports)))
-    return [place for place in known if runs.is_run(place)][:_LAST]
+def _last(settings: Settings) -> list[str]:
+    known = [ident for ident in reversed(runs.ids(settings.reports)) if runs.is_run(settings.reports / ident)]
+    return known[:_LAST]
 
 
 class _Looking:
