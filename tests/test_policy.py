@@ -265,7 +265,7 @@ def test_what_was_marked_is_kept_and_read_back(apply: Apply) -> None:
         (f'[[entry]]\n{ENTRY}assertion = "x"\n', ": entry.0 names an assertion without its program"),
         (f'[[entry]]\n{ENTRY}version = ">1"\n', ": entry.0 names a version without its runtime"),
         (f'[[entry]]\n{ENTRY}runtime = "runc"\nversion = "1.1"\n', ": entry.0 version is '1.1', must be such as"),
-        (f'[[entry]]\n{ENTRY}cgroup = "v3"\n', ": entry.0.cgroup is 'v3', must be 'v1' or 'v2'"),
+        (f'[[entry]]\n{ENTRY}cgroup = "v3"\n', ": entry.0.cgroup is 'v3', must be 'v1', 'v2' or 'hybrid'"),
         (f'[[entry]]\n{ENTRY}link = "javascript:x"\n', ": entry.0.link is 'javascript:x', must be an https address"),
         (f'[[entry]]\n{ENTRY}expires = "soon"\n', ": entry.0.expires is 'soon', must be a date, such as"),
         (f"[[entry]]\n{ENTRY}runtime = [1]\n", ": entry.0.runtime.0 is 1"),
