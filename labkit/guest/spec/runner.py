@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import selectors
@@ -81,6 +82,7 @@ class _Runner:
             if check.group:
                 groups.setdefault(check.group, []).append(check)
         together = {name: members for name, members in groups.items() if len(members) > 1}
+        gc.freeze()  # else each child copies what a collection of its own looks at
         single = [check for check in checks if check.group not in together]
         self.waiting = [c for c in single if not c.exclusive] + [c for c in single if c.exclusive]
         try:
@@ -146,7 +148,8 @@ class _Runner:
 
     def _clean(self, check: Check) -> None:
         suite, id = self.suite, check.requirement.id
-        cleanup.remove(suite.marker(id), suite.check_work(id), suite.ids(id), suite.cgroup(id), suite.host)
+        ids = None if suite.private else suite.ids(id)
+        cleanup.remove(suite.marker(id), suite.check_work(id), ids, suite.cgroups, suite.cgroup(id), suite.host)
 
     def _read(self, job: _Job) -> None:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,14 +37,3 @@ def gone(t: T, c: Container, what: str) -> None:
         t.wait(lambda: not any(trace.startswith("process") for trace in traces(t, c)), 5)
         left = traces(t, c)
     t.equal(left, [], f"what is left after {what}")
-
-
-def rooted_in(root: Path) -> dict[int, bytes]:
-    """The processes of the host whose root is this directory, with their command lines."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                if os.path.samestat((entry / "root").stat(), root.stat()):
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes()
-    return found

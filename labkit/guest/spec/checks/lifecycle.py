@@ -8,9 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ...common.procfs import rooted_in
 from ..context import SLEEPER, Config, Container, T, alive, repr_none, set_namespace
 from ..registry import check
-from ..traces import gone, rooted_in, traces
+from ..traces import gone, traces
 
 SEMVER = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?", re.ASCII)
 

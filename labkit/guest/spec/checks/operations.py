@@ -6,11 +6,12 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from ...common.procfs import rooted_in
 from ..cleanup import mount_points
 from ..context import SLEEPER, Config, Container, Skip, T, alive, set_namespace
 from ..controllers import kernel, lacking, make_cgroup
 from ..registry import check
-from ..traces import cgroups, gone, rooted_in
+from ..traces import cgroups, gone
 from .lifecycle import WHEN, pause, unharmed
 
 
