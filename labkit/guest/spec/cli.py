@@ -29,7 +29,7 @@ from .host import Host, environment, find_busybox, this_host
 from .place import UNSHARED, hide, inherit_nothing, private, raise_limits, require_able, temporary
 from .registry import PACKAGE, Check, load
 from .rootless import become_root
-from .runner import BAD, Result, run_alone, run_checks, run_confirmed
+from .runner import BAD, Result, Way, run_alone, run_checks, run_confirmed
 from .tap import point
 from .versions import version_of
 
@@ -304,7 +304,7 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
         )
         _print(f"1..{len(plan.checks)}")
         run = run_confirmed if plan.confirm else run_checks
-        run(plan.checks, suite, plan.jobs, lifeline, emit, shared=plan.shared)
+        run(plan.checks, suite, Way(lifeline, plan.jobs, plan.shared), emit)
     except NothingWorks as error:
         said = f"no container can be created here: {printable(str(error))}"
         _print(f"Bail out! {said}")
