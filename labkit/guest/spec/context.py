@@ -154,10 +154,11 @@ class Container:
         self._t = t
         self.id = id
         self.bundle = bundle
+        self.cgroup = t.cgroup
         self._pid: Optional[int] = None
         name = id.replace("/", "_")
         self._output = t.work / f"{name}.out", t.work / f"{name}.err"
-        self._pid_file = t.work / f"{name}.pid"
+        self.pid_file = t.work / f"{name}.pid"
         self.created: Proc
 
     def seen_by(self, t: T) -> Container:
@@ -176,7 +177,7 @@ class Container:
     def pid(self) -> int:
         """The pid from the pid file, else from `state`; the check ends when there is none."""
         if self._pid is None:
-            text = read_text(self._pid_file).strip() if self._pid_file.exists() else ""
+            text = read_text(self.pid_file).strip() if self.pid_file.exists() else ""
             found = int(text) if text.isdigit() else self.read_state().get("pid")
             self._t.require(type(found) is int and found > 0, "pid of the container", "positive int", found)
             self._pid = found
@@ -396,7 +397,7 @@ class T:
         argv = ["create"]
         where = str(made.path) if bundle_option is None else bundle_option
         argv += ["--bundle", where] if where else []
-        argv += ["--pid-file", str(container._pid_file)] if pid_file else []
+        argv += ["--pid-file", str(container.pid_file)] if pid_file else []
         container._create([*argv, *(options or []), container.id], **call)
         return container
 

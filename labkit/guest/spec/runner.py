@@ -20,7 +20,6 @@ from ..common.errors import Interrupted
 from ..common.repeats import repeated
 from . import cleanup
 from .context import Skip, Stop, SuiteRun, T
-from .parts import together
 from .registry import Check, Requirement
 from .tap import ITEM_LIMIT, shortened
 
@@ -138,9 +137,9 @@ class _Runner:
         t = T(check.requirement.id, self.suite, check.timeout)
         t.work.mkdir()
         outcome: Result = {}
-        if members:
+        if members and members[0].together:
             with suppress(Stop, Skip):  # no container: each gets its own
-                outcome = together(t, members, self.suite, _perform)
+                outcome = members[0].together(t, members, self.suite, _perform)
             t._finish()
         else:
             outcome = _perform(check, t, check.function)

@@ -22,7 +22,7 @@ def traces(t: T, c: Container) -> list[str]:
     """
     found = [f"cgroup {group}" for group in cgroups(c)]
     found += [f"mount {mount}" for mount in mount_points() if c.bundle.path in mount.parents]
-    for pid in processes_of(t.marker, t.work, t.cgroup):
+    for pid in processes_of(t.marker, c.bundle.path.parent, c.cgroup):
         with suppress(OSError):
             if alive(pid):
                 found.append(f"process {pid}: {Path(f'/proc/{pid}/cmdline').read_bytes()[:200]!r}")
