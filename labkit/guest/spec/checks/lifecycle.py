@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...common.procfs import rooted_in
-from ..context import SLEEPER, Config, Container, T, alive, repr_none, set_namespace
+from ..context import SLEEPER, Bundle, Config, Container, T, alive, repr_none, set_namespace
+from ..parts import Part, part
 from ..registry import check
 from ..stages import Stage, stage
 from ..traces import gone, traces
@@ -87,12 +88,12 @@ def state_status(t: T) -> Stage:
     t.equal(c.status(), "stopped", "status after the program ended")
 
 
-@check("STATE-005")
-def state_annotations(t: T) -> None:
+@part("root", "STATE-005")
+def state_annotations(t: T, bundle: Bundle) -> Part:
     given = {"org.example.one": "1", "org.example.two": "with spaces = and\u00fc", "org.example.three": ""}
-    config = t.config(SLEEPER)
-    config["annotations"] = given
-    said = t.create(config).read_state().get("annotations")
+    bundle.config.setdefault("annotations", {}).update(given)
+    seen = yield ":"
+    said = seen.c.read_state().get("annotations")
     # A runtime may add its own (systemd properties, ...): the configured ones must be there unchanged.
     kept = {key: value for key, value in said.items() if key in given} if isinstance(said, dict) else said
     t.equal(kept, given, "annotations in state")
