@@ -178,6 +178,8 @@ class Validation:
             more = f" (or {', '.join(fitting[1:])}: --ref says which)" if "ref" in new and fitting[1:] else ""
             told = (*told, f"taken from the output: {', '.join(words)}{more}")
         facts = {**concluded, **facts}
+        if f"v{facts.get('ref')}" in refs.data().refs:
+            facts["ref"] = f"v{facts['ref']}"  # 0.9.0, as packages have it
         if ref := refs.data().find(facts.get("ref", "")):
             facts["spec"] = spec or ref.spec  # the suite's version, whatever the runtime claims
         return facts, list(told)

@@ -233,7 +233,7 @@ def _read(run: Run, source: Path, suite: Suite, said: Said) -> Run:
     told = list(read.told)
     if runtime and not by_path:  # it is called so, whatever it says of itself
         itself = versions.told(reading.facts.get("runtime-version", ""))[0]
-        if itself not in ("", runtime):
+        if itself not in ("", runtime) and "runtime-version" not in said.facts:
             told.append(f"the runtime is taken for {runtime}, as was said; the output itself says {itself}")
         read = dataclasses.replace(read, runtime=dataclasses.replace(read.runtime, name=runtime))
     if named:
@@ -274,17 +274,19 @@ def _recording(settings: Settings, name: str | None, said: Said) -> Iterator[tup
         yield place, dataclasses.replace(said, name=place.name)
         return
     with tempfile.TemporaryDirectory(prefix="labkit-judge-") as made:
-        target = make_directory(Path(made) / "raw")
+        target = make_directory(Path(made) / "files")
         with disk_errors(target):
             if archives.is_archive(given):
                 archives.unpack(given, target, lambda file: Path(file).suffix in _KINDS)
                 place, label = _in_archive(given, target)
                 label = label or re.sub(r"(\.tar)?\.[^.]+$", "", given.name)
+                if said == Said() and place.name == runs.RAW:
+                    said = _said_before(place.parent) or said
             elif given.suffix == ".tap":
                 place, label, said = target, given.stem, _single(given, target, said)
             else:
                 raise UsageError(f"{given} is neither a .tap file nor an archive", hint=_TAKES)
-        yield place, dataclasses.replace(said, name=label)
+        yield place, dataclasses.replace(said, name=said.name or label)
 
 
 def _single(given: Path, target: Path, said: Said) -> Said:
@@ -305,16 +307,19 @@ def _single(given: Path, target: Path, said: Said) -> Said:
 def _in_archive(archive: Path, target: Path) -> tuple[Path, str]:
     """The one recording among what was unpacked, and its name, empty where that is the archive's; of a run its raw/."""
     places = [target, *(path for path in sorted(target.rglob("*")) if path.is_dir())]
-    found = [path for path in places if registry.of_directory(path) and not _is_part(path, target)]
+    whole = [path for path in places if runs.is_run(path)]
+    outside = [path for path in places if not any(path.is_relative_to(run) for run in whole)]
+    found = [path / runs.RAW for path in whole]
+    found += [path for path in outside if registry.of_directory(path) and not _is_part(path, target)]
     if len(found) != 1:
         what = f"{len(found)} recordings" if found else "neither a run nor raw output"
         listed = f": {some(str(path.relative_to(target)) for path in found)}" if found else ""
-        raise UsageError(
-            f"{archive} holds {what}{listed}", hint="unpack it, and judge one of them" if found else _TAKES
-        )
-    place = found[0]
-    named = place.parent if place.name == runs.RAW else place
-    return place, "" if named == target else named.name
+        hint = "unpack it, and judge one of them" if found else _TAKES
+        raise UsageError(f"{archive} holds {what}{listed}", hint=hint)
+    if not found[0].is_dir():
+        raise UsageError(f"{archive} holds a run without its {runs.RAW}/", hint="unpack it, and judge the directory")
+    named = found[0].parent if whole else found[0]
+    return found[0], "" if named == target else named.name
 
 
 def _is_part(path: Path, top: Path) -> bool:
