@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -176,7 +176,7 @@ def _open(run: Run, word: str) -> list[Result]:
 
 def _means(word: str, result: Result) -> bool:
     names = (result.id, result.program) if result.program else (result.id,)
-    return any(name.casefold() == word.casefold() or fnmatchcase(name, word) for name in names)
+    return word == result.name or any(name.casefold() == word.casefold() or fnmatchcase(name, word) for name in names)
 
 
 def _hint(run: Run) -> str:
@@ -428,8 +428,8 @@ def check(settings: Settings, names: Sequence[str] = (), *, shipped: bool = Fals
     """Look the user's entries over, with shipped also labkit's: which met nothing in these runs, or in the last ones,
     though it could have, which are past their date, and which hide more than one finding.
     """
-    entries = [entry for entry in judge.policies(settings) if entry.own or shipped]
     everything = judge.policies(settings)
+    entries = [entry for entry in everything if entry.own or shipped]
     told: list[str] = []
     if settings.policy is None and not shipped:
         told.append("there is no policy of your own: `policy` in labkit.toml names one, ./lab policy add makes one")
@@ -460,59 +460,55 @@ class _Looking:
     """Gathers how each entry did in run after run."""
 
     def __init__(self, entries: Sequence[Entry], deciding: Sequence[Entry]) -> None:
-        """deciding: all that decide, in their order."""
-        self._entries = entries
-        self._sources = {entry.source for entry in entries}
+        """deciding: all that decide, in their order, the entries among them."""
+        self._entries = set(entries)
         self._deciding = deciding
-        self._runs: dict[str, list[str]] = defaultdict(list)  # where it applies, by source
-        self._shown: dict[str, list[str]] = defaultdict(list)
-        self._met: dict[str, list[str]] = defaultdict(list)
-        self._hidden: dict[str, list[str]] = {}  # the most that it hid at once
-        self._brackets: dict[str, dict[str, None]] = defaultdict(dict)
+        self._applied: set[Entry] = set()
+        self._shown: dict[Entry, list[str]] = defaultdict(list)  # the runs that showed what it is about
+        self._met: Counter[Entry] = Counter()
+        self._hidden: dict[Entry, list[str]] = {}  # the most that it hid at once
+        self._brackets: dict[Entry, dict[str, None]] = defaultdict(dict)
 
     def at(self, run: Run) -> None:
         valid = [entry for entry in self._deciding if entry.applies(run) and not entry.expired(_today())]
-        for entry in valid:
-            if entry.source in self._sources:
-                self._runs[entry.source].append(run.run.id)
-                self._brackets[entry.source] |= dict.fromkeys(policy.bracketed(entry, run.results))
-        shown: set[str] = set()
-        met: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
+        self._applied |= self._entries.intersection(valid)
+        for entry in self._entries.intersection(valid):
+            self._brackets[entry] |= dict.fromkeys(policy.bracketed(entry, run.results))
+        shown: set[Entry] = set()
+        met: dict[Entry, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
         groups: dict[str, list[Entry]] = {}
         for result in run.results:
             name = result.program or result.id
             if name not in groups:
                 groups[name] = [entry for entry in valid if entry.concerns(result)]
             if result.verdict is not Verdict.SKIP:
-                shown.update(entry.source for entry in groups[name])
+                shown.update(groups[name])
             decided = policy.deciding(result.findings, [entry for entry in groups[name] if entry.about(result)])
             for entry in policy.judged(result, groups[name])[1]:
                 if _bad(result) or not entry.leaves_out:
                     findings = [finding for finding, by in decided.items() if by is entry]
-                    met[entry.source][_group(entry, name)].update(dict.fromkeys(_unnamed(entry, result, findings)))
-        for source in shown & self._sources:
-            self._shown[source].append(run.run.id)
-        for source, by in met.items():
-            if source in self._sources:
-                self._met[source].append(run.run.id)
-                most = max(by.values(), key=len)
-                if len(most) > max(1, len(self._hidden.get(source, ()))):
-                    self._hidden[source] = list(most)
+                    met[entry][_group(entry, name)].update(dict.fromkeys(_unnamed(entry, result, findings)))
+        for entry in shown & self._entries:
+            self._shown[entry].append(run.run.id)
+        for entry, by in met.items():
+            self._met[entry] += 1
+            most = max(by.values(), key=len)
+            if len(most) > max(1, len(self._hidden.get(entry, ()))):
+                self._hidden[entry] = list(most)
 
     def outcome(self, entry: Entry) -> Looked:
-        source, rule = entry.source, entry.rule
-        shown, met = len(self._shown[source]), len(self._met[source])
-        problems = list(self._brackets[source])
+        rule, shown, met = entry.rule, self._shown[entry], self._met[entry]
+        problems = list(self._brackets[entry])
         if entry.expired(_today()):
             problems.append(f"it expired on {rule.expires}")
         elif shown and not met:
-            times = "the run" if shown == 1 else f"any of the {shown} runs"
-            problems.append(f"it met nothing in {times} that showed what it is about: {_some(self._shown[source])}")
-        elif self._runs[source] and not shown and (strange := _strange(entry)):
+            times = "the run" if len(shown) == 1 else f"any of the {len(shown)} runs"
+            problems.append(f"it met nothing in {times} that showed what it is about: {_some(shown)}")
+        elif entry in self._applied and not shown and (strange := _strange(entry)):
             problems.append(f"the suite {rule.suite} has nothing called {strange}")
-        if hidden := self._hidden.get(source):
+        if hidden := self._hidden.get(entry):
             problems.append(f"it hides {len(hidden)} findings, and names none of them: {_some(hidden)}")
-        return Looked(entry, shown, met, tuple(problems))
+        return Looked(entry, len(shown), met, tuple(problems))
 
 
 def _some(words: Sequence[str]) -> str:
