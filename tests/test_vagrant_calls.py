@@ -221,7 +221,8 @@ class There:
         (self.directory / "Vagrantfile").write_text("")
         if key:
             (self.directory / "known_hosts").write_text("127.0.0.1 ssh-ed25519 AAAA\n")
-        said = STATUS.replace("state,running", f"state,{state}")
+        provider = str({**PLATFORM, **record}["vagrant"])
+        said = STATUS.replace("state,running", f"state,{state}").replace("libvirt\n", f"{provider}\n")
         (self.program.parent / "out").write_text(said)
         config_ = "Host one\n  HostName 127.0.0.1\n  Port 9\n  User vagrant\n  IdentityFile /none\n"
         (self.program.parent / "config").write_text(config_)
@@ -310,6 +311,53 @@ def test_what_each_provider_says_is_a_state(there: There, provider: str, word: s
     told = state in (MachineState.UNREACHABLE, MachineState.UNKNOWN) or "critical" in word
     assert (info.problem is not None) is told
     assert not told or f"Vagrant calls its state {word!r}: " in str(info.problem)
+
+
+# A provider whose machine is in the state that a file beside the Vagrantfile names.
+STATED = """
+class Stated < Vagrant.plugin("2", :provider)
+  def initialize(machine)
+  end
+
+  def action(name)
+  end
+
+  def state
+    id = File.read(File.join(__dir__, "state")).to_sym
+    Vagrant::MachineState.new(id, id.to_s.gsub("_", " "), "It is #{id},\\nand that is all.")
+  end
+end
+
+class StatedPlugin < Vagrant.plugin("2")
+  name "stated"
+  provider(:stated, priority: 100, defaultable: true) { Stated }
+end
+
+Vagrant.configure("2") do |config|
+  config.vm.define "one"
+  config.vm.box = "x"
+  config.vm.provider :stated
+end
+"""
+
+
+@pytest.mark.parametrize(
+    "word", ["not_running", "off", "suspended", "aborted-saved", "saving", "Frozen, solid", "not_created"]
+)
+def test_the_real_vagrant_says_it_so(there: There, word: str) -> None:
+    """Its own machine-readable lines, of a provider that says the word."""
+    there.left({**PINNED, "up": True, "ready": True}, state=word)
+    there.program.unlink()
+    if process.which("vagrant") is None:
+        pytest.skip("Vagrant is not installed here")
+    machine = VagrantMachine("one", there.settings, there.observer)
+    (there.directory / "Vagrantfile").write_text(STATED)
+    (there.directory / "state").write_text(word)
+    info = machine.examine()
+    known = {said: state for _, said, state in SAID}
+    assert info.state is known.get(word, MachineState.UNKNOWN)
+    if info.state is MachineState.UNKNOWN:
+        assert info.problem == f"Vagrant calls its state {word!r}: labkit does not know this word"
 
 
 @pytest.mark.parametrize(("provider", "word"), [pair[:2] for pair in SAID if pair[2] is not MachineState.LOST])
