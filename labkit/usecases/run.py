@@ -536,6 +536,7 @@ def new_run(
 ) -> Run:
     """A run without results yet."""
     now = datetime.now(UTC)
+    now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # as results.json keeps it
     return Run(
         RunInfo(ident, now, now, labkit.__version__, interrupted_reason, interrupted_reason),
         {**machine, "kernel": "", "cgroup": ""},
@@ -599,7 +600,7 @@ class _Begun:
 
     def ended(self, reason: str | None) -> Run:
         """The run at this moment. A clock that was set meanwhile changes nothing about how long it took."""
-        finished = self.run.run.started + timedelta(seconds=time.monotonic() - self.at)
+        finished = self.run.run.started + timedelta(milliseconds=round((time.monotonic() - self.at) * 1000))
         info = dataclasses.replace(self.run.run, finished=finished, reason=reason, interrupted_reason=reason)
         return dataclasses.replace(self.run, run=info)
 

@@ -1,0 +1,140 @@
+"""Cases from public reports, and their kin: what shows nothing is no success, and no report is lost or disagrees."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from labkit.core import config
+from labkit.results.model import Verdict, exit_status
+from labkit.suites import shards
+from labkit.suites.validation import SUITE as VALIDATION
+from labkit.usecases.judge import diff, judge
+from labkit.usecases.run import Outcome
+from tests import recorded
+from tests.test_validation import copy
+
+LOST = ("default", "hostname", "linux_sysctl", "mounts", "process_capabilities")  # as the case has them
+Judged = Callable[..., Outcome]
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Judged:
+    """Judge a directory with reports of its own; a policy is that of the user, as text."""
+
+    def do(source: Path, policy: str = "", *, shipped: bool = True) -> Outcome:
+        (tmp_path / "policy.toml").write_text(policy)
+        settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path), "LABKIT_POLICY": "policy.toml"})
+        return judge(settings, str(source), with_policy=shipped)
+
+    return do
+
+
+def recording(tmp_path: Path, source: Path = recorded.V2, **texts: str) -> Path:
+    """A copy of a recording, under its name, in which the programs printed these texts instead."""
+    directory = copy(source, tmp_path / "recording" / source.name)
+    for name, text in texts.items():
+        (directory / f"{name}.tap").write_text(text)
+    return directory
+
+
+def silent(names: Iterable[str]) -> dict[str, str]:
+    return dict.fromkeys(names, "")
+
+
+ALL = sorted(path.stem for path in recorded.V2.glob("*.tap"))
+EXPECT_ALL = '[[entry]]\nsuite = "validation"\nprogram = "*"\nexpected = ["no-assertions", "skip"]\nreason = "known"\n'
+
+
+# --- 09: nothing shown is never success
+
+
+def test_09_lost_stdout_is_named_for_each_program(judged: Judged, tmp_path: Path) -> None:
+    outcome = judged(recording(tmp_path, **silent(LOST)))
+    assert outcome.exit_status == 1
+    assert [(r.verdict, r.program) for r in outcome.run.unexpected] == [(Verdict.NO_ASSERTIONS, n) for n in LOST]
+    assert outcome.run.summary()["unexpected"] == 5
+
+
+def test_09_all_that_is_silent_is_no_success_whatever_the_policy_says(judged: Judged, tmp_path: Path) -> None:
+    for policy in ("", EXPECT_ALL):
+        outcome = judged(recording(tmp_path, **silent(ALL)), policy)
+        assert (outcome.run.run.reason, outcome.exit_status) == (None, 1)
+        assert str(outcome.run.summary()["nothing_shown"]).startswith("nothing was asserted")
+        shutil.rmtree(tmp_path / "recording")
+    assert not [result for result in outcome.run.unexpected if result.verdict is Verdict.NO_ASSERTIONS]
+
+
+@pytest.mark.parametrize("text", ["1..0\n", "TAP version 13\n1..0\n", "# nothing to see\n", "1..0 # SKIP not here\n"])
+def test_a_plan_and_nothing_else_is_no_success(text: str, judged: Judged, tmp_path: Path) -> None:
+    outcome = judged(recording(tmp_path, **dict.fromkeys(ALL, text)), EXPECT_ALL)
+    assert (outcome.run.run.reason, outcome.exit_status) == (None, 1)
+    assert outcome.run.nothing_shown
+
+
+def test_a_program_that_prints_a_plan_and_nothing_else_is_named(judged: Judged, tmp_path: Path) -> None:
+    outcome = judged(recording(tmp_path, hostname="TAP version 13\n1..0\n"))
+    assert [(r.verdict, r.program) for r in outcome.run.unexpected] == [(Verdict.NO_ASSERTIONS, "hostname")]
+
+
+def test_what_is_all_skipped_shows_nothing(judged: Judged, tmp_path: Path) -> None:
+    outcome = judged(recording(tmp_path, **dict.fromkeys(ALL, "ok 1 - a # SKIP not on this system\n1..1\n")))
+    assert (outcome.run.run.reason, outcome.exit_status) == (None, 1)
+
+
+def test_a_program_that_passes_by_printing_nothing_shows_something_only_alone(judged: Judged, tmp_path: Path) -> None:
+    directory = tmp_path / "v0.9.0-crun-1.8.1-cgroup-v2"
+    directory.mkdir()
+    (directory / "process_rlimits_fail.tap").write_text("")
+    (directory / "summary.tsv").write_text("program\texit_status\tseconds\nprocess_rlimits_fail\t0\t1\n")
+    assert judged(directory).run.nothing_shown == ""
+    (directory / "hostname.tap").write_text("")
+    with (directory / "summary.tsv").open("a") as summary:
+        summary.write("hostname\t0\t1\n")
+    assert judged(directory).run.nothing_shown
+
+
+def test_a_spec_suite_of_no_assertions(judged: Judged, tmp_path: Path) -> None:
+    directory = tmp_path / "spec"
+    directory.mkdir()
+    (directory / "spec.tap").write_text(
+        "TAP version 14\n1..2\n"
+        'ok 1 - STATE-001 x\n  ---\n  verdict: "no-assertions"\n  ...\n'
+        'ok 2 - STATE-002 x\n  ---\n  verdict: "no-assertions"\n  ...\n'
+    )
+    outcome = judged(directory)
+    assert (outcome.exit_status, len(outcome.run.unexpected)) == (1, 2)
+    assert outcome.run.nothing_shown
+
+
+def test_shards_of_which_one_prints_nothing(judged: Judged, tmp_path: Path) -> None:
+    directory = tmp_path / recorded.V2.name
+    shares = (tuple(ALL[:29]), tuple(ALL[29:]))
+    plan = [{"machine": f"m-{n}", "names": list(share)} for n, share in enumerate(shares, 1)]
+    directory.mkdir()
+    (directory / shards.PLAN).write_text(json.dumps({"shards": plan}))
+    rows = {row.split("\t")[0]: row for row in (recorded.V2 / "summary.tsv").read_text().splitlines()}
+    for number, share in enumerate(shares, 1):
+        place = shards.place(directory, number)
+        place.mkdir()
+        facts = {"facts": {"ref": "v0.9.0", "cgroup": "v2"}, "only": share, "programs": share, "finished": True}
+        (place / "run.json").write_text(json.dumps(facts))
+        (place / "summary.tsv").write_text("\n".join([rows["program"], *(rows[name] for name in share), ""]))
+        for name in share:
+            (place / f"{name}.tap").write_bytes(b"" if number == 2 else (recorded.V2 / f"{name}.tap").read_bytes())
+    outcome = judged(directory)
+    assert (outcome.run.run.reason, outcome.exit_status) == (None, 1)
+    named = {result.program for result in outcome.run.unexpected}
+    passed = {program.name for program in VALIDATION.read(recorded.V2).programs if program.verdict is Verdict.PASS}
+    assert (passed - {"process_rlimits_fail"}) & set(shares[1]) <= named <= set(shares[1])
+    assert outcome.run.nothing_shown == ""
+
+
+def test_the_recordings_are_as_they_were(judged: Judged) -> None:
+    assert [exit_status(judged(place).run) for place in (recorded.V1, recorded.V2)] == [1, 0]
+    for place in (recorded.V1, recorded.V2):
+        assert not [r for r in judged(place).run.unexpected if r.verdict is Verdict.NO_ASSERTIONS]
