@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 
 from labkit.core import config
+from labkit.reports import as_diff
+from labkit.results.comparison import compare
 from labkit.results.model import Verdict, exit_status
 from labkit.suites import shards
 from labkit.suites.validation import SUITE as VALIDATION
 from labkit.usecases.judge import diff, judge
 from labkit.usecases.run import Outcome
 from tests import recorded
+from tests.test_reports import Page
+from tests.test_results import a_result, a_run
 from tests.test_validation import copy
 
 LOST = ("default", "hostname", "linux_sysctl", "mounts", "process_capabilities")  # as the case has them
@@ -132,6 +136,80 @@ def test_shards_of_which_one_prints_nothing(judged: Judged, tmp_path: Path) -> N
     passed = {program.name for program in VALIDATION.read(recorded.V2).programs if program.verdict is Verdict.PASS}
     assert (passed - {"process_rlimits_fail"}) & set(shares[1]) <= named <= set(shares[1])
     assert outcome.run.nothing_shown == ""
+
+
+# --- 09, diff: what is seen no more
+
+
+def test_09_diff_against_the_good_run_calls_them_newly_failing(judged: Judged, tmp_path: Path) -> None:
+    settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
+    compared = diff(settings, str(recorded.V2), str(recording(tmp_path, **silent(LOST))))
+    assert [change.program for change in compared.newly_failing] == list(LOST)
+    assert not any((compared.fixed, compared.no_longer_shown, compared.appeared, compared.gone, compared.changed))
+    (lost,) = [change for change in compared.newly_failing if change.program == "hostname"]
+    assert (lost.before, lost.after) == ({Verdict.PASS: 4}, {Verdict.NO_ASSERTIONS: 1})
+    text = as_diff.text(compared)
+    assert "newly failing: 5\n" in text
+    assert "  hostname: (program): 4 pass -> no-assertions\n" in text
+    assert "it made 4 assertions, and makes none now: printed nothing" in Page(as_diff.html(compared)).text
+    assert compared.to_json()["gone"] == []
+
+
+@pytest.mark.parametrize("text", ["1..0 # SKIP not here\n", "ok 1 - a # SKIP not here\n1..1\n"])
+def test_a_program_that_skips_all_of_it_now_is_no_longer_shown(text: str, tmp_path: Path) -> None:
+    settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
+    compared = diff(settings, str(recorded.V2), str(recording(tmp_path, hostname=text, delete=text)))
+    assert [change.program for change in compared.no_longer_shown] == ["delete", "hostname"]
+    assert not any((compared.fixed, compared.newly_failing, compared.appeared, compared.gone, compared.changed))
+    assert "no longer shown: 2\n" in as_diff.text(compared)
+
+
+@pytest.mark.parametrize("status", ["0", "1", "139"])
+def test_a_program_that_prints_nothing_and_breaks_is_one_change(status: str, tmp_path: Path) -> None:
+    settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
+    directory = recording(tmp_path, hostname="")
+    rows = (directory / "summary.tsv").read_text().splitlines(keepends=True)
+    rows = [f"hostname\t{status}\t1\n" if row.startswith("hostname\t") else row for row in rows]
+    (directory / "summary.tsv").write_text("".join(rows))
+    compared = diff(settings, str(recorded.V2), str(directory))
+    assert [change.program for group in compared.groups.values() for change in group] == ["hostname"]
+    assert compared.newly_failing
+
+
+VERDICTS = {
+    ("fail", "skip"): "no_longer_shown",
+    ("error", "skip"): "no_longer_shown",
+    ("pass", "skip"): "no_longer_shown",
+    ("todo", "skip"): "no_longer_shown",
+    ("no-assertions", "skip"): "changed",
+    ("todo", "pass"): "fixed",
+    ("fail", "pass"): "fixed",
+    ("no-assertions", "pass"): "fixed",
+    ("pass", "todo"): "changed",
+    ("fail", "todo"): "changed",
+    ("fail", "flaky"): "changed",
+    ("todo", "fail"): "newly_failing",
+    ("pass", "no-assertions"): "newly_failing",
+    ("skip", "fail"): "newly_failing",
+    ("skip", "pass"): "changed",
+    ("fail", "no-assertions"): "changed",
+}
+
+
+@pytest.mark.parametrize(("verdicts", "group"), VERDICTS.items())
+def test_what_became_of_a_check(verdicts: tuple[str, str], group: str) -> None:
+    before, after = (a_run(a_result("STATE-001", Verdict(word))) for word in verdicts)
+    compared = compare(before, after)
+    assert [name for name, changes in compared.groups.items() if changes] == [group]
+    title = group.replace("_", " ") if group != "changed" else "other changes"
+    assert f"{title}: 1\n" in as_diff.text(compared)
+    assert f"{title}: 1" in Page(as_diff.html(compared)).text
+
+
+def test_of_several_alike_one_that_is_skipped_now_is_no_longer_shown() -> None:
+    failed, passed, skipped = (a_result("A-001", Verdict(word)) for word in ("fail", "pass", "skip"))
+    assert compare(a_run(failed, passed), a_run(skipped, passed)).no_longer_shown
+    assert compare(a_run(passed), a_run(passed, skipped)).changed, "nothing that was looked at is lost"
 
 
 def test_the_recordings_are_as_they_were(judged: Judged) -> None:

@@ -25,7 +25,7 @@ from tests.test_cell import CELL, OUTPUT, suite_prints
 from tests.test_cli import CHECKOUT, COMMANDS, labkit
 
 TEXT = (CHECKOUT / "docs" / "reference" / "json.md").read_text()
-_NAMES = {"VERDICT": f"({'|'.join(Verdict)})", "GROUP": "(newly_failing|fixed|appeared|gone|changed)"}
+_NAMES = {"VERDICT": f"({'|'.join(Verdict)})", "GROUP": "(newly_failing|fixed|no_longer_shown|appeared|gone|changed)"}
 TASKS = sorted(name for name, command in COMMANDS.items() if "json" in command.flags)
 
 

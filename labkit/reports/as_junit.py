@@ -19,8 +19,8 @@ from labkit.results.tap import JSON
 
 
 def render(run: Run) -> str:
-    """Return the run as JUnit XML. JUnit has no state for what is wrong with a run itself (incomplete, nothing shown, an
-    expired policy entry), so each such thing is a test case with an error.
+    """Return the run as JUnit XML. JUnit has no state for what is wrong with a run itself (incomplete, nothing shown,
+    an expired policy entry), so each such thing is a test case with an error.
     """
     suite = TestSuite(printable(f"{run.suite.name} {run.runtime.name}"))
     suite.timestamp = run.run.started.isoformat(timespec="seconds")

@@ -1,7 +1,7 @@
 """results.tap: TAP 14, in the order of running, with `key: JSON` blocks as the spec suite writes them.
 
-A reader that knows nothing of labkit comes to the same end: what the policy expects is `not ok ... # TODO expected:`, and
-what is wrong with the run as a whole is a test point of its own, or a bail-out.
+A reader that knows nothing of labkit comes to the same end: what the policy expects is `not ok ... # TODO expected:`,
+and what is wrong with the run as a whole is a test point of its own, or a bail-out.
 """
 
 from __future__ import annotations
