@@ -370,6 +370,8 @@ def _address(info: MachineInfo) -> str:
 
 
 def _told(call: Call, outcome: Outcome) -> None:
+    for warning in outcome.warnings:
+        print(f"labkit: warning: {printable(warning)}", file=sys.stderr)
     value = {"folder": str(outcome.directory), "exit_status": outcome.exit_status, **outcome.run.summary()}
 
     def text() -> str:

@@ -128,7 +128,7 @@ def test_no_policy_is_the_bare_truth(run: Run, recordings: dict[str, Path], tmp_
     assert "policy" not in document
     assert not any("expected" in result for result in document["results"])
     run("judge", directory)
-    marked = json.loads((directory / "results.json").read_text())
+    marked = json.loads((directory / "judged-2" / "results.json").read_text())
     assert [result.pop("expected", None) for result in marked["results"]].count(None) < len(marked["results"])
     assert marked["results"] == document["results"], "a policy adds, and changes nothing"
 

@@ -61,6 +61,8 @@ def test_results_json_is_the_contract() -> None:
             "error": 0,
             "timeout": 0,
         },
+        "exit_status": 1,
+        "unexpected": 1,
         "results": [
             {
                 "id": ident,

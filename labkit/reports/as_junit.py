@@ -58,6 +58,9 @@ def _facts(run: Run) -> Iterable[tuple[str, str]]:
     yield "runtime.path", run.runtime.path
     yield "runtime.version", run.runtime.version
     yield from _flat("machine", run.machine)
+    if run.judged:
+        yield "judged.at", run.judged.at.isoformat(timespec="seconds")
+        yield "judged.with", run.judged.with_what
     yield from (("read as", dialect) for dialect in run.dialects)
     yield from (("told", line) for line in run.told)
 
@@ -114,17 +117,17 @@ def _case(run: Run, result: Result) -> TestCase:
     if result.expected is not None:
         about |= {"policy.reason": result.expected.reason, "policy.link": result.expected.link}
         about["policy.source"] = result.expected.source
-    properties = Properties()
+    properties = Properties()  # type: ignore[no-untyped-call]
     for key, value in about.items():
         if value:
             properties.add_property(Property(key, printable(value)))
-    case.append(properties)
+    case.append(properties)  # type: ignore[no-untyped-call]
     lines = [f"{found.level} {result.reference}", *([found.message] if result.expected else [])]
     for failure in found.failures:
         told = " (the policy expects this)" if failure.known and not result.expected else ""
         lines += [failure.what + told, f"  expected: {failure.expected}", f"  actual:   {failure.actual}"]
     outcome.text = printable("\n".join([*lines, *found.notes]), newlines=True)
-    case.append(outcome)
+    case.append(outcome)  # type: ignore[no-untyped-call]
     return case
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import json
+from datetime import UTC, datetime
 
 from labkit.core.text import printable
 from labkit.reports.evidence import policy_lines
 from labkit.results.model import Result, Run, Verdict
+from labkit.results.tap import JSON
 
 _json = json.JSONEncoder(allow_nan=False).encode
 _OK = (Verdict.PASS, Verdict.SKIP)
@@ -43,6 +45,7 @@ def render(run: Run) -> str:
     lines += [f"# {key}: {printable(value)}" for key, value in facts.items() if value]
     lines += [f"# read as: {printable(dialect)}" for dialect in run.dialects]
     lines += [f"# told: {printable(line)}" for line in run.told]
+    lines += [f"# judged: {_when(run.judged.at)} by {printable(run.judged.with_what)}"] if run.judged else []
     for number, result in enumerate(run.results, 1):
         lines += _point(number, result)
         if result.expected is not None:
@@ -53,6 +56,10 @@ def render(run: Run) -> str:
     if run.run.reason is not None:
         lines.append(f"Bail out! incomplete: {printable(run.run.reason)}")
     return "\n".join(lines) + "\n"
+
+
+def _when(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _point(number: int, result: Result) -> list[str]:
@@ -69,7 +76,7 @@ def _point(number: int, result: Result) -> list[str]:
         names = {"name": result.name}
     line = f"{'ok' if ok else 'not ok'} {number} - {description}"
     line += f" # {directive} {printable(reason)}".rstrip() if directive else ""
-    block = {
+    block: dict[str, JSON] = {
         "id": result.id,
         **names,
         "level": result.level,
@@ -78,8 +85,7 @@ def _point(number: int, result: Result) -> list[str]:
         "verdict": result.verdict.value,
         "seconds": result.seconds,
     }
-    more = {key: value for key, value in result.diagnostic.items() if key not in block}
-    block |= more
+    block |= {key: value for key, value in result.diagnostic.items() if key not in block}
     return [_shut(line), "  ---", *(f"  {_key(key)}: {_json(value)}" for key, value in block.items()), "  ..."]
 
 

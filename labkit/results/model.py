@@ -146,6 +146,23 @@ class PolicyNotes:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """When a run was judged, by which labkit, and with which policy: the SHA-256 of each of its files by name, None
+    without a policy.
+    """
+
+    at: datetime
+    labkit: str
+    policy: Mapping[str, str] | None
+
+    @property
+    def with_what(self) -> str:
+        """In words: `labkit 0.1.0 (1a2b3c4), policy spec.toml 0123456789ab`."""
+        files = ", ".join(f"{name} {digest[:12]}".strip() for name, digest in (self.policy or {}).items())
+        return f"labkit {self.labkit}, {f'policy {files}' if files else 'no policy'}"
+
+
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """When and by which labkit; times are aware. reason says why the run is not complete, None where it is.
 
@@ -205,6 +222,7 @@ class Run:
     policy: PolicyNotes | None = None  # None where none was applied
     dialects: tuple[str, ...] = ()  # as in Reading
     told: tuple[str, ...] = ()
+    judged: Judged | None = None  # None where it was not, and in reports of labkit before there was such a word
 
     @property
     def title(self) -> str:

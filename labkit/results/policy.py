@@ -8,6 +8,7 @@ entry expects gets the reason beside it. Mismatches are reported: unexpected pas
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ class Entry:
     source: str
     rule: _Entry
     own: bool
+    digest: str = ""  # SHA-256 of its file
 
     def expired(self, today: date) -> bool:
         return self.rule.expires is not None and self.rule.expires < today
@@ -148,17 +150,23 @@ def load(own: Path | None = None, *, suites: Sequence[str] = ()) -> list[Entry]:
 
 def _read(file: Path, own: bool, suites: Sequence[str]) -> Iterator[Entry]:
     read = tomlfile.check(_File, tomlfile.read(require_trusted(file) if own else file), lambda _: str(file))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     for number, rule in enumerate(read.entry):
         if suites and rule.suite not in suites:
             raise UsageError(
                 f"{file}: entry.{number}.suite is {rule.suite!r}, not a suite{did_you_mean(rule.suite, suites)}"
             )
-        yield Entry(f"{file.name}, entry.{number} ({_what(rule)})", rule, own)
+        yield Entry(f"{file.name}, entry.{number} ({_what(rule)})", rule, own, digest)
 
 
 def _what(entry: _Entry) -> str:
     words = [*(entry.id or ()), *(entry.program or ()), *(entry.assertion or ())]
     return one_line(f"{entry.suite} {', '.join(words)}", 100)
+
+
+def files(entries: Sequence[Entry]) -> dict[str, str]:
+    """The names of the files that the entries are of, in order, with the SHA-256 of each."""
+    return {entry.source.partition(", entry.")[0]: entry.digest for entry in entries}
 
 
 def apply(run: Run, entries: Sequence[Entry] | None, today: date) -> Run:

@@ -10,8 +10,10 @@ from pathlib import Path
 from labkit.core.config import Settings
 from labkit.core.errors import UsageError
 from labkit.io.files import disk_errors, make_directory
+from labkit.reports import files
 from labkit.results import comparison, policy
 from labkit.results.comparison import Comparison
+from labkit.results.json import to_json
 from labkit.results.model import Run, RuntimeInfo
 from labkit.results.policy import Entry
 from labkit.store import runs
@@ -32,8 +34,9 @@ def judge(
 ) -> Outcome:
     """Read raw output again under today's policy and write its reports, without a machine.
 
-    name is a run's id or path (the latest by default) or its raw/, whose reports are then rewritten; or a recording, of
-    which a new run is made. known are facts that the recording may lack; UsageError where it says something else.
+    name is a run's id or path (the latest by default) or its raw/, beside whose reports the new ones go where they
+    differ; or a recording, of which a new run is made. known are facts that the recording may lack; UsageError where it
+    says something else.
     """
     place, entries = runs.find(settings.reports, name), policies(settings) if with_policy else None
     said = {key: word for key, word in (known or {}).items() if word}
@@ -63,12 +66,25 @@ def _run(settings: Settings, name: str) -> Run:
 
 
 def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
-    run = runs.load(directory)
+    directory = runs.whole(directory)
+    kept = run = runs.load(directory)
     suite = registry.find(run.suite.name)
     if shards.recognizes(suite, directory / runs.RAW):
         known = {"ref": run.suite.version} if run.suite.version else {}
         run = one_run.with_reading(run, shards.read(suite, directory / runs.RAW, known))
-    return one_run.write(one_run.judge(run, entries), directory)
+    return _beside(one_run.judge(run, entries), kept, directory)
+
+
+def _beside(run: Run, kept: Run, directory: Path) -> Outcome:
+    """Write the reports of a run that was judged again: beside the older ones, which stay, unless nothing differs."""
+    newest = runs.newest(directory)
+    if not any((newest / name).exists() for name in files.REPORTS if name != runs.RESULTS):
+        return one_run.write(run, newest)  # a run that was cut off has none
+    if kept.judged and run.judged and dataclasses.replace(run.judged, at=kept.judged.at) == kept.judged:
+        same = dataclasses.replace(run, judged=kept.judged)
+        if to_json(same) == to_json(kept):
+            return one_run.write(same, newest)
+    return Outcome(run, runs.judge_again(directory, lambda place: files.write_all(run, place)))
 
 
 def _judge_recording(reports: Path, source: Path, entries: Sequence[Entry] | None, known: Mapping[str, str]) -> Outcome:
@@ -82,9 +98,10 @@ def _judge_recording(reports: Path, source: Path, entries: Sequence[Entry] | Non
                 if path.suffix in _KINDS and path.is_file() and not path.is_symlink():
                     with path.open("rb") as file:
                         (target / path.name).write_bytes(file.read(_FILE_LIMIT))
-        runs.point_latest(directory)
+        unlinked = runs.point_latest(directory, recorded=True)
     run = dataclasses.replace(run, run=dataclasses.replace(run.run, id=directory.name))
-    return one_run.write(one_run.judge(run, entries), directory)
+    outcome = one_run.write(one_run.judge(run, entries), directory)
+    return dataclasses.replace(outcome, warnings=(unlinked,) if unlinked else ())
 
 
 def recorded(source: Path, known: Mapping[str, str]) -> Run:
