@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from datetime import UTC, datetime
 
 from labkit.core.text import printable
@@ -16,6 +17,7 @@ from labkit.results.model import Result, Run, Verdict
 from labkit.results.tap import JSON
 
 _json = json.JSONEncoder(allow_nan=False).encode
+_LIKE_ONE = re.compile(r"#\s*(skip|todo)", re.IGNORECASE)
 _OK = (Verdict.PASS, Verdict.SKIP)
 _DIRECTIVES = {
     Verdict.SKIP: "SKIP",
@@ -41,7 +43,9 @@ def render(run: Run) -> str:
         "cgroup": str(run.machine.get("cgroup", "")),
     }
     faults = [(name, why) for name, why in run.faults if why != run.run.reason]
-    lines = ["TAP version 14", f"1..{len(run.results) + len(faults)}"]
+    count = len(run.results) + len(faults)
+    # A plan of none would say that all was skipped, whatever follows.
+    lines = ["TAP version 14", *([f"1..{count}"] if count else [])]
     lines += [f"# {key}: {printable(value)}" for key, value in facts.items() if value]
     lines += [f"# read as: {printable(dialect)}" for dialect in run.dialects]
     lines += [f"# told: {printable(line)}" for line in run.told]
@@ -71,7 +75,8 @@ def _point(number: int, result: Result) -> list[str]:
         reason = str(result.diagnostic.get("reason", result.diagnostic.get("message", "")))
     description = _escaped(f"{result.id} {result.name}".rstrip())
     names = {}
-    if directive and "#" in description:  # for readers of TAP 13, the directive begins at the first of them
+    if "#" in description and (directive or _LIKE_ONE.search(description)):
+        # For readers of TAP 13 a directive begins at the first of them, and they would take a failure for a TODO.
         description = description.replace("\\#", r"\x23")
         names = {"name": result.name}
     line = f"{'ok' if ok else 'not ok'} {number} - {description}"

@@ -147,6 +147,8 @@ def result_of(point: tap.TestPoint, position: int = 0) -> Result:
     if not (isinstance(ident, str) and _ID.fullmatch(ident)):
         ident = leading[1] if leading else f"test-{point.number or position}"
     name = (leading[2] or "") if leading and leading[1] == ident else point.description
+    if isinstance(given := diagnostic.pop("name", None), str):  # in results.tap, where the line cannot have it
+        name = given
     level, reference, word, seconds = (
         diagnostic.pop(key, None) for key in ("level", "reference", "verdict", "seconds")
     )
