@@ -25,7 +25,7 @@ from tests import recorded
 from tests.test_cell import CELL, OUTPUT, suite_prints
 from tests.test_cli import CHECKOUT, COMMANDS, labkit
 
-SCHEMA = json.loads((CHECKOUT / "docs" / "reference" / "labkit.schema.json").read_text())
+SCHEMA = json.loads((CHECKOUT / "docs" / "reference" / "json.schema.json").read_text())
 TEXT = (CHECKOUT / "docs" / "reference" / "json.md").read_text()
 _NAMES = {"VERDICT": f"({'|'.join(Verdict)})", "GROUP": "(newly_failing|fixed|no_longer_shown|appeared|gone|changed)"}
 TASKS = sorted(name for name, command in COMMANDS.items() if "json" in command.flags)
