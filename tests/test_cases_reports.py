@@ -145,7 +145,7 @@ def test_shards_of_which_one_prints_nothing(judged: Judged, tmp_path: Path) -> N
             (place / f"{name}.tap").write_bytes(b"" if number == 2 else (recorded.V2 / f"{name}.tap").read_bytes())
     outcome = judged(directory)
     assert (outcome.run.run.reason, outcome.exit_status) == (None, 1)
-    named = {result.program for result in outcome.run.unexpected}
+    named = {result.program for result in outcome.run.unexpected if result.verdict is Verdict.NO_ASSERTIONS}
     passed = {program.name for program in VALIDATION.read(recorded.V2).programs if program.verdict is Verdict.PASS}
     assert (passed - {"process_rlimits_fail"}) & set(shares[1]) <= named <= set(shares[1])
     assert outcome.run.nothing_shown == ""
@@ -240,7 +240,7 @@ def test_26_latest_that_is_a_folder_is_told_and_nothing_is_lost(judged: Judged, 
     (latest / "results.json").write_text("from elsewhere")
     outcome = judged(recorded.V2)
     assert outcome.exit_status == 0
-    assert {path.name for path in outcome.directory.iterdir()} == {*files.REPORTS, "raw"}
+    assert {path.name for path in outcome.directory.iterdir()} >= {*files.REPORTS, "raw"}
     (warning,) = outcome.warnings
     assert warning.startswith(f"{latest} is a directory and no link, so it does not name {outcome.directory.name}; ")
     assert (latest / "results.json").read_text() == "from elsewhere"

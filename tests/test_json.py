@@ -119,6 +119,11 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         (findings[-1] / "spec.tap").write_text(f"1..1\nnot ok 1 - STATE-001 x\n{block}")
     told = [run("judge", recorded.V1), run("judge", recorded.V2, "--no-policy"), run("judge", incomplete)]
     told.append(run("judge", nothing))
+    both = work / "both"
+    both.mkdir()
+    (both / "spec.tap").write_text("TAP version 14\n# suite: spec\n# runtime: runc\n1..1\nok 1 - STATE-001 x\n")
+    (both / "create.tap").write_text("TAP version 13\nok 1 - create\n1..1\n")
+    two = run("judge", both)
     distro = Distro(platform := platforms.load("debian", platforms.directories()), platform.release(None))
     fake = FakeMachine()
     fake.create(distro)
@@ -133,6 +138,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "destroy": [run("destroy", "--machine", "mine"), run("destroy", "--all")],
         "test": told,
         "judge": told,
+        "judge of two suites": [two],
         "report": [run("report"), run("report", "--no-policy")],
         "diff": [run("diff", recorded.V1, recorded.V2), run("diff", recorded.V2, changed), run("diff", *findings)],
         "platforms": [run("platforms")],
@@ -208,8 +214,8 @@ def test_what_is_printed_and_every_example_is_of_the_schema(task: str, printed: 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_schema_can_fail(task: str, printed: dict[str, list[Any]]) -> None:
     check = validator(task)
-    for value in (None, 1, "x", [1], [{}], {}, {"more": 1}):
-        assert not check.is_valid(value), value
+    wrong: list[Any] = [None, 1, "x", [1], [{}], {}, {"more": 1}]
+    assert [value for value in wrong if check.is_valid(value)] == []
     value = printed[task][0]
     entry = value[0] if isinstance(value, list) and value else value
     if isinstance(entry, dict):
@@ -217,17 +223,24 @@ def test_a_schema_can_fail(task: str, printed: dict[str, list[Any]]) -> None:
         assert not check.is_valid([more] if isinstance(value, list) else more)
 
 
+def test_the_output_of_two_suites_is_of_the_schema_of_judge(printed: dict[str, list[Any]]) -> None:
+    (two,) = printed["judge of two suites"]
+    validator("judge").validate(two)
+    assert len(two["runs"]) == 2 and two["exit_status"] == max(one["exit_status"] for one in two["runs"])
+
+
 def test_results_json_is_of_the_schema(printed: dict[str, list[Any]]) -> None:
     check = validator("results.json")
-    found = [Path(told["folder"], "results.json") for told in printed["judge"]]
+    (two,) = printed["judge of two suites"]
+    found = [Path(one["folder"], "results.json") for one in (*printed["judge"], *two["runs"])]
     found += [path for one in found for path in one.parent.glob("judged-*/results.json")]
-    assert len(found) > len(printed["judge"]), "report judged one of them anew"
+    assert len(found) > len(printed["judge"]) + 2, "report judged one of them anew"
     for path in found:
         check.validate(json.loads(path.read_text()))
 
 
 def test_folder_is_the_directory_of_the_run(printed: dict[str, list[Any]]) -> None:
-    assert all((Path(told["folder"]) / "results.json").is_file() for told in printed["judge"])
+    assert all((Path(told["folder"]) / "results.json").is_file() for told in printed["test"])
 
 
 def test_the_vocabularies_are_complete() -> None:

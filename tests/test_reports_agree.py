@@ -36,6 +36,7 @@ from labkit.results.model import (
     exit_status,
 )
 from labkit.suites.spec import from_tap
+from labkit.usecases.judge import Said
 from labkit.usecases.judge import recorded as of_recording
 from tests import recorded
 from tests.test_policy import TODAY
@@ -51,7 +52,8 @@ def failing(name: str = "x", expected: Expected | None = None, verdict: Verdict 
 
 
 def recording(place: Path, *, with_policy: bool = True) -> Run:
-    return policy.apply(of_recording(place, {}), policy.load() if with_policy else None, TODAY)
+    (run,) = of_recording(place, Said())
+    return policy.apply(run, policy.load() if with_policy else None, TODAY)
 
 
 def of_programs(*results: Result) -> Run:
