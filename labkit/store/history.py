@@ -18,6 +18,7 @@ cell runs are in the order of their numbers, as in labkit.store.runs, whatever t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
 import sqlite3
@@ -676,13 +677,15 @@ class History:
         }
         fact = self._id("fact", "text", json.dumps(about, sort_keys=True))
         presence = self._id("presence", "bits", zlib.compress(bits_of(column)))
+        # What is not bad changes neither, and sorting all of it would take the longest.
+        bad = dataclasses.replace(run, results=tuple(result for result in run.results if result.bad) or run.results[:1])
         worst = min(filter(None, set(column)), key=urgency, default=0)
         self._db.execute(
             "INSERT INTO run (name, cell, night, seq, started, seconds, complete, status, worst, results, unexpected,"
             " presence, fact, stamp, gone) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
             (
                 one.name, cell, one.night, seq, run.run.started.timestamp(), run.run.seconds, run.run.complete,
-                exit_status(run), worst, len(run.results), len(run.unexpected), presence, fact, one.stamp,
+                exit_status(bad), worst, len(run.results), len(bad.unexpected), presence, fact, one.stamp,
             ),
         )  # fmt: skip
 
@@ -794,7 +797,7 @@ def _natural(name: str) -> tuple[tuple[int, str], ...]:
 
 def _storable(text: str) -> str:
     """The text without what SQLite cannot keep: half of a surrogate pair."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _stamp(path: Path) -> str | None:

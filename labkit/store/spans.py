@@ -14,6 +14,7 @@ from labkit.results.model import Result, Verdict
 # A value is one byte: 0 where the run did not have the check, else 1 + the verdict's number here + these. The file
 # keeps them: new verdicts go to the end.
 _CODES = ("fail", "error", "timeout", "flaky", "todo", "no-assertions", "skip", "pass")
+_NUMBERS = {Verdict(word): number for number, word in enumerate(_CODES)}
 _EXPECTED, _VIOLATION = 16, 32
 
 
@@ -48,7 +49,7 @@ def value_of(seen: Seen | None) -> int:
     """The inverse of seen_of()."""
     if seen is None:
         return 0
-    return 1 + _CODES.index(seen.verdict.value) + _EXPECTED * seen.expected + _VIOLATION * seen.violation
+    return 1 + _NUMBERS[seen.verdict] + _EXPECTED * seen.expected + _VIOLATION * seen.violation
 
 
 def encode(columns: Iterable[bytes]) -> Iterator[tuple[int, int, int]]:
@@ -109,7 +110,12 @@ def bits_of(column: bytes) -> bytes:
 
 def seen_in(result: Result) -> Seen:
     """What a result shows."""
+    if result.expected is None and not result.program:
+        return _PLAIN[result.verdict]
     return Seen(result.verdict, result.bad and result.expected is not None, bool(result.violation))
+
+
+_PLAIN = {verdict: Seen(verdict) for verdict in Verdict}
 
 
 # By value, for those who look at millions of them.
