@@ -115,7 +115,18 @@ FLAGS: Mapping[str, Flag] = {
         None, "the earlier run: a directory or id, as `judge` takes it", "RUN-A", values.runs_and_directories
     ),
     "run_b": Flag(None, "the later run", "RUN-B", values.runs_and_directories),
-    "out": Flag("rendered", "the directory to write to", "DIR", values.directories),
+    "out": Flag(
+        None,
+        "the directory to write to; else `rendered`, of the history `site` in the reports directory",
+        "DIR",
+        values.directories,
+    ),
+    "what": Flag(
+        None,
+        "a check's id or a program's name; or a cell such as debian-13/uml/runc/spec, or a pattern of cells: '*/runc/*'",
+        "ID|CELL",
+        values.cells_and_checks,
+    ),
     "export": Flag(
         None, "write the suite as DIR/labkit-spec.pyz, which runs without labkit", "DIR", values.directories
     ),

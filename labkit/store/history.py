@@ -229,6 +229,26 @@ def outlier_bound(seconds: Sequence[float]) -> float | None:
     return max(third + 3 * (third - first), median * 1.05 + 0.5)
 
 
+def _failing(grid: Grid, at: int) -> list[Failing]:
+    found = []
+    for test, value in enumerate(grid.columns[at]):
+        if not UNEXPECTED[value]:
+            continue
+        streak, first, before = 0, at, 0
+        for number in range(at, -1, -1):
+            shown = grid.columns[number][test]
+            if shown and not UNEXPECTED[shown]:
+                before = shown
+                break
+            if shown:
+                streak, first = streak + 1, number
+        identity, title = grid.tests[test]
+        seen = seen_of(value)
+        assert seen is not None
+        found.append(Failing(grid.cell, identity, title, seen, seen_of(before), grid.runs[first], streak))
+    return found
+
+
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
@@ -392,25 +412,12 @@ class History:
 
     def failing(self, night: str) -> list[Failing]:
         """What fails in a night's runs against the policy, by cell and check."""
-        found: list[Failing] = []
-        for grid, at in self._of_night(night):
-            columns = grid.columns
-            for test, value in enumerate(columns[at]):
-                if not UNEXPECTED[value]:
-                    continue
-                streak, first, before = 0, at, 0
-                for number in range(at, -1, -1):
-                    shown = columns[number][test]
-                    if shown and not UNEXPECTED[shown]:
-                        before = shown
-                        break
-                    if shown:
-                        streak, first = streak + 1, number
-                identity, title = grid.tests[test]
-                seen = seen_of(value)
-                assert seen is not None
-                found.append(Failing(grid.cell, identity, title, seen, seen_of(before), grid.runs[first], streak))
-        return found
+        return [one for grid, at in self._of_night(night) for one in _failing(grid, at)]
+
+    def failing_now(self, cell: str) -> list[Failing]:
+        """The same for the newest run of a cell, whoever made it: since and streak count all runs."""
+        grid = self.grid(cell)
+        return _failing(grid, len(grid.runs) - 1) if grid.runs else []
 
     def newly_failing(self, night: str) -> list[Failing]:
         """Those of failing() that began with this night."""
