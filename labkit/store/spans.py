@@ -6,6 +6,7 @@ value than when it was last there; which checks a run had at all are bits. Toget
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -68,26 +69,24 @@ def encode(columns: Iterable[bytes]) -> Iterator[tuple[int, int, int]]:
 
 
 def decode(spans: Iterable[tuple[int, int, int]], present: Sequence[bytes]) -> list[bytes]:
-    """The columns that spans, ordered by test and start, stand for; present has the bits of the checks of each."""
-    width, size = len(present), max((len(bits) for bits in present), default=0) * 8
-    rows = bytearray(width * size)
-    at, began, value = -1, 0, 0
-
-    def fill(end: int) -> None:
-        if value and at < size and began < end:
-            rows[at * width + began : at * width + end] = bytes((value,)) * (end - began)
-
-    for test, start, shown in spans:
-        fill(start if test == at else width)
-        at, began, value = test, start, shown
-    fill(width)
+    """The columns that spans, in any order, stand for; present has the bits of the checks of each."""
+    size = max((len(bits) for bits in present), default=0) * 8
+    starting: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for test, start, value in spans:
+        if test < size:
+            starting[start].append((test, value))
+    shown, made, before = bytearray(size), b"", b""
     masks: dict[bytes, int] = {}
     columns = []
     for number, bits in enumerate(present):
-        if bits not in masks:
-            masks[bits] = int.from_bytes(_mask(bits).ljust(size, b"\0"), "little")
-        column = int.from_bytes(rows[number::width], "little") & masks[bits]
-        columns.append(column.to_bytes(size, "little"))
+        for test, value in starting.get(number, ()):
+            shown[test] = value
+        if number == 0 or number in starting or bits != before:
+            if bits not in masks:
+                masks[bits] = int.from_bytes(_mask(bits).ljust(size, b"\0"), "little")
+            made = (int.from_bytes(shown, "little") & masks[bits]).to_bytes(size, "little")
+            before = bits
+        columns.append(made)
     return columns
 
 

@@ -65,8 +65,8 @@ def opened(settings: Settings, observer: Observer) -> Iterator[History]:
 
 
 def about(settings: Settings, observer: Observer, word: str) -> Past:
-    """The past of what word names: a cell by its key or a pattern of keys, the cell of a run by the run's id, or a check
-    by its id or program. UsageError where it names nothing.
+    """The past of what word names: a cell by its key or a pattern of keys, the cell of a run by the run's id, or a
+    check by its id or program. UsageError where it names nothing.
     """
     with opened(settings, observer) as history:
         cells = history.cells()
