@@ -89,7 +89,6 @@
     const fit = () => {
       const room = place.clientWidth - 24;
       const label = Math.min(Math.max(room * 0.36, 120), 340);
-      table.style.setProperty("--label", `${label}px`);
       const now = Math.max(4, Math.min(columns.length, Math.floor((room - label) / COLUMN)));
       if (now !== width) {
         const end = first + width;
@@ -126,7 +125,7 @@
       for (const cell of months.cells) if (cell.month) cell.textContent = cell.colSpan > 3 ? cell.month : cell.colSpan > 1 ? cell.month.slice(0, 3) : "";
       const lines = shown.slice(0, most).map((row) => {
         const name = row.href ? make("a", { href: row.href, text: row.label }) : document.createTextNode(row.label);
-        const line = make("tr", {}, make("th", { scope: "row", title: row.title || row.label }, name));
+        const line = make("tr", {}, make("th", { scope: "row", title: row.title || row.label }, make("span", {}, name)));
         line.row = row;
         for (let column = first; column < first + seen.length; column += 1) {
           const [letter, style, says] = look(row.at(column));
@@ -134,6 +133,7 @@
         }
         return line;
       });
+      table.style.width = `${label + seen.length * COLUMN + 2}px`;
       const cols = make("colgroup", {}, make("col"), ...seen.map(() => make("col")));
       cols.firstChild.style.width = `${label}px`;
       for (const col of [...cols.children].slice(1)) col.style.width = "22px";
@@ -277,10 +277,9 @@
       const wanted = words(filter.value);
       made.show(rows.filter((row) => wanted.every((word) => row.text.includes(word))));
     });
-    const flaky = data.flaky.map(([number, test, flips, often, runs]) => make("tr", {},
-      make("th", { scope: "row" }, make("b", { text: label(test) }), ` ${data.tests[test][1]}`),
-      make("td", {}, cellLink(number, test)),
-      make("td", { class: "num", text: `${count(flips, "change")}${often ? `, ${often} flaky` : ""} in ${runs} runs` })));
+    const flaky = data.flaky.map(([number, test, flips, often, runs]) => item(
+      make("b", { text: label(test) }), ` ${data.tests[test][1]}: `, cellLink(number, test),
+      `, ${[flips ? count(flips, "change") : "", often ? `${often} flaky` : ""].filter(Boolean).join(", ")} in ${runs} runs`));
     const durations = data.cells.filter((cell) => cell.last !== null).map((cell) => make("tr", { class: cell.slow ? "slow" : null },
       make("th", { scope: "row" }, make("a", { href: cell.page, text: cell.key }), cell.slow ? " " : "", cell.slow ? make("span", { class: "mark", text: "slower" }) : ""),
       make("td", { class: "num", text: took(cell.last) }), make("td", { class: "num", text: took(cell.usual) }),
@@ -290,7 +289,7 @@
       make("section", {}, make("div", { class: "filter" }, filter, made.older, made.newer, made.range), made.none, made.place, made.more,
         legend([["L", "v-lab", "lab error, quarantined (Q), not run (–)"], CUT_LEGEND])),
       section("What changed", panel),
-      flaky.length ? section("Flaky", make("div", { class: "panel" }, make("table", { class: "list" }, make("tbody", {}, ...flaky)))) : "",
+      flaky.length ? section("Flaky", make("div", { class: "panel" }, make("ul", { class: "plain" }, ...flaky))) : "",
       durations.length ? section("Durations", make("div", { class: "panel" }, make("table", { class: "list" },
         make("thead", {}, make("tr", {}, ...["cell", "newest", "usual", "slower above"].map(
           (text, at) => make("th", { scope: "col", class: at ? (at === 3 ? "num wide" : "num") : null, text })))),
@@ -377,6 +376,7 @@
       }
       panel.replaceChildren(...parts);
     };
+    const time = make("div", { class: "panel" });
     const made = grid(rows, runs, "check", show);
     const filter = make("input", { type: "search", placeholder: "filter checks", "aria-label": "filter checks" });
     const all = make("input", { type: "checkbox", id: "all" });
@@ -402,8 +402,12 @@
       make("section", {}, make("div", { class: "filter" }, filter, state, make("label", {}, all, "also what never changed"), made.older, made.newer, made.range),
         made.none, made.place, made.more, legend([["", "v-none", "empty: not in that run"]])),
       section("Run", panel),
-      section("Durations", make("div", { class: "panel" }, ...chart(runs))),
+      section("Durations", time),
     );
+    let size = 0;
+    new ResizeObserver(() => {
+      if (time.clientWidth !== size) { size = time.clientWidth; time.replaceChildren(...chart(runs, Math.max(size - 40, 200))); }
+    }).observe(time);
     apply();
     if (last) made.pick(null, runs.length - 1);
   };
@@ -415,10 +419,10 @@
     if (text !== undefined) element.textContent = text;
     return element;
   };
-  const chart = (runs) => {
+  const chart = (runs, wide) => {
     const whole = runs.filter((run) => run.whole);
     if (whole.length < 2) return [make("p", { class: "soft", text: "Too few complete runs." })];
-    const wide = 900, high = 160, left = 54, foot = 18;
+    const high = 160, left = 54, foot = 18;
     const top = Math.max(data.bound || 0, ...whole.map((run) => run.seconds)) * 1.1 || 1;
     const x = (number) => left + number * (wide - left - 8) / (whole.length - 1);
     const y = (seconds) => high - foot - seconds / top * (high - foot - 8);

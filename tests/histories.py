@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -98,3 +99,61 @@ def nights(reports: Path, columns: Sequence[str], key: str = "debian-13/uml/runc
     for number, run in enumerate(made, 1):
         keep_night(reports, f"202611{number:02}.1", {key: run})
     return made
+
+
+EVIL = '"><img src=x onerror=window.evil=1></script><script>window.evil=1</script>\u202e{{7*7}}'
+
+
+def a_past(reports: Path) -> None:
+    """Forty nights of four cells, and whatever else there can be: states without runs, runs by hand, a run that was cut
+    off, one whose report is gone, a slow one, a change in the lab, and names that are an attack.
+    """
+    keys = [f"debian-{release}/uml/{runtime}/spec" for release in ("13", "12") for runtime in ("runc", "crun")]
+    steady = "".join("f" if n % 17 == 0 else "S" if n % 11 == 0 else "." for n in range(60))
+    number = 0
+    for day in range(1, 41):
+        name = f"{BEGIN + timedelta(days=day):%Y%m%d}.{day}"
+        cells: dict[str, Run] = {}
+        more: dict[str, object] = {}
+        for at, key in enumerate(keys):
+            number += 1
+            letters = list(steady)
+            if 20 <= day < 26 and at < 2:
+                letters[5] = "F"
+            if day >= 38 and at == 0:
+                letters[7:9] = "TE"
+            if at == 1 and day % 3 == 0:
+                letters[30] = "F"
+            if at == 2 and day % 5 == 0:
+                letters[31] = "Y"
+            names = {f"C-{n:03}": letter for n, letter in enumerate(letters)}
+            if at == 3:
+                names[EVIL] = "F" if day > 30 else "."
+            cut = day == 15 and at == 0
+            made = a_run(
+                day, dict(list(names.items())[:20]) if cut else names, reason="the machine went away" if cut else None,
+                seconds=200.0 if day == 40 and at == 1 else 60.0 + (day * 7 + at) % 5, version=f"1.1.{day // 20}",
+                runtime=key.split("/")[2], release=key.split("/")[0][-2:], kernel=f"6.12.{day // 13}",
+            )  # fmt: skip
+            ident = f"{made.run.id[:16]}.{number}-{key.replace('/', '-')}"
+            cells[key] = replace(made, run=replace(made.run, id=ident))
+        if day == 33:
+            cells.pop(keys[2])
+            more["lab-error"] = keys[2]
+        path = keep_night(reports, name, cells)
+        document = json.loads(path.read_text())
+        if day == 33:
+            document["cells"].append({"cell": keys[2], "state": "lab-error", "run": None})
+            document["changes"]["lab_errors"] = [{"cell": keys[2], "error": f"no space left {EVIL}"}]
+        if day == 20:
+            document["lab"] = {"debian-13": ["runc 1.1.0 -> 1.1.1", EVIL]}
+        if day == 38:
+            document["changes"]["new_failures"] = [{"identity": ["", "C-007", ""], "repeats": True, "what": "x"}]
+            document["complete"], document["reason"] = False, "interrupted"
+            (path.parent / "index.html").write_text("<!DOCTYPE html><title>night</title>")
+        path.write_text(json.dumps(document))
+    by_hand = a_run(39, {"C-001": "F"})
+    keep(reports, replace(by_hand, run=replace(by_hand.run, id=f"{by_hand.run.id[:16]}.9000-by-hand")))
+    for directory in reports.iterdir():
+        if (directory / "results.json").exists():
+            (directory / "report.html").write_text("<!DOCTYPE html><title>report</title>")

@@ -176,6 +176,15 @@ def test_nights_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
         assert (night.states, night.runs) == ({KEY: "done"}, {KEY: a_run(2, "").run.id})
 
 
+def test_a_night_without_its_file_is_what_its_runs_tell(tmp_path: Path) -> None:
+    with opened(tmp_path) as history:
+        history.add("20261101.1", "a", a_run(1, "."))
+        history.add("20261101.1", "b", a_run(2, ".", seconds=90))
+        [night] = history.nights()
+        assert (night.complete, night.status, night.seconds) == (False, None, 86490.0)
+        assert (night.states, night.runs["b"]) == ({"a": "done", "b": "done"}, a_run(2, "").run.id)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{}", "[]", "null", "\0", '{"started": 1}', '{"started": "2026-11-26T00:00:00Z", "cells": [1]}', "[" * 9000],
@@ -314,7 +323,7 @@ def test_since_when_something_is_as_it_is(tmp_path: Path) -> None:
 
 
 def test_what_is_flaky(tmp_path: Path) -> None:
-    nights(tmp_path, [".....", "F.F..", "..FY.", "F.F.S"])
+    nights(tmp_path, ["......", "F.F..F", "..FY.F", "F.F.S."])
     with synced(tmp_path) as history:
         found = {one.identity[1]: (one.flips, one.flaky, one.runs) for one in history.flaky()}
         assert found == {"C-000": (3, 0, 4), "C-003": (0, 1, 4)}

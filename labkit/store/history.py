@@ -143,8 +143,8 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class Flaky:
-    """A check that changed between good and bad in the last runs of a cell, or was flaky in one of them. runs are those
-    that had it; flips the changes, flaky the verdicts.
+    """A check that changed between good and bad in the last runs of a cell, three times or for one run alone, or was
+    flaky in one of them. runs are those that had it; flips the changes, flaky the verdicts.
     """
 
     cell: str
@@ -243,9 +243,11 @@ def flaky_in(grid: Grid, last: int = _RECENT) -> list[Flaky]:
         if row.count(row[0]) == len(row) and not FLAKY[row[0]]:
             continue
         known = [(ran, value) for (ran, _), value in zip(recent, row, strict=True) if value]
-        changes = [later for earlier, later in pairwise(known) if BAD[earlier[1]] != BAD[later[1]]]
+        turns = [at for at in range(1, len(known)) if BAD[known[at - 1][1]] != BAD[known[at][1]]]
+        changes = [known[at] for at in turns]
         flaky = [pair for pair in known if FLAKY[pair[1]]]
-        if len(changes) < 2 and not flaky:
+        undone = any(later == earlier + 1 for earlier, later in pairwise(turns))
+        if not flaky and not undone and len(turns) < 3:  # broken once, and mended: no chance in that
             continue
         identity, title = grid.tests[test]
         seen = seen_of(known[-1][1])
@@ -358,14 +360,27 @@ class History:
             return [key for (key,) in found]
 
     def nights(self) -> list[Night]:
-        """All nights, the oldest first."""
+        """All nights, the oldest first; of one whose night.json is not there, what its runs tell: it is incomplete."""
         with errors(self._path):
             rows = self._db.execute("SELECT name, started, seconds, complete, status, runs, states FROM night")
-            found = [
-                Night(name, _time(at), seconds, bool(complete), status, json.loads(states), json.loads(ran))
+            found = {
+                name: Night(name, _time(at), seconds, bool(complete), status, json.loads(states), json.loads(ran))
                 for name, at, seconds, complete, status, ran, states in rows
-            ]
-        return sorted(found, key=lambda night: _of_nights(night.name))
+            }
+            untold = self._db.execute(
+                "SELECT night, key, run.name, started, started + seconds FROM run JOIN cell ON cell.id = run.cell"
+                " WHERE night != '' AND night NOT IN (SELECT name FROM night) ORDER BY cell, seq"
+            ).fetchall()
+        more: dict[str, list[tuple[str, str, float, float]]] = defaultdict(list)
+        for name, *ran in untold:
+            more[name].append((ran[0], ran[1], ran[2], ran[3]))
+        for name, ran_there in more.items():
+            first = min(start for _, _, start, _ in ran_there)
+            last = max(end for *_, end in ran_there)
+            states = {cell: "done" for cell, *_ in ran_there}
+            names = {cell: run for cell, run, *_ in ran_there}
+            found[name] = Night(name, _time(first), last - first, False, None, states, names)
+        return sorted(found.values(), key=lambda night: _of_nights(night.name))
 
     def runs(self, cell: str | None = None, night: str | None = None) -> list[Ran]:
         """The runs of a cell, of a night, or all; in a cell the oldest first."""
