@@ -21,6 +21,7 @@ from labkit.results.model import Verdict
 from labkit.suites.base import SilentRun
 from labkit.usecases.run import run_cell
 from tests import recorded
+from tests.histories import nights
 from tests.test_cell import CELL, OUTPUT, suite_prints
 from tests.test_cli import CHECKOUT, COMMANDS, labkit
 
@@ -107,6 +108,9 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         (changed / path.name).write_bytes(path.read_bytes())
     (changed / "create.tap").write_text("TAP version 13\nnot ok 1 - create\n1..1\n")
     told = [run("judge", recorded.V1), run("judge", recorded.V2, "--no-policy"), run("judge", incomplete)]
+    nights(work / "reports", ["...", ".F.", "..Y", ".FY", ".F.", ".F.", ".F."])
+    cell, check = run("history", "debian-13/*"), run("history", "C-001")
+    past = {"history": [cell, check], "flaky": [run("flaky")], "nights": [run("nights")], "site": [run("site")]}
     distro = Distro(platform := platforms.load("debian", platforms.directories()), platform.release(None))
     fake = FakeMachine()
     fake.create(distro)
@@ -125,6 +129,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "runtimes": [run("runtimes")],
         "suites": [run("suites"), run("suites", "--export", work)],
         "doctor": [run("doctor")],
+        **past,
     }
 
 
