@@ -322,6 +322,18 @@ def test_since_when_something_is_as_it_is(tmp_path: Path) -> None:
         ]  # fmt: skip
 
 
+def test_what_fails_now_counts_runs_of_a_part(tmp_path: Path) -> None:
+    nights(tmp_path, ["F" * 10 + "F", "F" * 10, "." * 9 + "F"])
+    keep(tmp_path, a_run(4, "F"))
+    keep(tmp_path, a_run(5, "  F"))
+    with synced(tmp_path) as history:
+        found = {one.identity[1]: (one.since.name, one.streak) for one in history.failing_now(KEY)}
+        assert found == {
+            "C-000": (a_run(4, "").run.id, 1), "C-002": (a_run(5, "").run.id, 1), "C-009": (a_run(1, "").run.id, 3),
+        }  # fmt: skip
+        assert history.failing_now("no/such/cell") == []
+
+
 def test_what_is_flaky(tmp_path: Path) -> None:
     nights(tmp_path, ["......", "F.F..F", "..FY.F", "F.F.S."])
     with synced(tmp_path) as history:

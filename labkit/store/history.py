@@ -257,10 +257,18 @@ def flaky_in(grid: Grid, last: int = _RECENT) -> list[Flaky]:
     return found
 
 
-def _failing(grid: Grid, at: int) -> list[Failing]:
+def _whole(ran: Sequence[Ran]) -> list[Ran]:
+    """Those that were complete and had nearly all of the checks that there are."""
+    complete = [one for one in ran if one.complete and one.results]
+    most = max((one.results for one in complete[-_RECENT:]), default=0)
+    return [one for one in complete if one.results >= 0.9 * most]
+
+
+def _failing(grid: Grid, at: int, shown: bytes | None = None) -> list[Failing]:
+    """What fails in the run at that place; shown is what to go by in place of its own column."""
     found = []
     width, joined = len(grid.tests), b"".join(grid.columns[: at + 1])
-    for test, value in enumerate(grid.columns[at]):
+    for test, value in enumerate(grid.columns[at] if shown is None else shown):
         if not UNEXPECTED[value]:
             continue
         row = joined[test::width]
@@ -461,9 +469,19 @@ class History:
         return [one for grid, at in self._of_night(night) for one in _failing(grid, at)]
 
     def failing_now(self, cell: str) -> list[Failing]:
-        """The same for the newest run of a cell, whoever made it: since and streak count all runs."""
+        """The same for a cell as it is, whoever made its runs: what fails in the newest whole run, or in one after that
+        which ran a part. since and streak count all runs.
+        """
         grid = self.grid(cell)
-        return _failing(grid, len(grid.runs) - 1) if grid.runs else []
+        if not grid.runs:
+            return []
+        whole = {ran.name for ran in _whole(grid.runs)}
+        shown = bytearray(len(grid.tests))
+        for ran, column in zip(reversed(grid.runs), reversed(grid.columns), strict=True):
+            shown = bytearray(newer or value for newer, value in zip(shown, column, strict=True))
+            if ran.name in whole:
+                break
+        return _failing(grid, len(grid.runs) - 1, bytes(shown))
 
     def newly_failing(self, night: str) -> list[Failing]:
         """Those of failing() that began with this night."""
@@ -499,9 +517,7 @@ class History:
         """How long the runs of a cell took: those that were complete and had nearly all of its checks; up to and with
         the one of a night, if that is named.
         """
-        whole = [ran for ran in self.runs(cell) if ran.complete and ran.results]
-        most = max((ran.results for ran in whole[-_RECENT:]), default=0)
-        whole = [ran for ran in whole if ran.results >= 0.9 * most]
+        whole = _whole(self.runs(cell))
         if night is not None:
             at = next((number for number, ran in enumerate(whole) if ran.night == night), -1)
             whole = whole[: at + 1]
