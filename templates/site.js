@@ -448,6 +448,7 @@
   if (data.kind === "overview") overview();
   else cell();
   document.documentElement.dataset.ready = "yes";
+  requestAnimationFrame(() => setTimeout(() => performance.mark("drawn")));  // after the next frame: benchmarks/history.py
 })().catch((error) => {
   const wait = document.getElementById("wait");
   wait.textContent = `This page cannot be shown: ${error.message}`;
