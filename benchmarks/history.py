@@ -31,7 +31,12 @@ from labkit.results.model import Result, Run, RunInfo, RuntimeInfo, SuiteInfo, V
 from labkit.store.history import FILE, NIGHT, NIGHTS, History
 
 BEGIN = datetime(2025, 1, 1, 2, tzinfo=UTC)
-KEYS = [f"debian-{release}/uml/{runtime}/{suite}" for release in range(9, 14) for runtime in ("runc", "crun") for suite in ("spec", "other")]  # fmt: skip
+KEYS = [
+    f"debian-{release}/uml/{runtime}/{suite}"
+    for release in range(9, 14)
+    for runtime in ("runc", "crun")
+    for suite in ("spec", "other")
+]
 KIB = 1024
 
 

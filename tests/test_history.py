@@ -452,6 +452,24 @@ def test_somebody_elses_database_is_left(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+def test_a_link_of_somebody_elses_is_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.touch()
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / FILE).symlink_to(precious)
+    with pytest.raises(LabError, match="is no file"):
+        opened(tmp_path / "reports")
+    assert precious.read_bytes() == b""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+def test_a_file_of_another_user_is_not_used(tmp_path: Path) -> None:
+    synced(tmp_path).close()
+    os.chown(tmp_path / FILE, 12345, 12345)
+    with pytest.raises(LabError, match="belongs to another user"):
+        opened(tmp_path)
+
+
 def _adds(reports: Path, begin: int) -> None:
     for number in range(begin, begin + 20):
         with opened(reports) as history:

@@ -144,6 +144,22 @@ def test_where_it_cannot_be_written_that_is_said(past: Path, tmp_path: Path) -> 
         written(past.parent.parent, tmp_path / "file")
 
 
+def test_the_pages_follow_no_link(past: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("precious")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "index.html").symlink_to(precious / "file")
+    written(past.parent.parent, out)
+    assert (precious / "file").read_text() == "precious"
+    shutil.rmtree(out / "cells")
+    (out / "cells").symlink_to(precious)
+    with pytest.raises(HostError, match="cells is a link"):
+        written(past.parent.parent, out)
+    assert [file.name for file in precious.iterdir()] == ["file"]
+
+
 # --- in a browser
 
 

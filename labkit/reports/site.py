@@ -27,6 +27,7 @@ import jinja2
 from markupsafe import Markup
 
 from labkit.core import resources
+from labkit.core.errors import HostError
 from labkit.core.text import one_line, printable
 from labkit.io.files import disk_errors, make_directory, write_atomic
 from labkit.store.history import NIGHT, NIGHTS, Grid, History, Ran, flaky_in, natural
@@ -83,7 +84,8 @@ def write(history: History, reports: Path, out: Path, made: datetime) -> Path:
     """
     with disk_errors(out):
         make_directory(out)
-        make_directory(out / _CELLS)
+        if make_directory(out / _CELLS).is_symlink():  # whose directory that is somebody else may have chosen
+            raise HostError(f"{out / _CELLS} is a link", hint="remove it: the pages of cells go there")
         nights = history.nights()
         columns = _columns(history, reports, out)
         places = {name: number for number, (name, _, _) in enumerate(columns)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -83,6 +84,7 @@ def _checked(path: Path) -> sqlite3.Connection:
         with contextlib.suppress(sqlite3.OperationalError):  # file systems without shared memory: as it is, then
             database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA trusted_schema = OFF")
         _prepare(path, database)
     except sqlite3.DatabaseError as error:
         database.close()
@@ -96,8 +98,13 @@ def _checked(path: Path) -> sqlite3.Connection:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    if path.exists() and not path.is_file():
-        raise LabError(f"{path} is no file", hint="move it away: labkit keeps the history of the runs there")
+    hint = "move it away: labkit keeps the history of the runs there"
+    with contextlib.suppress(FileNotFoundError):
+        about, place = path.lstat(), path.parent.stat()
+        if not stat.S_ISREG(about.st_mode):  # a link of somebody else's, say, to a file of ours
+            raise LabError(f"{path} is no file", hint=hint)
+        if about.st_uid not in (os.geteuid(), place.st_uid, 0):
+            raise LabError(f"{path} belongs to another user", hint=hint)
     return sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
 
 

@@ -58,7 +58,7 @@ FILE = "history.sqlite"
 NIGHTS = "nights"
 NIGHT = "night.json"
 _AT_A_TIME = 64  # runs in one transaction of sync()
-_LARGEST = 512 << 20  # bytes of a results.json
+_LARGEST = 512 << 20  # bytes of a file
 _FOR_BOUND = 5  # earlier runs, without which a duration has no bound
 _RECENT = 50  # runs of a cell that tell what is usual
 _NUMBERED = re.compile(r"[0-9]{8}T[0-9]{6}Z\.([0-9]{1,9})-")
@@ -879,6 +879,8 @@ def _load(path: Path) -> Run:
 def _night(path: Path, name: str) -> tuple[object, ...] | None:
     """A row of the table of nights; None where the file cannot be read or is none."""
     try:
+        if path.stat().st_size > _LARGEST:
+            return None
         document = json.loads(path.read_bytes())
         started = datetime.fromisoformat(document["started"])
         finished = datetime.fromisoformat(document.get("finished") or document["started"])
