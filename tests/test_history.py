@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -228,6 +228,29 @@ def test_a_run_whose_directory_is_gone_stays(tmp_path: Path) -> None:
         keep(tmp_path, runs[1])
         history.sync(tmp_path)
         assert not any(run.gone for run in history.runs())
+
+
+def test_what_turned_out_to_be_no_run_does_not_stay(tmp_path: Path) -> None:
+    keep(tmp_path, a_run(1, ".F"))
+    begun = keep(tmp_path, a_run(2, "", reason="the run did not finish"))
+    keep(tmp_path, a_run(3, "FF"))
+    with synced(tmp_path) as history:
+        assert [run.complete for run in history.runs()] == [True, False, True]
+        shutil.rmtree(begun)
+        history.sync(tmp_path)
+        assert letters(history) == [".F", "FF"]
+        assert [run.name for run in history.runs()] == [a_run(1, "").run.id, a_run(3, "").run.id]
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "1969-01-01T00:00:00Z"])
+def test_times_may_be_any_that_there_are(tmp_path: Path, text: str) -> None:
+    run = a_run(1, ".")
+    moment = datetime.fromisoformat(text)
+    keep(tmp_path, run)
+    with opened(tmp_path) as history:
+        history.add("", "", dataclasses.replace(run, run=dataclasses.replace(run.run, started=moment, finished=moment)))
+        assert len(history.runs()) == 1
+        assert history.stale(datetime.now(UTC), 1) == []
 
 
 def test_a_run_of_a_few_checks_says_nothing_of_the_others(tmp_path: Path) -> None:

@@ -154,9 +154,8 @@ def _in_memory(path: Path) -> sqlite3.Connection:
 
 
 def _unwritable(error: sqlite3.OperationalError, path: Path) -> bool:
-    return error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")) or not os.access(
-        path.parent, os.W_OK
-    )
+    kinds = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_FULL", "SQLITE_IOERR")
+    return error.sqlite_errorname.startswith(kinds) or not os.access(path.parent, os.W_OK)
 
 
 class errors:

@@ -607,6 +607,12 @@ class History:
         lost = [name for name in unread if name not in stamps]
         if gone or lost:
             with self._writing():
+                for name in gone:
+                    [(cell, results)] = self._db.execute(
+                        "SELECT key, results FROM run JOIN cell ON cell.id = run.cell WHERE name = ?", (name,)
+                    )
+                    if not results:  # labkit itself removes what turns out to be no run
+                        self._edit(cell, [], remove=name)
                 self._db.executemany("UPDATE run SET gone = 1 WHERE name = ?", [(name,) for name in gone])
                 self._db.executemany("DELETE FROM unread WHERE name = ?", [(name,) for name in lost])
         left = self._db.execute("SELECT name, why FROM unread ORDER BY name").fetchall()
@@ -839,7 +845,10 @@ class History:
 
 
 def _time(stamp: float) -> datetime:
-    return datetime.fromtimestamp(stamp, UTC)
+    try:
+        return datetime.fromtimestamp(stamp, UTC)
+    except (ValueError, OverflowError, OSError):  # the first or the last day that there is, in another time zone
+        return datetime.fromtimestamp(0, UTC)
 
 
 def natural(name: str) -> tuple[tuple[int, str], ...]:
