@@ -232,6 +232,16 @@ def lacking(run: Run, entries: Sequence[Entry]) -> Lacking:
     return Lacking(frozenset(fact for facts in waiting for fact in facts), len(waiting))
 
 
+def is_left_out(run: Run, name: str, entries: Sequence[Entry], today: date) -> bool:
+    """Whether an entry expects whatever the check or program of that name shows in such a run: it need not be there."""
+    for entry in entries:
+        rule = entry.rule
+        part = rule.assertion or rule.findings or rule.violation
+        if not part and set(rule.expected) == set(Verdict) and _any(rule.program or rule.id, name):
+            return entry.applies(run) and not entry.expired(today)
+    return False
+
+
 def _judged(result: Result, entries: Sequence[Entry]) -> tuple[Result, list[Entry]]:
     """The result as the entries about it expect it, and those of them that do expect it.
 

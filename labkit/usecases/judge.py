@@ -10,6 +10,7 @@ import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from pydantic import Field, StrictStr
@@ -92,7 +93,7 @@ def judge_all(
     entries, said = policies(settings) if with_policy else None, said or Said()
     with _recording(settings, name, said) as (place, said):
         if not runs.is_run(place):
-            found = recorded(place, said)
+            found = recorded(place, said, entries or ())
             return [_judge_recording(settings.reports, place, run, entries, said) for run in found]
         if said.flags:
             raise UsageError(
@@ -125,7 +126,7 @@ def _runs(settings: Settings, name: str) -> list[Run]:
     with _recording(settings, name, Said()) as (place, said):
         if runs.is_run(place):
             return [runs.load(place)]
-        return [one_run.judge(run, policies(settings)) for run in recorded(place, said)]
+        return [one_run.judge(run, policies(settings)) for run in recorded(place, said, policies(settings))]
 
 
 def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
@@ -137,7 +138,7 @@ def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
             known = {"ref": run.suite.version} if run.suite.version else {}
             run = one_run.with_reading(run, shards.read(suite, directory / runs.RAW, known))
         else:
-            run = _asking(_read(run, directory / runs.RAW, suite, said), entries)
+            run = _asking(_read(run, directory / runs.RAW, suite, said, entries or ()), entries)
     return one_run.write(one_run.judge(run, entries), directory)
 
 
@@ -151,7 +152,10 @@ def _judge_recording(reports: Path, source: Path, run: Run, entries: Sequence[En
                 if path.suffix in _KINDS and (real := regular_inside(place, path.name)):
                     with real.open("rb") as file:
                         (target / path.name).write_bytes(file.read(_FILE_LIMIT))
-        kept = _SaidFile(name=said.name, facts=dict(said.facts), **dataclasses.asdict(said.meant))
+        meant = said.meant
+        kept = _SaidFile(
+            name=said.name, facts=dict(said.facts), only=meant.only, skip=meant.skip, programs=meant.programs
+        )
         write_atomic(directory / _SAID, kept.model_dump_json(indent=1) + "\n")
         runs.point_latest(directory)
     run = dataclasses.replace(run, run=dataclasses.replace(run.run, id=directory.name))
@@ -176,18 +180,31 @@ def _said_before(directory: Path) -> Said | None:
     return Said(kept.facts, Subset(kept.only, kept.skip, kept.programs), kept.name)
 
 
-def recorded(source: Path, said: Said) -> list[Run]:
-    """The runs that a recording in the directory source shows, one for each suite; UsageError where there is none."""
+def recorded(source: Path, said: Said, entries: Sequence[Entry] = ()) -> list[Run]:
+    """The runs that a recording in the directory source shows, one for each suite; UsageError where there is none.
+
+    entries are those of the policy that say what was not meant to run; no other word of theirs counts here.
+    """
     suites = registry.of_directory(source)
     if not suites:
         below = [path.name for path in sorted(source.iterdir()) if path.is_dir() and registry.of_directory(path)]
         hint = f"{', '.join(below[:5])} in it do: judge each" if below else _TAKES
         raise UsageError(f"{source} holds neither a run nor raw output", hint=hint)
     unknown = RuntimeInfo(one_run.UNKNOWN, "", "")
-    return [_read(one_run.new_run(source.name, suite, {}, unknown, None), source, suite, said) for suite in suites]
+    empty = ((one_run.new_run(source.name, suite, {}, unknown, None), suite) for suite in suites)
+    return [_read(run, source, suite, said, entries) for run, suite in empty]
 
 
-def _read(run: Run, source: Path, suite: Suite, said: Said) -> Run:
+def _read(run: Run, source: Path, suite: Suite, said: Said, entries: Sequence[Entry]) -> Run:
+    """As _read_once; again where the policy, whose conditions need its facts, says that what lacks was not meant."""
+    read = _read_once(run, source, suite, said, ())
+    there = {program.name for program in read.programs}
+    missing = [name for name in suite.names() if name not in there] if read.programs and not read.run.complete else []
+    optional = tuple(name for name in missing if policy.is_left_out(read, name, entries, datetime.now(UTC).date()))
+    return _read_once(run, source, suite, said, optional) if optional else read
+
+
+def _read_once(run: Run, source: Path, suite: Suite, said: Said, optional: tuple[str, ...]) -> Run:
     """The run with the results and facts of a recording. What was said of it goes before what it says itself, and that
     before what its directory's name tells.
     """
@@ -197,7 +214,7 @@ def _read(run: Run, source: Path, suite: Suite, said: Said) -> Run:
     by_path = runtime if "/" in runtime else ""
     name = PurePosixPath(runtime).name or named.get("runtime", "") or one_run.UNKNOWN
     facts = {**named, **said.facts, **({"runtime": runtime} if runtime else {})}
-    reading = shards.read(suite, source, facts, said.meant)
+    reading = shards.read(suite, source, facts, dataclasses.replace(said.meant, optional=optional))
     begun = dataclasses.replace(
         run,
         machine={**run.machine, "platform": said.facts.get("platform", "")},
