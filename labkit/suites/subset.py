@@ -14,13 +14,12 @@ from labkit.guest.common import errors, names
 @dataclass(frozen=True, slots=True)
 class Subset:
     """What of a recording was meant to be there: only these, but none of skip; programs: all that there are, where the
-    suite does not know them; optional: those that may as well be missing. Empty: what the suite has.
+    suite does not know them. Empty: what the suite has.
     """
 
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
 
     @property
     def is_subset(self) -> bool:

@@ -146,9 +146,6 @@ class Validation:
         if strange:
             why = "no program has such a name, or it is a link that leads elsewhere"
             reasons.append(f"ignored, because {why}: {some(map(repr, strange))}")
-        if unmeant := [name for name in should if name not in found and name in meant.optional]:
-            told.append(f"not there, and not meant by the policy: {count(len(unmeant), 'program')}, {some(unmeant)}")
-            should = [name for name in should if name not in unmeant]
         lost = [name for name, attempt in ends if attempt not in found.get(name, ())]
         if missing := list(dict.fromkeys([*lost, *(name for name in should if name not in found)])):
             reasons.append(f"{count(len(missing), 'program')} missing: {some(missing)}")

@@ -18,7 +18,7 @@ from pydantic import Field, StrictStr
 from labkit.core import tomlfile
 from labkit.core.config import Settings
 from labkit.core.errors import UsageError
-from labkit.core.text import some
+from labkit.core.text import count, some
 from labkit.core.tomlfile import Table
 from labkit.guest.common import versions
 from labkit.io import archives
@@ -93,7 +93,7 @@ def judge_all(
     entries, said = policies(settings) if with_policy else None, said or Said()
     with _recording(settings, name, said) as (place, said):
         if not runs.is_run(place):
-            found = recorded(place, said, entries or ())
+            found = recorded(place, said)
             return [_judge_recording(settings.reports, place, run, entries, said) for run in found]
         if said.flags:
             raise UsageError(
@@ -119,14 +119,20 @@ def diff(settings: Settings, before: str, after: str) -> Comparison:
 
 def policies(settings: Settings) -> list[Entry]:
     """The policy entries for runs of this labkit, the user's own first."""
-    return policy.load(settings.policy, suites=registry.names())
+    return policy.load(settings.policy, suites=registry.names(), programs=registry.find("validation").names())
+
+
+def read(settings: Settings, name: str) -> list[Run]:
+    """The runs that name stands for, one for each suite, as they were kept or as the output says, without a policy."""
+    with _recording(settings, name, Said()) as (place, said):
+        return [runs.load(place)] if runs.is_run(place) else recorded(place, said)
 
 
 def _runs(settings: Settings, name: str) -> list[Run]:
     with _recording(settings, name, Said()) as (place, said):
         if runs.is_run(place):
             return [runs.load(place)]
-        return [one_run.judge(run, policies(settings)) for run in recorded(place, said, policies(settings))]
+        return [one_run.judge(run, policies(settings)) for run in recorded(place, said)]
 
 
 def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
@@ -138,7 +144,9 @@ def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
             known = {"ref": run.suite.version} if run.suite.version else {}
             run = one_run.with_reading(run, shards.read(suite, directory / runs.RAW, known))
         else:
-            run = _asking(_read(run, directory / runs.RAW, suite, said, entries or ()), entries)
+            begun = run
+            run = _read(begun, directory / runs.RAW, suite, said)
+            run = _asking(_leaving_out(begun, run, directory / runs.RAW, entries, said), entries)
     return one_run.write(one_run.judge(run, entries), directory)
 
 
@@ -152,14 +160,28 @@ def _judge_recording(reports: Path, source: Path, run: Run, entries: Sequence[En
                 if path.suffix in _KINDS and (real := regular_inside(place, path.name)):
                     with real.open("rb") as file:
                         (target / path.name).write_bytes(file.read(_FILE_LIMIT))
-        meant = said.meant
-        kept = _SaidFile(
-            name=said.name, facts=dict(said.facts), only=meant.only, skip=meant.skip, programs=meant.programs
-        )
+        kept = _SaidFile(name=said.name, facts=dict(said.facts), **dataclasses.asdict(said.meant))
         write_atomic(directory / _SAID, kept.model_dump_json(indent=1) + "\n")
         runs.point_latest(directory)
+    begun = one_run.new_run(source.name, registry.find(run.suite.name), {}, RuntimeInfo(one_run.UNKNOWN, "", ""), None)
+    run = _leaving_out(begun, run, source, entries, said)
     run = dataclasses.replace(run, run=dataclasses.replace(run.run, id=directory.name))
     return one_run.write(one_run.judge(_asking(run, entries), entries), directory)
+
+
+def _leaving_out(begun: Run, run: Run, source: Path, entries: Sequence[Entry] | None, said: Said) -> Run:
+    """The run of a recording, read again without what is not there and the policy leaves out, if there is any."""
+    if not entries or run.run.complete:
+        return run
+    suite = registry.find(run.suite.name)
+    there = {result.program or result.id for result in run.results}
+    out = policy.left_out(run, [name for name in suite.names() if name not in there], entries, datetime.now(UTC).date())
+    if not out or not there:
+        return run
+    meant = dataclasses.replace(said.meant, skip=(*said.meant.skip, *out))
+    again = _read(begun, source, suite, dataclasses.replace(said, meant=meant))
+    line = f"not there, and left out by the policy: {count(len(out), 'name')}, {some(out)}"
+    return dataclasses.replace(again, told=(*again.told, line))
 
 
 _SAID = "said.json"
@@ -180,31 +202,18 @@ def _said_before(directory: Path) -> Said | None:
     return Said(kept.facts, Subset(kept.only, kept.skip, kept.programs), kept.name)
 
 
-def recorded(source: Path, said: Said, entries: Sequence[Entry] = ()) -> list[Run]:
-    """The runs that a recording in the directory source shows, one for each suite; UsageError where there is none.
-
-    entries are those of the policy that say what was not meant to run; no other word of theirs counts here.
-    """
+def recorded(source: Path, said: Said) -> list[Run]:
+    """The runs that a recording in the directory source shows, one for each suite; UsageError where there is none."""
     suites = registry.of_directory(source)
     if not suites:
         below = [path.name for path in sorted(source.iterdir()) if path.is_dir() and registry.of_directory(path)]
         hint = f"{', '.join(below[:5])} in it do: judge each" if below else _TAKES
         raise UsageError(f"{source} holds neither a run nor raw output", hint=hint)
     unknown = RuntimeInfo(one_run.UNKNOWN, "", "")
-    empty = ((one_run.new_run(source.name, suite, {}, unknown, None), suite) for suite in suites)
-    return [_read(run, source, suite, said, entries) for run, suite in empty]
+    return [_read(one_run.new_run(source.name, suite, {}, unknown, None), source, suite, said) for suite in suites]
 
 
-def _read(run: Run, source: Path, suite: Suite, said: Said, entries: Sequence[Entry]) -> Run:
-    """As _read_once; again where the policy, whose conditions need its facts, says that what lacks was not meant."""
-    read = _read_once(run, source, suite, said, ())
-    there = {program.name for program in read.programs}
-    missing = [name for name in suite.names() if name not in there] if read.programs and not read.run.complete else []
-    optional = tuple(name for name in missing if policy.is_left_out(read, name, entries, datetime.now(UTC).date()))
-    return _read_once(run, source, suite, said, optional) if optional else read
-
-
-def _read_once(run: Run, source: Path, suite: Suite, said: Said, optional: tuple[str, ...]) -> Run:
+def _read(run: Run, source: Path, suite: Suite, said: Said) -> Run:
     """The run with the results and facts of a recording. What was said of it goes before what it says itself, and that
     before what its directory's name tells.
     """
@@ -214,7 +223,7 @@ def _read_once(run: Run, source: Path, suite: Suite, said: Said, optional: tuple
     by_path = runtime if "/" in runtime else ""
     name = PurePosixPath(runtime).name or named.get("runtime", "") or one_run.UNKNOWN
     facts = {**named, **said.facts, **({"runtime": runtime} if runtime else {})}
-    reading = shards.read(suite, source, facts, dataclasses.replace(said.meant, optional=optional))
+    reading = shards.read(suite, source, facts, said.meant)
     begun = dataclasses.replace(
         run,
         machine={**run.machine, "platform": said.facts.get("platform", "")},
