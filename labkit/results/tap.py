@@ -39,7 +39,8 @@ class Block:
     """What stood between `---` and `...`: after a test line that line's diagnostic, elsewhere an event of its own.
 
     value holds what was readable: one JSON object over all lines, `key: JSON` line by line, or YAML (values.py says how
-    much of it). text is the block as it came, kept only where value does not say it all. whole is False where the end is missing or was over a limit.
+    much of it). text is the block as it came, kept only where value does not say it all. whole is False where the end
+    is missing or was over a limit.
     """
 
     value: Mapping[str, JSON]

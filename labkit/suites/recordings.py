@@ -22,7 +22,7 @@ from labkit.core.text import truncate
 from labkit.core.tomlfile import Table
 from labkit.results import tap, verdicts
 from labkit.results.model import Result
-from labkit.results.verdicts import End, Judged
+from labkit.results.verdicts import End, File
 from labkit.suites import refs
 
 SUMMARY, RUN = "summary.tsv", "run.json"  # no program can have a dash in its name
@@ -56,12 +56,12 @@ def deduced(results: Sequence[Result]) -> dict[str, str]:
     return {}
 
 
-def judge(raw: Path, name: str, attempt: int, end: End | None) -> tuple[Judged, int]:
-    """The verdicts of one attempt of a program, and how many bytes were read for them."""
+def judge(raw: Path, name: str, attempt: int, end: End | None) -> tuple[File, int]:
+    """What one attempt of a program comes to, and how many bytes were read for it."""
     file = stem(name, attempt)
     out, err = _content(raw / f"{file}.tap", OUTPUT), _content(raw / f"{file}.err", STDERR)
-    events, stderr = tap.read(out, _LIMITS), err.decode("utf-8", "replace")
-    return verdicts.judge(name, events, stderr, end, silent=name in refs.data().silent), len(out) + len(err)
+    stderr, silent = err.decode("utf-8", "replace"), name in refs.data().silent
+    return verdicts.read(name, out, stderr, end, silent=silent, limits=_LIMITS), len(out) + len(err)
 
 
 def stem(name: str, attempt: int) -> str:

@@ -7,7 +7,9 @@ import contextlib
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,8 +19,9 @@ from labkit.core.suggest import did_you_mean
 from labkit.core.text import truncate
 from labkit.guest.pyz import pyz
 from labkit.io.files import write_atomic
-from labkit.results import tap, verdicts
-from labkit.results.model import WHOLE, Reading, Result
+from labkit.results import copies, tap, verdicts
+from labkit.results.copies import Note
+from labkit.results.model import URGENCY, WHOLE, Reading, Result
 from labkit.results.tap import JSON
 from labkit.results.verdicts import End, Judged
 from labkit.subjects import runtimes
@@ -92,18 +95,23 @@ class Validation:
         if ends is None:
             reasons.append(f"no {recordings.SUMMARY}, so the programs' exit statuses are unknown")
         found, strange = recordings.programs(raw, ends or {})
-        room, judged, unread = recordings.TOTAL, [], []
+        room, unread = recordings.TOTAL, []
+        programs: dict[str, list[Judged]] = {}  # a file may hold several
+        dialects: Counter[str] = Counter()
+        notes: list[tuple[str, Note]] = []
         for name, attempts in found.items():
             if room <= 0:
                 unread.append(name)
                 continue
-            several = []
             for attempt in attempts:
                 end = ends.get((name, attempt)) if ends is not None else End(unknown=True)
-                one, size = recordings.judge(raw, name, attempt, end)
-                several.append(one)
+                file, size = recordings.judge(raw, name, attempt, end)
+                for one in file.judged:
+                    programs.setdefault(one.program.name, []).append(one)
+                dialects[file.dialect] += bool(file.dialect)
+                notes += ((f"{recordings.stem(name, attempt)}.tap", note) for note in file.notes)
                 room -= size
-            judged.append(verdicts.repeated(several))
+        judged = [verdicts.repeated(attempts) for attempts in programs.values()]
         results = tuple(result for one in judged for result in one.results)
         facts = {**recordings.deduced(results), **(known or {}), **(kept.facts if kept else {})}
         if ref := refs.data().find(facts.get("ref", "")):
@@ -117,13 +125,22 @@ class Validation:
         if strange:
             reasons.append(f"ignored, because no program has such a name: {_some(map(repr, strange))}")
         lost = [name for name, attempt in ends or () if attempt not in found.get(name, ())]
-        if missing := list(dict.fromkeys([*lost, *(name for name in self.expected(kept, facts) if name not in found)])):
+        if missing := list(
+            dict.fromkeys([*lost, *(name for name in self.expected(kept, facts) if name not in {*found, *programs})])
+        ):
             reasons.append(f"{_programs_word(len(missing))} missing: {_some(missing)}")
         if ends is not None and (
             dangling := [n for n, times in found.items() if any((n, t) not in ends for t in times)]
         ):
             reasons.append(f"{_programs_word(len(dangling))} not finished: {_some(dangling)}")
-        return Reading(results, facts, "; ".join(reasons) or None, tuple(one.program for one in judged))
+        return Reading(
+            results,
+            facts,
+            "; ".join(reasons) or None,
+            tuple(one.program for one in judged),
+            tuple(name for name, _ in dialects.most_common() if name),
+            copies.told(notes),
+        )
 
     def expected(self, kept: recordings.RunFile | None, facts: Mapping[str, str]) -> Sequence[str]:
         """The programs of a complete run: those selected, else those of its ref, else those planned."""
@@ -275,8 +292,11 @@ class _Recorder:
             file.write(row)
         self._sizes[recordings.SUMMARY] = size + len(row)
         self._ended.add(name)
-        judged, _ = recordings.judge(self._raw, name, attempt, end)
-        self._on_result(_as_result(judged), len(self._ended), len(self._kept.programs) or None)
+        file, _ = recordings.judge(self._raw, name, attempt, end)
+        worst = min(file.judged, key=lambda judged: URGENCY[judged.program.verdict])
+        self._on_result(
+            replace(_as_result(worst), id=name, program=name), len(self._ended), len(self._kept.programs) or None
+        )
         return True
 
 
