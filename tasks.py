@@ -39,8 +39,8 @@ def up(call: Call) -> None:
 
 
 @lab_task(
-    f"{_MACHINE} machines runtime runtime_arg untrusted suite spec only failed jobs repeat limit no_confirm no_policy "
-    "yes verbose json"
+    f"{_MACHINE} machines runtime runtime_arg untrusted suite spec only skip failed jobs repeat limit no_confirm "
+    "no_policy yes verbose json"
 )
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.
@@ -52,6 +52,7 @@ def test(call: Call) -> None:
         ./lab test --runtime crun
         ./lab test --runtime /usr/local/bin/runc --only STATE-001,KILL-002
         ./lab test --platform debian --release 12 --json
+        ./lab test --suite validation --only 'linux_cgroups_*' --skip not-ours.txt
         ./lab test --suite validation --failed
         ./lab test --machines 2
     """

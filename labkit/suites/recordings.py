@@ -37,7 +37,9 @@ _LIMITS = tap.Limits(line=1 << 20, block=1 << 20, total=4 << 20, events=50_000)
 
 
 class RunFile(Table):
-    """run.json. noise counts the lines that are not in the suite's format; over: the output exceeded a limit."""
+    """run.json. only: the names and patterns that were asked for; noise counts the lines that are not in the suite's
+    format; over: the output exceeded a limit.
+    """
 
     programs: tuple[Annotated[StrictStr, Field(pattern=rf"^{NAME.pattern}$")], ...] = ()
     only: tuple[StrictStr, ...] = ()

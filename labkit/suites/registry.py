@@ -13,7 +13,7 @@ from labkit.io.files import disk_errors, make_directory, write_atomic
 from labkit.suites import shards
 from labkit.suites.base import Suite
 
-_NO_SUITES = {"base", "registry", "again", "shards", "recordings", "refs"}
+_NO_SUITES = {"base", "registry", "again", "shards", "recordings", "refs", "subset"}
 
 
 def names() -> list[str]:

@@ -43,7 +43,7 @@ class Runtimetest(Validation):
         return False
 
     def expected(self, kept: RunFile | None, facts: Mapping[str, str]) -> Sequence[str]:
-        return kept.only if kept and kept.only else _SCENARIOS
+        return super().expected(kept, facts) if kept and kept.only else _SCENARIOS
 
 
 SUITE: Suite = Runtimetest()

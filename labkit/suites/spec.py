@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 from labkit.core.cell import Selection
 from labkit.core.errors import UsageError
-from labkit.core.suggest import did_you_mean
 from labkit.core.text import truncate
 from labkit.guest import spec as guest
 from labkit.guest.pyz import pyz
@@ -18,6 +17,7 @@ from labkit.guest.spec.registry import load
 from labkit.guest.spec.versions import version_of
 from labkit.results import tap
 from labkit.results.model import Reading, Result, Verdict, is_duration
+from labkit.suites import subset
 from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
 
 _OUTPUT, _ERRORS = "spec.tap", "spec.err"
@@ -39,7 +39,8 @@ class Spec:
 
     def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
         words = ["python3", program, *ATTACHED, "--runtime", runtime]
-        words += ["--only", ",".join(selection.only)] if selection.only else []
+        if selection.only or selection.skip:
+            words += ["--only", ",".join(subset.of(self.name, "check", selection, self.names()))]
         words += [f"--runtime-arg={word}" for word in selection.runtime_args]
         words += ["--spec", selection.spec] if selection.spec else []
         words += ["--no-confirm"]  # labkit knows what the policy expects, and runs only the rest again
@@ -56,12 +57,7 @@ class Spec:
             raise UsageError("the spec suite takes neither --repeat nor --limit", hint="--suite validation takes both")
         if selection.spec and version_of(selection.spec) is None:
             raise UsageError(f"--spec is {selection.spec!r}, must be a version of the runtime-spec from 1.0.0 to 1.3")
-        known = self.names()
-        for ident in selection.only:
-            if ident not in known:
-                raise UsageError(
-                    f"the spec suite has no check {ident!r}{did_you_mean(ident, known)}", hint="./lab suites"
-                )
+        subset.of(self.name, "check", selection, self.names())
 
     def needs_reset(self, selection: Selection) -> bool:
         return False

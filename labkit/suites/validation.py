@@ -15,7 +15,6 @@ from types import MappingProxyType
 
 from labkit.core.cell import Selection
 from labkit.core.errors import UsageError
-from labkit.core.suggest import did_you_mean
 from labkit.core.text import truncate
 from labkit.guest.pyz import pyz
 from labkit.io.files import write_atomic
@@ -25,7 +24,7 @@ from labkit.results.model import URGENCY, WHOLE, Reading, Result
 from labkit.results.tap import JSON
 from labkit.results.verdicts import End, Judged
 from labkit.subjects import runtimes
-from labkit.suites import recordings, refs
+from labkit.suites import recordings, refs, subset
 from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
 
 _ERRORS = "labkit-programs.err"  # no program can have a dash in its name
@@ -49,7 +48,9 @@ class Validation:
     def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
         words = ["python3", program, *ATTACHED, "--tree", refs.data().tree, "--runtime", runtime]
         words += itertools.chain.from_iterable(("--older", *one) for one in runtimes.older_refs())
-        for flag, value in (("only", ",".join(selection.only)), ("jobs", selection.jobs), ("repeat", selection.repeat)):
+        only, skip = ",".join(selection.only), ",".join(selection.skip)
+        flags = {"only": only, "leave-out": skip, "jobs": selection.jobs, "repeat": selection.repeat}
+        for flag, value in flags.items():
             words += [f"--{flag}", str(value)] if value else []
         return words + (["--timeout", f"{selection.timeout:g}"] if selection.timeout else [])
 
@@ -63,16 +64,10 @@ class Validation:
         for flag, given in (("--runtime-arg", selection.runtime_args), ("--spec", selection.spec)):
             if given:
                 raise UsageError(f"the {self.name} suite does not take {flag}; --suite spec does")
-        known = self.names()
-        for name in selection.only:
-            if name not in known:
-                raise UsageError(
-                    f"the {self.name} suite has no program {name!r}{did_you_mean(name, known)}",
-                    hint=f"known: {', '.join(known)}",
-                )
+        subset.of(self.name, "program", selection, self.names())
 
     def needs_reset(self, selection: Selection) -> bool:
-        return any(name in refs.data().spoil for name in selection.only or self.names())
+        return any(name in refs.data().spoil for name in subset.of(self.name, "program", selection, self.names()))
 
     @contextlib.contextmanager
     def recorder(self, raw: Path, on_result: OnResult, only: Sequence[str] = ()) -> Iterator[_Recorder]:
@@ -145,7 +140,8 @@ class Validation:
     def expected(self, kept: recordings.RunFile | None, facts: Mapping[str, str]) -> Sequence[str]:
         """The programs of a complete run: those selected, else those of its ref, else those planned."""
         if kept and kept.only:
-            return list(dict.fromkeys((*kept.only, *kept.programs)))
+            names = (name for name in kept.only if recordings.NAME.fullmatch(name))  # the others are patterns
+            return list(dict.fromkeys((*names, *kept.programs)))
         if ref := refs.data().find(facts.get("ref", "")):
             return refs.data().programs(ref)
         return kept.programs if kept and kept.programs else refs.data().programs(refs.data().refs[refs.data().default])

@@ -48,7 +48,7 @@ from labkit.store import runs
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes import Runtime
 from labkit.suites import again as repeats
-from labkit.suites import registry, shards
+from labkit.suites import registry, shards, subset
 from labkit.suites.base import RunObserver, SilentRun, Suite
 from labkit.usecases.machines import bring_up, compare
 
@@ -91,7 +91,7 @@ def run_cell(
     """
     suite = registry.find(cell.suite)
     suite.check(cell.selection)
-    enough = min(cell.machines, len({*(cell.selection.only or suite.names())}))
+    enough = min(cell.machines, len(subset.of(suite.name, "check", cell.selection, suite.names())))
     if enough < cell.machines:
         observer.step(f"{enough} to run: no more machines than that share it")
     if enough > 1:
@@ -183,7 +183,7 @@ def _again(
         runtime,
         remote,
         SilentRun(),
-        dataclasses.replace(selection, only=names, jobs=1),
+        dataclasses.replace(selection, only=names, skip=(), jobs=1),
         timeout=settings.limits.suite,
         console=machine.console(),
     )
@@ -258,7 +258,10 @@ def _given(
     """What each machine is to run, by its name, in the order of the machines. One that is not up keeps its part, which
     will be missing; but where there are fewer checks than machines, those that are up have them.
     """
-    names = cell.selection.only or _listed(suite, runtime, members[0], settings.limits.suite)
+    names: Sequence[str] = cell.selection.only
+    if subset.is_open(cell.selection):
+        listed = _listed(suite, runtime, members[0], settings.limits.suite)
+        names = subset.of(suite.name, "check", cell.selection, listed)
     up = [member.machine.name for member in members]
     sharing = [machine.name for machine in machines if len({*names}) >= len(machines) or machine.name in up]
     seconds = runs.seconds_before(settings.reports, suite.name, runtime.name, names)
@@ -292,7 +295,7 @@ def _record_parts(
                 runtime,
                 member.remote,
                 whole,
-                dataclasses.replace(cell.selection, only=given[name]),
+                dataclasses.replace(cell.selection, only=given[name], skip=()),
                 timeout=settings.limits.suite,
                 console=member.machine.console(),
             )
@@ -461,7 +464,7 @@ def record(
     with (
         disk_errors(raw),
         _console(console, log),
-        suite.recorder(raw, observer.result, selection.only) as recorder,
+        suite.recorder(raw, observer.result, selection.only or ("*",) * bool(selection.skip)) as recorder,
     ):
         try:
             program = _upload(suite, remote, timeout)

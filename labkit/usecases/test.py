@@ -10,6 +10,7 @@ from labkit.core.errors import UsageError
 from labkit.results.policy import Entry
 from labkit.store import runs
 from labkit.subjects import runtimes
+from labkit.suites import registry, subset
 from labkit.suites.base import RunObserver
 from labkit.usecases.judge import policies
 from labkit.usecases.machines import machine_name, settled
@@ -46,6 +47,9 @@ def cell_of(settings: Settings, selection: Selection, *, failed: bool = False, m
         selection = dataclasses.replace(
             selection, only=runs.failed_before(settings.reports, settings.suite, runtime.name)
         )
+    else:
+        known = registry.find(settings.suite).names()
+        selection = dataclasses.replace(selection, only=subset.settled(selection, known))
     return Cell(
         distro.platform.name,
         distro.release.name,
