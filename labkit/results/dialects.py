@@ -15,7 +15,7 @@ What each is known by: docs/reference/dialects.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TypeAlias
@@ -99,7 +99,7 @@ def read(data: bytes, limits: Limits | None = None) -> Decoded:
     padded = b"\n" + data + b"\n"
     if _STRUCTURED.search(padded) is None:
         events = tap.read(data, limits)
-        return Decoded(_flat_dialect(padded), notes, (Piece("", tuple(events)),))
+        return Decoded(_flat_dialect(events), notes, (Piece("", tuple(events)),))
     return _structured(data, limits, notes)
 
 
@@ -117,7 +117,7 @@ def _structured(data: bytes, limits: Limits, notes: tuple[Note, ...]) -> Decoded
         tree = _Level(lines, limits)
         dialect, pieces = tree.dialect(data), _programs(tree, found)
     if not dialect:
-        dialect = _flat_dialect(b"\n" + data + b"\n")
+        dialect = _flat_dialect(event for piece in pieces for event in piece.events)
     pieces = _limited(pieces, limits.events)
     if cut:
         pieces[-1] = replace(pieces[-1], events=(*pieces[-1].events, *map(Dropped, cut)))
@@ -136,19 +136,27 @@ def _limited(pieces: list[Piece], most: int) -> list[Piece]:
 
 # --- TAP as it is, with something of the program's own in each line
 
-_BATS = re.compile(
-    rb"\n(?:not )?ok [^\n]*? (?:# )?in [0-9]+ ?ms(?: #[^\n]*)?[ \r]*\n|\n# \((?:in|from) [^\n]*test file "
-)
-_CRUN = re.compile(rb"\n(?:not )?ok [^\n]*#[ \t]*[0-9]+\.[0-9]+s[ \r]*\n")
+
+def _flat_dialect(events: Iterable[Event]) -> str:
+    """Whose way it is to tell the time of each result at the end of its line."""
+    for event in events:
+        match event:
+            case TestPoint(description=text, reason=reason) | Inner(point=TestPoint(description=text, reason=reason)):
+                if text[-1:] in ("s", ")") and (text.endswith("ms") or "(duration" in text):
+                    if _BATS.search(text):
+                        return "bats"
+                elif "imeout after" in text and _BATS.search(text):
+                    return "bats"
+                if (text[-1:] == "s" and _CRUN.search(text)) or (reason[-1:] == "s" and _CRUN.search(reason)):
+                    return "the TAP of crun's Python tests"
+            case Comment(text) if text.startswith("(") and _BATS_PLACE.match(text):
+                return "bats"
+    return ""
 
 
-def _flat_dialect(padded: bytes) -> str:
-    if b"ms" in padded and _BATS.search(padded):
-        return "bats"
-    if b"# (" in padded and _BATS.search(padded):
-        return "bats"
-    return "the TAP of crun's Python tests" if b"s\n" in padded and _CRUN.search(padded) else ""
-
+_BATS = re.compile(r" (?:# )?in [0-9]{1,9} ?ms$|# timeout after [0-9]+ ?s|\(duration [0-9]+s\)$")
+_BATS_PLACE = re.compile(r"\((?:in|from) .{0,400}(?:test )?file .{0,400}\.bats\b")
+_CRUN = re.compile(r"# ?[0-9]{1,9}\.[0-9]{1,9}s$")
 
 _UNIT = r"(?:ns|us|µs|ms|s|m|secs?|seconds?|wallclock secs)"
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "m": 60.0}

@@ -16,6 +16,7 @@ says `not ok` where it cannot be read. Dialects of others come from labkit.resul
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import signal
@@ -397,8 +398,12 @@ def _id(result: Result, taken: Counter[tuple[str, str, str]]) -> str:
     """An id that is the same in every run; those of one identity are numbered as they come."""
     identity = result.identity
     taken[identity] += 1
-    digest = hashlib.sha256("\0".join(identity).encode("utf-8", "replace")).hexdigest()[:8]
-    return f"{result.program}/{digest}" + (f".{taken[identity]}" if taken[identity] > 1 else "")
+    return f"{result.program}/{_digest(identity)}" + (f".{taken[identity]}" if taken[identity] > 1 else "")
+
+
+@functools.lru_cache(10_000)
+def _digest(identity: tuple[str, str, str]) -> str:
+    return hashlib.sha256("\0".join(identity).encode("utf-8", "replace")).hexdigest()[:8]
 
 
 def _level(given: JSON, text: str) -> str:

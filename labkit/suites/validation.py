@@ -288,8 +288,8 @@ class _Recorder:
             file.write(row)
         self._sizes[recordings.SUMMARY] = size + len(row)
         self._ended.add(name)
-        file, _ = recordings.judge(self._raw, name, attempt, end)
-        worst = min(file.judged, key=lambda judged: URGENCY[judged.program.verdict])
+        output, _ = recordings.judge(self._raw, name, attempt, end)
+        worst = min(output.judged, key=lambda judged: URGENCY[judged.program.verdict])
         self._on_result(
             replace(_as_result(worst), id=name, program=name), len(self._ended), len(self._kept.programs) or None
         )
