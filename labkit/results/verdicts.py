@@ -31,6 +31,7 @@ from labkit.results.dialects import Broken, Event, Inner, Outer, Piece
 from labkit.results.model import URGENCY, WHOLE, Program, Result, Verdict, is_duration
 from labkit.results.tap import JSON, BailOut, Block, Comment, Dropped, Plan, TestPoint, Unplaced, Version
 
+NAMELESS = "(no description)"  # the name of an assertion whose line has none: `ok 1 - `
 _LONGEST = 20_000  # characters of one text that is kept as evidence; raw/ has all of it
 _REFERENCE = re.compile(r"\s*Refer to: (\S+)\s*")
 _COMPARED = re.compile(r"expect: (.*), actual: (.*)", re.DOTALL)
@@ -374,7 +375,8 @@ def _assertion(program: str, found: _Point, taken: Counter[tuple[str, str, str]]
         diagnostic["message"] = (
             _why(diagnostic) or "; ".join(map(str, notes)) or _why({"stderr": stderr}) or "no reason given"
         )
-    name = truncate(point.description or point.reason, 1000)  # `ok 3 # SKIP linux.sysctl not set` has no other
+    # `ok 3 # SKIP linux.sysctl not set` has no other name than its reason.
+    name = truncate(point.description or (point.reason if point.directive else ""), 1000) or NAMELESS
     result = Result(
         id="",
         name=f"{name} " if name == WHOLE else name,
