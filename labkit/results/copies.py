@@ -109,7 +109,7 @@ _ESCAPE = re.compile(
     rb"|\x1b[ -/][0-~]|\x1b[0-Z\\^-~]"
 )
 # The same where something made the escape visible, or dropped it.
-_SHOWN_ESCAPE = re.compile(r"(?:\^\[|\u241b|#033|\\x1b|\\u001b|\\033|\\e|(?<![\w\])]))\[[0-9;]{0,12}m")
+_SHOWN_ESCAPE = re.compile(r"(?:\^\[|\u241b|#033|\\x1b|\\u001b|\\033|\\e|)\[[0-9;]{0,12}[mK]")
 
 
 def _lines_ended(data: bytes, notes: list[Note]) -> bytes:
@@ -128,8 +128,7 @@ _CORE = re.compile(
     r"(?<![\w-])(?:(?:not ok|ok)(?=[ \t]+(?:[0-9]{1,9}\b|-[ \t]|\#))"
     r"|1\.\.[0-9]{1,9}(?=\s*(?:\#|$))|K?TAP version [0-9]{1,3}(?=\s*$)|Bail out!)"
 )
-_AT_START = re.compile(rb"\n(?:(?:not )?ok\b|1\.\.[0-9])")
-_POINT_AT_START = re.compile(rb"\n(?:not )?ok\b")
+_AT_START = re.compile(rb"\n(?:not )?ok\b")
 _BEHIND = re.compile(rb"\n(?!ok\b|not ok\b|[ \t\n#{}]|1\.\.)[^\n]{0,400}?\b(?:not ok|ok)[ \t]+(?:[0-9]|-[ \t])")
 
 _DIGITS, _WORD, _LEVEL, _STREAM, _SPACE = "\ue000", "\ue001", "\ue002", "\ue003", "\ue004"
@@ -162,7 +161,7 @@ def _hidden(data: bytes) -> bool:
     if _BEHIND.search(padded) is None:
         return False
     behind = sum(1 for _ in _BEHIND.finditer(padded))
-    return behind > sum(1 for _ in _POINT_AT_START.finditer(padded))
+    return behind > sum(1 for _ in _AT_START.finditer(padded))
 
 
 def _without_what_logs_add(data: bytes, notes: list[Note]) -> bytes:

@@ -382,7 +382,7 @@ def _joined(lines: Sequence[str], limits: Limits, notes: list[Note]) -> list[Pie
 
 _Reader: TypeAlias = "Callable[[Sequence[str], Limits, list[Note]], list[Piece] | None]"
 _READERS: tuple[tuple[str, _Reader], ...] = (
-    ("youki's contest", _contest),
+    ("youki's contest, which is no TAP", _contest),
     ("prove", _prove),
     ("files put after each other", _joined),
 )

@@ -137,8 +137,9 @@ def read(
         ended = End(unknown=True, seconds=end.seconds) if end is not None and accounted else end
         if own.events or (_bad_end(ended) is not None):
             judged.append(judge(name, own.events, stderr, ended))
-    if data.strip() and not any(isinstance(event, _READ) for piece in decoded.pieces for event in piece.events):
-        notes.append(Note("no TAP is in it", _first_line(decoded.pieces)))
+    read_as_tap = any(isinstance(event, _READ) for piece in decoded.pieces for event in piece.events)
+    if not read_as_tap and (line := _first_line(decoded.pieces)):
+        notes.append(Note("no TAP is in it", line))
     notes += [
         Note(f"`ok` is said over {over}", one_line(result.name, 200))
         for one in judged for result in one.results if isinstance(over := result.diagnostic.get("over"), str)
