@@ -66,7 +66,7 @@ def seeds() -> list[bytes]:
         for directory in recorded.RECORDINGS.values()
         for path in sorted(directory.glob("*.tap"))
     ]
-    others = [text.encode() for text in on_the_way.DIALECTS.values()]
+    others = list(recorded.DIALECTS.values())
     changed = [change(text) for change in on_the_way.CHANGES.values() for text in (heads[1][:600], others[2])]
     cases = [path.read_bytes() for path in sorted(recorded.CASES.rglob("*.tap"))]
     return [*heads, *others, *changed, *cases]

@@ -119,36 +119,3 @@ CHANGES: dict[str, Change] = {
     "indented at jenkins": lambda data: _each(PREFIXES["jenkins"])(_each(lambda _: "    ")(data)),
     "jenkins, indented": lambda data: _each(lambda _: "    ")(_each(PREFIXES["jenkins"])(data)),
 }
-
-
-# Output of others, as their programs print it.
-DIALECTS: dict[str, str] = {
-    "bats": "1..4\nok 1 create in 12ms\nnot ok 2 delete # in 812 ms\n# (in test file tests/delete.bats, line 7)\n"
-    "#   `false' failed\nok 3 hooks # skip not root\nnot ok 4 kill in 30002ms # timeout after 30s\n",
-    "crun": "1..3\nok 1 - no-caps # 0.041s\nnot ok 2 - bounding # 0.052s\nok 3 - ambient #SKIP no such kernel # 0.001s\n",
-    "node-tap": "TAP version 13\nok 1 - validation/create/create.t # time=812.4ms {\n    ok 1 - a\n    1..1\n    # time=800ms\n}\n\n"
-    "not ok 2 - validation/delete/delete.t # time=2210.12ms {\n    ok 1 - b\n    not ok 2 - c\n      ---\n      found: 1\n"
-    "      wanted: 2\n      ...\n    1..2\n    # failed 1 of 2 tests\n}\n  ---\n  exitCode: 1\n  ...\n\n"
-    "ok 3 - validation/kill/kill.t # SKIP no tests found {\n    1..0\n}\n\n1..3\n# time=3051.9ms\n",
-    "tap14": "TAP version 14\n1..3\n# Subtest: hooks\n    1..2\n    ok 1 - prestart\n    # Subtest: deeper\n        ok 1 - leaf\n"
-    "        1..1\n    ok 2 - deeper\nok 1 - hooks\n    # Subtest: mounts\n    not ok 1 - bind\n      ---\n      message: 'no'\n      ...\n"
-    "    1..1\nnot ok 2 - mounts\nok 3 - plain\n",
-    "ktap": "KTAP version 1\n1..2\n  KTAP version 1\n  # Subtest: s\n  1..2\n  ok 1 a\n  not ok 2 b # TIMEOUT\n"
-    "not ok 1 s\nok 2 t # SKIP no\n",
-    "kselftest": "TAP version 13\n1..2\n# selftests: cgroup: core\n# TAP version 13\n# 1..2\n# ok 1 a\n# not ok 2 b\n"
-    "# # Totals: pass:1 fail:1\nnot ok 1 selftests: cgroup: core # exit=1\n# selftests: cgroup: kill\n#\n"
-    "not ok 2 selftests: cgroup: kill # TIMEOUT 45 seconds\n",
-    "prove": "validation/create/create.t .. \nTAP version 13\nok 1 - a\n1..1\nok\nvalidation/delete/delete.t .. \nnot ok 1 - b\n"
-    "ok 2 - c\n1..2\nDubious, test returned 1 (wstat 256, 0x100)\nFailed 1/2 subtests \nvalidation/kill/kill.t .... \n"
-    "1..0 # SKIP no\nskipped: no\n\nTest Summary Report\n-------------------\n"
-    "validation/delete/delete.t (Wstat: 256 Tests: 2 Failed: 1)\n  Failed test:  1\nFiles=3, Tests=3,  1 wallclock secs\n"
-    "Result: FAIL\n",
-    "prove without -v": "t/create.t .. ok\nt/delete.t .. Failed 1/2 subtests \nt/kill.t .... skipped: no\n\n"
-    "Test Summary Report\n-------------------\nt/delete.t (Wstat: 0 Tests: 2 Failed: 1)\n  Failed test:  1\n"
-    "Files=3, Tests=3,  1 wallclock secs\nResult: FAIL\n",
-    "contest": "# Start group hooks\n1 / 2 : hooks : ok\n2 / 2 : prestart : not ok\n\tno output\n# End group hooks\n\n"
-    "# Start group net\n1 / 1 : net : skipped\n\tno cgroup v1\n# End group net\n\n",
-    "head": "==> create.tap <==\nok 1 - a\n1..1\n\n==> delete.tap <==\nnot ok 1 - b\n1..1\n",
-    "yaml": "TAP version 13\nnot ok 1 - a\n  ---\n  message: it is not\n  got: [1, 2]\n  expected:\n    - 1\n  at: {file: x.c, line: 3}\n"
-    "  ...\n1..1\n",
-}

@@ -18,3 +18,6 @@ RECORDINGS = {path.name.partition("-")[0]: path for path in Path(_directory.name
 V1, V2 = RECORDINGS["master"], RECORDINGS["v0.9.0"]  # of cgroups
 
 CASES = Path(__file__).parent / "recordings/cases"  # small files of others, in dialects of their own
+
+# Output as the programs of others print it, by dialect.
+DIALECTS = {path.stem: path.read_bytes() for path in sorted((CASES.parent / "dialects").glob("*.tap"))}

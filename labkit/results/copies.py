@@ -77,6 +77,8 @@ _BOMS = re.compile(rb"(^|\n)(?:%b|%b)+" % (_BOM, _MISREAD_BOM))
 
 
 def _decoded(data: bytes, notes: list[Note]) -> bytes:
+    if data.startswith(_BOM) and data.removeprefix(_BOM).startswith(tuple(mark for mark, _, _ in _MARKS)):
+        data = data.removeprefix(_BOM)
     for mark, codec, name in _MARKS:
         if data.startswith(mark):
             return _from(data[len(mark) :], codec, name, notes)
@@ -114,7 +116,7 @@ _SHOWN_ESCAPE = re.compile(r"(?:\^\[|\u241b|#033|\\x1b|\\u001b|\\033|\\e|)\[[0-9
 
 def _lines_ended(data: bytes, notes: list[Note]) -> bytes:
     """Lines that end in LF. A return inside a line goes back to its start to print over it: then both are lines."""
-    data = re.sub(rb"\r+\n", b"\n", data)
+    data = data.replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n")
     if b"\r" in data:
         notes.append(Note("lines were printed over, and all of them are read"))
         data = data.replace(b"\r", b"\n")
@@ -131,19 +133,21 @@ _CORE = re.compile(
 _AT_START = re.compile(rb"\n(?:not )?ok\b")
 _BEHIND = re.compile(rb"\n(?!ok\b|not ok\b|[ \t\n#{}]|1\.\.)[^\n]{0,400}?\b(?:not ok|ok)[ \t]+(?:[0-9]|-[ \t])")
 
-_DIGITS, _WORD, _LEVEL, _STREAM, _SPACE = "\ue000", "\ue001", "\ue002", "\ue003", "\ue004"
+_DIGITS, _WORD, _LEVEL, _STREAM, _SPACE, _SIDE = "\ue000\ue001\ue002\ue003\ue004\ue005"
 _PARTS = {
     _DIGITS: "[0-9]+",
     _WORD: "[A-Za-z]{3}",
     _LEVEL: r"(?i:trace|debug|info|notice|warn(?:ing)?|err(?:or)?|crit(?:ical)?|fatal)",
     _STREAM: r"(?:stdout|stderr|out|err)",
     _SPACE: r"[ \t]+",
+    _SIDE: r"[OE]\+?",  # GitLab's words for stdout and stderr
 }
 _SHAPES = (
-    (re.compile("[\ue000-\ue004]"), ""),
+    (re.compile("[\ue000-\ue005]"), ""),
     (re.compile(r"\b(?:stdout|stderr)\b"), _STREAM),
     (re.compile(rf"\b{_PARTS[_LEVEL]}\b"), _LEVEL),
     (re.compile(r"\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec|Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b"), _WORD),
+    (re.compile(r"(?<=[0-9])[OE]\+?(?=\s|$)"), _SIDE),
     (re.compile("[0-9]+"), _DIGITS),
     (re.compile(r"\s+"), _SPACE),
 )
@@ -221,6 +225,8 @@ def _prefixes(lines: list[str]) -> list[re.Pattern[str]]:
         tails[shape] = min(tails.get(shape, tail), tail)  # the least: subtests are indented further
         whole.setdefault(shape, before)
     found = []
+    if any(shape.strip(f"#{_SPACE}") or not shape for shape in shapes):
+        shapes = Counter({shape: count for shape, count in shapes.items() if not shape or shape.strip(f"#{_SPACE}")})
     for shape, count in shapes.most_common(20):
         if not shape:
             found.append(re.compile(rf"[ \t]{{0,{tails[shape]}}}"))

@@ -327,7 +327,8 @@ def _proved(name: str, word: str, lines: Sequence[str], limits: Limits, notes: l
             status = int(match[1])
             if not status and match[2]:
                 status = 128 + (int(match[2]) & 127)  # ended by a signal
-    piece = Piece(name, events, status, timeout)
+    # An exit status of 1 says no more than its results, where one of them is bad.
+    piece = Piece(name, events, None if any(map(_is_bad, events)) else status, timeout)
     good = any(re.match(r"ok\b", text) for text in said)
     skipped = next((text.partition(": ")[2] for text in said if text.startswith("skipped:")), None)
     points = any(isinstance(event, TestPoint | Inner) for event in events)
@@ -337,10 +338,9 @@ def _proved(name: str, word: str, lines: Sequence[str], limits: Limits, notes: l
     elif good and _wrong(piece):
         extra.append(Broken("prove says ok, and a result of it does not"))
         notes.append(Note("prove contradicts what its programs printed", f"{name}: ok"))
-    elif good and not points:
-        if not any(line.strip() for line in lines):
-            extra.append(TestPoint(True, None, "all its tests, says prove"))
-            extra.append(Plan(1))
+    elif not points and skipped is None and not any(line.strip() for line in lines) and (good or "Failed" in said[0]):
+        block = None if good else Block({"message": said[0]})
+        extra += [TestPoint(good, None, "its tests, as prove counts them", diagnostic=block), Plan(1)]
     elif skipped is not None and not points:
         extra += [] if any(isinstance(event, Plan) for event in events) else [Plan(0, skipped or "skipped")]
     elif not good and skipped is None and not status and not timeout and not _wrong(piece):
@@ -394,6 +394,11 @@ _CHUNK = re.compile(rf"([ \t]+)(?:{_TAP}|Bail out!|# Subtest\b)")
 _COMMENTED = re.compile(rf"# ?{_TAP}")
 _OPENING = re.compile(rf"({_POINT}.*?)[ \t]*\{{[ \t]*")
 _BLOCK = re.compile(r"([ \t]+)---\s*")
+_SUMS = re.compile(  # comments that say again what the results say
+    r"Subtest: |selftests: |# |Totals: "
+    r"|(?:timeout set to|time=|tests|pass|fail|skip|todo|cancelled|suites|duration_ms) ?[0-9.]+(?:ms)?$"
+    r"|(?:failed|passed|skipped|todo):? [0-9]+(?: of [0-9]+)?(?: tests?)?$"
+)
 
 
 @dataclass(slots=True)
@@ -486,7 +491,9 @@ class _Level:
             if isinstance(event, TestPoint):
                 self.nodes.append(_Node(event, self._waiting))
                 self._waiting = []
-            elif isinstance(event, Unplaced) and event.text.startswith("KTAP version"):
+            elif (isinstance(event, Unplaced) and event.text.startswith("KTAP version")) or (
+                isinstance(event, Comment) and (not event.text or _SUMS.match(event.text))
+            ):
                 continue
             elif isinstance(event, Plan):
                 self.plans.append(event)
@@ -524,7 +531,7 @@ class _Level:
     def problem(self) -> str | None:
         """Why this stream is not whole, or None where it is. The plans of several that follow each other add up."""
         if not self.plans:
-            return "no plan" if self.nodes or not self.before else None
+            return "no plan" if self.nodes else None
         planned = sum(plan.count for plan in self.plans)
         return None if planned == len(self.nodes) else f"{len(self.nodes)} of {planned} results"
 
@@ -678,5 +685,4 @@ def _program(name: str, node: _Node, notes: list[Note]) -> Piece:
         how = f": {one_line(str(gone), 40)}" if isinstance(gone, str) and gone else ""
         events.append(Broken(f"the line that sums it up says not ok{how}"))
     notes_after = [event for event in node.after if isinstance(event, Comment | Unplaced | Block)]
-    # An exit status of 1 says no more than its results, where one of them is bad.
     return Piece(name, (*events, *notes_after), None if bad else status, timeout, seconds)

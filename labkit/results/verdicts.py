@@ -250,6 +250,7 @@ def _sort(events: Iterable[Event]) -> _Output:
                     last.notes.append(text)
                 else:
                     output.strays.append(text)
+                text = text.replace("\0", "") if "\0" in text else text
                 if "not ok" in text and (isinstance(event, Unplaced) or _COMMENTED.match(text)):
                     says_not.append(text)
             case Plan(count, reason):

@@ -10,12 +10,12 @@ from types import MappingProxyType
 
 from labkit.core.cell import Selection
 from labkit.core.errors import UsageError
-from labkit.core.text import truncate
+from labkit.core.text import one_line, truncate
 from labkit.guest import spec as guest
 from labkit.guest.pyz import pyz
 from labkit.guest.spec.registry import load
 from labkit.guest.spec.versions import version_of
-from labkit.results import tap
+from labkit.results import copies, tap
 from labkit.results.model import Reading, Result, Verdict, is_duration
 from labkit.suites import subset
 from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
@@ -75,21 +75,18 @@ class Spec:
         return (raw / _OUTPUT).is_file()
 
     def read(self, raw: Path, known: Mapping[str, str] | None = None) -> Reading:
-        reader = tap.Reader()
-        events: list[tap.Event] = []
         with (raw / _OUTPUT).open("rb") as file:
-            left = _OUTPUT_LIMIT
-            while piece := file.read(min(left, 1 << 20)):
-                events += reader.feed(piece)
-                left -= len(piece)
+            data = file.read(_OUTPUT_LIMIT)
             over = bool(file.read(1))
-        reading = from_tap([*events, *reader.close()])
+        data, notes = copies.mend(data)
+        reading = from_tap(tap.read(data))
         reasons = [
             reading.reason,
             f"more than {_OUTPUT_LIMIT >> 20} MiB of output; the rest was dropped" if over else "",
         ]
         reason = "; ".join(filter(None, reasons)) or None
-        return Reading(reading.results, {**(known or {}), **reading.facts}, reason)
+        told = copies.told((_OUTPUT, note) for note in notes)
+        return Reading(reading.results, {**(known or {}), **reading.facts}, reason, told=told)
 
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,99}")
@@ -119,7 +116,14 @@ def from_tap(events: Iterable[tap.Event]) -> Reading:
         if isinstance(event, tap.Comment) and (match := _FACT.fullmatch(event.text)):
             facts.setdefault(match[1], truncate(match[2], 1000))
     results = tuple(result_of(point, position) for position, point in enumerate(points, 1))
-    return Reading(results, facts, tap.unfinished(events))
+    return Reading(results, facts, tap.unfinished(events) or _unread(events))
+
+
+def _unread(events: Iterable[tap.Event]) -> str | None:
+    """Why events that are one whole stream may yet hide a failure: a line of them says so, and is no result."""
+    lines = (event.text for event in events if isinstance(event, tap.Unplaced))
+    line = next((line for line in lines if re.search(r"(?<![\w-])not ok\b", line)), None)
+    return None if line is None else f"a line that is no result says `not ok`: {one_line(line.strip(), 200)!r}"
 
 
 def result_of(point: tap.TestPoint, position: int = 0) -> Result:
