@@ -110,13 +110,20 @@ FLAGS: Mapping[str, Flag] = {
     "repeat": Flag(None, "how often each program runs; tells which are flaky", "NUMBER"),
     "limit": Flag(None, "seconds that each program may take", "SECONDS"),
     "no_policy": Flag(False, "without the policy: mark nothing as expected"),
-    "runtime_version": Flag(None, "the runtime's version, where the directory does not say", "VERSION"),
-    "cgroup": Flag(None, "the cgroup version, where the directory does not say", "VERSION", ("v1", "v2", "hybrid")),
-    "ref": Flag(None, "the ref of the suite's tree, where the directory does not say", "REF"),
+    "runtime_name": Flag(
+        None, "what to call the runtime; else it is what its --version says, or the last part of its path", "NAME"
+    ),
+    "runtime_version": Flag(None, "the runtime's version, in place of what the output says", "VERSION"),
+    "cgroup": Flag(None, "the cgroup version, in place of what the output says", "VERSION", ("v1", "v2", "hybrid")),
+    "ref": Flag(None, "the ref of runtime-tools, in place of what the output says", "REF"),
+    "programs": Flag(
+        None, "a file with the names of all programs, one a line, of a fork of runtime-tools", "FILE", values.files
+    ),
     "html": Flag(None, "write a report of it to this file as well", "FILE", values.files),
     "dir": Flag(
         None,
-        "a run's directory, its id or the beginning of that; or a directory of NAME.tap, NAME.err and summary.tsv",
+        "a run's directory, its id or the beginning of that; or a directory of NAME.tap, NAME.err and summary.tsv, an "
+        "archive of one, or a single .tap file",
         "DIR",
         values.runs_and_directories,
     ),

@@ -25,8 +25,8 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """provider may be "auto"; runtime is the value of --runtime; machine is the name of the machine to run it on, the
-    first where machines, which share it, are several.
+    """provider may be "auto"; runtime is the value of --runtime, runtime_name what to call it; machine is the name of
+    the machine to run it on, the first where machines, which share it, are several.
     """
 
     platform: str
@@ -37,6 +37,7 @@ class Cell:
     suite: str
     selection: Selection = Selection()
     machines: int = 1
+    runtime_name: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -18,17 +18,17 @@ from pydantic import Field, StrictStr
 
 from labkit.core import tomlfile
 from labkit.core.errors import UsageError
-from labkit.core.text import truncate
 from labkit.core.tomlfile import Table
-from labkit.results import tap, verdicts
+from labkit.io.files import regular_inside
+from labkit.results import copies, tap, verdicts
 from labkit.results.model import Result
 from labkit.results.verdicts import End, File
-from labkit.suites import refs
+from labkit.suites import refs, summary
+from labkit.suites.summary import PROGRAM, Summary
 
-SUMMARY, RUN = "summary.tsv", "run.json"  # no program can have a dash in its name
-COLUMNS = ("program", "exit_status", "seconds", "signal", "timeout", "attempt", "left")
-NAME = re.compile(r"[a-z0-9_]{1,64}")
-FILE = re.compile(rf"({NAME.pattern})(?:\.([2-9]|[1-9][0-9]{{1,3}}))?\.tap")
+RUN = "run.json"
+NAME = re.compile(r"[a-z0-9_]{1,64}")  # of what a machine runs
+FILE = re.compile(rf"({PROGRAM.pattern})(?:\.([2-9]|[1-9][0-9]{{1,3}}))?\.tap")
 
 # A whole recording has 1.1 MB, its longest file 144 KB. In bytes, but for FILES:
 OUTPUT, STDERR, TOTAL = 8 << 20, 1 << 20, 64 << 20
@@ -49,33 +49,51 @@ class RunFile(Table):
     over: bool = False
 
 
-def deduced(results: Sequence[Result]) -> dict[str, str]:
-    """Facts from the output itself: its references name a version of runtime-spec, and that may identify the ref."""
-    for result in results:
-        if match := re.search(r"/runtime-spec/blob/v([0-9.]{1,20})/", result.reference):
-            known = [name for name, ref in refs.data().refs.items() if ref.spec == match[1]]
-            return {"spec": match[1], **({"ref": known[0]} if len(known) == 1 else {})}
-    return {}
+def spec_of(results: Iterable[Result]) -> str:
+    """The version of runtime-spec that the references in the output name, "" where there is none."""
+    found = (re.search(r"/runtime-spec/blob/v([0-9.]{1,20})/", result.reference) for result in results)
+    return next((match[1] for match in found if match), "")
 
 
-def judge(raw: Path, name: str, attempt: int, end: End | None) -> tuple[File, int]:
-    """What one attempt of a program comes to, and how many bytes were read for it."""
+# What runtime-tools (cgroups/cgroups.go) and crun print on cgroup v2, and what only finds something on v1 or hybrid: a
+# path of v1 in the output tells nothing, as the programs print some on v2, too.
+_V2 = re.compile(rb"cgroupv2 is not supported yet|\b(?:with|on) cgroup ?v2\b")
+_V1 = re.compile(rb"^ok [0-9]+ - find [a-z]+ cgroup\b(?! *# *(?:SKIP|TODO))", re.MULTILINE)
+
+
+def cgroups(output: bytes) -> set[str]:
+    """The cgroup versions that the output tells of."""
+    return {version for version, said in (("v1", _V1), ("v2", _V2)) if said.search(output)}
+
+
+def judge(raw: Path, name: str, attempt: int, end: End | None) -> tuple[File, int, set[str]]:
+    """What one attempt of a program comes to, how many bytes were read for it, and what cgroups() finds in them."""
     file = stem(name, attempt)
-    out, err = _content(raw / f"{file}.tap", OUTPUT), _content(raw / f"{file}.err", STDERR)
+    out, err = content(raw, f"{file}.tap", OUTPUT), content(raw, f"{file}.err", STDERR)
     stderr, silent = err.decode("utf-8", "replace"), name in refs.data().silent
-    return verdicts.read(name, out, stderr, end, silent=silent, limits=_LIMITS), len(out) + len(err)
+    read = verdicts.read(name, out, stderr, end, silent=silent, limits=_LIMITS)
+    seen = cgroups(copies.mend(out)[0] if read.notes else out) | cgroups(err)
+    return read, len(out) + len(err), seen
 
 
 def stem(name: str, attempt: int) -> str:
     return name if attempt == 1 else f"{name}.{attempt}"
 
 
-def _content(path: Path, limit: int) -> bytes:
-    """The beginning of a file; nothing where it is missing or a symbolic link."""
-    if path.is_symlink() or not path.is_file():
+def content(raw: Path, name: str, limit: int) -> bytes:
+    """The beginning of a file; nothing where it is missing, or a link that leads out of the directory."""
+    if (path := regular_inside(raw, name)) is None:
         return b""
     with path.open("rb") as file:
         return file.read(limit)
+
+
+def read_summary(raw: Path) -> Summary | None:
+    """What summary.tsv says; None where there is no such file. UsageError names file and line."""
+    path = raw / summary.FILE
+    if not regular_inside(raw, summary.FILE):
+        return None
+    return summary.read(path, content(raw, summary.FILE, OUTPUT), own=(raw / RUN).exists())
 
 
 def programs(raw: Path, ends: Mapping[tuple[str, int], End]) -> tuple[dict[str, list[int]], list[str]]:
@@ -83,8 +101,7 @@ def programs(raw: Path, ends: Mapping[tuple[str, int], End]) -> tuple[dict[str, 
     found: dict[str, set[int]] = defaultdict(set)
     strange = []
     for file in files(raw):
-        path = raw / file
-        if (match := FILE.fullmatch(file)) and path.is_file() and not path.is_symlink():
+        if (match := FILE.fullmatch(file)) and regular_inside(raw, file):
             found[match[1]].add(int(match[2] or 1))
         else:
             strange.append(file)
@@ -93,7 +110,20 @@ def programs(raw: Path, ends: Mapping[tuple[str, int], End]) -> tuple[dict[str, 
 
 
 def files(raw: Path) -> list[str]:
-    return sorted(path.name for path in raw.glob("*.tap"))
+    """The files that may hold the output of a program, or do by their names."""
+    names = sorted(path.name for path in raw.glob("*.tap"))
+    return [name for name in names if not is_spec_output(raw, name)]
+
+
+def is_begun(raw: Path) -> bool:
+    """Whether the directory is one of programs though none of them has left anything."""
+    return any((raw / name).is_file() for name in (RUN, summary.FILE))
+
+
+def is_spec_output(raw: Path, name: str) -> bool:
+    """Whether a file says in its header that it is what the spec suite prints."""
+    head, _ = copies.mend(content(raw, name, 4096))
+    return re.search(rb"^# suite: labkit-spec ", head, re.MULTILINE) is not None
 
 
 def read_run(raw: Path) -> RunFile | None:
@@ -101,66 +131,9 @@ def read_run(raw: Path) -> RunFile | None:
     if not path.exists():
         return None
     try:
-        value = tap.parse_json(_content(path, OUTPUT).decode())
+        value = tap.parse_json(content(raw, RUN, OUTPUT).decode())
     except ValueError as error:
         raise UsageError(f"{path}: not JSON: {error}") from error
     if not isinstance(value, dict):
         raise UsageError(f"{path}: is not a JSON object")
     return tomlfile.check(RunFile, value, lambda _: str(path))
-
-
-def read_summary(path: Path) -> dict[tuple[str, int], End] | None:
-    """How each program and attempt ended; None where there is no such file. UsageError names file and line."""
-    if not path.exists():
-        return None
-    *lines, last = _content(path, OUTPUT).decode("utf-8", "replace").split("\n")
-    header = (lines or [last])[0].rstrip("\r").split("\t")
-    if not {"program", "exit_status", "seconds"} <= set(header):
-        raise UsageError(
-            f"{path}:1: the columns must be program, exit_status and seconds, separated by tabs",
-            hint="the file has one line per program: its name, its exit status, its duration in seconds",
-        )
-    ends: dict[tuple[str, int], End] = {}
-    if not path.with_name(RUN).exists():
-        lines.append(last)  # in a run, what has no line end was cut off while it was written
-    for number, line in enumerate(lines[1:], 2):
-        cells = line.rstrip("\r").split("\t")
-        if cells == [""]:
-            continue
-        try:
-            if len(cells) != len(header):
-                raise ValueError(f"{len(cells)} columns, must be {len(header)}")
-            name, attempt, end = row(dict(zip(header, cells, strict=True)))
-            if (name, attempt) in ends:
-                raise ValueError(f"a second line for {name}")
-        except ValueError as error:
-            raise UsageError(f"{path}:{number}: {error}") from error
-        ends[name, attempt] = end
-    return ends
-
-
-def row(cells: Mapping[str, str]) -> tuple[str, int, End]:
-    """One line of summary.tsv. ValueError says what is wrong with it."""
-
-    def number(key: str, most: int) -> int | None:
-        text = cells.get(key, "")
-        if not text:
-            return None
-        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > most:
-            raise ValueError(f"{key} is {truncate(text, 100)!r}, must be a number up to {most}")
-        return int(text)
-
-    name = cells["program"]
-    if not NAME.fullmatch(name):
-        raise ValueError(f"program is {truncate(name, 100)!r}, must consist of a-z, 0-9 and _")
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", cells["seconds"]):
-        raise ValueError(f"seconds is {truncate(cells['seconds'], 100)!r}, must be a number")
-    left = tap.parse_json(cells["left"]) if cells.get("left") else []
-    end = End(
-        status=number("exit_status", 255),
-        signal=number("signal", 128),
-        timeout=bool(number("timeout", 1)),
-        seconds=float(cells["seconds"]),
-        left=tuple(str(text) for text in left) if isinstance(left, list) else (),
-    )
-    return name, number("attempt", 9999) or 1, end

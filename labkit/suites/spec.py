@@ -10,15 +10,18 @@ from types import MappingProxyType
 
 from labkit.core.cell import Selection
 from labkit.core.errors import UsageError
-from labkit.core.text import one_line, truncate
+from labkit.core.text import count, one_line, some, truncate
 from labkit.guest import spec as guest
 from labkit.guest.pyz import pyz
 from labkit.guest.spec.registry import load
 from labkit.guest.spec.versions import version_of
+from labkit.io.files import regular_inside
 from labkit.results import copies, tap
 from labkit.results.model import Reading, Result, Verdict, is_duration
-from labkit.suites import subset
+from labkit.suites import recordings, subset
 from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
+from labkit.suites.facts import settled
+from labkit.suites.subset import ALL, Subset
 
 _OUTPUT, _ERRORS = "spec.tap", "spec.err"
 _OUTPUT_LIMIT, _ERRORS_LIMIT = 32 << 20, 1 << 20  # bytes that are kept; a run has some hundred KB
@@ -72,21 +75,42 @@ class Spec:
                 recorder.close()
 
     def recognizes(self, raw: Path) -> bool:
-        return (raw / _OUTPUT).is_file()
+        return bool(_output(raw))
 
-    def read(self, raw: Path, known: Mapping[str, str] | None = None) -> Reading:
-        with (raw / _OUTPUT).open("rb") as file:
-            data = file.read(_OUTPUT_LIMIT)
-            over = bool(file.read(1))
+    def knows_facts(self, raw: Path) -> bool:
+        return True
+
+    def read(self, raw: Path, known: Mapping[str, str] | None = None, meant: Subset = ALL) -> Reading:
+        data, over, name = b"", False, _output(raw)
+        if path := regular_inside(raw, name):
+            with path.open("rb") as file:
+                data = file.read(_OUTPUT_LIMIT)
+                over = bool(file.read(1))
         data, notes = copies.mend(data)
         reading = from_tap(tap.read(data))
-        reasons = [
-            reading.reason,
-            f"more than {_OUTPUT_LIMIT >> 20} MiB of output; the rest was dropped" if over else "",
-        ]
+        results, reasons = reading.results, [reading.reason]
+        facts, told = settled(reading.facts, known or {})
+        told = (*copies.told((name, note) for note in notes), *told)
+        if meant.is_subset:
+            there = dict.fromkeys(result.id for result in results)
+            ids = subset.of(self.name, "check", meant, tuple(there), self.names())
+            if missing := [ident for ident in ids if ident not in there]:
+                reasons.append(f"{count(len(missing), 'check')} missing: {some(missing)}")
+            if left_out := [ident for ident in there if ident not in ids]:
+                told = (*told, f"left out, as was said: {count(len(left_out), 'check')}, {some(left_out)}")
+            results = tuple(result for result in results if result.id in ids)
+        if over:
+            reasons.append(f"more than {_OUTPUT_LIMIT >> 20} MiB of output; the rest was dropped")
         reason = "; ".join(filter(None, reasons)) or None
-        told = copies.told((_OUTPUT, note) for note in notes)
-        return Reading(reading.results, {**(known or {}), **reading.facts}, reason, told=told)
+        return Reading(results, facts, reason, dialects=reading.dialects, told=told)
+
+
+def _output(raw: Path) -> str:
+    """The file of the suite's output: spec.tap, or the only one that says in its header that it is; "" for none."""
+    if regular_inside(raw, _OUTPUT):
+        return _OUTPUT
+    said = [path.name for path in raw.glob("*.tap") if recordings.is_spec_output(raw, path.name)]
+    return said[0] if len(said) == 1 else ""
 
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,99}")

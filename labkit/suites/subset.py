@@ -26,6 +26,9 @@ class Subset:
         return bool(self.only or self.skip)
 
 
+ALL = Subset()
+
+
 def read_list(file: Path) -> tuple[str, ...]:
     """The names and patterns in a file, one a line. UsageError where it cannot be read."""
     try:

@@ -8,14 +8,14 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from labkit.core.cell import Selection
 from labkit.core.errors import UsageError
-from labkit.core.text import truncate
+from labkit.core.text import count, some, truncate
 from labkit.guest.pyz import pyz
 from labkit.io.files import write_atomic
 from labkit.results import copies, tap, verdicts
@@ -24,12 +24,15 @@ from labkit.results.model import URGENCY, WHOLE, Reading, Result
 from labkit.results.tap import JSON
 from labkit.results.verdicts import End, Judged
 from labkit.subjects import runtimes
-from labkit.suites import recordings, refs, subset
+from labkit.suites import recordings, refs, subset, summary
 from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
+from labkit.suites.facts import settled
+from labkit.suites.subset import ALL, Subset
 
 _ERRORS = "labkit-programs.err"  # no program can have a dash in its name
 _FACT = re.compile(r"[a-z][a-z-]{0,39}")
 _LINE = 4 << 20  # bytes
+OTHERS = ("bundle_validate", "docker", "image_validate", "podman", "runtimetest", "spec")  # output of other suites
 
 
 class Validation:
@@ -79,19 +82,29 @@ class Validation:
                 recorder.keep()
 
     def recognizes(self, raw: Path) -> bool:
-        known = (recordings.RUN, recordings.SUMMARY)
-        return any((raw / name).is_file() for name in known) or any(
-            map(recordings.FILE.fullmatch, recordings.files(raw))
-        )
+        kept = recordings.read_run(raw)
+        named = [match[1] for file in recordings.files(raw) if (match := recordings.FILE.fullmatch(file))]
+        begun = not named and not any(raw.glob("*.tap")) and recordings.is_begun(raw)
+        return any(self._has(name, kept) for name in named) or (self.alone and begun)
 
-    def read(self, raw: Path, known: Mapping[str, str] | None = None) -> Reading:
-        kept, reasons = recordings.read_run(raw), []
-        ends = recordings.read_summary(raw / recordings.SUMMARY)
-        if ends is None:
-            reasons.append(f"no {recordings.SUMMARY}, so the programs' exit statuses are unknown")
-        found, strange = recordings.programs(raw, ends or {})
-        room, unread = recordings.TOTAL, []
-        programs: dict[str, list[Judged]] = {}  # a file may hold several
+    def knows_facts(self, raw: Path) -> bool:
+        return any((place / recordings.RUN).is_file() for place in (raw, raw / "shard-1"))
+
+    alone = True  # what names programs and has no output of any is of this suite
+
+    def _has(self, name: str, kept: recordings.RunFile | None) -> bool:
+        """Whether a program's name is one of this suite; other suites' output may lie beside its own."""
+        return name not in OTHERS or bool(kept and name in (*kept.programs, *kept.only))
+
+    def read(self, raw: Path, known: Mapping[str, str] | None = None, meant: Subset = ALL) -> Reading:
+        kept = recordings.read_run(raw)
+        ended = recordings.read_summary(raw)
+        ends = {key: end for key, end in (ended.ends if ended else {}).items() if self._has(key[0], kept)}
+        every, strange = recordings.programs(raw, ends)
+        found = {name: attempts for name, attempts in every.items() if self._has(name, kept)}
+        room, unread, cgroups = recordings.TOTAL, [], set()
+        programs: dict[str, list[Judged]] = {}  # by name: a file may hold several
+        holders: set[str] = set()  # the files that do
         dialects: Counter[str] = Counter()
         notes: list[tuple[str, Note]] = []
         for name, attempts in found.items():
@@ -99,18 +112,41 @@ class Validation:
                 unread.append(name)
                 continue
             for attempt in attempts:
-                end = ends.get((name, attempt)) if ends is not None else End(unknown=True)
-                file, size = recordings.judge(raw, name, attempt, end)
+                end = ends.get((name, attempt)) if ended else End(unknown=True)
+                file, size, seen = recordings.judge(raw, name, attempt, end)
                 for one in file.judged:
                     programs.setdefault(one.program.name, []).append(one)
-                dialects[file.dialect] += bool(file.dialect)
+                    holders |= {name} if one.program.name != name else set()
+                dialects.update([file.dialect] if file.dialect else [])
                 notes += ((f"{recordings.stem(name, attempt)}.tap", note) for note in file.notes)
                 room -= size
+                cgroups |= seen
         judged = [verdicts.repeated(attempts) for attempts in programs.values()]
-        results = tuple(result for one in judged for result in one.results)
-        facts = {**recordings.deduced(results), **(known or {}), **(kept.facts if kept else {})}
-        if ref := refs.data().find(facts.get("ref", "")):
-            facts["spec"] = ref.spec  # the suite's version, whatever the runtime claims
+        results = [result for one in judged for result in one.results]
+        facts, told = self._facts(kept, known or {}, results, programs, cgroups)
+        should, line = self.expected(kept, facts, programs, meant)
+        told = [*copies.told(notes), *told, *([line] if line else [])]
+        told += ended.told if ended else []
+        others = [name for name in programs if name not in should and name not in (kept.only if kept else ())]
+        if others and not kept:
+            told.append(
+                f"not among the programs of runtime-tools {facts.get('ref', '')}".rstrip() + f": {some(others)}"
+            )
+        if meant.is_subset:
+            should = subset.of(self.name, "program", meant, [*should, *others], self.names())
+            if left := [name for name in programs if name not in should]:
+                told.append(f"left out, as was said: {count(len(left), 'program')}, {some(left)}")
+            there = {*should, *holders}
+            found = {name: attempts for name, attempts in found.items() if name in there}
+            ends = {key: end for key, end in ends.items() if key[0] in there}
+            judged = [one for one in judged if one.program.name in there]
+            results = [result for result in results if result.program in there]
+        reasons = []
+        if ended is None:
+            reasons.append(f"no {summary.FILE}, so the programs' exit statuses are unknown")
+        elif ended.lacks:
+            what = f"{summary.FILE} has no column {' and no column '.join(ended.lacks)}"
+            (reasons if "exit_status" in ended.lacks else told).append(what)
         if kept and not kept.finished:
             reasons.append("the suite did not finish")
         if kept and kept.noise:
@@ -118,43 +154,70 @@ class Validation:
         if unread or (kept and kept.over):
             reasons.append(f"more than {recordings.TOTAL >> 20} MiB of output; the rest was dropped")
         if strange:
-            reasons.append(f"ignored, because no program has such a name: {_some(map(repr, strange))}")
-        lost = [name for name, attempt in ends or () if attempt not in found.get(name, ())]
-        if missing := list(
-            dict.fromkeys([*lost, *(name for name in self.expected(kept, facts) if name not in {*found, *programs})])
-        ):
-            reasons.append(f"{_programs_word(len(missing))} missing: {_some(missing)}")
-        if ends is not None and (
-            dangling := [n for n, times in found.items() if any((n, t) not in ends for t in times)]
-        ):
-            reasons.append(f"{_programs_word(len(dangling))} not finished: {_some(dangling)}")
-        return Reading(
-            results,
-            facts,
-            "; ".join(reasons) or None,
-            tuple(one.program for one in judged),
-            tuple(name for name, _ in dialects.most_common() if name),
-            copies.told(notes),
-        )
+            why = "no program has such a name, or it is a link that leads elsewhere"
+            reasons.append(f"ignored, because {why}: {some(map(repr, strange))}")
+        lost = [name for name, attempt in ends if attempt not in found.get(name, ())]
+        if missing := list(dict.fromkeys([*lost, *(name for name in should if name not in {*found, *programs})])):
+            reasons.append(f"{count(len(missing), 'program')} missing: {some(missing)}")
+        if ended and (dangling := [n for n, times in found.items() if any((n, t) not in ends for t in times)]):
+            reasons.append(f"{count(len(dangling), 'program')} not finished: {some(dangling)}")
+        ran = tuple(one.program for one in judged)
+        taken = tuple(name for name, _ in dialects.most_common())
+        return Reading(tuple(results), facts, "; ".join(reasons) or None, ran, taken, tuple(told))
 
-    def expected(self, kept: recordings.RunFile | None, facts: Mapping[str, str]) -> Sequence[str]:
-        """The programs of a complete run: those selected, else those of its ref, else those planned."""
+    def _facts(
+        self,
+        kept: recordings.RunFile | None,
+        known: Mapping[str, str],
+        results: Sequence[Result],
+        found: Collection[str],
+        cgroups: set[str],
+    ) -> tuple[dict[str, str], list[str]]:
+        """What was said, what run.json says, and what the output lets conclude; and what is to be told of that."""
+        own = dict(kept.facts) if kept else {}
+        spec = recordings.spec_of(results)
+        concluded = {"spec": spec} if spec else {}
+        fitting = refs.data().fitting(spec, found) if spec else []
+        if fitting:
+            concluded["ref"] = fitting[0]
+        if len(cgroups) == 1:
+            concluded["cgroup"] = min(cgroups)
+        facts, told = settled({**{key: concluded[key] for key in concluded if key == "cgroup"}, **own}, known)
+        new = {key: value for key, value in concluded.items() if key not in {**own, **known}}
+        if new.keys() & {"ref", "cgroup"}:
+            words = [f"{what} {new[key]}" for key, what in _CONCLUDED.items() if key in new]
+            more = f" (or {', '.join(fitting[1:])}: --ref says which)" if "ref" in new and fitting[1:] else ""
+            told = (*told, f"taken from the output: {', '.join(words)}{more}")
+        facts = {**concluded, **facts}
+        if f"v{facts.get('ref')}" in refs.data().refs:
+            facts["ref"] = f"v{facts['ref']}"  # 0.9.0, as packages have it
+        if ref := refs.data().find(facts.get("ref", "")):
+            facts["spec"] = spec or ref.spec  # the suite's version, whatever the runtime claims
+        return facts, list(told)
+
+    def expected(
+        self, kept: recordings.RunFile | None, facts: Mapping[str, str], found: Collection[str], meant: Subset
+    ) -> tuple[Sequence[str], str]:
+        """The programs of a complete run: those selected, else those of its ref, else those planned; and what is to be
+        told of that.
+        """
+        data, name = refs.data(), facts.get("ref", "")
         if kept and kept.only:
             names = (name for name in kept.only if recordings.NAME.fullmatch(name))  # the others are patterns
-            return list(dict.fromkeys((*names, *kept.programs)))
-        if ref := refs.data().find(facts.get("ref", "")):
-            return refs.data().programs(ref)
-        return kept.programs if kept and kept.programs else refs.data().programs(refs.data().refs[refs.data().default])
+            return list(dict.fromkeys((*names, *kept.programs))), ""
+        if meant.programs:
+            return meant.programs, ""
+        if ref := data.find(name):
+            return data.programs(ref), ""
+        if kept and kept.programs:
+            return kept.programs, ""
+        instead = next(iter(data.fitting(facts.get("spec", ""), found)), data.default)
+        what = f"runtime-tools {truncate(name, 100)} is not known" if name else "the ref of runtime-tools is unknown"
+        more = "" if name else "; name it with --ref"
+        return data.programs(data.refs[instead]), f"{what}; judged with the list of {instead}{more}"
 
 
-def _programs_word(count: int) -> str:
-    return f"{count} program{'' if count == 1 else 's'}"
-
-
-def _some(words: Iterable[str]) -> str:
-    """The first ten of them, as text."""
-    listed = list(words)
-    return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")
+_CONCLUDED = {"ref": "runtime-tools", "spec": "runtime-spec", "cgroup": "cgroup"}
 
 
 # --- what the suite prints: one JSON object a line
@@ -175,7 +238,7 @@ class _Recorder:
         self._sizes: dict[str, int] = {}  # of the files that are there
         self._open: set[str] = set()  # those of them whose last attempt has not ended
         self._ended: set[str] = set()
-        (raw / recordings.SUMMARY).write_text("\t".join(recordings.COLUMNS) + "\n")
+        (raw / summary.FILE).write_text("\t".join(summary.COLUMNS) + "\n")
         self.keep()
 
     def keep(self) -> None:
@@ -275,20 +338,20 @@ class _Recorder:
             "left": json.dumps([truncate(str(text), 500) for text in left[:100]] if isinstance(left, list) else []),
         }
         try:
-            _, _, end = recordings.row(cells)
+            _, _, end = summary.row(cells)
         except ValueError:
             return False
         self._open.remove(name)
-        row = ("\t".join(cells[column] for column in recordings.COLUMNS) + "\n").encode()
-        size = self._sizes.get(recordings.SUMMARY, 0)
+        row = ("\t".join(cells[column] for column in summary.COLUMNS) + "\n").encode()
+        size = self._sizes.get(summary.FILE, 0)
         if size + len(row) > recordings.OUTPUT or len(row) > recordings.TOTAL - sum(self._sizes.values()):
             self._note(over=True)
             return True
-        with (self._raw / recordings.SUMMARY).open("ab") as file:
+        with (self._raw / summary.FILE).open("ab") as file:
             file.write(row)
-        self._sizes[recordings.SUMMARY] = size + len(row)
+        self._sizes[summary.FILE] = size + len(row)
         self._ended.add(name)
-        output, _ = recordings.judge(self._raw, name, attempt, end)
+        output, _, _ = recordings.judge(self._raw, name, attempt, end)
         worst = min(output.judged, key=lambda judged: URGENCY[judged.program.verdict])
         self._on_result(
             replace(_as_result(worst), id=name, program=name), len(self._ended), len(self._kept.programs) or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import select
 import signal
@@ -27,10 +28,10 @@ from . import __version__, cleanup, process
 from .context import APPLETS, SuiteRun
 from .control import NothingWorks, controlled
 from .host import Host, environment, find_busybox, this_host
-from .place import UNSHARED, inherit_nothing, private, raise_limits, require_able, temporary
+from .place import UNSHARED, hide, inherit_nothing, private, raise_limits, require_able, temporary
 from .registry import PACKAGE, Check, load
 from .rootless import become_root
-from .runner import BAD, Result, run_alone, run_checks, run_confirmed
+from .runner import BAD, Result, Way, run_alone, run_checks, run_confirmed
 from .tap import point
 from .versions import version_of
 
@@ -298,7 +299,8 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
         raise UsageError(f"cannot run on this host: {error}") from error
     claims = claims_of(host.runtime, environment(work))
     held = replace(claims, spec=plan.spec or claims.spec)
-    suite = SuiteRun(name, host, held, work, applets, min(claims, held, key=lambda each: each.spec).spec_text)
+    named = min(claims, held, key=lambda each: each.spec).spec_text
+    suite = SuiteRun(name, host, held, work, applets, named, cgroups=tuple(cleanup.cgroup_parents()))
     _print("TAP version 14", *_header(suite, claims.spec_text))
     failed = count = 0
 
@@ -309,10 +311,12 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
         _print(point(count, result, check.requirement.summary).rstrip("\n"))
 
     try:
-        suite = controlled(suite, lambda check, suite: run_alone(check, suite, lifeline))
+        suite = controlled(
+            suite, lambda check, suite: run_alone(check, suite, lifeline), functools.partial(hide, host, top)
+        )
         _print(f"1..{len(plan.checks)}")
         run = run_confirmed if plan.confirm else run_checks
-        run(plan.checks, suite, plan.jobs, lifeline, emit, shared=plan.shared)
+        run(plan.checks, suite, Way(lifeline, plan.jobs, plan.shared), emit)
     except NothingWorks as error:
         said = f"no container can be created here: {printable(str(error))}"
         _print(f"Bail out! {said}")
