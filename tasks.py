@@ -241,6 +241,26 @@ def diff(call: Call) -> None:
     call.answer(compared.to_json(), as_diff.text(compared).rstrip("\n"))
 
 
+@lab_task("reason link expires wide file format shipped json", words="action", rest="word")
+def policy(call: Call) -> None:
+    """Write entries into your policy, or look them over.
+
+    `add` writes what a run showed, its findings or assertions by name, into the file that `policy` in labkit.toml
+    names, or a new one. The entry holds for that runtime, version, cgroup version and platform (--wide leaves one out).
+    `import` reads lists of tests to be skipped: crun's, youki's, those of bats. `check` tells entries that met nothing,
+    have expired, or hide more than one finding. Exit status of `check`: 1 where something is wrong.
+
+    Examples:
+        ./lab policy add latest STATE-001 --reason 'fixed in 1.6' --expires 2027-06-30
+        ./lab policy add latest delete kill --reason 'upstream bug' --link https://github.com/opencontainers/runc/issues/1
+        ./lab policy check
+        ./lab policy import run-tests.sh --file crun.toml
+    """
+    from labkit.cli import policies
+
+    policies.run(call)
+
+
 @lab_task("platform release out")
 def render(call: Call) -> None:
     """Write out the scripts that make a machine a lab.

@@ -225,6 +225,25 @@ def test_a_program_as_a_whole_that_passes_has_no_result_and_is_told(apply: Apply
     assert run.policy is not None and len(run.policy.unexpected_passes) == 1
 
 
+@pytest.mark.parametrize("assertion", ["", f'assertion = "{WHOLE}"\n'])
+def test_a_program_that_asserts_nothing_can_be_expected_to(assertion: str, apply: Apply) -> None:
+    """Whether such a result counts as bad is the model's affair; the mark, and that it is no surprise, are ours."""
+    entry = f'suite = "validation"\nprogram = "delete"\n{assertion}expected = "no-assertions"\nreason = "only waits"\n'
+    run = apply(program("delete", (WHOLE, Verdict.NO_ASSERTIONS)), entry)
+    assert run.results[0].expected is not None and run.results[0].expected.reason == "only waits"
+    assert run.policy is not None and run.policy.unexpected_passes == ()
+    assert exit_status(run) == 0
+    failing = apply(program("delete", (WHOLE, Verdict.ERROR)), entry)
+    assert failing.results[0].expected is None and exit_status(failing) == 1
+
+
+def test_one_that_passes_where_nothing_was_to_be_asserted_is_told(apply: Apply) -> None:
+    entry = 'suite = "validation"\nprogram = "delete"\nexpected = "no-assertions"\nreason = "only waits"\n'
+    run = apply(program("delete", ("z", Verdict.PASS)), entry)
+    assert run.policy is not None
+    assert run.policy.unexpected_passes[0].startswith("delete: expected no-assertions, got pass (policy.toml, entry.0")
+
+
 def test_what_may_pass_and_passes_is_not_told(apply: Apply) -> None:
     entry = 'suite = "validation"\nprogram = "delete"\nexpected = ["error", "pass"]\nreason = "x"\n'
     for more in (f'assertion = "{WHOLE}"\n', 'violation = "Hooks MUST*"\n'):
