@@ -142,6 +142,9 @@ class Settings(Table):
     image: Literal["auto", "build", "cloud"] = "auto"
     uml_kernel: Location | None = Field(default=None, description="the path of a kernel of User-Mode Linux")
     platforms: Location | None = Field(default=None, description="a directory of platforms")
+    matrix: Annotated[Path | dict[str, Any], Field(description="a table: [matrix], or the path of a file")] | None = (
+        None
+    )
     policy: Location | None = Field(default=None, description="a policy file, or a directory of them")
     mirror: StrictStr | None = Field(
         default=None, pattern=_WEB, description="the http(s) address of a mirror of the platform's packages"
@@ -223,7 +226,7 @@ class Settings(Table):
 
 _SOURCES = tuple(name for name, field in Settings.model_fields.items() if field.annotation is Source)
 _PATHS: set[Key] = {
-    ("platforms",), ("policy",), ("uml_kernel",), ("home",), ("reports",),
+    ("platforms",), ("policy",), ("matrix",), ("uml_kernel",), ("home",), ("reports",),
     ("vagrant", "home"), ("ssh", "key"), ("ssh", "known_hosts"),
 }  # fmt: skip
 _FLAGS: dict[str, Key] = {
