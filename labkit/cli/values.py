@@ -57,7 +57,7 @@ def suites(_given: Given) -> Iterator[str]:
 
 
 def checks(given: Given) -> Iterator[str]:
-    """What the suite that is given can be asked to run: ids of checks, or names of programs; of `nightly`, its cells."""
+    """What the suite that is given can be asked to run, ids of checks or names of programs; of `nightly`, its cells."""
     if given.get(TASK) == "nightly":
         yield from cells(given)
         return

@@ -142,19 +142,7 @@ class Settings(Table):
     image: Literal["auto", "build", "cloud"] = "auto"
     uml_kernel: Location | None = Field(default=None, description="the path of a kernel of User-Mode Linux")
     platforms: Location | None = Field(default=None, description="a directory of platforms")
-    matrix: Annotated[Path | dict[str, Any], Field(description="a table: [matrix], or the path of a file")] | None = (
-        None
-    )
-    policy: Location | None = Field(default=None, description="a policy file, or a directory of them")
-    mirror: StrictStr | None = Field(
-        default=None, pattern=_WEB, description="the http(s) address of a mirror of the platform's packages"
-    )
-    proxy: StrictStr | None = Field(
-        default=None, pattern=_WEB, description="the http(s) address of a proxy for the bootstrap of machines"
-    )
-    tools: Annotated[
-        tuple[StrictStr, ...] | None, BeforeValidator(_tools), Field(description="auto, or a list of tools")
-    ] = None
+    matrix: Path | dict[str, Any] | None = Field(default=None, description="a table: [matrix], or the path of a file")
     go: Origin = Source(SourceKind.AUTO)
     go_sha256: Sha256 | None = None
     runc: Origin = Source(SourceKind.AUTO)

@@ -60,11 +60,11 @@ class Outbox:
                 with part.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
                     for name in parts:
                         tar.add(place / name, arcname=name)
-                with part.open("rb") as file:
+                with part.open("rb") as made:
                     ended = replace(
                         ended,
                         bundle=part.stat().st_size,
-                        sha256=hashlib.file_digest(file, "sha256").hexdigest(),  # type: ignore[arg-type]
+                        sha256=hashlib.file_digest(made, "sha256").hexdigest(),
                     )
                 part.rename(bundle)
             write_atomic(self._note(ended.name), json.dumps(asdict(ended)), mode=0o600, durable=False)
@@ -121,7 +121,7 @@ def verify(bundle: Path, ended: Ended) -> None:
     try:
         size = bundle.stat().st_size
         with bundle.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DamagedBundle(f"the bundle of {ended.name} cannot be read: {error.strerror}") from error
     if (size, digest) != (ended.bundle, ended.sha256):

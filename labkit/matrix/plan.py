@@ -8,13 +8,11 @@ night tells of it and goes on.
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, StrictStr
 
@@ -37,38 +35,28 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _words(what: str) -> Any:
-    return Annotated[
-        tuple[Annotated[StrictStr, Field(min_length=1)], ...], BeforeValidator(_listed), Field(description=what)
-    ]
-
-
-_Platforms = _words('a list of platforms and releases, such as ["debian-13", "fedora"]')
-_Providers = _words('a list of providers, such as ["auto"]')
-_Runtimes = _words('a list of runtimes, such as ["runc", "crun"]')
-_Suites = _words('a list of suites, such as ["spec"]')
-_Globs = _words('a list of patterns for cells, such as ["debian-12/*/crun/*"]')
+_Words = Annotated[tuple[Annotated[StrictStr, Field(min_length=1)], ...], BeforeValidator(_listed)]
+_PLATFORMS = 'a list of platforms and releases, such as ["debian-13", "fedora"]'
+_PROVIDERS = 'a list of providers, such as ["auto"]'
+_RUNTIMES = 'a list of runtimes, such as ["runc", "crun"]'
+_SUITES = 'a list of suites, such as ["spec"]'
 
 
 class Include(Table):
-    """More cells; what it does not name is as in the matrix."""
+    """Words for cells; what is None is as in the matrix."""
 
-    platforms: _Platforms | None = None
-    providers: _Providers | None = None
-    runtimes: _Runtimes | None = None
-    suites: _Suites | None = None
+    platforms: _Words | None = Field(default=None, description=_PLATFORMS)
+    providers: _Words | None = Field(default=None, description=_PROVIDERS)
+    runtimes: _Words | None = Field(default=None, description=_RUNTIMES)
+    suites: _Words | None = Field(default=None, description=_SUITES)
 
 
-class Matrix(Table):
+class Matrix(Include):
     """[matrix]. limits has seconds for the cells that a pattern names; where several do, the last one counts."""
 
-    platforms: _Platforms | None = None
-    providers: _Providers | None = None
-    runtimes: _Runtimes | None = None
-    suites: _Suites | None = None
     include: tuple[Include, ...] = Field(default=(), description="tables: [[matrix.include]]")
-    exclude: _Globs = ()
-    checks: _words('a list of checks or programs, such as ["QUERY-001"]') = ()  # type: ignore[valid-type]
+    exclude: _Words = Field(default=(), description='a list of patterns for cells, such as ["debian-12/*/crun/*"]')
+    checks: _Words = Field(default=(), description='a list of checks or programs, such as ["QUERY-001"]')
     at_once: Whole | None = Field(default=None, ge=1, le=1000, description="a whole number from 1 to 1000")
     limits: dict[str, Seconds] = Field(default={}, description="a table of seconds, by patterns for cells")
 
@@ -279,27 +267,13 @@ def default(validation: bool, settings: Settings) -> Matrix:
     What the settings were asked for (a platform, a runtime, ...) it keeps to.
     """
     asked = settings.origin
-    matrix = Matrix(
+    return Matrix(
         platforms=None if asked("platform") or asked("release") else ("debian-13", "debian-12"),
         runtimes=None if asked("runtime") else ("runc", "crun"),
         suites=None if asked("suite") else ("spec", "validation") if validation else ("spec",),
     )
-    return matrix
 
 
 def with_checks(matrix: Matrix, checks: Sequence[str]) -> Matrix:
     """The matrix with these checks or programs alone in each cell."""
     return matrix.model_copy(update={"checks": tuple(checks)}) if checks else matrix
-
-
-def numbered(name: str, number: int, attempt: int) -> str:
-    """What an attempt at a cell of a night is called: this, no other attempt ever is."""
-    return f"{name}-c{number}-a{attempt}"
-
-
-def with_machine(cell: Cell, name: str) -> Cell:
-    return dataclasses.replace(cell, machine=name)
-
-
-def file_of(settings: Settings) -> Path | None:
-    return settings.matrix if isinstance(settings.matrix, Path) else settings.file

@@ -5,8 +5,8 @@
        └──────────────────┘             > quarantined   three attempts failed
                                         > not-run       the night ended before it had its turn
 
-An attempt that failed through the lab counts for quarantine; one that was stopped, or lost with the night's own process,
-does not. Attempts are numbered on, so that no run has the name of another.
+An attempt that failed through the lab counts for quarantine; one that was stopped, or lost with the night's own
+process, does not. Attempts are numbered on, so that no run has the name of another.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from labkit.core.cell import Cell, Selection
 from labkit.core.errors import HostError, UsageError
@@ -195,7 +195,8 @@ class NightTable:
             attempts: dict[int, list[Attempt]] = {}
             blamed: dict[int, int] = {}
             for cell, number, host, started, seconds, outcome, error, blame in self._db.execute(
-                "SELECT cell, number, host, started, seconds, outcome, error, blamed FROM attempts ORDER BY cell, number"
+                "SELECT cell, number, host, started, seconds, outcome, error, blamed FROM attempts "
+                "ORDER BY cell, number"
             ):
                 one = Attempt(number, host, started, seconds or 0.0, Outcome(outcome) if outcome else None, error)
                 attempts.setdefault(cell, []).append(one)
@@ -270,5 +271,7 @@ def _mapped(path: Path) -> Iterator[None]:
 
 def _cell(text: str) -> Cell:
     values = json.loads(text)
-    selection = {key: tuple(one) if isinstance(one, list) else one for key, one in values.pop("selection").items()}
+    selection: dict[str, Any] = {
+        key: tuple(one) if isinstance(one, list) else one for key, one in values.pop("selection").items()
+    }
     return Cell(**values, selection=Selection(**selection))

@@ -67,8 +67,8 @@ def own_program(home: Path) -> tuple[str, ...]:
 
 
 def run(job: Job, home: Path, stop: threading.Event | None = None) -> Ended:
-    """Run the cell in a process of its own and wait for it. Whatever happens, nothing of it runs afterwards, its machine
-    is gone, and what it left is in the outbox.
+    """Run the cell in a process of its own and wait for it. Whatever happens, nothing of it runs afterwards, its
+    machine is gone, and what it left is in the outbox.
     """
     began = time.monotonic()
     outbox = Outbox(home / "outbox" / job.night)

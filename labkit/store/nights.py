@@ -1,8 +1,8 @@
 """The directories of nights, below the reports directory: reports/nights/ID/night.json, and beside it what tells of it.
 
 An id is DATE.NUMBER: for people the day by whatever the clock said, for the order of nights their number, one more than
-that of any night that is there. night.json (schema 1) is written when a night begins, saying that it did not finish, and
-again when it ends.
+that of any night that is there. night.json (schema 1) is written when a night begins, saying that it did not finish,
+and again when it ends.
 """
 
 from __future__ import annotations
