@@ -74,10 +74,10 @@ def test(call: Call) -> None:
 def nightly(call: Call) -> None:
     """Run a matrix of cells, and tell what changed since last night.
 
-    A cell is a platform, a provider, a runtime and a suite; [matrix] of labkit.toml lists them, else it is Debian 13 and 12
-    with runc and crun. Each has a machine of its own, as many at a time as this host bears. The night is in
-    reports/nights/ID/night.json.
-    Exit status: 0 all as expected, 1 a failure that the policy does not expect, 2 wrong usage, 3 the lab failed for some
+    A cell is a platform, a provider, a runtime and a suite; [matrix] of labkit.toml lists them, else they are Debian 13
+    and 12 with runc and crun. Each has a machine of its own, as many at a time as this host bears.
+
+    Exit status: 0 all as expected, 1 a failure that the policy does not expect, 2 wrong usage, 3 the lab failed for a
     cell, 4 incomplete, 130 interrupted.
 
     Examples:

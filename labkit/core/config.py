@@ -142,7 +142,17 @@ class Settings(Table):
     image: Literal["auto", "build", "cloud"] = "auto"
     uml_kernel: Location | None = Field(default=None, description="the path of a kernel of User-Mode Linux")
     platforms: Location | None = Field(default=None, description="a directory of platforms")
-    matrix: Path | dict[str, Any] | None = Field(default=None, description="a table: [matrix], or the path of a file")
+    matrix: Path | dict[str, Any] | None = Field(default=None, description="a table, [matrix], or the path of a file")
+    policy: Location | None = Field(default=None, description="a policy file, or a directory of them")
+    mirror: StrictStr | None = Field(
+        default=None, pattern=_WEB, description="the http(s) address of a mirror of the platform's packages"
+    )
+    proxy: StrictStr | None = Field(
+        default=None, pattern=_WEB, description="the http(s) address of a proxy for the bootstrap of machines"
+    )
+    tools: Annotated[
+        tuple[StrictStr, ...] | None, BeforeValidator(_tools), Field(description="auto, or a list of tools")
+    ] = None
     go: Origin = Source(SourceKind.AUTO)
     go_sha256: Sha256 | None = None
     runc: Origin = Source(SourceKind.AUTO)

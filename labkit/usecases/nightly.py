@@ -108,7 +108,8 @@ def nightly(
     make_engine: MakeEngine | None = None,
     argv: Argv | None = None,
 ) -> Nightly:
-    """Run the matrix, or with resume what is left of the last night that did not finish; compare it with the night before.
+    """Run the matrix, or with resume what is left of the last night, which did not finish; compare it with the nights
+    before.
 
     InfrastructureError where a night runs already. A KeyboardInterrupt is raised again after what there is has been
     written; the night can be resumed. argv: what runs each cell, in place of labkit's own program.
