@@ -59,7 +59,7 @@ def changes(
             entry.cells.append(key)
         return entry
 
-    for key, shown in now.items():
+    for key, shown in sorted(now.items()):
         old = before.get(key)
         was = _unexpected(old.run) if old else {}
         bad = _unexpected(shown.run)

@@ -205,10 +205,9 @@ class Window:
             ended = future.result()
         except CancelledError:
             ended = _lost(f"{host} is gone")
-        except (LabError, Exception) as error:  # whatever an engine raises where a host is gone
-            ended = _lost(f"{host} is gone: {error}")
-        ended = self._bring(row, attempt, host, ended)
-        state = State(self._state)
+        except Exception as error:  # an engine raises what it likes where a host is gone
+            ended = _lost(f"{host} did not bring it to an end: {type(error).__name__}: {error}")
+        ended, state = self._bring(row, attempt, host, ended)
         if state is State.WAITING:
             self._waiting.append(number)
             self._tried[number] = host
@@ -218,18 +217,17 @@ class Window:
         self._strike(host, number, ended)
         self._tell(row, host, ended, state)
 
-    def _bring(self, row: Row, attempt: int, host: str, ended: Ended) -> Ended:
-        """Bring what an attempt left home, and only then say so."""
+    def _bring(self, row: Row, attempt: int, host: str, ended: Ended) -> tuple[Ended, State]:
+        """Bring what an attempt left home, and only then say so; how it ended, and how the cell stands."""
         run = ""
         if ended.bundle:
             try:
                 run = self._take(row, ended, self._engine.fetch(host, ended))
             except DamagedBundle as error:
                 ended = _lost(error.message, ended.seconds)
-        self._state = self._table.ended(row.number, attempt, ended, run)
-        if ended.name:
-            self._engine.acknowledge(host, ended.name)
-        return ended
+        state = self._table.ended(row.number, attempt, ended, run)
+        self._engine.acknowledge(host, _name(self._table, row.number, attempt))
+        return ended, state
 
     def _strike(self, host: str, number: int, ended: Ended) -> None:
         used = self._hosts[host]
@@ -267,12 +265,15 @@ class Window:
         if not self._running:
             return
         self._engine.stop()
-        for number, attempt, host in self._running.values():
+        for future, (number, attempt, host) in self._running.items():
+            if future.done() and not future.cancelled() and future.exception() is None:
+                ended = future.result()
+                if ended.outcome is Outcome.DONE:
+                    self._bring(self._rows[number], attempt, host, ended)
+                    continue
             self._table.ended(number, attempt, _lost("it was stopped with the night"), blamed=False)
             self._engine.acknowledge(host, _name(self._table, number, attempt))
         self._running.clear()
-
-    _state: State = State.WAITING
 
 
 def _name(table: NightTable, number: int, attempt: int) -> str:
