@@ -1,7 +1,8 @@
 """Nights of simulated cells: labkit itself, and in place of its program for a cell a few lines of shell.
 
-What a cell does is its file in the plan's directory, by its runtime's name and, where there is such a one, the number of
-the time it runs: `r1`, `r1.2`. They can say `show good`, `show bad`, `show flaky`, `show cut`, `lab "what failed"`, `never`.
+What a cell does is its file in the plan's directory, by its runtime's name and, where there is such a one, the number
+of the time it runs: `r1`, `r1.2`. It can say `show good`, `show bad`, `show flaky`, `show cut`, `lab "what failed"`,
+`never`.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class Nights:
         """Begin `labkit nightly words`; its pid."""
 
         def prepare() -> None:
-            nightly.nightly = functools.partial(nightly.nightly, argv=self.argv)  # type: ignore[assignment]
+            nightly.nightly = functools.partial(nightly.nightly, argv=self.argv)
             first()
 
         out, err = (os.open(self.place / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for name in ("out", "err"))

@@ -9,19 +9,21 @@ import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from labkit.core.errors import InfrastructureError
 from labkit.io.files import attempted
-from labkit.matrix import bring
+from labkit.matrix import bring, verdict
 from labkit.matrix.outbox import Outbox
 from labkit.matrix.table import NightTable
+from labkit.reports import files
 from labkit.results.model import Verdict
 from labkit.store import nights as stored
-from labkit.usecases import nightly
+from labkit.store import runs
 from tests.conftest import until
 from tests.simulated import Nights, result, run_of
 
@@ -35,7 +37,7 @@ def nights(tmp_path: Path) -> Iterator[Nights]:
     made.end()
 
 
-def states(night: dict[str, Any]) -> dict[str, str]:
+def states(night: Mapping[str, Any]) -> dict[str, str]:
     return {cell["cell"].split("/")[4]: cell["state"] for cell in night["cells"]}
 
 
@@ -204,8 +206,8 @@ class Killed:
             (NightTable, ("begin", "ended", "note", "close_waiting")),
             (Outbox, ("begin", "commit", "acknowledge", "remove")),
             (bring, ("bring", "unpack")),
-            (bring.files, ("write_all",)),
-            (bring.runs, ("new_directory", "point_latest")),
+            (files, ("write_all",)),
+            (runs, ("new_directory", "point_latest")),
             (stored, ("write",)),
         ):
             for name in names:
@@ -321,7 +323,7 @@ def test_a_full_disk_ends_a_night_with_what_it_has(nights: Nights) -> None:
 
         def full(reports: Path, night: str, ended: Any, key: str, bundle: Path) -> str:
             if "/r2/" in key:
-                raise nightly.InfrastructureError("no space left on the disk that holds x")
+                raise InfrastructureError("no space left on the disk that holds x")
             return real(reports, night, ended, key, bundle)
 
         bring.bring = full
@@ -338,10 +340,10 @@ def test_a_full_disk_ends_a_night_with_what_it_has(nights: Nights) -> None:
 
 
 def test_durations_beyond_their_own_history_are_told(nights: Nights) -> None:
-    assert nightly.verdict.slower({"a": 100.0, "b": 12.0}, {"a": [10, 11, 12, 10, 11], "b": [10, 11, 12, 10, 11]}) == [
+    assert verdict.slower({"a": 100.0, "b": 12.0}, {"a": [10, 11, 12, 10, 11], "b": [10, 11, 12, 10, 11]}) == [
         {"cell": "a", "seconds": 100.0, "usual": 11, "bound": 14}
     ]
-    assert nightly.verdict.slower({"a": 100.0}, {"a": [10.0] * 4}) == []
+    assert verdict.slower({"a": 100.0}, {"a": [10.0] * 4}) == []
 
 
 # --- what it would run
@@ -357,7 +359,7 @@ def test_the_plan_shows_cells_times_and_the_end_and_runs_nothing(nights: Nights)
     nights.run()
     assert nights.wait(nights.start("--plan", "--json")) == 0
     outlook = json.loads(nights.out)
-    assert [cell["cell"] for cell in outlook["cells"]][0] == KEY.format("r2")
+    assert next(cell["cell"] for cell in outlook["cells"]) == KEY.format("r2")
     assert [cell["limit"] for cell in outlook["cells"]] == [60, 600, 600]
     assert outlook["seconds"] >= 1
     nights.wait(nights.start("--plan"))
