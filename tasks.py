@@ -70,7 +70,7 @@ def test(call: Call) -> None:
     _told(call, outcome)
 
 
-@lab_task("matrix only checks plan resume yes verbose json")
+@lab_task("matrix only checks on scheduler plan resume yes verbose json")
 def nightly(call: Call) -> None:
     """Run a matrix of cells, and tell what changed since last night.
 
@@ -84,6 +84,7 @@ def nightly(call: Call) -> None:
         ./lab nightly --plan
         ./lab nightly --only '*/crun/*'
         ./lab nightly --matrix night.toml --json
+        ./lab nightly --on lab1,lab2
         ./lab nightly --resume
     """
     from labkit.usecases import nightly as night

@@ -42,6 +42,8 @@ SEAMS = {
     "http.client": "labkit.io.download",
     "vagrant": "labkit.io.vagrant",
     "qemu": "labkit.qemu.monitor",
+    "distributed": "labkit.matrix.cluster",
+    "dask": "labkit.matrix.cluster",
 }
 GUEST = "labkit.guest."
 APART = "labkit.uml.sandbox"  # a program of its own, too, on this host

@@ -101,6 +101,12 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "checks": Flag([], "in each cell, run only this check or program: ID or ID,ID", "ID", values.checks_of_cells),
     "matrix": Flag(None, "a TOML file with a table [matrix]; else that of labkit.toml", "FILE", values.files, True),
+    "on": Flag(
+        None, "run the cells on these hosts, over SSH: HOST,HOST; labkit[cluster] is installed there", "HOSTS", (), True
+    ),
+    "scheduler": Flag(
+        None, "run the cells on the Dask cluster of this scheduler: tls://HOST:PORT", "ADDRESS", (), True
+    ),
     "plan": Flag(False, "only show the cells, how long each took last time, and the expected end"),
     "resume": Flag(False, "go on with the last night, which did not finish"),
     "jobs": Flag(None, "how many checks at a time; else what the machine can do", "NUMBER", (), True),

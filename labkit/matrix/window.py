@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from labkit.core.deadline import Deadline
-from labkit.core.errors import LabError
+from labkit.core.errors import InfrastructureError, LabError
 from labkit.core.observer import Observer
 from labkit.matrix.job import Ended, Job, Outcome
 from labkit.matrix.outbox import DamagedBundle
@@ -25,6 +25,10 @@ from labkit.matrix.table import NightTable, Row, State
 _LOOK = 1.0  # seconds between two looks at the hosts while nothing ends
 _STRIKES = 3  # different cells in a row that the lab failed on a host
 _NO_HOST = 600.0  # seconds without any host
+
+
+class EngineGone(InfrastructureError):
+    """What carries attempts has ended: none of those that it had is to blame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,13 +205,16 @@ class Window:
         row, used = self._rows[number], self._hosts[host]
         used.mib -= row.planned.mib
         used.cpus -= row.planned.cpus
+        blamed = True
         try:
             ended = future.result()
+        except EngineGone as error:
+            ended, blamed = _lost(error.message), False
         except CancelledError:
             ended = _lost(f"{host} is gone")
         except Exception as error:  # an engine raises what it likes where a host is gone
             ended = _lost(f"{host} did not bring it to an end: {type(error).__name__}: {error}")
-        ended, state = self._bring(row, attempt, host, ended)
+        ended, state = self._bring(row, attempt, host, ended, blamed=blamed)
         if state is State.WAITING:
             self._waiting.append(number)
             self._tried[number] = host
@@ -217,7 +224,7 @@ class Window:
         self._strike(host, number, ended)
         self._tell(row, host, ended, state)
 
-    def _bring(self, row: Row, attempt: int, host: str, ended: Ended) -> tuple[Ended, State]:
+    def _bring(self, row: Row, attempt: int, host: str, ended: Ended, *, blamed: bool = True) -> tuple[Ended, State]:
         """Bring what an attempt left home, and only then say so; how it ended, and how the cell stands."""
         run = ""
         if ended.bundle:
@@ -225,7 +232,7 @@ class Window:
                 run = self._take(row, ended, self._engine.fetch(host, ended))
             except DamagedBundle as error:
                 ended = _lost(error.message, ended.seconds)
-        state = self._table.ended(row.number, attempt, ended, run)
+        state = self._table.ended(row.number, attempt, ended, run, blamed=blamed)
         self._engine.acknowledge(host, _name(self._table, row.number, attempt))
         return ended, state
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import socket
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ import labkit
 from labkit.core.cell import Cell
 from labkit.core.config import Settings
 from labkit.core.endpoint import Address
-from labkit.core.errors import InfrastructureError, LabError, UsageError
+from labkit.core.errors import HostError, InfrastructureError, LabError, UsageError
 from labkit.core.observer import Observer
 from labkit.core.sources import SourceKind
 from labkit.io.files import attempted
@@ -119,10 +120,20 @@ def nightly(
         table = _resumed(settings) if resume else _begun(settings, only, checks, observer)
         with table:
             night = _Night(settings, observer, table, entries, argv)
-            return night.run(make_engine or _local)
+            return night.run(make_engine or functools.partial(_engine, observer))
 
 
-def _local(settings: Settings, ident: str) -> contextlib.AbstractContextManager[Engine]:
+def _engine(observer: Observer, settings: Settings, ident: str) -> contextlib.AbstractContextManager[Engine]:
+    if settings.cluster.on or settings.cluster.scheduler:
+        try:
+            from labkit.matrix.cluster import ClusterEngine  # Dask, where it is asked for
+        except ImportError as error:
+            raise HostError(
+                f"nights on other hosts need Dask, which is not installed here: {error}",
+                hint="pip install 'oci-labkit[cluster]'; in a checkout: .labkit/venv/bin/pip install -e '.[cluster]'",
+            ) from error
+
+        return ClusterEngine(settings, ident, observer)
     return LocalEngine(settings.home.path, ident)
 
 
