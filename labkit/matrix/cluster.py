@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import logging
 import secrets
 import shlex
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,10 @@ class ClusterEngine:
         self._workers: dict[str, _SshWorker] = {}
         self._place = make_directory(settings.home.nights / night / "bundles", mode=0o700)
         self._data: dict[str, bytes] = {}
+        self._home: dict[str, list[str]] = {}  # what a worker is told with its next cell: these are at home
 
     def __enter__(self) -> ClusterEngine:
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters of it is told in labkit's words
         try:
             self._stack.enter_context(
                 dask.config.set(
@@ -88,7 +91,6 @@ class ClusterEngine:
                         "distributed.scheduler.worker-ttl": _TTL,
                         "distributed.comm.timeouts.connect": "30s",
                         "distributed.admin.tick.limit": "1h",
-                        "distributed.logging": {"distributed": "critical"},
                     }
                 )
             )
@@ -105,10 +107,11 @@ class ClusterEngine:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
-        with contextlib.suppress(Exception):
-            self._client.run(_forget, self._night, workers=[address for address, _ in self._known.values()])
+        for address, _ in self._known.values():
+            with contextlib.suppress(Exception):  # one that is gone meanwhile
+                self._client.run(_forget, self._night, self._home.pop(address, []), workers=[address])
         self._stack.close()
         for left in self._place.iterdir():
             left.unlink(missing_ok=True)
@@ -150,7 +153,7 @@ class ClusterEngine:
                 protocol="tls://",
                 security=security,
                 dashboard_address=None,
-                silence_logs=False,
+                silence_logs=logging.CRITICAL,
             )
         )
         address = str(cluster.scheduler_address)
@@ -250,7 +253,14 @@ class ClusterEngine:
     def submit(self, host: str, job: Job) -> Future[Ended]:
         address = self._known[host][0]
         task = self._client.submit(
-            _cell, job, key=job.name, pure=False, workers=[address], allow_other_workers=False, retries=0
+            _cell,
+            job,
+            self._home.pop(address, []),
+            key=job.name,
+            pure=False,
+            workers=[address],
+            allow_other_workers=False,
+            retries=0,
         )
         answer: Future[tuple[Ended, bytes]] = Future()
         made: Future[Ended] = Future()
@@ -303,9 +313,8 @@ class ClusterEngine:
     def acknowledge(self, host: str, name: str) -> None:
         (self._place / f"{name}.tar").unlink(missing_ok=True)
         self._data.pop(name, None)
-        if host in self._known:
-            with contextlib.suppress(Exception):  # one that is gone says it again when it is back
-                self._client.run(_acknowledge, self._night, name, workers=[self._known[host][0]])
+        if host in self._known:  # one that is gone says it again when it is back
+            self._home.setdefault(self._known[host][0], []).append(name)
 
     def waiting(self) -> list[tuple[str, Ended]]:
         found = []
@@ -482,9 +491,13 @@ def _outbox(dask_worker: Any, night: str) -> Outbox:
     return Outbox(_plugin(dask_worker).home / "outbox" / night)
 
 
-def _cell(job: Job) -> tuple[Ended, bytes]:
-    """Run a cell; with how it ended comes its bundle, where that is small."""
+def _cell(job: Job, home: Sequence[str]) -> tuple[Ended, bytes]:
+    """Run a cell; with how it ended comes its bundle, where that is small. home: the attempts whose bundles are at home
+    and need not be kept.
+    """
     plugin = _plugin(get_worker())
+    for name in home:
+        Outbox(plugin.home / "outbox" / job.night).acknowledge(name)
     ended = worker.run(job, plugin.home, plugin.stop)
     small = 0 < ended.bundle <= _INLINE
     return ended, Outbox(plugin.home / "outbox" / job.night).read(ended.name, 0, _INLINE) if small else b""
@@ -514,14 +527,12 @@ def _read(night: str, name: str, start: int, most: int, dask_worker: Any = None)
     return _outbox(dask_worker, night).read(name, start, most)
 
 
-def _acknowledge(night: str, name: str, dask_worker: Any = None) -> None:
-    _outbox(dask_worker, night).acknowledge(name)
-
-
 def _waiting(night: str, dask_worker: Any = None) -> list[Ended]:
     return _outbox(dask_worker, night).waiting()
 
 
-def _forget(night: str, dask_worker: Any = None) -> None:
+def _forget(night: str, home: Sequence[str], dask_worker: Any = None) -> None:
+    for name in home:
+        _outbox(dask_worker, night).acknowledge(name)
     _outbox(dask_worker, night).remove()
     (_plugin(dask_worker).home / "outbox" / f"{night}.pem").unlink(missing_ok=True)
