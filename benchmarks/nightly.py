@@ -78,6 +78,14 @@ def over_dask(home: Path, hosts: int) -> Iterator[Engine]:
         environ = {"LABKIT_HOME": str(home), "HOME": str(home), "LABKIT_CLUSTER_ON": net.names}
         with ClusterEngine(config.load(cwd=home, environ=environ), "1.1", Silent()) as engine:
             yield engine
+        ticks = sum(
+            int(word)
+            for pid in net.servers
+            for word in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        )
+        print(
+            f"  of the CPU time below, {ticks / os.sysconf('SC_CLK_TCK'):.1f} s are the SSH servers of this benchmark"
+        )
 
 
 def carried(table: NightTable, engine: Engine, home: Path, cells: int, slots: int, seconds: float) -> None:

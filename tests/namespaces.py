@@ -33,6 +33,7 @@ class Net:
     place: Path
     middle: int
     hosts: list[int] = field(default_factory=list)
+    servers: list[int] = field(default_factory=list)  # their pids
 
     def ip(self, pid: int, *words: str) -> None:
         subprocess.run(["nsenter", "-t", str(pid), "-n", "ip", *words], check=True)
@@ -85,6 +86,7 @@ def network(place: Path, count: int) -> Iterator[Net]:
                 net.ip(pid, "addr", "add", f"10.77.{number}.{last}/24", "dev", name)
                 net.ip(pid, "link", "set", name, "up")
             children.append(_server(place, host.pid, f"10.77.{number}.2"))
+            net.servers.append(children[-1].pid)
         yield net
     finally:
         for child in reversed(children):

@@ -202,6 +202,7 @@ class Settings(Table):
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _file: Path | None = PrivateAttr(default=None)
+    _mirrors: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def file(self) -> Path | None:
@@ -220,6 +221,18 @@ class Settings(Table):
         """
         made = self.model_copy(update=values)
         made._origins = {**(dict.fromkeys(values, origin) if origin else {}), **self._origins}
+        return made
+
+    def mirror_state(self, release: str) -> str | None:
+        """What stands for the packages that its mirror has now, for a release by its name (debian-13), where somebody
+        has looked: an image of other packages is another image.
+        """
+        return self._mirrors.get(release)
+
+    def with_mirrors(self, states: Mapping[str, str]) -> Settings:
+        """Return these settings with what the mirrors of releases have now."""
+        made = self.model_copy()
+        made._mirrors = dict(states)
         return made
 
     def of_cell(self, cell: Cell) -> Settings:
