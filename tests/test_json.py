@@ -101,6 +101,9 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     incomplete = work / "incomplete"
     incomplete.mkdir()
     (incomplete / "spec.tap").write_text("1..2\nok 1 - STATE-001 x\n")
+    failing = work / "failing"
+    failing.mkdir()
+    (failing / "spec.tap").write_text("1..1\nnot ok 1 - STATE-001 x\n")
     changed = work / "changed"
     changed.mkdir()
     for path in recorded.V2.iterdir():
@@ -121,6 +124,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "judge": told,
         "report": [run("report"), run("report", "--no-policy")],
         "diff": [run("diff", recorded.V1, recorded.V2), run("diff", recorded.V2, changed)],
+        "policy": [run("policy", "add", failing, "STATE-001", "--reason", "x"), run("policy", "check", failing)],
         "platforms": [run("platforms")],
         "runtimes": [run("runtimes")],
         "suites": [run("suites"), run("suites", "--export", work)],

@@ -98,6 +98,25 @@ def runs_and_directories(given: Given) -> Iterator[str]:
     yield DIRECTORIES
 
 
+def policy_words(given: Given) -> Iterator[str]:
+    """Of `add` first a run, then what it showed that is bad and not expected; of `check` runs; of `import` files."""
+    if given.get("action") == "import":
+        yield FILES
+    elif given.get("action") == "add" and "word" in given:
+        from labkit.store import runs as known
+
+        run = known.load(known.find(_settings().reports, given["word"]))
+        yield from dict.fromkeys(result.program or result.id for result in run.unexpected)
+    else:
+        yield from runs_and_directories(given)
+
+
+def policy_conditions(_given: Given) -> Iterator[str]:
+    from labkit.usecases import policy
+
+    yield from policy.NARROWED
+
+
 def files(_given: Given) -> Iterator[str]:
     yield FILES
 

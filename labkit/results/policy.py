@@ -2,14 +2,15 @@
 
 A policy is TOML with entries; docs/how-to/write-a-policy.md shows one. labkit's own are in labkit/results/policies/.
 The user's come first, and the first entry that matches a result decides. The verdict never changes: a result that an
-entry expects gets the reason beside it. Mismatches are reported: unexpected passes, entries that have expired.
+entry expects gets the reason beside it. Mismatches are reported: unexpected passes, entries that have expired. A list
+of tests to be skipped, as others keep them (labkit/results/skiplists.py), is a policy too.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from fnmatch import fnmatchcase
@@ -24,11 +25,13 @@ from labkit.core.suggest import did_you_mean
 from labkit.core.text import one_line
 from labkit.core.tomlfile import Table
 from labkit.core.trust import require_trusted
+from labkit.guest.common import versions
+from labkit.results import skiplists
 from labkit.results.model import WHOLE, Expected, PolicyNotes, Result, Run, Verdict
 
 _SHIPPED = Path(__file__).with_name("policies")
-_RANGE = re.compile(r"(<=|>=|<|>|=)\s*v?([0-9]+(?:\.[0-9]+)*(?:-rc\.?[0-9]+)?)")
-_VERSION = re.compile(r"v?([0-9]+(?:\.[0-9]+)*)(?:[-~](?:rc|alpha|beta)\.?([0-9]*))?")
+_RANGE = re.compile(r"(<=|>=|<|>|=)\s*(\S+)")
+_ANYTHING = "any"
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,
@@ -43,6 +46,10 @@ _CONTROLLERS = {"hybrid": "v1"}  # whose controllers a hybrid host has
 
 def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
+
+
+def _verdicts(value: object) -> object:
+    return tuple(Verdict) if value == _ANYTHING else _listed(value)
 
 
 Pattern = Annotated[StrictStr, Field(min_length=1, description="a pattern: text with * and ? as a shell has them")]
@@ -62,11 +69,13 @@ class _Entry(Table):
     violation: Pattern | None = None
     runtime: Patterns | None = None
     version: StrictStr | None = Field(default=None, description='versions such as ">=1.1, <1.2"')
-    cgroup: Literal["v1", "v2"] | None = None
+    cgroup: Literal["v1", "v2", "hybrid"] | None = None
     ref: Patterns | None = None
     platform: Patterns | None = None
     expected: Annotated[
-        tuple[Verdict, ...], BeforeValidator(_listed), Field(min_length=1, description="a verdict, or a list of them")
+        tuple[Verdict, ...],
+        BeforeValidator(_verdicts),
+        Field(min_length=1, description="a verdict, or a list of them, or any"),
     ]
     reason: StrictStr = Field(min_length=1, description="a sentence")
     link: StrictStr = Field(default="", pattern=r"^(https://\S+)?$", description="an https address")
@@ -99,6 +108,11 @@ class Entry:
     rule: _Entry
     own: bool
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether it says that what it is about is not meant at all: whatever that shows, and that it does not run."""
+        return set(self.rule.expected) == set(Verdict)
+
     def expired(self, today: date) -> bool:
         return self.rule.expires is not None and self.rule.expires < today
 
@@ -110,10 +124,28 @@ class Entry:
             rule.suite == run.suite.name
             and _any(rule.runtime, run.runtime.name)
             and (rule.version is None or within(run.runtime.version, rule.version))
-            and rule.cgroup in (None, _CONTROLLERS.get(str(cgroup), cgroup))
+            and rule.cgroup in (None, cgroup, _CONTROLLERS.get(str(cgroup)))
             and _any(rule.ref, run.suite.version)
             and _any(rule.platform, *((platform, f"{platform}-{run.machine.get('release')}") if platform else ()))
         )
+
+    def lacks(self, run: Run) -> tuple[str, ...]:
+        """The facts that the run does not have, where they alone decide whether the conditions hold; else nothing."""
+        rule, cgroup = self.rule, run.machine.get("cgroup")
+        platform = str(run.machine.get("platform") or "")
+        is_named = run.runtime.name not in ("", "unknown")
+        has_version = versions.key(run.runtime.version) is not None
+        conditions = (  # what it is, whether the entry names it, whether the run has it, whether it holds
+            ("runtime", rule.runtime, is_named, _any(rule.runtime, run.runtime.name)),
+            ("runtime version", rule.version, has_version, within(run.runtime.version, rule.version or "=0")),
+            ("cgroup version", rule.cgroup, bool(cgroup), rule.cgroup in (cgroup, _CONTROLLERS.get(str(cgroup)))),
+            ("ref", rule.ref, bool(run.suite.version), _any(rule.ref, run.suite.version)),
+            ("platform", rule.platform, bool(platform), True),
+        )
+        named = [(what, known, holds) for what, wanted, known, holds in conditions if wanted]
+        if rule.suite != run.suite.name or any(known and not holds for _, known, holds in named):
+            return ()
+        return tuple(what for what, known, _ in named if not known)
 
     def concerns(self, result: Result) -> bool:
         """Whether it is about the result's program, or its check where that has none."""
@@ -122,20 +154,21 @@ class Entry:
         return self.rule.program is None and _any(self.rule.id, result.id)
 
     def about(self, result: Result) -> bool:
-        """Whether it matches this very result. Only an entry that names a violation matches one."""
+        """Whether it matches this very result. Only an entry that names a violation, or leaves out, matches one."""
         rule, violation = self.rule, result.violation
         return (
-            (fnmatchcase(violation, rule.violation) if rule.violation else not violation)
+            (_any((rule.violation,), violation) if rule.violation else self.leaves_out or not violation)
             and self.concerns(result)
             and _any(rule.id, result.id)
             and _any(rule.assertion, result.name)
         )
 
 
-def load(own: Path | None = None, *, suites: Sequence[str] = ()) -> list[Entry]:
+def load(own: Path | None = None, *, suites: Sequence[str] = (), programs: Sequence[str] = ()) -> list[Entry]:
     """Return the user's entries, from a file or a directory of *.toml, then labkit's.
 
-    suites are the known ones. UsageError names the file and the key where something is wrong.
+    suites are the known ones, programs those of the validation suite, for a list of those that do run. UsageError names
+    the file and the key where something is wrong.
     """
     files = [(file, False) for file in sorted(_SHIPPED.glob("*.toml"))]
     if own is not None:
@@ -143,10 +176,26 @@ def load(own: Path | None = None, *, suites: Sequence[str] = ()) -> list[Entry]:
         if not mine:
             raise UsageError(f"{own}: a policy directory without any .toml file")
         files = [(file, True) for file in mine] + files
-    return [entry for file, is_own in files for entry in _read(file, is_own, suites)]
+    return [entry for file, is_own in files for entry in _read(file, is_own, suites, programs)]
 
 
-def _read(file: Path, own: bool, suites: Sequence[str]) -> Iterator[Entry]:
+def read_text(text: str, name: str) -> list[Entry]:
+    """The entries that the text of a policy file holds, as one's own; name is what messages call the file."""
+    return [
+        Entry(f"{name}, entry.{number} ({_what(rule)})", rule, True) for number, rule in enumerate(_rules(text, name))
+    ]
+
+
+def _rules(text: str, where: str) -> tuple[_Entry, ...]:
+    return tomlfile.check(_File, tomlfile.parse(text, where), lambda _: where).entry
+
+
+def _read(file: Path, own: bool, suites: Sequence[str], programs: Sequence[str]) -> Iterator[Entry]:
+    if own and (listed := skiplists.read_file(require_trusted(file), None, programs)):
+        text = "".join(map(skiplists.entry_text, listed.skips))
+        for skip, rule in zip(listed.skips, _rules(text, str(file)), strict=True):
+            yield Entry(f"{file.name}, line {skip.line} ({_what(rule)})", rule, True)
+        return
     read = tomlfile.check(_File, tomlfile.read(require_trusted(file) if own else file), lambda _: str(file))
     for number, rule in enumerate(read.entry):
         if suites and rule.suite not in suites:
@@ -154,6 +203,24 @@ def _read(file: Path, own: bool, suites: Sequence[str]) -> Iterator[Entry]:
                 f"{file}: entry.{number}.suite is {rule.suite!r}, not a suite{did_you_mean(rule.suite, suites)}"
             )
         yield Entry(f"{file.name}, entry.{number} ({_what(rule)})", rule, own)
+
+
+def left_out(run: Run, names: Iterable[str], entries: Sequence[Entry], today: date) -> dict[str, str]:
+    """Which of these programs or checks the entries leave out of such a run, name to reason: they need not be there."""
+    leaving = [
+        entry
+        for entry in entries
+        if entry.leaves_out
+        and not (entry.rule.assertion or entry.rule.findings or entry.rule.violation)
+        and entry.applies(run)
+        and not entry.expired(today)
+    ]
+    found: dict[str, str] = {}
+    for name in names:
+        for entry in leaving:
+            if _any(entry.rule.program or entry.rule.id, name):
+                found.setdefault(name, entry.rule.reason)
+    return found
 
 
 def _what(entry: _Entry) -> str:
@@ -183,8 +250,7 @@ def apply(run: Run, entries: Sequence[Entry] | None, today: date) -> Run:
             continue
         met = set()
         for place in group:
-            result = bare[place]
-            marked[place], by = _judged(result, [entry for entry in concerned if entry.about(result)])
+            marked[place], by = judged(bare[place], concerned)
             met.update(by)
         passes += _unexpected_passes([entry for entry in concerned if entry not in met], [bare[n] for n in group])
     notes = PolicyNotes(
@@ -199,29 +265,51 @@ def apply(run: Run, entries: Sequence[Entry] | None, today: date) -> Run:
     return dataclasses.replace(run, results=tuple(marked), policy=notes)
 
 
-def _judged(result: Result, entries: Sequence[Entry]) -> tuple[Result, list[Entry]]:
-    """The result as the entries about it expect it, and those of them that do expect it.
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """Facts that a run does not have, and how many entries about its results could not apply for want of them."""
+
+    facts: frozenset[str]
+    entries: int
+
+
+def lacking(run: Run, entries: Sequence[Entry]) -> Lacking:
+    """What the entries that concern something in the run would have to know of it."""
+    one_of_each = {result.program or result.id: result for result in run.results}.values()
+    waiting = [facts for entry in entries if (facts := entry.lacks(run)) and any(map(entry.concerns, one_of_each))]
+    return Lacking(frozenset(fact for facts in waiting for fact in facts), len(waiting))
+
+
+def judged(result: Result, entries: Sequence[Entry]) -> tuple[Result, list[Entry]]:
+    """The result as those of the entries that are about it expect it, and those of them that do expect it.
 
     For a whole result the first entry decides; of findings, for each the first that names it, or that names none.
     """
+    entries = [entry for entry in entries if entry.about(result)]
     findings = result.findings
     if not findings:
         entry = next((entry for entry in entries if not entry.rule.findings), None)
         if entry is None or result.verdict not in entry.rule.expected:
             return result, []
-        if result.verdict is Verdict.PASS:
+        if not (result.bad or result.verdict is Verdict.NO_ASSERTIONS):
             return result, [entry]
         return dataclasses.replace(result, expected=_expected([entry])), [entry]
-    decided: dict[str, Entry] = {}
-    for entry in entries:
-        for finding in findings:
-            if _any(entry.rule.findings, finding):
-                decided.setdefault(finding, entry)
+    decided = deciding(findings, entries)
     by = {finding: entry for finding, entry in decided.items() if result.verdict in entry.rule.expected}
     met = list(dict.fromkeys(by.values()))
     whole = met and set(by) == set(findings)
     known = tuple(finding for finding in findings if finding in by)
     return dataclasses.replace(result, known=known, expected=_expected(met) if whole else None), met
+
+
+def deciding(findings: Sequence[str], entries: Sequence[Entry]) -> dict[str, Entry]:
+    """Of entries about one result, the one that decides each finding: the first that names it, or that names none."""
+    decided: dict[str, Entry] = {}
+    for entry in entries:
+        for finding in findings:
+            if _any(entry.rule.findings, finding):
+                decided.setdefault(finding, entry)
+    return decided
 
 
 def _expected(entries: Sequence[Entry]) -> Expected:
@@ -250,16 +338,52 @@ def _unexpected_passes(entries: Sequence[Entry], results: Sequence[Result]) -> I
 def _misspelt(entries: Sequence[Entry], results: Sequence[Result]) -> Iterator[str]:
     """A line for each of the user's own entries that matches no result here, but nearly does."""
     for entry in entries:
-        if not entry.own or any(map(entry.concerns, results)):
+        if not entry.own:
             continue
-        known = {result.program if entry.rule.program else result.id for result in results}
-        for pattern in entry.rule.program or entry.rule.id or ():
-            if near := did_you_mean(pattern, known):
-                yield f"{entry.source} matches no result{near}"
+        if not any(map(entry.concerns, results)):
+            known = {result.program if entry.rule.program else result.id for result in results}
+            for pattern in entry.rule.program or entry.rule.id or ():
+                if near := did_you_mean(pattern, known):
+                    yield f"{entry.source} matches no result{near}"
+        yield from bracketed(entry, results)
+
+
+def bracketed(entry: Entry, results: Iterable[Result]) -> Iterator[str]:
+    """A line for each pattern of the entry that is about nothing here for its brackets: a set of characters, where the
+    text itself was meant.
+    """
+    rule = entry.rule
+    for key in ("program", "id", "assertion", "violation", "findings"):
+        for pattern in _listed(getattr(rule, key)) or ():  # type: ignore[attr-defined]
+            if "[" not in pattern:
+                continue
+            words = {word for result in results for word in _words(result, key)}
+            literal = pattern.replace("[", "[[]")
+            if not _any((pattern,), *words) and (met := next((w for w in words if fnmatchcase(w, literal)), None)):
+                yield (
+                    f"{entry.source}: {key} {pattern!r} matches nothing: in a pattern, [...] is one of the characters "
+                    f"in it; for the text {one_line(met, 100)!r} write [[] for each ["
+                )
+
+
+def _words(result: Result, key: str) -> Sequence[str]:
+    """What of a result a pattern of that key is held to."""
+    if key == "findings":
+        return result.findings
+    word = {
+        "program": result.program,
+        "id": result.id,
+        "assertion": result.name if result.program else "",
+        "violation": result.violation,
+    }[key]
+    return (word,) if word else ()
 
 
 def _any(patterns: Sequence[str] | None, *words: str) -> bool:
-    return patterns is None or any(fnmatchcase(word, pattern) for pattern in patterns for word in words)
+    """Whether one of the words is the text of a pattern itself, or what a shell has it match."""
+    return patterns is None or any(
+        word == pattern or fnmatchcase(word, pattern) for pattern in patterns for word in words
+    )
 
 
 # --- versions
@@ -270,26 +394,22 @@ def within(version: str, bounds: str) -> bool:
 
     Missing parts count as zero; a release candidate comes before its release.
     """
-    found = _VERSION.match(version)
-    return found is not None and all(
-        _OPERATORS[operator](_key(found), _key(bound)) for operator, bound in _bounds(bounds)
-    )
+    found = versions.key(version)
+    return found is not None and all(_OPERATORS[operator](found, bound) for operator, bound in _bounds(bounds))
 
 
-def _bounds(text: str) -> list[tuple[str, re.Match[str]]]:
+def exactly(version: str) -> str | None:
+    """The bounds that this version alone is within, whatever its distribution added; None where it has no number."""
+    number = versions.plain(version)
+    return f"={number}" if number else None
+
+
+def _bounds(text: str) -> list[tuple[str, versions.Key]]:
     bounds = []
     for part in text.split(","):
         match = _RANGE.fullmatch(part.strip())
-        number = _VERSION.fullmatch(match[2]) if match else None
+        number = versions.exact(match[2]) if match else None
         if match is None or number is None:
             raise ValueError(f'version is {text!r}, must be such as ">=1.1, <1.2" or "=1.1.15"')
         bounds.append((match[1], number))
     return bounds
-
-
-def _key(version: re.Match[str]) -> tuple[list[int], tuple[int, int]]:
-    numbers = [int(part) for part in version[1].split(".")]
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    candidate = version[2]
-    return numbers, (1, 0) if candidate is None else (0, int(candidate or 0))
