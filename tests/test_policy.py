@@ -85,7 +85,7 @@ def test_an_unexpected_pass_is_told_and_is_no_failure(apply: Apply) -> None:
 
 def test_what_was_skipped_is_no_pass(apply: Apply) -> None:
     """A machine that cannot show it says nothing about the runtime."""
-    run = apply(a_run(a_result("DEV-002", Verdict.SKIP, reason="this machine has one CPU")), ENTRY)
+    run = apply(a_run(a_result("DEV-002", Verdict.SKIP, reason="this machine has one CPU"), a_result("DEV-003")), ENTRY)
     assert run.policy is not None and run.policy.unexpected_passes == ()
     assert exit_status(run) == 0
     assert run.results[0].expected is None

@@ -159,7 +159,18 @@ FLAGS: Mapping[str, Flag] = {
         ("crun", "youki", "bats", "bats-names", "array", "list"),
     ),
     "shipped": Flag(False, "with `check`: labkit's own entries, too"),
-    "out": Flag("rendered", "the directory to write to", "DIR", values.directories),
+    "out": Flag(
+        None,
+        "the directory to write to; else `rendered`, of the history `site` in the reports directory",
+        "DIR",
+        values.directories,
+    ),
+    "what": Flag(
+        None,
+        "a check's id or a program's name; or a cell such as debian-13/uml/runc/spec, or a pattern: '*/runc/*'",
+        "ID|CELL",
+        values.cells_and_checks,
+    ),
     "export": Flag(
         None, "write the suite as DIR/labkit-spec.pyz, which runs without labkit", "DIR", values.directories
     ),

@@ -15,12 +15,13 @@ from invoke.parser.argument import Argument
 from invoke.parser.context import ParserContext
 from invoke.program import Program
 
-from labkit.cli import completion, version
+from labkit.cli import completion
 from labkit.cli.console import guard
 from labkit.cli.flags import CORE_FLAGS, FLAGS, Command, LabTask, flag_spec, refuse_empty, with_flags
 from labkit.core import resources
 from labkit.core.errors import UsageError
 from labkit.core.suggest import did_you_mean
+from labkit.io import version
 
 
 class LabProgram(Program):

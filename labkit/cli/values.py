@@ -71,6 +71,18 @@ def runs(_given: Given) -> Iterator[str]:
         yield known.LATEST
 
 
+def cells_and_checks(_given: Given) -> Iterator[str]:
+    """What the history has, as it was when it was last asked; nothing is read anew for a press of TAB."""
+    from labkit.core.errors import LabError
+    from labkit.store.history import FILE, History
+
+    path = _settings().reports / FILE
+    if path.is_file():
+        with contextlib.suppress(LabError), History.open(path, lambda text: None) as history:
+            yield from history.cells()
+            yield from history.names()
+
+
 def runs_and_directories(given: Given) -> Iterator[str]:
     yield from runs(given)
     yield DIRECTORIES
