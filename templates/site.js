@@ -284,11 +284,12 @@
       make("th", { scope: "row" }, make("a", { href: cell.page, text: cell.key }), cell.slow ? " " : "", cell.slow ? make("span", { class: "mark", text: "slower" }) : ""),
       make("td", { class: "num", text: took(cell.last) }), make("td", { class: "num", text: took(cell.usual) }),
       make("td", { class: "num wide", text: took(cell.bound) })));
+    const squares = make("section", {}, make("div", { class: "filter" }, filter, made.older, made.newer, made.range), made.none, made.place, made.more,
+      legend([["L", "v-lab", "lab error, quarantined (Q), not run (–)"], CUT_LEGEND]));
+    const changes = section("What changed", panel);
     main.append(
       tiles,
-      make("section", {}, make("div", { class: "filter" }, filter, made.older, made.newer, made.range), made.none, made.place, made.more,
-        legend([["L", "v-lab", "lab error, quarantined (Q), not run (–)"], CUT_LEGEND])),
-      section("What changed", panel),
+      ...(rows.length > 15 ? [changes, squares] : [squares, changes]),  // the news must not be far down
       flaky.length ? section("Flaky", make("div", { class: "panel" }, make("ul", { class: "plain" }, ...flaky))) : "",
       durations.length ? section("Durations", make("div", { class: "panel" }, make("table", { class: "list" },
         make("thead", {}, make("tr", {}, ...["cell", "newest", "usual", "slower above"].map(
@@ -335,7 +336,7 @@
       make("p", { class: "sub", text: `${count(data.counts.runs, "run")}, ${count(rows.length, "check")}, of which ${data.rows.length} changed; as of ${when(data.made)}` }),
       data.counts.runs > runs.length ? make("p", { class: "sub", text: `The newest ${runs.length} runs are shown; ./lab history has all.` }) : "",
     );
-    const panel = make("div", { class: "panel", id: "about", "aria-live": "polite" });
+    const panel = make("div", { class: "panel", id: "about", "aria-live": "polite", tabindex: "0", role: "region", "aria-label": "what is picked" });
     const since = (row, run) => {
       let from = run;
       for (let at = run; at >= 0; at -= 1) {
@@ -348,7 +349,7 @@
     const show = (row, number) => {
       const run = runs[number], parts = [];
       if (row) {
-        parts.push(make("h3", { text: row.label }));
+        parts.push(make("h2", { text: row.label }));
         if (row.about) parts.push(make("p", { text: row.about }));
         const value = row.at(number);
         const [, style, says] = look(value);
@@ -357,7 +358,7 @@
           value ? ` ${bad(value) ? "bad" : "good"} since ${runs[from].says}${from ? "" : " (the oldest run here)"}` : ""));
         if (row.reference) parts.push(make("p", { class: "reference", text: row.reference }));
       } else {
-        parts.push(make("h3", { text: run.says }));
+        parts.push(make("h2", { text: run.says }));
       }
       parts.push(facts([
         ["run", run.there ? make("a", { href: data.reports + encodeURIComponent(run.name) + "/report.html", text: run.name })
@@ -401,7 +402,7 @@
     main.append(
       make("section", {}, make("div", { class: "filter" }, filter, state, make("label", {}, all, "also what never changed"), made.older, made.newer, made.range),
         made.none, made.place, made.more, legend([["", "v-none", "empty: not in that run"]])),
-      section("Run", panel),
+      make("section", { class: "docked" }, panel),
       section("Durations", time),
     );
     let size = 0;

@@ -212,6 +212,7 @@ def test_passes_beside_a_failure_are_no_surprise(apply: Apply) -> None:
 
 def test_a_violation_needs_an_entry_that_names_it(apply: Apply) -> None:
     run = program("delete", (WHOLE, Verdict.NO_ASSERTIONS), violation="Hooks MUST be called")
+    run = replace(run, results=(*run.results, *program("kill", ("z", Verdict.PASS)).results))
     entry = 'suite = "validation"\nprogram = "delete"\nexpected = "no-assertions"\nreason = "asserts nothing"\n'
     assert exit_status(apply(run, entry)) == 1
     assert exit_status(apply(run, entry + 'violation = "Hooks MUST*"\n')) == 0

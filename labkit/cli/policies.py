@@ -75,17 +75,16 @@ def _written(written: Written) -> str:
     lines = [f"# {written.file}", ""] if written.entries else []
     lines += "\n".join(written.entries).splitlines()
     lines += [""] if written.entries else []
-    count = len(written.entries)
-    lines.append(f"{count} {'entry' if count == 1 else 'entries'} written to {written.file}")
+    lines.append(f"{policy.entries_word(len(written.entries))} written to {written.file}")
     return "\n".join(printable(line) for line in (*lines, *written.told))
 
 
 def _checked(checked: Checked) -> str:
     lines = [f"{one.entry.source}: {problem}" for one in checked.entries for problem in one.problems]
-    if count := len(checked.entries):
+    if checked.entries:
         idle = sum(not one.shown and not one.problems for one in checked.entries)
         runs = f"{len(checked.runs)} run{'' if len(checked.runs) == 1 else 's'}"
-        entries = f"{count} {'entry' if count == 1 else 'entries'} looked over with {runs}"
+        entries = f"{policy.entries_word(len(checked.entries))} looked over with {runs}"
         about = f"; {idle} about what none of them showed" if idle else ""
         lines.append(f"{entries}: {checked.wrong or 'nothing'} wrong{about}")
     return "\n".join(printable(line) for line in (*lines, *checked.told))

@@ -272,10 +272,13 @@ def _cell(history: History, grid: Grid, reports: str, made: datetime) -> dict[st
         elif values:
             same.append((test, row))
 
-    def order(pair: tuple[int, bytes]) -> tuple[bool, Any]:
-        newest = next((value for value in reversed(pair[1]) if value), 0)
+    def order(pair: tuple[int, bytes]) -> tuple[int, Any]:
+        """What changed last first, so that the news is above; then by name."""
+        known = pair[1].replace(b"\0", b"")
+        newest = known[-1:]
+        since = len(known.rstrip(newest))
         program, name, reference = grid.tests[pair[0]][0]
-        return (not UNEXPECTED[newest], (natural(program), natural(name), natural(reference)))
+        return (-since, (natural(program), natural(name), natural(reference)))
 
     changed.sort(key=order)
     same.sort(key=order)

@@ -254,6 +254,10 @@ def _require_expected(
 # --- import
 
 
+def entries_word(number: int) -> str:
+    return f"{number} {'entry' if number == 1 else 'entries'}"
+
+
 def take(
     settings: Settings, observer: Observer, path: Path, *, kind: str | None = None, file: str | None = None
 ) -> Written:
@@ -283,7 +287,10 @@ def take(
         there = [entry.rule for entry in own]
         texts = [skiplists.entry_text(skip) for skip in listed.skips]
         new = [text for text in texts if policy.read_text(text, str(path))[0].rule not in there]
-        told = [f"read as {listed.format}: {len(texts)} entries", *(f"not taken: {line}" for line in listed.untaken)]
+        told = [
+            f"read as {listed.format}: {entries_word(len(texts))}",
+            *(f"not taken: {line}" for line in listed.untaken),
+        ]
         if same := len(texts) - len(new):
             told.append(f"{same} of them are there already")
         if new:
