@@ -38,6 +38,7 @@ TASKS = [
     *("up", "test", "reset", "halt", "destroy", "ssh", "status", "report", "judge", "package", "diff", "render"),
     "doctor",
     *("platforms", "runtimes", "suites", "check", "gc", "policy"),
+    *("history", "flaky", "nights", "site"),
 ]
 COMMANDS = {task.command.name: task.command for task in vars(tasks).values() if isinstance(task, LabTask)}
 Done = subprocess.CompletedProcess[str]

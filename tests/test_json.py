@@ -22,6 +22,7 @@ from labkit.results.model import Verdict
 from labkit.suites.base import SilentRun
 from labkit.usecases.run import run_cell
 from tests import recorded
+from tests.histories import nights
 from tests.test_cell import CELL, OUTPUT, suite_prints
 from tests.test_cli import CHECKOUT, COMMANDS, labkit
 
@@ -127,6 +128,9 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     (both / "spec.tap").write_text("TAP version 14\n# suite: spec\n# runtime: runc\n1..1\nok 1 - STATE-001 x\n")
     (both / "create.tap").write_text("TAP version 13\nok 1 - create\n1..1\n")
     two = run("judge", both)
+    nights(work / "reports", ["...", ".F.", "..Y", ".FY", ".F.", ".F.", ".F."])
+    cell, check = run("history", "debian-13/*"), run("history", "C-001")
+    past = {"history": [cell, check], "flaky": [run("flaky")], "nights": [run("nights")], "site": [run("site")]}
     distro = Distro(platform := platforms.load("debian", platforms.directories()), platform.release(None))
     fake = FakeMachine()
     fake.create(distro)
@@ -149,6 +153,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "runtimes": [run("runtimes")],
         "suites": [run("suites"), run("suites", "--export", work)],
         "doctor": [run("doctor")],
+        **past,
     }
 
 

@@ -52,7 +52,7 @@ def failing(name: str = "x", expected: Expected | None = None, verdict: Verdict 
 
 
 def recording(place: Path, *, with_policy: bool = True) -> Run:
-    (run,) = of_recording(place, Said())
+    (run,) = of_recording(place, Said(name=place.name))
     return policy.apply(run, policy.load() if with_policy else None, TODAY)
 
 

@@ -95,13 +95,24 @@ FLAGS: Mapping[str, Flag] = {
     "suite": Flag(None, "what to run, see `suites`; else spec", "SUITE", values.suites, True),
     "only": Flag(
         [],
-        "only this check or program: ID or ID,ID, or a pattern with * and ?, or a program's path; may be repeated",
+        "only this check or program: ID or ID,ID, or a pattern with * and ?, or a program's path; may be repeated; "
+        "of `nightly`, only the cells of this name: '*/crun/*'",
         "ID",
         values.checks,
     ),
     "skip": Flag(
         None, "leave out what this file names: one name or pattern a line, # begins a comment", "FILE", values.files
     ),
+    "checks": Flag([], "in each cell, run only this check or program: ID or ID,ID", "ID", values.checks_of_cells),
+    "matrix": Flag(None, "a TOML file with a table [matrix]; else that of labkit.toml", "FILE", values.files, True),
+    "on": Flag(
+        None, "run the cells on these hosts, over SSH: HOST,HOST; labkit[cluster] is installed there", "HOSTS", (), True
+    ),
+    "scheduler": Flag(
+        None, "run the cells on the Dask cluster of this scheduler: tls://HOST:PORT", "ADDRESS", (), True
+    ),
+    "plan": Flag(False, "only show the cells, how long each took last time, and the expected end"),
+    "resume": Flag(False, "go on with the last night, which did not finish"),
     "jobs": Flag(None, "how many checks at a time; else what the machine can do", "NUMBER", (), True),
     "run": Flag(
         None, "the id of a run in the reports directory, or its beginning; else the latest", "RUN", values.runs
@@ -159,7 +170,18 @@ FLAGS: Mapping[str, Flag] = {
         ("crun", "youki", "bats", "bats-names", "array", "list"),
     ),
     "shipped": Flag(False, "with `check`: labkit's own entries, too"),
-    "out": Flag("rendered", "the directory to write to", "DIR", values.directories),
+    "out": Flag(
+        None,
+        "the directory to write to; else `rendered`, of the history `site` in the reports directory",
+        "DIR",
+        values.directories,
+    ),
+    "what": Flag(
+        None,
+        "a check's id or a program's name; or a cell such as debian-13/uml/runc/spec, or a pattern: '*/runc/*'",
+        "ID|CELL",
+        values.cells_and_checks,
+    ),
     "export": Flag(
         None, "write the suite as DIR/labkit-spec.pyz, which runs without labkit", "DIR", values.directories
     ),
@@ -280,6 +302,10 @@ class Call:
         from labkit.core import config
 
         return config.load({flag: value for flag, value in self.words.items() if FLAGS[flag].is_setting})
+
+    def listed(self, flag: str) -> list[str]:
+        """The words of a flag that may be repeated, and takes several separated by commas."""
+        return [word.strip() for words in self.words[flag] for word in words.split(",") if word.strip()]
 
     def selection(self) -> Selection:
         """What to run of a suite."""

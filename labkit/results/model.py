@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -103,17 +104,51 @@ class Result:
     def identity(self) -> tuple[str, str, str]:
         """What identifies the result in every run of a suite: program, description and reference, or a stable id.
 
-        Number and order are no part of it (runtimetest walks Go maps), nor is text that each run makes up.
+        Number and order are no part of it (runtimetest walks Go maps), nor is text that each run makes up: times,
+        durations, addresses, pids, ids and temporary paths.
         """
         if not self.program:
             return ("", self.id, "")
         if self.whole:
             return (self.program, WHOLE, "")
-        return (self.program, _PASSING.sub("…", self.name), _SPEC_VERSION.sub(r"\1", self.reference))
+        return (self.program, _lasting(self.name), _without_version(self.reference))
 
 
-_PASSING = re.compile(r"(?<=ocitest)[0-9]+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# What differs from run to run though the check is the same, in the order in which it is looked for. Numbers of other
+# kinds stay: `maps to 1000` and `maps to 2000` are two checks.
+_TOOK = r"(?:took|after|in|elapsed:?|duration:?|time[=:]?) {0,2}"
+_UNIT = r" ?(?:ns|us|µs|ms|s|secs?|seconds?|minutes?)"
+_PASSING = re.compile(
+    "|".join(
+        (
+            r"(?<=ocitest)[0-9]+",
+            r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b",  # a UUID
+            r"\b(?:[0-9]{4}-[0-9]{2}-[0-9]{2}[T ])?[0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?"
+            r"(?:Z|[+-][0-9]{2}:?[0-9]{2})?\b",
+            rf" ?#? ?(?:{_TOOK})?\b[0-9]{{1,9}}(?:\.[0-9]{{1,9}})?{_UNIT} *$",  # at the end: `# 0.041s`, `in 12ms`
+            rf" ?\((?:{_TOOK})?[0-9]{{1,9}}(?:\.[0-9]{{1,9}})?{_UNIT}\)",
+            rf"\b(?:took|elapsed:?|duration:?|time[=:]) ?[0-9]{{1,9}}(?:\.[0-9]{{1,9}})?{_UNIT}\b",
+            r"\b0x[0-9a-fA-F]{4,16}\b",
+            r"(?i:\bp?pid[ =:#]{1,2})[0-9]{1,8}\b|(?<=/proc/)[0-9]{1,8}(?=/|\b)",
+            r"(?:/private)?(?:/var)?/tmp/[^\s'\"`,;:)\]}]+|/var/folders/[^\s'\"`,;:)\]}]+|\btmp[.][A-Za-z0-9]{6,12}\b",
+            r"(?<=/run/user/)[0-9]{1,8}\b",
+            r"(?:(?<=localhost:)|(?<=127\.0\.0\.1:)|(?<=0\.0\.0\.0:)|(?<=\[::1\]:))[0-9]{2,5}\b",  # a port
+            r"\b[0-9a-f]{64}\b",  # the id of a container
+        )
+    )
+)
 _SPEC_VERSION = re.compile(r"(https://github\.com/opencontainers/[a-z-]+/blob/)[^/]+/")
+
+
+@functools.lru_cache(10_000)  # a run has thousands of results, and hundreds of names
+def _lasting(name: str) -> str:
+    """A name without what each run makes up: times, addresses, pids, ids, temporary paths."""
+    return _PASSING.sub("…", name)
+
+
+@functools.lru_cache(10_000)
+def _without_version(reference: str) -> str:
+    return _SPEC_VERSION.sub(r"\1", reference)
 
 
 @dataclass(frozen=True, slots=True)
