@@ -40,7 +40,7 @@ def up(call: Call) -> None:
 
 @lab_task(
     f"{_MACHINE} machines runtime runtime_arg untrusted suite spec only failed jobs repeat limit no_confirm no_policy "
-    "yes verbose json"
+    "yes verbose format json"
 )
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.
@@ -54,6 +54,7 @@ def test(call: Call) -> None:
         ./lab test --platform debian --release 12 --json
         ./lab test --suite validation --failed
         ./lab test --machines 2
+        ./lab test --runtime crun --format github
     """
 
     from labkit.usecases.test import test as run_test
@@ -174,20 +175,23 @@ def gc(call: Call) -> None:
         sys.exit(3)
 
 
-@lab_task("run no_policy json")
+@lab_task("run no_policy markdown format json")
 def report(call: Call) -> None:
     """Judge a run again, the latest if none is named: `judge` by another name.
 
     Examples:
         ./lab report
         ./lab report --run ID
+        ./lab report --markdown
+        ./lab report --format github
     """
     from labkit.usecases.judge import judge as run_judge
 
+    call.refuse_beside("markdown", ["format", "json"])
     _told(call, run_judge(call.settings, call.words["run"], with_policy=not call.words["no_policy"]))
 
 
-@lab_task("no_policy runtime runtime_version cgroup ref platform json", words="dir")
+@lab_task("no_policy runtime runtime_version cgroup ref platform format json", words="dir")
 def judge(call: Call) -> None:
     """Judge saved output under today's policy, without a machine.
 
@@ -222,17 +226,29 @@ def diff(call: Call) -> None:
     call.answer(compared.to_json(), as_diff.text(compared).rstrip("\n"))
 
 
-@lab_task("platform release out")
+@lab_task("platform release timer ci out")
 def render(call: Call) -> None:
-    """Write out the scripts that make a machine a lab.
+    """Write out the scripts that make a machine a lab, or what starts `nightly` every night.
 
-    Example: ./lab render --platform fedora --out /tmp/fedora
+    Examples:
+        ./lab render --platform fedora --out /tmp/fedora
+        ./lab render --timer --out /tmp/units
+        ./lab render --ci github --out .
     """
     from labkit.usecases import export
 
+    call.refuse_beside("timer", ["ci", "platform", "release"])
+    call.refuse_beside("ci", ["platform", "release"])
+    out = Path(call.words["out"])
     with call.console() as console:
-        for path in export.render(call.settings, console, Path(call.words["out"])):
-            print(path)
+        if call.words["timer"]:
+            paths = export.timer(call.settings, console, out)
+        elif call.words["ci"]:
+            paths = export.ci(call.words["ci"], out)
+        else:
+            paths = export.render(call.settings, console, out)
+    for path in paths:
+        print(path)
 
 
 @lab_task("platform release out verbose yes")
@@ -373,10 +389,19 @@ def _told(call: Call, outcome: Outcome) -> None:
     value = {"folder": str(outcome.directory), "exit_status": outcome.exit_status, **outcome.run.summary()}
 
     def text() -> str:
+        if call.words.get("markdown"):
+            from labkit.reports.as_markdown import render
+
+            return render(outcome.run).rstrip("\n")
         from labkit.reports.terminal import summary
 
         width = shutil.get_terminal_size().columns
         return summary(outcome.run, width=width, terminal=sys.stdout.isatty(), directory=outcome.directory).rstrip("\n")
 
     call.answer(value, text)
+    if call.workflow:
+        from labkit.reports import as_github, as_markdown
+
+        call.workflow.summarize(lambda most: as_markdown.render(outcome.run, most))
+        call.workflow.annotate(as_github.of_run(outcome.run))
     sys.exit(outcome.exit_status)

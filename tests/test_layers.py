@@ -38,8 +38,10 @@ SEAMS = {
     "paramiko": "labkit.io.ssh",
     "fabric": "labkit.io.ssh",
     "urllib3": "labkit.io.download",
-    "urllib.request": "labkit.io.download",
-    "http.client": "labkit.io.download",
+    "urllib.request": "labkit.io.tell",
+    "http.client": "labkit.io.tell",
+    "smtplib": "labkit.io.tell",
+    "apprise": "labkit.io.tell",
     "vagrant": "labkit.io.vagrant",
     "qemu": "labkit.qemu.monitor",
 }

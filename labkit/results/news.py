@@ -1,0 +1,169 @@
+"""What of a night is worth a message: what changed, has lasted, or was not seen for too long. Values in, values out.
+
+A night says what changed since the night before. What was told before is kept in Told, so that each thing is told once,
+a failure that must last some nights is told when it has, and what ends before it was told is never told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pydantic import AwareDatetime, ConfigDict, Field
+
+from labkit.core.tomlfile import Table
+from labkit.results.night import CellError, Changed, Night, Slower
+
+_NIGHTS = 400  # ids of nights that are remembered, against telling one twice
+Cells = dict[str, tuple[str, ...]]  # a key of _key() to cells
+
+
+class Told(Table):
+    """What is known after some nights. pending: failures to the nights that each cell has shown them, not told yet;
+    failing: those that were told; seen: each cell to when it had its last result; undelivered: channel to lines.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    nights: tuple[str, ...] = ()
+    ended: AwareDatetime | None = None
+    complete: bool = True
+    pending: dict[str, dict[str, int]] = Field(default={})
+    about: dict[str, Changed] = Field(default={})
+    failing: Cells = Field(default={})
+    flaky: Cells = Field(default={})
+    passes: Cells = Field(default={})
+    expired: tuple[str, ...] = ()
+    lab_errors: tuple[str, ...] = ()
+    not_run: tuple[str, ...] = ()
+    slower: tuple[str, ...] = ()
+    seen: dict[str, AwareDatetime] = Field(default={})
+    stale: tuple[str, ...] = ()
+    undelivered: dict[str, tuple[str, ...]] = Field(default={})
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What to tell. nights: how long each new failure has lasted; stale: a cell, and hours since its last result."""
+
+    failures: tuple[Changed, ...] = ()
+    fixed: tuple[Changed, ...] = ()
+    flaky: tuple[Changed, ...] = ()
+    passes: tuple[Changed, ...] = ()
+    expired: tuple[str, ...] = ()
+    lab_errors: tuple[CellError, ...] = ()
+    not_run: tuple[str, ...] = ()
+    slower: tuple[Slower, ...] = ()
+    stale: tuple[tuple[str, float], ...] = ()
+    silence: float | None = None  # hours without any night before this one
+    incomplete: str | None = None
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) not in ((), None) for name in self.__dataclass_fields__)
+
+
+def news(night: Night, before: Told, *, after: int = 1, stale: float = 48) -> tuple[News, Told]:
+    """What a night brings that is worth telling, and what is known from then on.
+
+    after: nights that a failure has to last; stale: hours without a result. A night that was counted brings nothing.
+    """
+    if night.id in before.nights:
+        return News(), before
+    changes = night.changes
+    done = {cell.cell for cell in night.cells if cell.state == "done"}
+    ended = _by_key(changes.fixed)
+    doubtful = _by_key((*changes.flaky, *(one for one in changes.new_failures if one.repeats is False)))
+
+    pending: dict[str, dict[str, int]] = Field(default={})
+    for key, cells in before.pending.items():
+        over = ended.get(key, set()) | doubtful.get(key, set())
+        pending[key] = {cell: count + (cell in done) for cell, count in cells.items() if cell not in over}
+    failing = {key: set(cells) - ended.get(key, set()) for key, cells in before.failing.items()}
+    about = dict(before.about)
+    for one in changes.new_failures:
+        if one.repeats is not False:
+            key = _key(one)
+            about[key] = one
+            for cell in set(one.cells) - failing.get(key, set()):
+                pending.setdefault(key, {}).setdefault(cell, 1)
+    failures = []
+    for key, shown in pending.items():
+        if due := sorted(cell for cell, count in shown.items() if count >= after):
+            failures.append(about[key].model_copy(update={"cells": tuple(due)}))
+            failing[key] = failing.get(key, set()) | set(due)
+            pending[key] = {cell: count for cell, count in shown.items() if cell not in due}
+    fixed = []
+    for one in changes.fixed:
+        # One that was pending was never told. One that is not known at all began before anything was kept.
+        if still := tuple(cell for cell in one.cells if cell not in before.pending.get(_key(one), {})):
+            fixed.append(one.model_copy(update={"cells": still}))
+
+    seen = dict(before.seen)
+    for ran in night.cells:
+        seen[ran.cell] = night.ended if ran.cell in done else seen.get(ran.cell, night.ended)
+    ages = {cell: (night.ended - moment) / timedelta(hours=1) for cell, moment in seen.items()}
+    old = {cell: age for cell, age in sorted(ages.items()) if age > stale}
+    silence = (night.started - before.ended) / timedelta(hours=1) if before.ended else 0.0
+
+    flaky, new_flaky = _fresh(changes.flaky, before.flaky)
+    passes, new_passes = _fresh(changes.unexpected_passes, before.passes)
+    brought = News(
+        failures=tuple(failures),
+        fixed=tuple(fixed),
+        flaky=new_flaky,
+        passes=new_passes,
+        expired=_new(changes.expired, before.expired),
+        lab_errors=tuple(one for one in changes.lab_errors if one.cell not in before.lab_errors),
+        not_run=_new(changes.not_run, before.not_run),
+        slower=tuple(one for one in changes.slower if one.cell not in before.slower),
+        stale=tuple((cell, age) for cell, age in old.items() if cell not in before.stale),
+        silence=silence if silence > stale else None,
+        incomplete=None if night.complete or not before.complete else night.reason or "it did not end",
+    )
+    kept = {key: shown for key, shown in pending.items() if shown}
+    failed = {key: tuple(sorted(cells)) for key, cells in failing.items() if cells}
+    return brought, Told(
+        nights=(*before.nights, night.id)[-_NIGHTS:],
+        ended=max(filter(None, (before.ended, night.ended))),
+        complete=night.complete,
+        pending=kept,
+        about={key: one for key, one in about.items() if key in kept},
+        failing=failed,
+        flaky=flaky,
+        passes=passes,
+        expired=tuple(dict.fromkeys(changes.expired)),
+        lab_errors=tuple(dict.fromkeys(one.cell for one in changes.lab_errors)),
+        not_run=tuple(dict.fromkeys(changes.not_run)),
+        slower=tuple(dict.fromkeys(one.cell for one in changes.slower)),
+        seen=seen,
+        stale=tuple(old),
+        undelivered=before.undelivered,
+    )
+
+
+def _key(one: Changed) -> str:
+    return json.dumps(one.identity)
+
+
+def _by_key(several: Iterable[Changed]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = Field(default={})
+    for one in several:
+        found.setdefault(_key(one), set()).update(one.cells)
+    return found
+
+
+def _fresh(several: Iterable[Changed], before: Mapping[str, tuple[str, ...]]) -> tuple[Cells, tuple[Changed, ...]]:
+    """All of them by key, and those, with their cells, that were not there before."""
+    several = tuple(several)
+    new = []
+    for one in several:
+        if cells := tuple(cell for cell in one.cells if cell not in before.get(_key(one), ())):
+            new.append(one.model_copy(update={"cells": cells}))
+    return {key: tuple(sorted(cells)) for key, cells in _by_key(several).items()}, tuple(new)
+
+
+def _new(now: Iterable[str], before: Iterable[str]) -> tuple[str, ...]:
+    known = set(before)
+    return tuple(dict.fromkeys(one for one in now if one not in known))
