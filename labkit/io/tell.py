@@ -119,13 +119,15 @@ def _private(path: Path, key: str) -> str:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise UsageError(f"{wrong} cannot be read: {error.strerror}") from None
-    with os.fdopen(fd, "rb") as file:
+    try:
         about = os.fstat(fd)
         if not stat.S_ISREG(about.st_mode):
             raise UsageError(f"{wrong} is no file")
         if why := _open_to_others(about):
             raise UsageError(f"{wrong} {why}", hint=f"chmod 600 {path}")
-        text = file.read(_LONGEST).decode("utf-8", "replace").strip()
+        text = os.read(fd, _LONGEST).decode("utf-8", "replace").strip()
+    finally:
+        os.close(fd)
     if not text or not text.isprintable():
         raise UsageError(f"{wrong} must hold one line, and nothing else")
     return text

@@ -18,19 +18,28 @@ CI = {
 
 @dataclass(frozen=True, slots=True)
 class Nightly:
-    """What runs: argv, without the task, in a directory, by a user, with these variables of the environment."""
+    """What runs: argv, without the task, in a directory, by a user, with these variables of the environment. It writes
+    in the directories writable.
+    """
 
     argv: Sequence[str]
     directory: str
     user: str
     variables: Mapping[str, str]
+    writable: Sequence[str] = ()
+
+    @property
+    def private_tmp(self) -> bool:
+        """Whether it can do without the /tmp that all share."""
+        places = (*self.argv, self.directory, *self.writable, *self.variables.values())
+        return not any(text.startswith(("/tmp/", "/var/tmp/")) for text in places)
 
 
 def units(nightly: Nightly) -> dict[str, str]:
     """A service, a timer and a line for cron, by the names of their files. UsageError where a path or a value has
     characters that one of those cannot have.
     """
-    for text in (*nightly.argv, nightly.directory, *nightly.variables.values()):
+    for text in (*nightly.argv, nightly.directory, *nightly.writable, *nightly.variables.values()):
         if not text.isprintable() or "\\" in text or text != text.strip():
             raise UsageError(
                 f"{text!r} cannot be written into a unit file or a crontab: it has a backslash, a control character or "

@@ -76,7 +76,7 @@ def news(night: Night, before: Told, *, after: int = 1, stale: float = 48) -> tu
     ended = _by_key(changes.fixed)
     doubtful = _by_key((*changes.flaky, *(one for one in changes.new_failures if one.repeats is False)))
 
-    pending: dict[str, dict[str, int]] = Field(default={})
+    pending: dict[str, dict[str, int]] = {}
     for key, cells in before.pending.items():
         over = ended.get(key, set()) | doubtful.get(key, set())
         pending[key] = {cell: count + (cell in done) for cell, count in cells.items() if cell not in over}
@@ -148,7 +148,7 @@ def _key(one: Changed) -> str:
 
 
 def _by_key(several: Iterable[Changed]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = Field(default={})
+    found: dict[str, set[str]] = {}
     for one in several:
         found.setdefault(_key(one), set()).update(one.cells)
     return found

@@ -105,7 +105,10 @@ def timer(settings: Settings, observer: Observer, out: Path) -> list[Path]:
     variables = {name: os.environ[name] for name in names if name not in secrets}
     if settings.origin("home") is None and os.environ.get("XDG_DATA_HOME"):
         variables["LABKIT_HOME"] = str(settings.home)
-    nightly = schedule.Nightly(argv, str(Path.cwd()), pwd.getpwuid(os.geteuid()).pw_name, variables)
+    here = str(Path.cwd())
+    writable = dict.fromkeys(map(str, (here, settings.reports, settings.home, resources.root())))
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    nightly = schedule.Nightly(argv, here, user, variables, tuple(writable))
     return _write(out, schedule.units(nightly))
 
 

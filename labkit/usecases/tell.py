@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from labkit.core import tomlfile
 from labkit.core.config import Settings
 from labkit.core.errors import LabError
-from labkit.core.text import printable
+from labkit.core.text import one_line
 from labkit.io import tell as io
 from labkit.io.files import disk_errors, make_directory, write_atomic
 from labkit.reports import night as report
@@ -169,11 +169,13 @@ def _load(path: Path) -> Told | str:
     try:
         with path.open("rb") as file:
             value = json.loads(file.read(_STATE_LIMIT))
-        return tomlfile.check(Told, value, lambda _: str(path)) if isinstance(value, dict) else f"{path} is no object"
+        if not isinstance(value, dict):
+            raise ValueError("it is no object")
+        return tomlfile.check(Told, value, lambda _: "told.json")
     except FileNotFoundError:
         return Told()
     except (OSError, ValueError, RecursionError, LabError) as error:
-        return f"{path} cannot be read, so things may be told again: {printable(str(error))}"
+        return f"{path} cannot be read, so things may be told again: {one_line(str(error), 200)}"
 
 
 def _save(path: Path, told: Told) -> None:
