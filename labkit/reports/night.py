@@ -70,9 +70,7 @@ def action(night: Night) -> str:
         )
     if failures:
         first = f"{failures[0].name} in {failures[0].cells[0]}" if failures[0].cells else failures[0].name
-        where = (
-            "look at the lab or the suite, for the reference runtime fails too: " if failures == theirs else "look at "
-        )
+        where = "look at the lab or the suite, for other runtimes fail it too: " if failures == theirs else "look at "
         words.append(f"{where}{_count(len(failures), 'new failure')} ({'first ' if failures[1:] else ''}{first})")
     if changes.lab_errors:
         error = changes.lab_errors[0]
@@ -123,6 +121,7 @@ def sections(changes: Changes) -> list[Section]:
             ),
         ),
         Section("fixed", "pass", tuple(map(_changed, changes.fixed))),
+        Section("failing still", "fail", tuple(map(_failure, changes.still_failing or ()))),
     ]
     return [section for section in found if section.entries]
 
@@ -134,9 +133,9 @@ def _failure(one: Changed) -> Entry:
         lines.append("bad again when it was run alone" if one.repeats else "not bad when it was run alone")
     if one.reference_fails is not None:
         lines.append(
-            "the reference runtime fails too: the lab or the suite may be the reason"
+            "other runtimes fail it too: the lab or the suite may be the reason"
             if one.reference_fails
-            else "the reference runtime does not fail"
+            else "no other runtime fails it"
         )
     if one.since:
         lines.append(f"since night {one.since}")
@@ -325,7 +324,7 @@ def html(night: Night) -> str:
     cells = []
     for cell in night.cells:
         kind, words = _state(cell)
-        errors = [one_line(attempt.error, 300) for attempt in cell.attempts if attempt.error]
+        errors = [one_line(error, 300) for error in (*(it.error for it in cell.attempts), cell.error) if error]
         link = f"../../{urllib.parse.quote(cell.run)}/report.html" if cell.run and _RUN.fullmatch(cell.run) else None
         cells.append((cell, kind, words, link, _seconds(cell.seconds), errors[-1] if errors else ""))
     return as_html.page(

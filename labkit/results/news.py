@@ -75,12 +75,19 @@ def news(night: Night, before: Told, *, after: int = 1, stale: float = 48) -> tu
     done = {cell.cell for cell in night.cells if cell.state == "done"}
     ended = _by_key(changes.fixed)
     doubtful = _by_key((*changes.flaky, *(one for one in changes.new_failures if one.repeats is False)))
+    bad = None if changes.still_failing is None else _by_key((*changes.still_failing, *changes.new_failures))
+
+    def over(key: str, cell: str) -> bool:
+        """Whether a failure is there no more: the night says so, or its cell ran and does not list it."""
+        if cell in ended.get(key, ()):
+            return True
+        return bad is not None and cell in done and cell not in bad.get(key, ())
 
     pending: dict[str, dict[str, int]] = {}
     for key, cells in before.pending.items():
-        over = ended.get(key, set()) | doubtful.get(key, set())
-        pending[key] = {cell: count + (cell in done) for cell, count in cells.items() if cell not in over}
-    failing = {key: set(cells) - ended.get(key, set()) for key, cells in before.failing.items()}
+        left = [cell for cell in cells if not over(key, cell) and cell not in doubtful.get(key, ())]
+        pending[key] = {cell: cells[cell] + (cell in done) for cell in left}
+    failing = {key: {cell for cell in cells if not over(key, cell)} for key, cells in before.failing.items()}
     about = dict(before.about)
     for one in changes.new_failures:
         if one.repeats is not False:

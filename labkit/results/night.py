@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, ConfigDict, Field
 from labkit.core import tomlfile
 from labkit.core.errors import UsageError
 from labkit.core.tomlfile import Table
+from labkit.results.model import WHOLE
 
 SCHEMA = 1
 Identity = tuple[str, str, str]  # program, name or id, reference: labkit.results.model.Result.identity
@@ -35,20 +36,23 @@ class Attempt(_Part):
 
 
 class NightCell(_Part):
-    """cell is its key: debian-13/uml/runc/spec. run is the id of its run, status that run's exit status."""
+    """cell is its key: debian-13/uml/runc/spec. run is the id of its run, status that run's exit status; error is why
+    there is none.
+    """
 
     cell: str
     state: Literal["done", "lab-error", "quarantined", "not-run"]
     run: str | None = None
     status: int | None = None
     seconds: float = 0.0
+    error: str | None = None
     attempts: tuple[Attempt, ...] = ()
 
 
 class Changed(_Part):
-    """A check in the cells that show the same of it. repeats: bad again when it was run alone; reference_fails: bad on
-    the reference runtime too; None where that was not tried. since is the night it began in, lab what was new in the
-    lab then.
+    """A check in the cells that show the same of it. repeats: bad again when it was run alone; reference_fails: bad of
+    other runtimes in the same place too; None where that was not tried. since is the night it began in, lab what was
+    new in the lab then.
     """
 
     identity: Identity
@@ -63,7 +67,7 @@ class Changed(_Part):
     def name(self) -> str:
         """What people call it: the id of a check, or the program and its assertion."""
         program, name, _ = self.identity
-        return f"{program}: {name}" if program else name
+        return f"{program}: {name}" if program and name != WHOLE else program or name
 
     @property
     def selected(self) -> str:
@@ -86,7 +90,10 @@ class Slower(_Part):
 
 
 class Changes(_Part):
+    """still_failing is all that fails now and did in the night before; None where a night does not say."""
+
     new_failures: tuple[Changed, ...] = ()
+    still_failing: tuple[Changed, ...] | None = None
     fixed: tuple[Changed, ...] = ()
     flaky: tuple[Changed, ...] = ()
     unexpected_passes: tuple[Changed, ...] = ()
