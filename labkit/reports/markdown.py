@@ -22,9 +22,13 @@ def code(text: str, limit: int = 300) -> str:
     return f"<code>{''.join(c if c.isalnum() or c == ' ' else f'&#{ord(c)};' for c in shown)}</code>"
 
 
-def plain(text: str) -> str:
-    """Text of labkit's own that may hold a word from elsewhere: what Markdown would read is escaped."""
-    return re.sub(r"([\\`*_{}\[\]<>#|!~$@&:^=-])", lambda found: f"&#{ord(found[0])};", printable(text))
+def sentence(text: str) -> str:
+    """A sentence of labkit's own, with words from elsewhere in it: as it is, or as code where those have characters of
+    Markdown, or a forge might make a mention, an emoji or an address of them.
+    """
+    if re.search(r"[^\w ,;:()/'%+.-]|_|:\S|www\.|\.[^\W\d]", text):
+        return code(text, 1000)
+    return text
 
 
 def block(text: str) -> str:

@@ -30,7 +30,7 @@ _IN_PAGE = 500
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]*")
 # A cell's colour in the page: that of the verdict that is nearest.
 _KINDS = {"lab-error": "error", "quarantined": "no-assertions", "not-run": "skip"}
-_STATUSES = {0: ("pass", "as expected"), 1: ("fail", "failures"), 4: ("timeout", "incomplete")}
+_STATUSES = {0: ("pass", "as expected"), 1: ("fail", "with failures"), 4: ("timeout", "incomplete")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +296,7 @@ def _hours(value: float) -> str:
 
 def as_markdown(night: Night, limit: int = 1 << 20) -> str:
     """The night as Markdown of at most limit bytes; text from elsewhere stands in code spans, or is escaped."""
-    parts = [f"## Night {markdown.code(night.id)}\n\n**{markdown.plain(action(night))}**\n\n", f"{_facts(night)}\n"]
+    parts = [f"## Night {markdown.code(night.id)}\n\n**{markdown.sentence(action(night))}**\n\n", f"{_facts(night)}\n"]
     if not night.complete:
         parts.append(f"\n**Incomplete**: {markdown.code(night.reason or 'the night did not end')}\n")
     for section in sections(night.changes):
