@@ -207,6 +207,12 @@ def test_a_cell_that_never_had_a_result_becomes_stale_too() -> None:
     assert [len(one.stale) for one in found].count(1) == 1
 
 
+def test_a_cell_that_a_night_leaves_out_is_not_missed() -> None:
+    assert not any(
+        one.stale for one in days(*(a_night(f"202611{n}.1", done=CELLS[: 1 + (n == 20)]) for n in range(20, 30)))
+    )
+
+
 def test_nights_that_did_not_happen_are_told() -> None:
     _, second = days(a_night("20261120.1"), a_night("20261126.1"))
     assert second.silence and round(second.silence) == 144

@@ -17,6 +17,7 @@ from labkit.core.tomlfile import Table
 from labkit.results.night import CellError, Changed, Night, Slower
 
 _NIGHTS = 400  # ids of nights that are remembered, against telling one twice
+_FORGOTTEN = timedelta(days=90)
 Cells = dict[str, tuple[str, ...]]  # a key of _key() to cells
 
 
@@ -107,11 +108,15 @@ def news(night: Night, before: Told, *, after: int = 1, stale: float = 48) -> tu
         if still := tuple(cell for cell in one.cells if cell not in before.pending.get(_key(one), {})):
             fixed.append(one.model_copy(update={"cells": still}))
 
-    seen = dict(before.seen)
-    for ran in night.cells:
-        seen[ran.cell] = night.ended if ran.cell in done else seen.get(ran.cell, night.ended)
-    ages = {cell: (night.ended - moment) / timedelta(hours=1) for cell, moment in seen.items()}
-    old = {cell: age for cell, age in sorted(ages.items()) if age > stale}
+    # What is not in the matrix any more, or left out of this night, is not missed.
+    planned = {ran.cell for ran in night.cells}
+    seen = {
+        cell: moment for cell, moment in before.seen.items() if cell in planned or night.ended - moment < _FORGOTTEN
+    }
+    for cell in planned:
+        seen[cell] = night.ended if cell in done else seen.get(cell, night.ended)
+    ages = {cell: (night.ended - seen[cell]) / timedelta(hours=1) for cell in sorted(planned)}
+    old = {cell: age for cell, age in ages.items() if age > stale}
     silence = (night.started - before.ended) / timedelta(hours=1) if before.ended else 0.0
 
     flaky, new_flaky = _fresh(changes.flaky, before.flaky)
@@ -145,7 +150,7 @@ def news(night: Night, before: Told, *, after: int = 1, stale: float = 48) -> tu
         not_run=tuple(dict.fromkeys(changes.not_run)),
         slower=tuple(dict.fromkeys(one.cell for one in changes.slower)),
         seen=seen,
-        stale=tuple(old),
+        stale=(*old, *(cell for cell in before.stale if cell not in planned and cell in seen)),
         undelivered=before.undelivered,
     )
 
