@@ -14,7 +14,7 @@ import labkit
 ROOT = Path(labkit.__file__).parent
 # From the top down: a package may import those below it, and itself.
 PACKAGES = [
-    "cli", "usecases", "reports", "store", "suites", "machines", "images", "provision", "host", "uml", "qemu",
+    "cli", "usecases", "matrix", "reports", "store", "suites", "machines", "images", "provision", "host", "uml", "qemu",
     "subjects", "results", "guest", "io", "core",
 ]  # fmt: skip
 RANK = {name: rank for rank, name in enumerate(PACKAGES)}
@@ -44,6 +44,8 @@ SEAMS = {
     "apprise": "labkit.io.tell",
     "vagrant": "labkit.io.vagrant",
     "qemu": "labkit.qemu.monitor",
+    "distributed": "labkit.matrix.cluster",
+    "dask": "labkit.matrix.cluster",
 }
 GUEST = "labkit.guest."
 APART = "labkit.uml.sandbox"  # a program of its own, too, on this host

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from labkit.cli.flags import CORE_FLAGS, FLAGS, Command, Flag, either, spelt
-from labkit.cli.values import DIRECTORIES, FILES
+from labkit.cli.values import DIRECTORIES, FILES, TASK
 from labkit.core import resources
 from labkit.core.errors import UsageError
 
@@ -98,7 +98,7 @@ class _Line:
             self.given[self.missing.pop(0)] = word
         elif word in self._commands:
             self.command = self._commands[word]
-            self.missing, self.given = list(self.command.words), {}
+            self.missing, self.given = list(self.command.words), {TASK: word}
 
 
 def _values(row: Flag, word: str, given: Mapping[str, str]) -> Iterator[str]:

@@ -93,7 +93,23 @@ FLAGS: Mapping[str, Flag] = {
         is_setting=True,
     ),
     "suite": Flag(None, "what to run, see `suites`; else spec", "SUITE", values.suites, True),
-    "only": Flag([], "run only this check or program: ID or ID,ID; may be repeated", "ID", values.checks),
+    "only": Flag(
+        [],
+        "run only this check or program: ID or ID,ID; of `nightly`, only the cells of this name: '*/crun/*'; may be "
+        "repeated",
+        "ID",
+        values.checks,
+    ),
+    "checks": Flag([], "in each cell, run only this check or program: ID or ID,ID", "ID", values.checks_of_cells),
+    "matrix": Flag(None, "a TOML file with a table [matrix]; else that of labkit.toml", "FILE", values.files, True),
+    "on": Flag(
+        None, "run the cells on these hosts, over SSH: HOST,HOST; labkit[cluster] is installed there", "HOSTS", (), True
+    ),
+    "scheduler": Flag(
+        None, "run the cells on the Dask cluster of this scheduler: tls://HOST:PORT", "ADDRESS", (), True
+    ),
+    "plan": Flag(False, "only show the cells, how long each took last time, and the expected end"),
+    "resume": Flag(False, "go on with the last night, which did not finish"),
     "jobs": Flag(None, "how many checks at a time; else what the machine can do", "NUMBER", (), True),
     "run": Flag(
         None, "the id of a run in the reports directory, or its beginning; else the latest", "RUN", values.runs
@@ -215,14 +231,17 @@ class Call:
 
         return config.load({flag: value for flag, value in self.words.items() if FLAGS[flag].is_setting})
 
+    def listed(self, flag: str) -> list[str]:
+        """The words of a flag that may be repeated, and takes several separated by commas."""
+        return [word.strip() for words in self.words[flag] for word in words.split(",") if word.strip()]
+
     def selection(self) -> Selection:
         """What to run of a suite."""
         from labkit.core.cell import Selection
 
-        only = [word.strip() for words in self.words["only"] for word in words.split(",") if word.strip()]
         repeat, limit = self.number("repeat", 1000), self.number("limit", 86400)
         return Selection(
-            tuple(only),
+            tuple(self.listed("only")),
             self.settings.jobs,
             repeat,
             limit,

@@ -188,6 +188,31 @@ class SshSettings(Table):
     known_hosts: Location | None = Field(default=None, description="the path of a file with the host's key")
 
 
+def _hosts(value: object) -> object:
+    """Turns HOST,HOST as a flag and the environment have it to a list."""
+    if isinstance(value, str):
+        value = re.split(r"[,\s]+", value.strip(", "))
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) and re.match(_HOST, one) for one in value):
+        raise ValueError(f'is {value!r}, must be a list of hosts, such as ["lab1", "root@lab2:2222"]')
+    return tuple(value)
+
+
+class ClusterSettings(Table):
+    """Other hosts for the cells of a night. python and home are theirs."""
+
+    on: Annotated[tuple[StrictStr, ...], BeforeValidator(_hosts)] = Field(default=(), description="a list of hosts")
+    python: StrictStr | None = Field(default=None, min_length=1, description="the path of a Python that has labkit")
+    home: StrictStr = Field(default="~/.local/share/labkit", pattern="^[~/]", description="a path, absolute or with ~/")
+    scheduler: StrictStr | None = Field(
+        default=None,
+        pattern=r"^tls://[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}$",
+        description="tls://HOST:PORT: whoever reaches a scheduler without TLS runs what they like on all its hosts",
+    )
+    ca: Location | None = Field(default=None, description="the path of the cluster's certificates")
+    cert: Location | None = Field(default=None, description="the path of a certificate")
+    key: Location | None = Field(default=None, description="the path of its private key")
+
+
 class MailSettings(Table):
     """Mail to people. The password is needed where the server wants one for the user."""
 
@@ -235,6 +260,7 @@ class Settings(Table):
     image: Literal["auto", "build", "cloud"] = "auto"
     uml_kernel: Location | None = Field(default=None, description="the path of a kernel of User-Mode Linux")
     platforms: Location | None = Field(default=None, description="a directory of platforms")
+    matrix: Path | dict[str, Any] | None = Field(default=None, description="a table, [matrix], or the path of a file")
     policy: Location | None = Field(default=None, description="a policy file, or a directory of them")
     mirror: StrictStr | None = Field(
         default=None, pattern=_WEB, description="the http(s) address of a mirror of the platform's packages"
@@ -264,6 +290,7 @@ class Settings(Table):
     machine: MachineSettings = MachineSettings()
     vagrant: VagrantSettings = VagrantSettings()
     ssh: SshSettings = SshSettings()
+    cluster: ClusterSettings = ClusterSettings()
     limits: Limits = Limits()
     tell: TellSettings = TellSettings()
 
@@ -321,14 +348,17 @@ class Settings(Table):
 
 _SOURCES = tuple(name for name, field in Settings.model_fields.items() if field.annotation is Source)
 _PATHS: set[Key] = {
-    ("platforms",), ("policy",), ("uml_kernel",), ("home",), ("reports",),
+    ("platforms",), ("policy",), ("matrix",), ("uml_kernel",), ("home",), ("reports",),
     ("vagrant", "home"), ("ssh", "key"), ("ssh", "known_hosts"),
+    ("cluster", "ca"), ("cluster", "cert"), ("cluster", "key"),
 }  # fmt: skip
 # What may be file:PATH.
 _SECRETS: set[Key] = {("tell", "mail", "password"), ("tell", "webhook"), ("tell", "apprise")}
 _FLAGS: dict[str, Key] = {
     "machine": ("machine", "name"),
     "host": ("ssh", "host"),
+    "on": ("cluster", "on"),
+    "scheduler": ("cluster", "scheduler"),
 }  # where flag and key are not the same word
 
 
