@@ -669,7 +669,7 @@ def test_a_mistake_in_the_configuration_is_told_without_its_value(tmp_path: Path
 @pytest.mark.parametrize("word", ["a@b\\nBcc: c@d", "a b@c", "a@b c", "<a@b>", "a@b\\n", "@b", "a@", "ä@b.example"])
 def test_what_is_no_mail_address_is_refused(tmp_path: Path, word: str) -> None:
     for line in (f'from = "{word}"\nto = ["a@b.example"]', f'from = "a@b.example"\nto = ["{word}"]'):
-        with pytest.raises(UsageError, match="must be .*mail address"):
+        with pytest.raises(UsageError, match=r"must be .*mail address"):
             settings(tmp_path, f'[tell.mail]\nserver = "localhost"\n{line}\n')
 
 
