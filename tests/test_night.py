@@ -227,6 +227,35 @@ def test_an_incomplete_night_is_told_once() -> None:
     assert [one.incomplete for one in found] == ["SIGTERM", None, None, "SIGTERM"]
 
 
+def test_a_night_that_is_gone_on_with_tells_only_what_came_since() -> None:
+    early = a_night("20261127.1", done=CELLS[:1], complete=False, reason="disk full", new_failures=[failure("A-001")],
+                    fixed=[failure("B-001")], still_failing=[])  # fmt: skip
+    whole = a_night("20261127.1", still_failing=[], new_failures=[failure("A-001"), failure("C-001", CELLS[1:])],
+                    fixed=[failure("B-001"), failure("D-001")])  # fmt: skip
+    start = a_night("20261126.1", still_failing=[failure("B-001"), failure("D-001")])
+    _, first, second, third = days(start, early, whole, whole)
+    assert (names(first.failures), names(first.fixed), first.incomplete) == (["A-001"], ["B-001"], "disk full")
+    assert (names(second.failures), names(second.fixed), second.incomplete) == (["C-001"], ["D-001"], None)
+    assert not third
+    counted = days(start, early, whole, after=2)
+    assert not any(one.failures for one in counted)  # one night, though it was looked at twice
+
+
+def test_what_failed_before_anybody_was_told_is_no_news_and_its_end_is() -> None:
+    old = [failure("OLD-001")]
+    first, second = days(a_night("20261126.1", still_failing=old), a_night("20261127.1", still_failing=[], fixed=old))
+    assert not first and names(second.fixed) == ["OLD-001"]
+
+
+def test_what_began_in_a_night_that_was_not_told_is_caught_up_with() -> None:
+    _, second, third = days(
+        a_night("20261125.1", still_failing=[]),
+        a_night("20261127.1", still_failing=[failure("A-001", since="20261126.1")]),
+        a_night("20261128.1", still_failing=[failure("A-001", since="20261126.1")]),
+    )
+    assert names(second.failures) == ["A-001"] and not third
+
+
 def test_the_same_night_twice_is_nothing_new() -> None:
     night = a_night(new_failures=[failure("A-001")])
     _, told = news(night, Told())

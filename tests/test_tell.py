@@ -666,6 +666,13 @@ def test_a_mistake_in_the_configuration_is_told_without_its_value(tmp_path: Path
     assert SECRET not in f"{caught.value}{caught.value.hint}" and "tell." in str(caught.value)
 
 
+@pytest.mark.parametrize("word", ["a@b\\nBcc: c@d", "a b@c", "a@b c", "<a@b>", "a@b\\n", "@b", "a@", "ä@b.example"])
+def test_what_is_no_mail_address_is_refused(tmp_path: Path, word: str) -> None:
+    for line in (f'from = "{word}"\nto = ["a@b.example"]', f'from = "a@b.example"\nto = ["{word}"]'):
+        with pytest.raises(UsageError, match=r"must be .*mail address"):
+            settings(tmp_path, f'[tell.mail]\nserver = "localhost"\n{line}\n')
+
+
 def test_secrets_do_not_show_in_settings(tmp_path: Path) -> None:
     given = settings(tmp_path, f'[tell]\nwebhook = "https://h/{SECRET}"\napprise = ["x://{SECRET}"]\n')
     assert SECRET not in repr(given) and SECRET not in given.model_dump_json(exclude={"home"})

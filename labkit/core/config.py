@@ -217,7 +217,9 @@ class MailSettings(Table):
     """Mail to people. The password is needed where the server wants one for the user."""
 
     to: Annotated[tuple[str, ...], BeforeValidator(_addresses), Field(description=_ADDRESSES)] = ()
-    sender: StrictStr | None = Field(default=None, alias="from", pattern=_MAIL.pattern, description="a mail address")
+    sender: StrictStr | None = Field(
+        default=None, alias="from", pattern=f"^(?:{_MAIL.pattern})$", description="a mail address"
+    )
     server: Annotated[str | None, BeforeValidator(_server), Field(description=_SERVERS)] = None
     user: StrictStr | None = Field(default=None, min_length=1, description="the name to log in with")
     password: Annotated[SecretStr, BeforeValidator(_secret)] | None = None

@@ -1,7 +1,9 @@
 """What of a night is worth a message: what changed, has lasted, or was not seen for too long. Values in, values out.
 
 A night says what changed since the night before. What was told before is kept in Told, so that each thing is told once,
-a failure that must last some nights is told when it has, and what ends before it was told is never told.
+a failure that must last some nights is told when it has, and what ends before it was told is never told. A night that
+ended early may be told twice, the second time when it has been gone on with: then only of what has come since. What a
+night that was not told has missed is caught up with, where nights list what fails still.
 """
 
 from __future__ import annotations
@@ -22,18 +24,22 @@ Cells = dict[str, tuple[str, ...]]  # a key of _key() to cells
 
 
 class Told(Table):
-    """What is known after some nights. pending: failures to the nights that each cell has shown them, not told yet;
-    failing: those that were told; seen: each cell to when it had its last result; undelivered: channel to lines.
+    """What is known after some nights. nights: those that need not be told again; last: the last that was. pending:
+    failures that were not told yet, with the nights in which each cell showed them; failing: those that were told, or
+    were there from the start; fixed: those of the last night; seen: each cell to when it had its last result;
+    undelivered: channel to lines.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     nights: tuple[str, ...] = ()
+    last: str = ""
     ended: AwareDatetime | None = None
     complete: bool = True
-    pending: dict[str, dict[str, int]] = Field(default={})
+    pending: dict[str, Cells] = Field(default={})
     about: dict[str, Changed] = Field(default={})
     failing: Cells = Field(default={})
+    fixed: Cells = Field(default={})
     flaky: Cells = Field(default={})
     passes: Cells = Field(default={})
     expired: tuple[str, ...] = ()
@@ -47,7 +53,7 @@ class Told(Table):
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What to tell. nights: how long each new failure has lasted; stale: a cell, and hours since its last result."""
+    """What to tell. stale: a cell, and hours since its last result."""
 
     failures: tuple[Changed, ...] = ()
     fixed: tuple[Changed, ...] = ()
@@ -84,29 +90,36 @@ def news(night: Night, before: Told, *, after: int = 1, stale: float = 48) -> tu
             return True
         return bad is not None and cell in done and cell not in bad.get(key, ())
 
-    pending: dict[str, dict[str, int]] = {}
+    pending: dict[str, Cells] = {}
     for key, cells in before.pending.items():
         left = [cell for cell in cells if not over(key, cell) and cell not in doubtful.get(key, ())]
-        pending[key] = {cell: cells[cell] + (cell in done) for cell in left}
+        pending[key] = {cell: _lasted(cells[cell], night.id, after) if cell in done else cells[cell] for cell in left}
     failing = {key: {cell for cell in cells if not over(key, cell)} for key, cells in before.failing.items()}
     about = dict(before.about)
-    for one in changes.new_failures:
+    for one in (*changes.new_failures, *(changes.still_failing or ())):
         if one.repeats is not False:
             key = _key(one)
             about[key] = one
             for cell in set(one.cells) - failing.get(key, set()):
-                pending.setdefault(key, {}).setdefault(cell, 1)
+                if before.ended is None and one not in changes.new_failures:  # it was there before anybody was told
+                    failing.setdefault(key, set()).add(cell)
+                else:
+                    pending.setdefault(key, {}).setdefault(cell, (night.id,))
     failures = []
     for key, shown in pending.items():
-        if due := sorted(cell for cell, count in shown.items() if count >= after):
+        if due := sorted(cell for cell, lasted in shown.items() if len(lasted) >= after):
             failures.append(about[key].model_copy(update={"cells": tuple(due)}))
             failing[key] = failing.get(key, set()) | set(due)
-            pending[key] = {cell: count for cell, count in shown.items() if cell not in due}
+            pending[key] = {cell: lasted for cell, lasted in shown.items() if cell not in due}
     fixed = []
     for one in changes.fixed:
         # One that was pending was never told. One that is not known at all began before anything was kept.
-        if still := tuple(cell for cell in one.cells if cell not in before.pending.get(_key(one), {})):
-            fixed.append(one.model_copy(update={"cells": still}))
+        quiet = {
+            *before.pending.get(_key(one), ()),
+            *(before.fixed.get(_key(one), ()) if night.id == before.last else ()),
+        }
+        if cells_ := tuple(cell for cell in one.cells if cell not in quiet):
+            fixed.append(one.model_copy(update={"cells": cells_}))
 
     # What is not in the matrix any more, or left out of this night, is not missed.
     planned = {ran.cell for ran in night.cells}
@@ -119,8 +132,8 @@ def news(night: Night, before: Told, *, after: int = 1, stale: float = 48) -> tu
     old = {cell: age for cell, age in ages.items() if age > stale}
     silence = (night.started - before.ended) / timedelta(hours=1) if before.ended else 0.0
 
-    flaky, new_flaky = _fresh(changes.flaky, before.flaky)
-    passes, new_passes = _fresh(changes.unexpected_passes, before.passes)
+    flaky, new_flaky = _fresh(changes.flaky, before.flaky, done)
+    passes, new_passes = _fresh(changes.unexpected_passes, before.passes, done)
     brought = News(
         failures=tuple(failures),
         fixed=tuple(fixed),
@@ -131,18 +144,20 @@ def news(night: Night, before: Told, *, after: int = 1, stale: float = 48) -> tu
         not_run=_new(changes.not_run, before.not_run),
         slower=tuple(one for one in changes.slower if one.cell not in before.slower),
         stale=tuple((cell, age) for cell, age in old.items() if cell not in before.stale),
-        silence=silence if silence > stale else None,
+        silence=silence if silence > stale and night.id != before.last else None,
         incomplete=None if night.complete or not before.complete else night.reason or "it did not end",
     )
     kept = {key: shown for key, shown in pending.items() if shown}
     failed = {key: tuple(sorted(cells)) for key, cells in failing.items() if cells}
     return brought, Told(
-        nights=(*before.nights, night.id)[-_NIGHTS:],
+        nights=(*before.nights, *([night.id] if night.complete else []))[-_NIGHTS:],
+        last=night.id,
         ended=max(filter(None, (before.ended, night.ended))),
         complete=night.complete,
         pending=kept,
         about={key: one for key, one in about.items() if key in kept},
         failing=failed,
+        fixed={key: tuple(sorted(cells)) for key, cells in ended.items()},
         flaky=flaky,
         passes=passes,
         expired=tuple(dict.fromkeys(changes.expired)),
@@ -166,14 +181,25 @@ def _by_key(several: Iterable[Changed]) -> dict[str, set[str]]:
     return found
 
 
-def _fresh(several: Iterable[Changed], before: Mapping[str, tuple[str, ...]]) -> tuple[Cells, tuple[Changed, ...]]:
-    """All of them by key, and those, with their cells, that were not there before."""
+def _lasted(nights: tuple[str, ...], night: str, after: int) -> tuple[str, ...]:
+    return nights if night in nights else (*nights, night)[-after:]
+
+
+def _fresh(
+    several: Iterable[Changed], before: Mapping[str, tuple[str, ...]], done: set[str]
+) -> tuple[Cells, tuple[Changed, ...]]:
+    """All of them by key, with what cells showed before that did not run now; and those, with their cells, that were
+    not there before.
+    """
     several = tuple(several)
     new = []
     for one in several:
         if cells := tuple(cell for cell in one.cells if cell not in before.get(_key(one), ())):
             new.append(one.model_copy(update={"cells": cells}))
-    return {key: tuple(sorted(cells)) for key, cells in _by_key(several).items()}, tuple(new)
+    now = {key: {cell for cell in cells if cell not in done} for key, cells in before.items()}
+    for key, found in _by_key(several).items():
+        now.setdefault(key, set()).update(found)
+    return {key: tuple(sorted(cells)) for key, cells in now.items() if cells}, tuple(new)
 
 
 def _new(now: Iterable[str], before: Iterable[str]) -> tuple[str, ...]:
