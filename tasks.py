@@ -71,7 +71,7 @@ def test(call: Call) -> None:
     _told(call, outcome)
 
 
-@lab_task("matrix only checks on scheduler plan resume yes verbose json")
+@lab_task("matrix only checks on scheduler plan resume yes verbose format json")
 def nightly(call: Call) -> None:
     """Run a matrix of cells, and tell what changed since last night.
 
@@ -87,6 +87,7 @@ def nightly(call: Call) -> None:
         ./lab nightly --matrix night.toml --json
         ./lab nightly --on lab1,lab2
         ./lab nightly --resume
+        ./lab nightly --format github
     """
     from labkit.usecases import nightly as night
 
@@ -98,7 +99,19 @@ def nightly(call: Call) -> None:
         return
     with call.console() as console:
         done = night.nightly(call.settings, console, only=only, checks=checks, resume=bool(call.words["resume"]))
-    call.answer(dict(done.document), lambda: printable(night.text(done.document, done.directory), newlines=True))
+
+    def text() -> str:
+        from labkit.reports import night as report
+
+        return report.text(done.night, terminal=sys.stdout.isatty(), directory=done.directory).rstrip("\n")
+
+    call.answer(dict(done.document), text)
+    if call.workflow:
+        from labkit.reports import as_github
+        from labkit.reports import night as report
+
+        call.workflow.summarize(lambda most: report.as_markdown(done.night, most))
+        call.workflow.annotate(as_github.of_night(done.night))
     sys.exit(done.exit_status)
 
 
