@@ -12,6 +12,7 @@ import shlex
 import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
 from pathlib import Path
 
 from rich.console import Console
@@ -177,11 +178,10 @@ def _facts(night: Night) -> str:
     states: dict[str, int] = {}
     for cell in night.cells:
         states[_state(cell)[1]] = states.get(_state(cell)[1], 0) + 1
-    ran = f", {_seconds((night.finished - night.started).total_seconds())}" if night.finished else ""
+    took = f" in {_seconds(max((night.finished - night.started).total_seconds(), 0))}" if night.finished else ""
     counts = ", ".join(f"{number} {words}" for words, number in states.items())
-    return f"{night.started:%Y-%m-%d %H:%M} UTC{ran}; {_count(len(night.cells), 'cell')}" + (
-        f": {counts}" if counts else ""
-    )
+    what = f"{_count(len(night.cells), 'cell')}{took}" + (f": {counts}" if counts else "")
+    return f"{night.started.astimezone(UTC):%Y-%m-%d %H:%M} UTC, {what}"
 
 
 def _state(cell: NightCell) -> tuple[str, str]:
