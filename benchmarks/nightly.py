@@ -8,17 +8,19 @@ real    Debian 13 and 12, runc and crun, spec, on machines of User-Mode Linux, t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import resource
 import signal
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from common import ROOT, lab, timed
 
+from labkit.core import config
 from labkit.core.cell import Cell
 from labkit.core.observer import Silent
 from labkit.matrix.job import Ended, Job
@@ -26,6 +28,7 @@ from labkit.matrix.local import LocalEngine
 from labkit.matrix.plan import Planned
 from labkit.matrix.table import NightTable, Row, State
 from labkit.matrix.window import Engine, Room, Window
+from tests.namespaces import network
 from tests.simulated import Nights
 
 assert ROOT
@@ -33,7 +36,7 @@ _CELL = ("sh", "-c", 'mkdir run; echo "$1" >run/result; exec sleep "$2"', "sh")
 
 
 def planned(number: int) -> Planned:
-    return Planned(Cell("debian", "13", "uml", "", f"/sim/r{number}", "spec"), 1, 1, 600.0)
+    return Planned(Cell("debian", "13", "uml", "", f"/sim/r{number}", "spec"), 1, 0, 600.0)
 
 
 def cpu() -> float:
@@ -49,12 +52,40 @@ def resident() -> int:
     return int(line.split()[1])
 
 
-def dealt(cells: int, slots: int, seconds: float) -> None:
-    with tempfile.TemporaryDirectory(prefix="labkit-bench-") as name:
+def dealt(cells: int, slots: int, seconds: float, hosts: int) -> None:
+    """On this host, or over Dask on so many hosts in networks of their own."""
+    spent = cpu()
+    with tempfile.TemporaryDirectory(prefix="labkit-bench-") as name, contextlib.ExitStack() as stack:
         home = Path(name)
-        table = NightTable.make(home / "cells.sqlite", {"id": "1.1"}, [planned(n) for n in range(cells)])
-        with table, LocalEngine(home, "1.1", Room(cells, slots)) as engine:
-            carried(table, engine, home, cells, slots, seconds)
+        table = stack.enter_context(
+            NightTable.make(home / "nights/1.1/cells.sqlite", {"id": "1.1"}, [planned(n) for n in range(cells)])
+        )
+        if hosts:
+            engine = stack.enter_context(over_dask(home, hosts))
+        else:
+            engine = stack.enter_context(LocalEngine(home, "1.1", Room(cells, slots)))
+        carried(table, engine, home, cells, slots, seconds)
+    print(f"  CPU {1000 * (cpu() - spent) / cells:.1f} ms a cell in all processes; reach: below 15")
+
+
+@contextlib.contextmanager
+def over_dask(home: Path, hosts: int) -> Iterator[Engine]:
+    from labkit.matrix.cluster import ClusterEngine
+
+    with network(home / "hosts", hosts) as net:
+        net.enter()
+        (home / "labkit.toml").write_text(net.settings)
+        environ = {"LABKIT_HOME": str(home), "HOME": str(home), "LABKIT_CLUSTER_ON": net.names}
+        with ClusterEngine(config.load(cwd=home, environ=environ), "1.1", Silent()) as engine:
+            yield engine
+        ticks = sum(
+            int(word)
+            for pid in net.servers
+            for word in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        )
+        print(
+            f"  of the CPU time below, {ticks / os.sysconf('SC_CLK_TCK'):.1f} s are the SSH servers of this benchmark"
+        )
 
 
 def carried(table: NightTable, engine: Engine, home: Path, cells: int, slots: int, seconds: float) -> None:
@@ -67,15 +98,14 @@ def carried(table: NightTable, engine: Engine, home: Path, cells: int, slots: in
         bundle.replace(home / f"{ended.name}.tar")
         return ended.name
 
-    window = Window(table, engine, Silent(), job, take, None)
-    before, spent = resident(), cpu()
+    window = Window(table, engine, Silent(), job, take, slots)
+    before = resident()
     took = timed(window.run)
-    spent, grown = cpu() - spent, resident() - before
+    grown = resident() - before
     done = table.count()[State.DONE]
     ideal = cells * seconds / slots
     print(f"{cells} cells of {seconds:g} s on {slots} slots: {done} done")
     print(f"  ideal {ideal:.1f} s, took {took:.1f} s: {ideal / took:.3f} of ideal; reach: 0.95")
-    print(f"  CPU {1000 * spent / cells:.1f} ms a cell in all processes; reach: below 15")
     print(f"  memory {grown / cells:.1f} KiB a cell; reach: below 20")
 
 
@@ -129,11 +159,12 @@ def main() -> None:
     parser.add_argument("--cells", type=int)
     parser.add_argument("--slots", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--hosts", type=int, default=0, help="over Dask, on so many hosts in networks of their own")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     for what in asked.what:
         if what == "dealt":
-            dealt(asked.cells or 1000, asked.slots, asked.seconds)
+            dealt(asked.cells or 1000, asked.slots, asked.seconds, asked.hosts)
         elif what == "killed":
             killed(asked.cells or 600, asked.seed)
         else:

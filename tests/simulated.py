@@ -68,6 +68,7 @@ class Nights:
     place: Path
     cells: int = 3
     matrix: str = ""
+    rebuild: bool = False
     children: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -91,6 +92,7 @@ class Nights:
     def write(self) -> None:
         runtimes = [f"/sim/r{number}" for number in range(1, self.cells + 1)]
         matrix = f'[matrix]\nplatforms = ["debian-13"]\nproviders = ["uml"]\nsuites = ["spec"]\nruntimes = {runtimes}\n'
+        matrix += f"rebuild = {str(self.rebuild).lower()}\n"
         (self.place / "work" / "labkit.toml").write_text(f"{matrix}{self.matrix}\n[machine]\nmemory = '256M'\n")
 
     @property

@@ -21,6 +21,7 @@ platforms = ["debian-13"]
 providers = ["uml"]
 runtimes = ["runc", "crun"]
 suites = ["spec"]
+rebuild = false
 checks = ["QUERY-001", "STATE-001"]
 """
 

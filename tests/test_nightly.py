@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import http.server
 import json
 import os
+import pickle
 import shutil
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +19,10 @@ from typing import Any
 
 import pytest
 
+from labkit.core import config
+from labkit.core.cell import Cell
 from labkit.core.errors import InfrastructureError
+from labkit.images.build import recipe
 from labkit.io.files import attempted
 from labkit.matrix import bring, verdict
 from labkit.matrix.outbox import Outbox
@@ -408,3 +415,70 @@ def test_the_worst_of_a_check_with_several_results_counts(nights: Nights) -> Non
     nights.does("r1", "show bad")
     [failure] = nights.run(status=1)["changes"]["new_failures"]
     assert (failure["identity"], failure["repeats"]) == (["", "A-001", ""], None)
+
+
+# --- what images are made of
+
+
+LISTS = """Origin: Debian
+Date: {date}
+Valid-Until: {date} and a week
+SHA256:
+ {digest} 1234 main/binary-amd64/Packages
+ {other} 99 contrib/binary-amd64/Packages
+"""
+
+
+@contextlib.contextmanager
+def serving(directory: Path) -> Iterator[str]:
+    handler = functools.partial(_Quiet, directory=str(directory))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_mirror_with_other_packages_makes_another_image_and_that_is_told(nights: Nights, tmp_path: Path) -> None:
+    release = tmp_path / "mirror/dists/trixie/InRelease"
+    release.parent.mkdir(parents=True)
+
+    def signed(date: str, digest: str, other: str = "c") -> None:
+        release.write_text(LISTS.format(date=date, digest=digest * 64, other=other * 64))
+
+    nights.rebuild = True
+    with serving(tmp_path / "mirror") as url:
+        nights.write()
+        file = nights.place / "work/labkit.toml"
+        file.write_text(f'mirror = "{url}"\n{file.read_text()}')
+        signed("Monday", "a")
+        first = nights.run()
+        assert first["mirrors"]["debian-13"]["date"] == "Monday"
+        signed("Tuesday", "a", "d")  # signed anew, and another part has changed: nothing that an image is made of
+        second = nights.run()
+        assert second["lab"] == {}
+        assert second["mirrors"]["debian-13"]["digest"] == first["mirrors"]["debian-13"]["digest"]
+        signed("Wednesday", "b")
+        third = nights.run()
+        assert third["lab"] == {"debian-13": ["the mirror Tuesday -> Wednesday"]}
+        assert "the mirror of debian-13 has other packages than last night" in nights.err
+    fourth = nights.run()  # the mirror is gone
+    assert "is not known, its image stays" in nights.err
+    assert (fourth["mirrors"], fourth["lab"]) == (third["mirrors"], {})
+
+
+def test_the_state_of_the_mirror_is_part_of_the_key_of_an_image(tmp_path: Path) -> None:
+    settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
+    distro = settings.distro()
+    plain = recipe(distro, settings)
+    assert "state" not in plain.to_json()
+    keys = [recipe(distro, settings.with_mirrors({"debian-13": word})).key for word in ("a", "b")]
+    assert len({plain.key, *keys}) == 3
+    assert recipe(distro, settings.with_mirrors({"debian-12": "a"})).key == plain.key
+    cell = Cell("debian", "13", "uml", "m", "runc", "spec")
+    again = pickle.loads(pickle.dumps(settings.with_mirrors({"debian-13": "a"}).of_cell(cell)))
+    assert recipe(distro, again).key == keys[0]

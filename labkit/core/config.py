@@ -298,6 +298,7 @@ class Settings(Table):
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _file: Path | None = PrivateAttr(default=None)
+    _mirrors: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def file(self) -> Path | None:
@@ -321,6 +322,18 @@ class Settings(Table):
     def without_secrets(self) -> Settings:
         """Return these settings as other hosts and processes may have them: they tell nobody anything."""
         return self.with_values(None, tell=TellSettings())
+
+    def mirror_state(self, release: str) -> str | None:
+        """What stands for the packages that its mirror has now, for a release by its name (debian-13), where somebody
+        has looked: an image of other packages is another image.
+        """
+        return self._mirrors.get(release)
+
+    def with_mirrors(self, states: Mapping[str, str]) -> Settings:
+        """Return these settings with what the mirrors of releases have now."""
+        made = self.model_copy()
+        made._mirrors = dict(states)
+        return made
 
     def of_cell(self, cell: Cell) -> Settings:
         """Return these settings with the cell's values in place of their own: what differs is asked for by the cell."""

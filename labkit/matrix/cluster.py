@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import logging
 import secrets
 import shlex
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +51,7 @@ _LOOK = 1.0  # seconds for which the list of hosts is good
 _AGAIN = 30.0  # seconds until a host that was lost is asked for again
 _THREADS = 64  # cells at a time on a host; the window counts what it bears
 _ASK = 60.0
+_CLOSE = 10.0  # seconds for all workers to end once their scheduler has
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,10 @@ class ClusterEngine:
         self._workers: dict[str, _SshWorker] = {}
         self._place = make_directory(settings.home.nights / night / "bundles", mode=0o700)
         self._data: dict[str, bytes] = {}
+        self._home: dict[str, list[str]] = {}  # what a worker is told with its next cell: these are at home
 
     def __enter__(self) -> ClusterEngine:
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters of it is told in labkit's words
         try:
             self._stack.enter_context(
                 dask.config.set(
@@ -86,7 +91,6 @@ class ClusterEngine:
                         "distributed.scheduler.worker-ttl": _TTL,
                         "distributed.comm.timeouts.connect": "30s",
                         "distributed.admin.tick.limit": "1h",
-                        "distributed.logging": {"distributed": "critical"},
                     }
                 )
             )
@@ -103,10 +107,11 @@ class ClusterEngine:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
-        with contextlib.suppress(Exception):
-            self._client.run(_forget, self._night, workers=[address for address, _ in self._known.values()])
+        for address, _ in self._known.values():
+            with contextlib.suppress(Exception):  # one that is gone meanwhile
+                self._client.run(_forget, self._night, self._home.pop(address, []), workers=[address])
         self._stack.close()
         for left in self._place.iterdir():
             left.unlink(missing_ok=True)
@@ -139,6 +144,7 @@ class ClusterEngine:
     def _cluster(self) -> tuple[str, Any]:
         """A scheduler in this process, and a worker on each of the hosts."""
         security = Security.temporary()
+        self._stack.callback(self._end_workers)  # after the scheduler has told them to close
         cluster = self._stack.enter_context(
             LocalCluster(
                 n_workers=0,
@@ -147,7 +153,7 @@ class ClusterEngine:
                 protocol="tls://",
                 security=security,
                 dashboard_address=None,
-                silence_logs=False,
+                silence_logs=logging.CRITICAL,
             )
         )
         address = str(cluster.scheduler_address)
@@ -156,16 +162,28 @@ class ClusterEngine:
         for host in self._settings.cluster.on:
             made = _SshWorker(host, self._settings, self._night, port, pem)
             self._workers[made.name] = made
-            self._stack.callback(made.stop)
             self._start(made)
         return address, security
 
+    def _end_workers(self) -> None:
+        deadline = Deadline.after(_CLOSE)
+        for made in self._workers.values():
+            deadline.poll(lambda made=made: not made.runs, every=0.05)  # type: ignore[misc]
+            made.stop()
+
     def _start(self, made: _SshWorker) -> None:
-        try:
-            self._observer.step(f"starting a worker on {made.name}")
-            made.start()
-        except LabError as error:
-            self._observer.warn(f"{made.name} gets no cells: {error.message}")
+        """In a thread: a host that does not answer is to hold up nothing."""
+
+        def start() -> None:
+            try:
+                made.start()
+            except LabError as error:
+                self._observer.warn(f"{made.name} gets no cells: {error.message}")
+
+        made.begun()
+        self._observer.step(f"starting a worker on {made.name}")
+        made.thread = threading.Thread(target=start, daemon=True)
+        made.thread.start()
 
     def _wait(self) -> None:
         """Until all hosts have said how they are, or for some time: what is in their outboxes is to be read first."""
@@ -175,9 +193,8 @@ class ClusterEngine:
             self._looked = 0.0
             there = self.hosts()
             wanted = [made for made in self._workers.values() if made.runs]
-            return all(made.name in there or made.name in self._refused for made in wanted) and bool(
-                there or not wanted
-            )
+            settled = all(made.name in there or made.name in self._refused for made in wanted)
+            return settled if self._workers else bool(there)
 
         deadline.poll(all_there, every=0.2)
         if not self._known:
@@ -236,7 +253,14 @@ class ClusterEngine:
     def submit(self, host: str, job: Job) -> Future[Ended]:
         address = self._known[host][0]
         task = self._client.submit(
-            _cell, job, key=job.name, pure=False, workers=[address], allow_other_workers=False, retries=0
+            _cell,
+            job,
+            self._home.pop(address, []),
+            key=job.name,
+            pure=False,
+            workers=[address],
+            allow_other_workers=False,
+            retries=0,
         )
         answer: Future[tuple[Ended, bytes]] = Future()
         made: Future[Ended] = Future()
@@ -289,9 +313,8 @@ class ClusterEngine:
     def acknowledge(self, host: str, name: str) -> None:
         (self._place / f"{name}.tar").unlink(missing_ok=True)
         self._data.pop(name, None)
-        if host in self._known:
-            with contextlib.suppress(Exception):  # one that is gone says it again when it is back
-                self._client.run(_acknowledge, self._night, name, workers=[self._known[host][0]])
+        if host in self._known:  # one that is gone says it again when it is back
+            self._home.setdefault(self._known[host][0], []).append(name)
 
     def waiting(self) -> list[tuple[str, Ended]]:
         found = []
@@ -342,15 +365,25 @@ class _SshWorker:
         self._settings, self._night, self._scheduler, self._pem = settings, night, scheduler, pem
         self._log = settings.home.nights / night / f"{self.name}.log"
         self._child: process.Child | None = None
+        self.thread: threading.Thread | None = None
         self._tried = Deadline.after(0)
+        self._pause = _AGAIN
+        self._over = False
 
     @property
     def runs(self) -> bool:
-        return self._child is not None and self._child.poll() is None
+        """Whether it runs, or is being started."""
+        starting = self.thread is not None and self.thread.is_alive()
+        return starting or (self._child is not None and self._child.poll() is None)
 
     @property
     def may_try(self) -> bool:
         return self._tried.passed
+
+    def begun(self) -> None:
+        """It is being started: not again too soon."""
+        self._pause = min(2 * self._pause, 32 * _AGAIN)
+        self._tried = Deadline.after(self._pause)
 
     @property
     def said(self) -> str:
@@ -363,7 +396,6 @@ class _SshWorker:
         """Start it; it comes to the scheduler by itself. LabError where the host cannot be reached."""
         from labkit.io.ssh import SshRemote  # paramiko and cryptography: a quarter of a second
 
-        self._tried = Deadline.after(_AGAIN)
         limit = self._settings.limits.connect
         with SshRemote(self._endpoint, Deadline.after(limit, "connect")) as remote:
             home = self._settings.cluster.home.replace("{host}", self.name)
@@ -382,6 +414,8 @@ class _SshWorker:
             "-R", f"127.0.0.1:{back}:127.0.0.1:{self._scheduler}",
             "-L", f"127.0.0.1:{contact}:127.0.0.1:{listens}",
         ]  # fmt: skip
+        if self._over:
+            return
         with self._log.open("ab") as log:
             self._child = process.spawn(
                 [argv[0], *forward, *argv[1:]],
@@ -392,6 +426,7 @@ class _SshWorker:
             )
 
     def stop(self) -> None:
+        self._over = True
         if self._child is not None:
             process.end_group(self._child.pid)
 
@@ -409,7 +444,10 @@ async def _serve(scheduler: str, name: str, port: int, contact: str, pem: Path, 
     make_directory(home)
     files = {f"tls_{role}_{kind}": str(pem) for role in ("client", "scheduler", "worker") for kind in ("cert", "key")}
     security = Security(require_encryption=True, tls_ca_file=str(pem), **files)
-    with dask.config.set({"distributed.logging": {"distributed": "error"}}):
+    with (
+        tempfile.TemporaryDirectory(prefix="labkit-worker-") as scratch,
+        dask.config.set({"distributed.comm.timeouts.connect": "10s"}),
+    ):
         made = Worker(
             scheduler,
             nthreads=_THREADS,
@@ -421,7 +459,7 @@ async def _serve(scheduler: str, name: str, port: int, contact: str, pem: Path, 
             memory_limit=0,
             dashboard=False,
             death_timeout=_TTL,
-            local_directory=str(make_directory(home / "outbox")),
+            local_directory=scratch,
             plugins=(_Plugin(home),),
         )
         async with made:
@@ -453,9 +491,13 @@ def _outbox(dask_worker: Any, night: str) -> Outbox:
     return Outbox(_plugin(dask_worker).home / "outbox" / night)
 
 
-def _cell(job: Job) -> tuple[Ended, bytes]:
-    """Run a cell; with how it ended comes its bundle, where that is small."""
+def _cell(job: Job, home: Sequence[str]) -> tuple[Ended, bytes]:
+    """Run a cell; with how it ended comes its bundle, where that is small. home: the attempts whose bundles are at home
+    and need not be kept.
+    """
     plugin = _plugin(get_worker())
+    for name in home:
+        Outbox(plugin.home / "outbox" / job.night).acknowledge(name)
     ended = worker.run(job, plugin.home, plugin.stop)
     small = 0 < ended.bundle <= _INLINE
     return ended, Outbox(plugin.home / "outbox" / job.night).read(ended.name, 0, _INLINE) if small else b""
@@ -485,14 +527,12 @@ def _read(night: str, name: str, start: int, most: int, dask_worker: Any = None)
     return _outbox(dask_worker, night).read(name, start, most)
 
 
-def _acknowledge(night: str, name: str, dask_worker: Any = None) -> None:
-    _outbox(dask_worker, night).acknowledge(name)
-
-
 def _waiting(night: str, dask_worker: Any = None) -> list[Ended]:
     return _outbox(dask_worker, night).waiting()
 
 
-def _forget(night: str, dask_worker: Any = None) -> None:
+def _forget(night: str, home: Sequence[str], dask_worker: Any = None) -> None:
+    for name in home:
+        _outbox(dask_worker, night).acknowledge(name)
     _outbox(dask_worker, night).remove()
     (_plugin(dask_worker).home / "outbox" / f"{night}.pem").unlink(missing_ok=True)

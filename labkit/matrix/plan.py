@@ -57,6 +57,7 @@ class Matrix(Include):
     include: tuple[Include, ...] = Field(default=(), description="tables: [[matrix.include]]")
     exclude: _Words = Field(default=(), description='a list of patterns for cells, such as ["debian-12/*/crun/*"]')
     checks: _Words = Field(default=(), description='a list of checks or programs, such as ["QUERY-001"]')
+    rebuild: bool = Field(default=True, description="true or false")
     at_once: Whole | None = Field(default=None, ge=1, le=1000, description="a whole number from 1 to 1000")
     limits: dict[str, Seconds] = Field(default={}, description="a table of seconds, by patterns for cells")
 
@@ -82,11 +83,13 @@ class Planned:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """cells are those that take longest first. at_once: how many may run at a time, None for as many as the host bears.
-    notes: what a person should know, such as what the default matrix leaves out.
+    rebuild: whether images are made anew of what their mirrors have now. notes: what a person should know, such as what
+    the default matrix leaves out.
     """
 
     cells: tuple[Planned, ...]
     at_once: int | None = None
+    rebuild: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -160,7 +163,7 @@ def plan(
     # One that has not run yet may take long.
     planned.sort(key=lambda one: (one.seconds is not None, -(one.seconds or 0)))
     at_once = 1 if settings.machine.ssh_port else matrix.at_once
-    return Plan(tuple(planned), at_once)
+    return Plan(tuple(planned), at_once, matrix.rebuild)
 
 
 def _left(keys: list[str], exclude: Sequence[str], only: Sequence[str]) -> list[str]:

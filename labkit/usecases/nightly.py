@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import socket
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from labkit.core.endpoint import Address
 from labkit.core.errors import HostError, InfrastructureError, LabError, UsageError
 from labkit.core.observer import Observer
 from labkit.core.sources import SourceKind
+from labkit.images import mirrors
 from labkit.io.files import attempted
 from labkit.matrix import bring, local, plan, verdict, worker
 from labkit.matrix.job import Ended, Job, Work
@@ -43,6 +45,8 @@ from labkit.usecases.judge import policies
 TABLE = "cells.sqlite"
 _UNFINISHED = "the night did not finish"
 _LOOK_BACK = 30  # nights
+_NEWEST = "99999999.999999999"  # an id after any other
+_MIRROR = 20.0  # seconds for a list of a mirror
 _REACH = 2.0  # seconds for a host that the default matrix would need
 
 MakeEngine = Callable[[Settings, str], contextlib.AbstractContextManager[Engine]]
@@ -190,7 +194,7 @@ def _without_validation(settings: Settings) -> str | None:
 def _seconds_last(reports: Path) -> dict[str, float]:
     """How long each cell took when it last came to its end, by key."""
     found: dict[str, float] = {}
-    for number, document in enumerate(nights.before(reports, "99999999.999999999")):
+    for number, document in enumerate(nights.before(reports, _NEWEST)):
         if number >= _LOOK_BACK:
             break
         for cell in document["cells"]:
@@ -217,8 +221,39 @@ def _begun(settings: Settings, only: Sequence[str], checks: Sequence[str], obser
         "labkit": worker.version(),
         "reports": str(settings.reports),
         "at_once": str(made.at_once or ""),
+        "mirrors": json.dumps(_mirrors(made, settings, observer) if made.rebuild else {}),
     }
     return NightTable.make(home / ident / TABLE, about, made.cells)
+
+
+def _mirrors(made: Plan, settings: Settings, observer: Observer) -> dict[str, dict[str, str]]:
+    """What the mirrors of the night's platforms have now, digest and date by release; of one that does not tell, what
+    it had when a night last asked.
+    """
+    last: dict[str, Any] = next((doc.get("mirrors") or {} for doc in nights.before(settings.reports, _NEWEST)), {})
+    found: dict[str, dict[str, str]] = {}
+    for one in made.cells:
+        name = f"{one.cell.platform}-{one.cell.release}"
+        if one.problem or name in found or one.cell.provider not in ("auto", "qemu", "uml"):
+            continue
+        distro = settings.of_cell(one.cell).distro()
+        try:
+            state = mirrors.state(distro, settings, timeout=_MIRROR)
+        except LabError as error:
+            observer.warn(f"what the mirror of {name} has now is not known, its image stays: {error.message}")
+            if name in last:
+                found[name] = last[name]
+            continue
+        if state is None:
+            continue
+        found[name] = dataclasses.asdict(state)
+        if name in last and last[name].get("digest") != state.digest:
+            observer.step(f"the mirror of {name} has other packages than last night: {_moved(last[name], found[name])}")
+    return found
+
+
+def _moved(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    return f"the mirror {before.get('date') or '?'} -> {after.get('date') or '?'}"
 
 
 def unfinished(settings: Settings) -> list[str]:
@@ -258,7 +293,9 @@ class _Night:
         entries: tuple[Entry, ...],
         argv: Argv | None,
     ) -> None:
-        self._settings, self._observer, self._table = settings, observer, table
+        self._mirrors = json.loads(table.about("mirrors") or "{}")
+        self._settings = settings.with_mirrors({name: state["digest"] for name, state in self._mirrors.items()})
+        self._observer, self._table = observer, table
         self._entries, self._argv = entries, argv
         self._reports = Path(table.about("reports") or settings.reports)
         self._ident = table.about("id")
@@ -327,6 +364,10 @@ class _Night:
         last = self._last(earlier, shown)
         lab = verdict.lab_changes(shown, last)
         begun = earlier[0] if earlier else {}
+        for name, state in self._mirrors.items():
+            old = (begun.get("mirrors") or {}).get(name)
+            if old and old.get("digest") != state["digest"]:
+                lab.setdefault(name, []).append(_moved(old, state))
         document = self._document(reason, verdict.changes(self._ident, shown, last, begun, lab), lab, earlier)
         came_to = Nightly(document, nights.write(self._reports, document))
         report.write_page(came_to.night, came_to.directory)
@@ -403,6 +444,7 @@ class _Night:
             "cells": cells,
             "changes": changes,
             "lab": {system: list(lines) for system, lines in lab.items()},
+            "mirrors": self._mirrors,
         }
 
 
