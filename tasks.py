@@ -261,7 +261,7 @@ def render(call: Call) -> None:
 
     call.refuse_beside("timer", ["ci", "platform", "release"])
     call.refuse_beside("ci", ["platform", "release"])
-    out = Path(call.words["out"])
+    out = Path(call.words["out"] or "rendered")
     with call.console() as console:
         if call.words["timer"]:
             paths = export.timer(call.settings, console, out)
