@@ -5,8 +5,10 @@ Each imports its use case when it runs: `--list`, `--help` and completion must a
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,8 +43,8 @@ def up(call: Call) -> None:
 
 
 @lab_task(
-    f"{_MACHINE} machines runtime runtime_arg untrusted suite spec only failed jobs repeat limit no_confirm no_policy "
-    "yes verbose format json"
+    f"{_MACHINE} machines runtime runtime_arg runtime_name untrusted suite spec only skip failed jobs repeat limit "
+    "no_confirm no_policy yes verbose format json"
 )
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.
@@ -54,6 +56,7 @@ def test(call: Call) -> None:
         ./lab test --runtime crun
         ./lab test --runtime /usr/local/bin/runc --only STATE-001,KILL-002
         ./lab test --platform debian --release 12 --json
+        ./lab test --suite validation --only 'linux_cgroups_*' --skip not-ours.txt
         ./lab test --suite validation --failed
         ./lab test --machines 2
         ./lab test --runtime crun --format github
@@ -67,8 +70,16 @@ def test(call: Call) -> None:
     with call.console() as console:
         failed, with_policy = bool(call.words["failed"]), not call.words["no_policy"]
         selection = call.selection()
-        outcome = run_test(call.settings, console, selection, failed=failed, with_policy=with_policy, machines=machines)
-    _told(call, outcome)
+        outcome = run_test(
+            call.settings,
+            console,
+            selection,
+            failed=failed,
+            with_policy=with_policy,
+            machines=machines,
+            runtime_name=call.words["runtime_name"] or "",
+        )
+    _told(call, [outcome])
 
 
 @lab_task("matrix only checks on scheduler plan resume yes verbose format json")
@@ -234,25 +245,36 @@ def report(call: Call) -> None:
     from labkit.usecases.judge import judge as run_judge
 
     call.refuse_beside("markdown", ["format", "json"])
-    _told(call, run_judge(call.settings, call.words["run"], with_policy=not call.words["no_policy"]))
+    _told(call, [run_judge(call.settings, call.words["run"], with_policy=not call.words["no_policy"])])
 
 
-@lab_task("no_policy runtime runtime_version cgroup ref platform format json", words="dir")
+@lab_task(
+    "no_policy only skip programs runtime runtime_name runtime_version cgroup ref platform format json", words="dir"
+)
 def judge(call: Call) -> None:
     """Judge saved output under today's policy, without a machine.
 
-    Exit status as of `test`. Reports go into the run's directory; raw output from elsewhere is copied into a new one.
+    Exit status as of `test`, the highest where there is output of several suites. Reports go into the run's directory;
+    raw output from elsewhere is copied into a new one. Flags go before what the output says itself.
 
     Examples:
         ./lab judge reports/latest
         ./lab judge recordings/v0.9.0-crun-1.8.1-cgroup-v2 --json
         ./lab judge elsewhere --runtime crun --runtime-version 1.21 --cgroup v2 --ref master
+        ./lab judge ci-logs.tar.xz --runtime youki --skip not-meant.txt
+        ./lab judge log/kill.tap
     """
-    from labkit.usecases.judge import judge as run_judge
+    from labkit.suites.subset import Subset, read_list
+    from labkit.usecases.judge import Said, judge_all
 
+    call.refuse_beside("runtime_name", ["runtime"])
     flags = ("runtime", "runtime_version", "cgroup", "ref", "platform")
-    known = {flag.replace("_", "-"): call.words[flag] for flag in flags}
-    _told(call, run_judge(call.settings, call.words["dir"], with_policy=not call.words["no_policy"], known=known))
+    facts = {flag.replace("_", "-"): str(call.words[flag]) for flag in flags if call.words[flag]}
+    if call.words["runtime_name"]:
+        facts["runtime"] = call.words["runtime_name"]
+    programs = read_list(Path(call.words["programs"])) if call.words["programs"] else ()
+    said = Said(facts, Subset(*call.meant(), programs))
+    _told(call, judge_all(call.settings, call.words["dir"], with_policy=not call.words["no_policy"], said=said))
 
 
 @lab_task("html json", words="run_a run_b")
@@ -285,7 +307,7 @@ def render(call: Call) -> None:
 
     call.refuse_beside("timer", ["ci", "platform", "release"])
     call.refuse_beside("ci", ["platform", "release"])
-    out = Path(call.words["out"])
+    out = Path(call.words["out"] or "rendered")
     with call.console() as console:
         if call.words["timer"]:
             paths = export.timer(call.settings, console, out)
@@ -452,23 +474,28 @@ def _address(info: MachineInfo) -> str:
     return f"{info.user}@{info.address}:{info.port}" if info.port else ""
 
 
-def _told(call: Call, outcome: Outcome) -> None:
-    value = {"folder": str(outcome.directory), "exit_status": outcome.exit_status, **outcome.run.summary()}
+def _told(call: Call, outcomes: Sequence[Outcome]) -> None:
+    values = [{"folder": str(one.directory), "exit_status": one.exit_status, **one.run.summary()} for one in outcomes]
+    status = max(one.exit_status for one in outcomes)
 
     def text() -> str:
         if call.words.get("markdown"):
             from labkit.reports.as_markdown import render
 
-            return render(outcome.run).rstrip("\n")
+            return "\n".join(render(one.run) for one in outcomes).rstrip("\n")
         from labkit.reports.terminal import summary
 
         width = shutil.get_terminal_size().columns
-        return summary(outcome.run, width=width, terminal=sys.stdout.isatty(), directory=outcome.directory).rstrip("\n")
+        parts = [
+            summary(one.run, width=width, terminal=sys.stdout.isatty(), directory=one.directory) for one in outcomes
+        ]
+        return "\n".join(parts).rstrip("\n")
 
-    call.answer(value, text)
+    call.answer(values[0] if len(values) == 1 else {"runs": values, "exit_status": status}, text)
     if call.workflow:
         from labkit.reports import as_github, as_markdown
 
-        call.workflow.summarize(lambda most: as_markdown.render(outcome.run, most))
-        call.workflow.annotate(as_github.of_run(outcome.run))
-    sys.exit(outcome.exit_status)
+        for one in outcomes:
+            call.workflow.summarize(functools.partial(as_markdown.render, one.run))
+        call.workflow.annotate(as_github.of_runs([one.run for one in outcomes]))
+    sys.exit(status)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from labkit.guest.common.claims import RuntimeClaims
+from labkit.guest.spec import registry, runner, tap
+from labkit.guest.spec.context import SuiteRun, T
+from labkit.guest.spec.host import Host
+from labkit.guest.spec.process import Proc
 from labkit.results.model import WHOLE, Expected, Program, Reading, Result, SuiteInfo, Verdict
-from labkit.results.tap import JSON
+from labkit.results.tap import JSON, TestPoint, read
 from labkit.suites import again
+from labkit.suites.spec import result_of
 from tests.test_results import a_run
 
 FAIL, PASS, FLAKY = Verdict.FAIL, Verdict.PASS, Verdict.FLAKY
@@ -73,6 +80,55 @@ def test_a_finding_that_is_seen_only_once_is_none(
 ) -> None:
     (result,) = again.settled(checked("a", "b"), others).results
     assert (result.verdict, result.findings) == (verdict, findings)
+
+
+@pytest.mark.parametrize(
+    ("again", "verdict", "findings", "once"),
+    [
+        ([("skip",)], "flaky", ["a", "b"], None),
+        ([("pass",), ("fail", "b", "c")], "fail", ["b"], ["a", "c"]),
+        ([("fail", "a", "b")], "fail", ["a", "b"], None),
+        ([("fail", "c")], "fail", ["a", "b"], None),
+        ([("timeout",)], "fail", ["a", "b"], None),
+    ],
+)
+def test_the_suite_by_itself_has_the_same_rule(
+    again: list[tuple[str, ...]], verdict: str, findings: list[str], once: list[str] | None
+) -> None:
+    def outcome(verdict: str, *findings: str) -> runner.Result:
+        failures = [{"finding": one, "what": one, "expected": 1, "actual": 2} for one in findings]
+        return {"verdict": verdict, "message": "said", **({"failures": failures} if failures else {})}
+
+    settled = runner.settled([outcome("fail", "a", "b"), *(outcome(*one) for one in again)])
+    assert settled["verdict"] == verdict
+    assert settled["attempts"] == ["fail", *(one[0] for one in again)]
+    assert [one["finding"] for one in settled["failures"]] == findings
+    assert settled.get("notes", {}).get("seen only once") == once
+
+
+def test_of_more_than_can_be_printed_the_first_and_the_last_are_kept() -> None:
+    """As records: what is left out is a note, so that a list is still one of findings, and can be settled."""
+    check = registry.load()["STATE-001"]
+    claims = RuntimeClaims("", (1, 0, 2), None)
+    host = Host(("/bin/false",), "/bin/busybox", "v2", (6, 1), 2**32 - 1)
+    t = T("STATE-001", SuiteRun("x", host, claims, Path("/nowhere"), (), "1.0.2"), 60)
+
+    def compares(t: T) -> None:
+        for number in range(70):
+            t.commands.append(Proc(("runtime", str(number)), 0, "", "", 0.1, "state"))
+            t.equal(number, -1, f"finding {number}")
+
+    outcome = runner._perform(check, t, compares)
+    kept = [*range(30), *range(40, 70)]
+    assert [one["finding"] for one in outcome["failures"]] == [f"finding-{number}" for number in kept]
+    assert [one["argv"][1] for one in outcome["commands"]] == [str(number) for number in kept]
+    assert outcome["notes"] == {"failures left out": 10, "commands left out": 10}
+    settled = runner.settled([outcome, outcome])
+    assert settled["failures"] == outcome["failures"]
+    less = {**outcome, "failures": outcome["failures"][1:]}
+    assert len(runner.settled([outcome, less])["failures"]) == len(kept) - 1
+    (point,) = (event for event in read(tap.point(1, settled, "sixty").encode()) if isinstance(event, TestPoint))
+    assert len(result_of(point).findings) == len(kept)
 
 
 def test_only_what_is_unexpected_and_was_seen_once_is_doubtful() -> None:

@@ -17,7 +17,7 @@ from labkit.results.comparison import compare
 from labkit.results.model import WHOLE, Expected, Result, Run, Verdict
 from labkit.results.tap import JSON
 from labkit.results.verdicts import End
-from labkit.usecases.judge import recorded
+from labkit.usecases.judge import Said, recorded
 from tests.test_policy import TODAY
 from tests.test_reports import HOSTILE, Page
 from tests.test_results import a_result, a_run
@@ -116,7 +116,8 @@ def test_an_expected_failure_says_so() -> None:
 
 def test_a_recording_against_itself_and_the_other(recordings: dict[str, Path]) -> None:
     master, release = (
-        policy.apply(recorded(directory, {}), policy.load(), TODAY) for _, directory in sorted(recordings.items())
+        policy.apply(recorded(directory, Said())[0], policy.load(), TODAY)
+        for _, directory in sorted(recordings.items())
     )
     mixed = replace(master, results=tuple(random.Random(1).sample(master.results, len(master.results))))
     assert not any(compare(master, mixed).groups.values())

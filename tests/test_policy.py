@@ -265,7 +265,7 @@ def test_what_was_marked_is_kept_and_read_back(apply: Apply) -> None:
         (f'[[entry]]\n{ENTRY}assertion = "x"\n', ": entry.0 names an assertion without its program"),
         (f'[[entry]]\n{ENTRY}version = ">1"\n', ": entry.0 names a version without its runtime"),
         (f'[[entry]]\n{ENTRY}runtime = "runc"\nversion = "1.1"\n', ": entry.0 version is '1.1', must be such as"),
-        (f'[[entry]]\n{ENTRY}cgroup = "v3"\n', ": entry.0.cgroup is 'v3', must be 'v1' or 'v2'"),
+        (f'[[entry]]\n{ENTRY}cgroup = "v3"\n', ": entry.0.cgroup is 'v3', must be 'v1', 'v2' or 'hybrid'"),
         (f'[[entry]]\n{ENTRY}link = "javascript:x"\n', ": entry.0.link is 'javascript:x', must be an https address"),
         (f'[[entry]]\n{ENTRY}expires = "soon"\n', ": entry.0.expires is 'soon', must be a date, such as"),
         (f"[[entry]]\n{ENTRY}runtime = [1]\n", ": entry.0.runtime.0 is 1"),
@@ -363,4 +363,5 @@ def test_every_shipped_entry_about_the_spec_suite_names_findings_and_the_version
         assert entry.rule.findings, entry.source
         assert entry.rule.runtime, entry.source
         assert re.search(r"(<|=)", (entry.rule.version or "").replace(">=", "")), entry.source
-        assert entry.rule.expected == (Verdict.FAIL,), entry.source
+        # A failure that depends on the host, such as one without a security module, is no surprise where it is a pass.
+        assert set(entry.rule.expected) - {Verdict.PASS} == {Verdict.FAIL}, entry.source

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -214,6 +216,21 @@ def test_a_hostile_runtime_does_its_harm_to_the_suites_own(place: Path, runtime:
     wrapper.chmod(0o755)
     only = [id for id in TELLING if id not in WAITING]
     assert harmless(place, str(wrapper), only) == len(only)
+
+
+@pytest.mark.parametrize("top", [Path("/run"), Path("/tmp")], ids=str)
+def test_no_record_stays_wherever_a_runtime_has_them(top: Path, place: Path) -> None:
+    """Below /run they are hidden from the host, and nothing is asked to delete them; elsewhere each is deleted."""
+    records, calls, runtime = top / f"{place.name}-records", place / "calls", place / "runtime"
+    runtime.write_text(f'#!/bin/sh\necho "$1" >>{calls}\nexec {found("runc")} --root {records} "$@"\n')
+    runtime.chmod(0o755)
+    try:
+        assert harmless(place, str(runtime), ["CONF-010", "STATE-007", "KILL-003"]) == 3
+        assert list(records.iterdir()) == []
+        deleted = Counter(calls.read_text().split())["delete"]
+        assert deleted == (1 if top == Path("/run") else 4)  # one is the plain container
+    finally:
+        shutil.rmtree(records)
 
 
 @pytest.mark.long

@@ -13,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
@@ -95,10 +96,13 @@ FLAGS: Mapping[str, Flag] = {
     "suite": Flag(None, "what to run, see `suites`; else spec", "SUITE", values.suites, True),
     "only": Flag(
         [],
-        "run only this check or program: ID or ID,ID; of `nightly`, only the cells of this name: '*/crun/*'; may be "
-        "repeated",
+        "only this check or program: ID or ID,ID, or a pattern with * and ?, or a program's path; of `nightly`, only "
+        "the cells of this name: '*/crun/*'; may be repeated",
         "ID",
         values.checks,
+    ),
+    "skip": Flag(
+        None, "leave out what this file names: one name or pattern a line, # begins a comment", "FILE", values.files
     ),
     "checks": Flag([], "in each cell, run only this check or program: ID or ID,ID", "ID", values.checks_of_cells),
     "matrix": Flag(None, "a TOML file with a table [matrix]; else that of labkit.toml", "FILE", values.files, True),
@@ -118,13 +122,20 @@ FLAGS: Mapping[str, Flag] = {
     "repeat": Flag(None, "how often each program runs; tells which are flaky", "NUMBER"),
     "limit": Flag(None, "seconds that each program may take", "SECONDS"),
     "no_policy": Flag(False, "without the policy: mark nothing as expected"),
-    "runtime_version": Flag(None, "the runtime's version, where the directory does not say", "VERSION"),
-    "cgroup": Flag(None, "the cgroup version, where the directory does not say", "VERSION", ("v1", "v2", "hybrid")),
-    "ref": Flag(None, "the ref of the suite's tree, where the directory does not say", "REF"),
+    "runtime_name": Flag(
+        None, "what to call the runtime; else it is what its --version says, or the last part of its path", "NAME"
+    ),
+    "runtime_version": Flag(None, "the runtime's version, in place of what the output says", "VERSION"),
+    "cgroup": Flag(None, "the cgroup version, in place of what the output says", "VERSION", ("v1", "v2", "hybrid")),
+    "ref": Flag(None, "the ref of runtime-tools, in place of what the output says", "REF"),
+    "programs": Flag(
+        None, "a file with the names of all programs, one a line, of a fork of runtime-tools", "FILE", values.files
+    ),
     "html": Flag(None, "write a report of it to this file as well", "FILE", values.files),
     "dir": Flag(
         None,
-        "a run's directory, its id or the beginning of that; or a directory of NAME.tap, NAME.err and summary.tsv",
+        "a run's directory, its id or the beginning of that; or a directory of NAME.tap, NAME.err and summary.tsv, an "
+        "archive of one, or a single .tap file",
         "DIR",
         values.runs_and_directories,
     ),
@@ -239,16 +250,26 @@ class Call:
         """What to run of a suite."""
         from labkit.core.cell import Selection
 
+        only, skip = self.meant()
         repeat, limit = self.number("repeat", 1000), self.number("limit", 86400)
         return Selection(
-            tuple(self.listed("only")),
+            only,
             self.settings.jobs,
             repeat,
             limit,
             tuple(self.words["runtime_arg"]),
             self.words["spec"] or "",
             not self.words["no_confirm"],
+            skip,
         )
+
+    def meant(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The words of --only, and those in the file of --skip."""
+        from labkit.guest.common.names import words_of
+        from labkit.suites.subset import read_list
+
+        file = self.words["skip"]
+        return tuple(words_of(self.words["only"])), read_list(Path(file)) if file is not None else ()
 
     def number(self, flag: str, most: int) -> int | None:
         """The value of a flag that takes a number, None where it was not given; else UsageError."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What to run of a suite, and how: checks or programs by name (all where empty), how many at a time, how often
-    each, and the seconds that each may take; None leaves it to the suite. runtime_args come before each command of the
-    runtime; spec is the version of the runtime-spec to hold it to, in place of the one that it claims; confirm: run
-    what is bad again.
+    """What to run of a suite, and how: checks or programs by name or pattern (all where empty), but none of skip; how
+    many at a time, how often each, and the seconds that each may take; None leaves it to the suite. runtime_args come
+    before each command of the runtime; spec is the version of the runtime-spec to hold it to, in place of the one that
+    it claims; confirm: run what is bad again.
     """
 
     only: tuple[str, ...] = ()
@@ -20,12 +20,13 @@ class Selection:
     runtime_args: tuple[str, ...] = ()
     spec: str = ""
     confirm: bool = True
+    skip: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """provider may be "auto"; runtime is the value of --runtime; machine is the name of the machine to run it on, the
-    first where machines, which share it, are several.
+    """provider may be "auto"; runtime is the value of --runtime, runtime_name what to call it; machine is the name of
+    the machine to run it on, the first where machines, which share it, are several.
     """
 
     platform: str
@@ -36,6 +37,7 @@ class Cell:
     suite: str
     selection: Selection = Selection()
     machines: int = 1
+    runtime_name: str = ""
 
     @property
     def key(self) -> str:

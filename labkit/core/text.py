@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def printable(text: str, *, newlines: bool = False) -> str:
     """Return text with everything invisible or active written out as a Python escape (`\\x1b`, `\\u202e`).
@@ -42,3 +44,14 @@ def amount(size: int) -> str:
 def seconds(value: float) -> str:
     """A time as a person would have set it: `25 s`, also where a moment of it had passed already."""
     return f"{value:.0f} s" if value >= 10 else f"{value:.2g} s"
+
+
+def some(words: Iterable[str], most: int = 10) -> str:
+    """The first of them, and how many more there are."""
+    listed = [truncate(word, 100) for word in words]
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
+def count(number: int, what: str) -> str:
+    """`1 program`, `2 programs`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, Any]:
     """Return what the file holds. UsageError where it cannot be read, or is not TOML (as file:line:column)."""
     text = ""
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")  # editors of Windows write a byte order mark
         return tomllib.loads(text)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error

@@ -141,6 +141,17 @@ def copy(source: Path, target: Path) -> None:
             shutil.copyfileobj(given, file, 1 << 20)
 
 
+def regular_inside(directory: Path, name: str) -> Path | None:
+    """Where the regular file of that name in the directory really is, links followed; None where there is none, or a
+    link leads out of the directory.
+    """
+    try:
+        real = (directory / name).resolve(strict=True)
+    except (OSError, RuntimeError):  # RuntimeError: a ring of links, before Python 3.13
+        return None
+    return real if real.is_file() and real.is_relative_to(directory.resolve()) else None
+
+
 def sync_directory(directory: Path) -> None:
     """Have the names in the directory on disk."""
     try:

@@ -24,41 +24,51 @@ def annotation(level: str, title: str, message: str) -> str:
     return f"::{level} title={_property(one_line(title, _TITLE))}::{_data(_shown(message))}"
 
 
-def of_run(run: Run) -> list[str]:
-    """What of a run is not as expected: ten errors and ten warnings at most, the last of which says how many more."""
-    where = f"{run.runtime.name} on {run.machine.get('platform', '')} {run.machine.get('release', '')}".rstrip()
+def of_runs(runs: Sequence[Run]) -> list[str]:
+    """What of runs is not as expected: ten errors and ten warnings at most, the last of which says how many more."""
+    errors, warnings = [], []
+    for run in runs:
+        where = f"{run.runtime.name} on {run.machine.get('platform', '')} {run.machine.get('release', '')}".strip()
+        bad, odd = _of_run(run)
+        errors += [(f"{title} ({where})", message or title) for title, message in bad]
+        warnings += [(f"{title} ({where})", message or title) for title, message in odd]
+    return [*_some("error", errors), *_some("warning", warnings)]
+
+
+def _of_run(run: Run) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     errors = [] if run.run.reason is None else [("incomplete", run.run.reason)]
     alike = Counter(result.identity for result in run.unexpected)
-    for result in {result.identity: result for result in reversed(run.unexpected)}.values().__reversed__():
+    for result in reversed({result.identity: result for result in reversed(run.unexpected)}.values()):
         errors.append((f"{result.verdict} {result.program or result.id}", _message(result, alike[result.identity])))
     notes = policy_lines(run)
     errors += [("expired policy entry", line) for line in notes if line.startswith("EXPIRED")]
     warnings = [("policy", line) for line in notes if not line.startswith("EXPIRED")]
     warnings += [("flaky", f"{name} was bad at first, and not when it was run again") for name in run.flaky]
-    return [*_some("error", errors, where), *_some("warning", warnings, where)]
+    return errors, warnings
 
 
 def of_night(night: Night) -> list[str]:
-    """The same of a night: what it changed."""
-    errors = [("night", report.action(night))] if night.exit_status else []
+    """The same of a night: what it changed, and what fails still."""
+    where = f" (night {night.id})"
+    errors = [(f"night{where}", report.action(night))] if night.exit_status else []
     warnings = []
     for section in report.sections(night.changes):
         told = [
-            (f"{section.title}: {one.title}", "\n".join((*one.lines, one.again)).strip()) for one in section.entries
+            (f"{section.title}: {one.title}{where}", "\n".join((*one.lines, one.again)).strip() or one.title)
+            for one in section.entries
         ]
         if section.kind in ("fail", "error"):
             errors += told
         elif section.kind != "pass":
             warnings += told
-    return [*_some("error", errors, f"night {night.id}"), *_some("warning", warnings, f"night {night.id}")]
+    return [*_some("error", errors), *_some("warning", warnings)]
 
 
-def _some(level: str, found: Sequence[tuple[str, str]], where: str) -> Iterable[str]:
+def _some(level: str, found: Sequence[tuple[str, str]]) -> Iterable[str]:
     shown = found if len(found) <= _MOST else found[: _MOST - 1]
-    yield from (annotation(level, f"{title} ({where})", message or title) for title, message in shown)
+    yield from (annotation(level, title, message) for title, message in shown)
     if rest := found[len(shown) :]:
-        names = ", ".join(title for title, _ in rest)
-        yield annotation(level, f"{len(rest)} more ({where})", one_line(names, 1000))
+        yield annotation(level, f"{len(rest)} more", one_line(", ".join(title for title, _ in rest), 1000))
 
 
 def _message(result: Result, count: int) -> str:

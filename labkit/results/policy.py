@@ -24,11 +24,11 @@ from labkit.core.suggest import did_you_mean
 from labkit.core.text import one_line
 from labkit.core.tomlfile import Table
 from labkit.core.trust import require_trusted
+from labkit.guest.common import versions
 from labkit.results.model import WHOLE, Expected, PolicyNotes, Result, Run, Verdict
 
 _SHIPPED = Path(__file__).with_name("policies")
-_RANGE = re.compile(r"(<=|>=|<|>|=)\s*v?([0-9]+(?:\.[0-9]+)*(?:-rc\.?[0-9]+)?)")
-_VERSION = re.compile(r"v?([0-9]+(?:\.[0-9]+)*)(?:[-~](?:rc|alpha|beta)\.?([0-9]*))?")
+_RANGE = re.compile(r"(<=|>=|<|>|=)\s*(\S+)")
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,
@@ -62,7 +62,7 @@ class _Entry(Table):
     violation: Pattern | None = None
     runtime: Patterns | None = None
     version: StrictStr | None = Field(default=None, description='versions such as ">=1.1, <1.2"')
-    cgroup: Literal["v1", "v2"] | None = None
+    cgroup: Literal["v1", "v2", "hybrid"] | None = None
     ref: Patterns | None = None
     platform: Patterns | None = None
     expected: Annotated[
@@ -110,10 +110,28 @@ class Entry:
             rule.suite == run.suite.name
             and _any(rule.runtime, run.runtime.name)
             and (rule.version is None or within(run.runtime.version, rule.version))
-            and rule.cgroup in (None, _CONTROLLERS.get(str(cgroup), cgroup))
+            and rule.cgroup in (None, cgroup, _CONTROLLERS.get(str(cgroup)))
             and _any(rule.ref, run.suite.version)
             and _any(rule.platform, *((platform, f"{platform}-{run.machine.get('release')}") if platform else ()))
         )
+
+    def lacks(self, run: Run) -> tuple[str, ...]:
+        """The facts that the run does not have, where they alone decide whether the conditions hold; else nothing."""
+        rule, cgroup = self.rule, run.machine.get("cgroup")
+        platform = str(run.machine.get("platform") or "")
+        is_named = run.runtime.name not in ("", "unknown")
+        has_version = versions.key(run.runtime.version) is not None
+        conditions = (  # what it is, whether the entry names it, whether the run has it, whether it holds
+            ("runtime", rule.runtime, is_named, _any(rule.runtime, run.runtime.name)),
+            ("runtime version", rule.version, has_version, within(run.runtime.version, rule.version or "=0")),
+            ("cgroup version", rule.cgroup, bool(cgroup), rule.cgroup in (cgroup, _CONTROLLERS.get(str(cgroup)))),
+            ("ref", rule.ref, bool(run.suite.version), _any(rule.ref, run.suite.version)),
+            ("platform", rule.platform, bool(platform), True),
+        )
+        named = [(what, known, holds) for what, wanted, known, holds in conditions if wanted]
+        if rule.suite != run.suite.name or any(known and not holds for _, known, holds in named):
+            return ()
+        return tuple(what for what, known, _ in named if not known)
 
     def concerns(self, result: Result) -> bool:
         """Whether it is about the result's program, or its check where that has none."""
@@ -199,6 +217,21 @@ def apply(run: Run, entries: Sequence[Entry] | None, today: date) -> Run:
     return dataclasses.replace(run, results=tuple(marked), policy=notes)
 
 
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """Facts that a run does not have, and how many entries about its results could not apply for want of them."""
+
+    facts: frozenset[str]
+    entries: int
+
+
+def lacking(run: Run, entries: Sequence[Entry]) -> Lacking:
+    """What the entries that concern something in the run would have to know of it."""
+    one_of_each = {result.program or result.id: result for result in run.results}.values()
+    waiting = [facts for entry in entries if (facts := entry.lacks(run)) and any(map(entry.concerns, one_of_each))]
+    return Lacking(frozenset(fact for facts in waiting for fact in facts), len(waiting))
+
+
 def _judged(result: Result, entries: Sequence[Entry]) -> tuple[Result, list[Entry]]:
     """The result as the entries about it expect it, and those of them that do expect it.
 
@@ -270,26 +303,16 @@ def within(version: str, bounds: str) -> bool:
 
     Missing parts count as zero; a release candidate comes before its release.
     """
-    found = _VERSION.match(version)
-    return found is not None and all(
-        _OPERATORS[operator](_key(found), _key(bound)) for operator, bound in _bounds(bounds)
-    )
+    found = versions.key(version)
+    return found is not None and all(_OPERATORS[operator](found, bound) for operator, bound in _bounds(bounds))
 
 
-def _bounds(text: str) -> list[tuple[str, re.Match[str]]]:
+def _bounds(text: str) -> list[tuple[str, versions.Key]]:
     bounds = []
     for part in text.split(","):
         match = _RANGE.fullmatch(part.strip())
-        number = _VERSION.fullmatch(match[2]) if match else None
+        number = versions.exact(match[2]) if match else None
         if match is None or number is None:
             raise ValueError(f'version is {text!r}, must be such as ">=1.1, <1.2" or "=1.1.15"')
         bounds.append((match[1], number))
     return bounds
-
-
-def _key(version: re.Match[str]) -> tuple[list[int], tuple[int, int]]:
-    numbers = [int(part) for part in version[1].split(".")]
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    candidate = version[2]
-    return numbers, (1, 0) if candidate is None else (0, int(candidate or 0))

@@ -17,7 +17,7 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from labkit.core.deadline import Deadline
 from labkit.core.errors import LabError, UsageError
@@ -175,7 +175,7 @@ def failed_before(reports: Path, suite: str, runtime: str) -> tuple[str, ...]:
             run = load(directory)
         except LabError:  # not a run, or one that was killed at once
             continue
-        if (run.suite.name, run.runtime.name) != (suite, runtime):
+        if not _is_of(run, suite, runtime):
             continue
         names = [program.name for program in run.programs if program.verdict.bad]
         names += [result.program or result.id for result in run.results if result.verdict.bad]
@@ -183,6 +183,11 @@ def failed_before(reports: Path, suite: str, runtime: str) -> tuple[str, ...]:
             raise UsageError(f"nothing failed in {directory}, the newest run of {suite} on {runtime}")
         return tuple(dict.fromkeys(names))
     raise UsageError(f"there is no run of {suite} on {runtime} in {reports} yet", hint="./lab test without --failed")
+
+
+def _is_of(run: Run, suite: str, runtime: str) -> bool:
+    """Whether it is of that suite and runtime, by its name or the last part of its path."""
+    return run.suite.name == suite and runtime in (run.runtime.name, PurePosixPath(run.runtime.path).name)
 
 
 def seconds_before(reports: Path, suite: str, runtime: str, names: Collection[str]) -> dict[str, float]:
@@ -194,7 +199,7 @@ def seconds_before(reports: Path, suite: str, runtime: str, names: Collection[st
             run = load(directory)
         except LabError:
             continue
-        if (run.suite.name, run.runtime.name) == (suite, runtime) and run.run.complete:
+        if _is_of(run, suite, runtime) and run.run.complete:
             found = {program.name: program.seconds for program in run.programs}
             found = found or {result.id: result.seconds for result in run.results}
             if found.keys() >= set(names):

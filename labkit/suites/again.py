@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from labkit.guest.common.repeats import repeated
 from labkit.results.model import Program, Reading, Result, Run, Verdict
 from labkit.results.tap import JSON
 
@@ -50,18 +51,18 @@ def _settled(result: Result, again: Sequence[Reading]) -> Result:
         for reading in again
     ]
     attempts = [result.verdict.value, *(other.verdict.value if other else Verdict.PASS.value for other in seen)]
-    repeats = any(seen)
+    found = repeated(result.findings, [other.findings if other else None for other in seen])
     diagnostic: dict[str, JSON] = {**result.diagnostic, "attempts": list(attempts)}
-    if not repeats:
+    if not found.repeats:
         diagnostic.pop("violation", None)
-    found = {finding for other in seen if other for finding in other.findings}
-    if both := found & set(result.findings):
-        failures = result.diagnostic["failures"]
-        assert isinstance(failures, list)
-        diagnostic["failures"] = [one for one in failures if isinstance(one, dict) and one.get("finding") in both]
-        if once := sorted(set(result.findings) - both):
-            diagnostic["seen only once"] = list(once)
-    return dataclasses.replace(result, verdict=result.verdict if repeats else Verdict.FLAKY, diagnostic=diagnostic)
+    failures = result.diagnostic.get("failures")
+    if found.once and isinstance(failures, list):
+        diagnostic["failures"] = [
+            one for one in failures if isinstance(one, dict) and one.get("finding") in found.findings
+        ]
+        diagnostic["seen only once"] = list(found.once)
+    verdict = result.verdict if found.repeats else Verdict.FLAKY
+    return dataclasses.replace(result, verdict=verdict, diagnostic=diagnostic)
 
 
 def _repeated(result: Result) -> bool:

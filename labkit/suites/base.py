@@ -10,6 +10,7 @@ from typing import Protocol
 from labkit.core.cell import Selection
 from labkit.core.observer import Observer, Silent
 from labkit.results.model import Reading, Result
+from labkit.suites.subset import ALL, Subset
 
 # What every suite's program is called with: it ends when its stdin does, so with its labkit, and runs on its machine
 # alone (labkit/guest/common/attached.py).
@@ -79,10 +80,14 @@ class Suite(Protocol):
     def recognizes(self, raw: Path) -> bool:
         """Whether the directory has raw output of this suite."""
 
-    def read(self, raw: Path, known: Mapping[str, str] | None = None) -> Reading:
+    def knows_facts(self, raw: Path) -> bool:
+        """Whether the output in the directory says itself what it is about, so that its name tells nothing more."""
+
+    def read(self, raw: Path, known: Mapping[str, str] | None = None, meant: Subset = ALL) -> Reading:
         """Read the raw output in a directory: a run's or a recording, complete or not.
 
-        known are facts that the directory may lack. UsageError, naming the file, where it is damaged.
+        known are facts that the directory may lack; they go before what it says itself. meant is what was to be there.
+        UsageError, naming the file, where it is damaged.
         """
 
 

@@ -13,7 +13,7 @@ from labkit.io.files import disk_errors, make_directory, write_atomic
 from labkit.suites import shards
 from labkit.suites.base import Suite
 
-_NO_SUITES = {"base", "registry", "again", "shards"}
+_NO_SUITES = {"base", "registry", "again", "shards", "recordings", "refs", "subset", "summary", "facts"}
 
 
 def names() -> list[str]:
@@ -31,9 +31,9 @@ def find(name: str) -> Suite:
     return suite
 
 
-def of_directory(raw: Path) -> Suite | None:
-    """The suite whose raw output the directory has."""
-    return next((suite for suite in map(find, names()) if shards.recognizes(suite, raw)), None)
+def of_directory(raw: Path) -> list[Suite]:
+    """The suites whose raw output the directory has."""
+    return [suite for suite in map(find, names()) if shards.recognizes(suite, raw)]
 
 
 def export(directory: Path) -> Path:

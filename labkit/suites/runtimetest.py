@@ -5,12 +5,13 @@ In a bundle under the runtime, in an image under Docker and podman, and the tool
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 
 from labkit.core.cell import Selection
 from labkit.suites.base import Suite
-from labkit.suites.validation import RunFile, Validation
+from labkit.suites.recordings import RunFile
+from labkit.suites.subset import Subset
+from labkit.suites.validation import Validation
 
 _SCENARIOS = (
     "bundle_validate",
@@ -35,14 +36,18 @@ class Runtimetest(Validation):
     def listing(self, program: str, runtime: str) -> list[str] | None:
         return None
 
-    def recognizes(self, raw: Path) -> bool:
-        return any((raw / f"{name}.tap").is_file() for name in _SCENARIOS)
+    alone = False
+
+    def _has(self, name: str, kept: RunFile | None) -> bool:
+        return name in _SCENARIOS
 
     def needs_reset(self, selection: Selection) -> bool:
         return False
 
-    def expected(self, kept: RunFile | None, facts: Mapping[str, str]) -> Sequence[str]:
-        return kept.only if kept and kept.only else _SCENARIOS
+    def expected(
+        self, kept: RunFile | None, facts: Mapping[str, str], found: Collection[str], meant: Subset
+    ) -> tuple[Sequence[str], str]:
+        return super().expected(kept, facts, found, meant) if kept and kept.only else (_SCENARIOS, "")
 
 
 SUITE: Suite = Runtimetest()

@@ -24,6 +24,7 @@ from labkit.results import tap
 from labkit.results.model import Program, Reading, Result
 from labkit.suites import again
 from labkit.suites.base import Suite
+from labkit.suites.subset import ALL, Subset
 
 PLAN = "shards.json"
 _PLAN_LIMIT = 8 << 20  # bytes
@@ -87,7 +88,7 @@ def recognizes(suite: Suite, raw: Path) -> bool:
     return any(map(suite.recognizes, places(raw)))
 
 
-def read(suite: Suite, raw: Path, known: Mapping[str, str] | None = None) -> Reading:
+def read(suite: Suite, raw: Path, known: Mapping[str, str] | None = None, meant: Subset = ALL) -> Reading:
     """Read raw output as suite.read does, of one machine or of several, and of what was run again.
 
     Of several, every name of the plan must be there, from the machine that it was given to, and once; and what they
@@ -95,17 +96,21 @@ def read(suite: Suite, raw: Path, known: Mapping[str, str] | None = None) -> Rea
     """
     places = [place for number in range(1, again.TIMES + 1) if (place := again.place(raw, number)).is_dir()]
     others = [suite.read(place, known) for place in places if not place.is_symlink() and suite.recognizes(place)]
-    return again.settled(_read(suite, raw, known), others)
+    return again.settled(_read(suite, raw, known, meant), others)
 
 
-def _read(suite: Suite, raw: Path, known: Mapping[str, str] | None) -> Reading:
+def _read(suite: Suite, raw: Path, known: Mapping[str, str] | None, meant: Subset) -> Reading:
     plan = _plan(raw)
     if plan is None:
-        return suite.read(raw, known)
+        return suite.read(raw, known, meant)
+    if meant.is_subset:
+        raise UsageError(f"{raw} is of several machines, each with its own part", hint="leave out --only and --skip")
     results: list[Result] = []
     programs: list[Program] = []
     facts: dict[str, str] = {}
     reasons: list[str] = []
+    told: list[str] = []
+    dialects: list[str] = []
     seen: dict[str, dict[str, str]] = {}
     for number, shard in enumerate(plan.shards, 1):
         found = place(raw, number)
@@ -118,8 +123,17 @@ def _read(suite: Suite, raw: Path, known: Mapping[str, str] | None) -> Reading:
         results += [result for result in reading.results if (result.program or result.id) in shard.names]
         programs += [program for program in reading.programs if program.name in shard.names]
         facts = {**reading.facts, **facts}
+        told += [f"{shard.machine}: {line}" for line in reading.told]
+        dialects += reading.dialects
     reasons += _differences(seen)
-    return Reading(tuple(results), {**(known or {}), **facts}, "; ".join(reasons) or None, tuple(programs))
+    return Reading(
+        tuple(results),
+        {**(known or {}), **facts},
+        "; ".join(reasons) or None,
+        tuple(programs),
+        tuple(dict.fromkeys(dialects)),
+        tuple(told),
+    )
 
 
 def _unplanned(shard: Shard, reading: Reading, told: set[str]) -> list[str]:

@@ -10,15 +10,18 @@ from types import MappingProxyType
 
 from labkit.core.cell import Selection
 from labkit.core.errors import UsageError
-from labkit.core.suggest import did_you_mean
-from labkit.core.text import truncate
+from labkit.core.text import count, some, truncate
 from labkit.guest import spec as guest
 from labkit.guest.pyz import pyz
 from labkit.guest.spec.registry import load
 from labkit.guest.spec.versions import version_of
+from labkit.io.files import regular_inside
 from labkit.results import tap
 from labkit.results.model import Reading, Result, Verdict, is_duration
+from labkit.suites import recordings, subset
 from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
+from labkit.suites.facts import settled
+from labkit.suites.subset import ALL, Subset
 
 _OUTPUT, _ERRORS = "spec.tap", "spec.err"
 _OUTPUT_LIMIT, _ERRORS_LIMIT = 32 << 20, 1 << 20  # bytes that are kept; a run has some hundred KB
@@ -39,7 +42,8 @@ class Spec:
 
     def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
         words = ["python3", program, *ATTACHED, "--runtime", runtime]
-        words += ["--only", ",".join(selection.only)] if selection.only else []
+        if selection.only or selection.skip:
+            words += ["--only", ",".join(subset.of(self.name, "check", selection, self.names()))]
         words += [f"--runtime-arg={word}" for word in selection.runtime_args]
         words += ["--spec", selection.spec] if selection.spec else []
         words += ["--no-confirm"]  # labkit knows what the policy expects, and runs only the rest again
@@ -56,12 +60,7 @@ class Spec:
             raise UsageError("the spec suite takes neither --repeat nor --limit", hint="--suite validation takes both")
         if selection.spec and version_of(selection.spec) is None:
             raise UsageError(f"--spec is {selection.spec!r}, must be a version of the runtime-spec from 1.0.0 to 1.3")
-        known = self.names()
-        for ident in selection.only:
-            if ident not in known:
-                raise UsageError(
-                    f"the spec suite has no check {ident!r}{did_you_mean(ident, known)}", hint="./lab suites"
-                )
+        subset.of(self.name, "check", selection, self.names())
 
     def needs_reset(self, selection: Selection) -> bool:
         return False
@@ -76,24 +75,46 @@ class Spec:
                 recorder.close()
 
     def recognizes(self, raw: Path) -> bool:
-        return (raw / _OUTPUT).is_file()
+        return bool(_output(raw))
 
-    def read(self, raw: Path, known: Mapping[str, str] | None = None) -> Reading:
+    def knows_facts(self, raw: Path) -> bool:
+        return True
+
+    def read(self, raw: Path, known: Mapping[str, str] | None = None, meant: Subset = ALL) -> Reading:
         reader = tap.Reader()
         events: list[tap.Event] = []
-        with (raw / _OUTPUT).open("rb") as file:
-            left = _OUTPUT_LIMIT
-            while piece := file.read(min(left, 1 << 20)):
-                events += reader.feed(piece)
-                left -= len(piece)
-            over = bool(file.read(1))
+        over = False
+        if path := regular_inside(raw, _output(raw)):
+            with path.open("rb") as file:
+                left = _OUTPUT_LIMIT
+                while piece := file.read(min(left, 1 << 20)):
+                    events += reader.feed(piece)
+                    left -= len(piece)
+                over = bool(file.read(1))
         reading = from_tap([*events, *reader.close()])
-        reasons = [
-            reading.reason,
-            f"more than {_OUTPUT_LIMIT >> 20} MiB of output; the rest was dropped" if over else "",
-        ]
+        results, reasons = reading.results, [reading.reason]
+        facts, told = settled(reading.facts, known or {})
+        told = (*reading.told, *told)
+        if meant.is_subset:
+            there = dict.fromkeys(result.id for result in results)
+            ids = subset.of(self.name, "check", meant, tuple(there), self.names())
+            if missing := [ident for ident in ids if ident not in there]:
+                reasons.append(f"{count(len(missing), 'check')} missing: {some(missing)}")
+            if left_out := [ident for ident in there if ident not in ids]:
+                told = (*told, f"left out, as was said: {count(len(left_out), 'check')}, {some(left_out)}")
+            results = tuple(result for result in results if result.id in ids)
+        if over:
+            reasons.append(f"more than {_OUTPUT_LIMIT >> 20} MiB of output; the rest was dropped")
         reason = "; ".join(filter(None, reasons)) or None
-        return Reading(reading.results, {**(known or {}), **reading.facts}, reason)
+        return Reading(results, facts, reason, dialects=reading.dialects, told=told)
+
+
+def _output(raw: Path) -> str:
+    """The file of the suite's output: spec.tap, or the only one that says in its header that it is; "" for none."""
+    if regular_inside(raw, _OUTPUT):
+        return _OUTPUT
+    said = [path.name for path in raw.glob("*.tap") if recordings.is_spec_output(raw, path.name)]
+    return said[0] if len(said) == 1 else ""
 
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,99}")

@@ -1,36 +1,19 @@
-"""The validation suite: runtime-tools' own programs, run by labkit.guest.programs in the machine, judged here.
-
-The directory of raw output, of a run or of a recording:
-
-    NAME.tap, NAME.err          what a program printed; NAME.2.tap and so on where it ran several times
-    summary.tsv                 one line for each program that ended: program, exit_status, seconds and, where labkit
-                                wrote it, signal, timeout, attempt, left
-    run.json                    what was planned, the facts, and whether the suite finished; only labkit writes it
-"""
+"""The validation suite: runtime-tools' own programs, run by labkit.guest.programs in the machine, judged here."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import functools
 import itertools
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated
 
-from pydantic import Field, StrictStr
-
-from labkit.core import tomlfile
 from labkit.core.cell import Selection
 from labkit.core.errors import UsageError
-from labkit.core.suggest import did_you_mean
-from labkit.core.text import truncate
-from labkit.core.tomlfile import Table
+from labkit.core.text import count, some, truncate
 from labkit.guest.pyz import pyz
 from labkit.io.files import write_atomic
 from labkit.results import tap, verdicts
@@ -38,57 +21,15 @@ from labkit.results.model import WHOLE, Reading, Result
 from labkit.results.tap import JSON
 from labkit.results.verdicts import End, Judged
 from labkit.subjects import runtimes
+from labkit.suites import recordings, refs, subset, summary
 from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
+from labkit.suites.facts import settled
+from labkit.suites.subset import ALL, Subset
 
-_DATA = Path(__file__).with_name("validation.toml")
-_SUMMARY, _RUN, _ERRORS = "summary.tsv", "run.json", "labkit-programs.err"  # no program can have a dash in its name
-_COLUMNS = ("program", "exit_status", "seconds", "signal", "timeout", "attempt", "left")
-_NAME = re.compile(r"[a-z0-9_]{1,64}")
-_FILE = re.compile(rf"({_NAME.pattern})(?:\.([2-9]|[1-9][0-9]{{1,3}}))?\.tap")
+_ERRORS = "labkit-programs.err"  # no program can have a dash in its name
 _FACT = re.compile(r"[a-z][a-z-]{0,39}")
-
-# A whole recording has 1.1 MB, its longest file 144 KB. In bytes, but for _FILES:
-_LINE, _OUTPUT, _STDERR, _TOTAL = 4 << 20, 8 << 20, 1 << 20, 64 << 20
-_FILES = 4000
-_LIMITS = tap.Limits(line=1 << 20, block=1 << 20, total=4 << 20, events=50_000)
-
-
-class _Ref(Table):
-    spec: StrictStr
-    programs: tuple[StrictStr, ...] = ()
-    like: StrictStr | None = None
-    also: tuple[StrictStr, ...] = ()
-
-
-class _Data(Table):
-    default: StrictStr
-    tree: StrictStr
-    silent: tuple[StrictStr, ...]
-    spoil: tuple[StrictStr, ...]
-    refs: dict[str, _Ref]
-
-    def find(self, name: str) -> _Ref | None:
-        also = (ref for ref in self.refs.values() if any(fnmatchcase(name, pattern) for pattern in ref.also))
-        return self.refs.get(name) or next(also, None)
-
-    def programs(self, ref: _Ref) -> tuple[str, ...]:
-        return self.programs(self.refs[ref.like]) if ref.like else ref.programs
-
-
-class RunFile(Table):
-    """run.json. noise counts the lines that are not in the suite's format; over: the output exceeded a limit."""
-
-    programs: tuple[Annotated[StrictStr, Field(pattern=rf"^{_NAME.pattern}$")], ...] = ()
-    only: tuple[StrictStr, ...] = ()
-    facts: dict[str, StrictStr] = Field(default={})
-    finished: bool = False
-    noise: int = 0
-    over: bool = False
-
-
-@functools.cache
-def _data() -> _Data:
-    return tomlfile.check(_Data, tomlfile.read(_DATA), lambda _: str(_DATA))
+_LINE = 4 << 20  # bytes
+OTHERS = ("bundle_validate", "docker", "image_validate", "podman", "runtimetest", "spec")  # output of other suites
 
 
 class Validation:
@@ -105,14 +46,16 @@ class Validation:
         return pyz("programs")
 
     def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
-        words = ["python3", program, *ATTACHED, "--tree", _data().tree, "--runtime", runtime]
+        words = ["python3", program, *ATTACHED, "--tree", refs.data().tree, "--runtime", runtime]
         words += itertools.chain.from_iterable(("--older", *one) for one in runtimes.older_refs())
-        for flag, value in (("only", ",".join(selection.only)), ("jobs", selection.jobs), ("repeat", selection.repeat)):
+        only, skip = ",".join(selection.only), ",".join(selection.skip)
+        flags = {"only": only, "leave-out": skip, "jobs": selection.jobs, "repeat": selection.repeat}
+        for flag, value in flags.items():
             words += [f"--{flag}", str(value)] if value else []
         return words + (["--timeout", f"{selection.timeout:g}"] if selection.timeout else [])
 
     def names(self) -> list[str]:
-        return sorted({name for ref in _data().refs.values() for name in _data().programs(ref)})
+        return sorted({name for ref in refs.data().refs.values() for name in refs.data().programs(ref)})
 
     def listing(self, program: str, runtime: str) -> list[str] | None:
         return [*self.argv(program, runtime, Selection()), "--list"]  # a tree may have others than the known refs
@@ -121,20 +64,14 @@ class Validation:
         for flag, given in (("--runtime-arg", selection.runtime_args), ("--spec", selection.spec)):
             if given:
                 raise UsageError(f"the {self.name} suite does not take {flag}; --suite spec does")
-        known = self.names()
-        for name in selection.only:
-            if name not in known:
-                raise UsageError(
-                    f"the {self.name} suite has no program {name!r}{did_you_mean(name, known)}",
-                    hint=f"known: {', '.join(known)}",
-                )
+        subset.of(self.name, "program", selection, self.names())
 
     def needs_reset(self, selection: Selection) -> bool:
-        return any(name in _data().spoil for name in selection.only or self.names())
+        return any(name in refs.data().spoil for name in subset.of(self.name, "program", selection, self.names()))
 
     @contextlib.contextmanager
     def recorder(self, raw: Path, on_result: OnResult, only: Sequence[str] = ()) -> Iterator[_Recorder]:
-        with Capped(raw / _ERRORS, _STDERR) as err:
+        with Capped(raw / _ERRORS, recordings.STDERR) as err:
             recorder = _Recorder(raw, err, on_result, only)
             try:
                 yield recorder
@@ -142,185 +79,134 @@ class Validation:
                 recorder.keep()
 
     def recognizes(self, raw: Path) -> bool:
-        known = (_RUN, _SUMMARY)
-        return any((raw / name).is_file() for name in known) or any(map(_FILE.fullmatch, _names(raw)))
+        kept = recordings.read_run(raw)
+        named = [match[1] for file in recordings.files(raw) if (match := recordings.FILE.fullmatch(file))]
+        begun = not named and not any(raw.glob("*.tap")) and recordings.is_begun(raw)
+        return any(self._has(name, kept) for name in named) or (self.alone and begun)
 
-    def read(self, raw: Path, known: Mapping[str, str] | None = None) -> Reading:
-        kept, reasons = _read_run(raw), []
-        ends = _read_summary(raw / _SUMMARY)
-        if ends is None:
-            reasons.append(f"no {_SUMMARY}, so the programs' exit statuses are unknown")
-        found, strange = _programs(raw, ends or {})
-        room, judged, unread = _TOTAL, [], []
+    def knows_facts(self, raw: Path) -> bool:
+        return any((place / recordings.RUN).is_file() for place in (raw, raw / "shard-1"))
+
+    alone = True  # what names programs and has no output of any is of this suite
+
+    def _has(self, name: str, kept: recordings.RunFile | None) -> bool:
+        """Whether a program's name is one of this suite; other suites' output may lie beside its own."""
+        return name not in OTHERS or bool(kept and name in (*kept.programs, *kept.only))
+
+    def read(self, raw: Path, known: Mapping[str, str] | None = None, meant: Subset = ALL) -> Reading:
+        kept = recordings.read_run(raw)
+        ended = recordings.read_summary(raw)
+        ends = {key: end for key, end in (ended.ends if ended else {}).items() if self._has(key[0], kept)}
+        every, strange = recordings.programs(raw, ends)
+        found = {name: attempts for name, attempts in every.items() if self._has(name, kept)}
+        room, judged, unread, cgroups = recordings.TOTAL, [], [], set()
         for name, attempts in found.items():
             if room <= 0:
                 unread.append(name)
                 continue
             several = []
             for attempt in attempts:
-                end = ends.get((name, attempt)) if ends is not None else End(unknown=True)
-                one, size = _judge(raw, name, attempt, end)
+                end = ends.get((name, attempt)) if ended else End(unknown=True)
+                one, size, seen = recordings.judge(raw, name, attempt, end)
                 several.append(one)
                 room -= size
+                cgroups |= seen
             judged.append(verdicts.repeated(several))
-        results = tuple(result for one in judged for result in one.results)
-        facts = {**_deduced(results), **(known or {}), **(kept.facts if kept else {})}
-        if ref := _data().find(facts.get("ref", "")):
-            facts["spec"] = ref.spec  # the suite's version, whatever the runtime claims
+        results = [result for one in judged for result in one.results]
+        facts, told = self._facts(kept, known or {}, results, found, cgroups)
+        should, line = self.expected(kept, facts, found, meant)
+        told += [line] if line else []
+        told += ended.told if ended else []
+        others = [name for name in found if name not in should and name not in (kept.only if kept else ())]
+        if others and not kept:
+            told.append(
+                f"not among the programs of runtime-tools {facts.get('ref', '')}".rstrip() + f": {some(others)}"
+            )
+        if meant.is_subset:
+            there = [*should, *others]
+            should = subset.of(self.name, "program", meant, there, self.names())
+            if left := [name for name in found if name not in should]:
+                told.append(f"left out, as was said: {count(len(left), 'program')}, {some(left)}")
+            found = {name: attempts for name, attempts in found.items() if name in should}
+            ends = {key: end for key, end in ends.items() if key[0] in should}
+            judged = [one for one in judged if one.program.name in should]
+            results = [result for result in results if result.program in should]
+        reasons = []
+        if ended is None:
+            reasons.append(f"no {summary.FILE}, so the programs' exit statuses are unknown")
+        elif ended.lacks:
+            what = f"{summary.FILE} has no column {' and no column '.join(ended.lacks)}"
+            (reasons if "exit_status" in ended.lacks else told).append(what)
         if kept and not kept.finished:
             reasons.append("the suite did not finish")
         if kept and kept.noise:
             reasons.append(f"{kept.noise} lines of the output are not in the suite's format")
         if unread or (kept and kept.over):
-            reasons.append(f"more than {_TOTAL >> 20} MiB of output; the rest was dropped")
+            reasons.append(f"more than {recordings.TOTAL >> 20} MiB of output; the rest was dropped")
         if strange:
-            reasons.append(f"ignored, because no program has such a name: {_some(map(repr, strange))}")
-        lost = [name for name, attempt in ends or () if attempt not in found.get(name, ())]
-        if missing := list(dict.fromkeys([*lost, *(name for name in self.expected(kept, facts) if name not in found)])):
-            reasons.append(f"{_programs_word(len(missing))} missing: {_some(missing)}")
-        if ends is not None and (
-            dangling := [n for n, times in found.items() if any((n, t) not in ends for t in times)]
-        ):
-            reasons.append(f"{_programs_word(len(dangling))} not finished: {_some(dangling)}")
-        return Reading(results, facts, "; ".join(reasons) or None, tuple(one.program for one in judged))
+            why = "no program has such a name, or it is a link that leads elsewhere"
+            reasons.append(f"ignored, because {why}: {some(map(repr, strange))}")
+        lost = [name for name, attempt in ends if attempt not in found.get(name, ())]
+        if missing := list(dict.fromkeys([*lost, *(name for name in should if name not in found)])):
+            reasons.append(f"{count(len(missing), 'program')} missing: {some(missing)}")
+        if ended and (dangling := [n for n, times in found.items() if any((n, t) not in ends for t in times)]):
+            reasons.append(f"{count(len(dangling), 'program')} not finished: {some(dangling)}")
+        programs = tuple(one.program for one in judged)
+        return Reading(tuple(results), facts, "; ".join(reasons) or None, programs, told=tuple(told))
 
-    def expected(self, kept: RunFile | None, facts: Mapping[str, str]) -> Sequence[str]:
-        """The programs of a complete run: those selected, else those of its ref, else those planned."""
+    def _facts(
+        self,
+        kept: recordings.RunFile | None,
+        known: Mapping[str, str],
+        results: Sequence[Result],
+        found: Collection[str],
+        cgroups: set[str],
+    ) -> tuple[dict[str, str], list[str]]:
+        """What was said, what run.json says, and what the output lets conclude; and what is to be told of that."""
+        own = dict(kept.facts) if kept else {}
+        spec = recordings.spec_of(results)
+        concluded = {"spec": spec} if spec else {}
+        fitting = refs.data().fitting(spec, found) if spec else []
+        if fitting:
+            concluded["ref"] = fitting[0]
+        if len(cgroups) == 1:
+            concluded["cgroup"] = min(cgroups)
+        facts, told = settled({**{key: concluded[key] for key in concluded if key == "cgroup"}, **own}, known)
+        new = {key: value for key, value in concluded.items() if key not in {**own, **known}}
+        if new.keys() & {"ref", "cgroup"}:
+            words = [f"{what} {new[key]}" for key, what in _CONCLUDED.items() if key in new]
+            more = f" (or {', '.join(fitting[1:])}: --ref says which)" if "ref" in new and fitting[1:] else ""
+            told = (*told, f"taken from the output: {', '.join(words)}{more}")
+        facts = {**concluded, **facts}
+        if f"v{facts.get('ref')}" in refs.data().refs:
+            facts["ref"] = f"v{facts['ref']}"  # 0.9.0, as packages have it
+        if ref := refs.data().find(facts.get("ref", "")):
+            facts["spec"] = spec or ref.spec  # the suite's version, whatever the runtime claims
+        return facts, list(told)
+
+    def expected(
+        self, kept: recordings.RunFile | None, facts: Mapping[str, str], found: Collection[str], meant: Subset
+    ) -> tuple[Sequence[str], str]:
+        """The programs of a complete run: those selected, else those of its ref, else those planned; and what is to be
+        told of that.
+        """
+        data, name = refs.data(), facts.get("ref", "")
         if kept and kept.only:
-            return list(dict.fromkeys((*kept.only, *kept.programs)))
-        if ref := _data().find(facts.get("ref", "")):
-            return _data().programs(ref)
-        return kept.programs if kept and kept.programs else _data().programs(_data().refs[_data().default])
+            names = (name for name in kept.only if recordings.NAME.fullmatch(name))  # the others are patterns
+            return list(dict.fromkeys((*names, *kept.programs))), ""
+        if meant.programs:
+            return meant.programs, ""
+        if ref := data.find(name):
+            return data.programs(ref), ""
+        if kept and kept.programs:
+            return kept.programs, ""
+        instead = next(iter(data.fitting(facts.get("spec", ""), found)), data.default)
+        what = f"runtime-tools {truncate(name, 100)} is not known" if name else "the ref of runtime-tools is unknown"
+        more = "" if name else "; name it with --ref"
+        return data.programs(data.refs[instead]), f"{what}; judged with the list of {instead}{more}"
 
 
-def _programs_word(count: int) -> str:
-    return f"{count} program{'' if count == 1 else 's'}"
-
-
-def _some(words: Iterable[str]) -> str:
-    """The first ten of them, as text."""
-    listed = list(words)
-    return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")
-
-
-def _deduced(results: Sequence[Result]) -> dict[str, str]:
-    """Facts from the output itself: its references name a version of runtime-spec, and that may identify the ref."""
-    for result in results:
-        if match := re.search(r"/runtime-spec/blob/v([0-9.]{1,20})/", result.reference):
-            refs = [name for name, ref in _data().refs.items() if ref.spec == match[1]]
-            return {"spec": match[1], **({"ref": refs[0]} if len(refs) == 1 else {})}
-    return {}
-
-
-def _judge(raw: Path, name: str, attempt: int, end: End | None) -> tuple[Judged, int]:
-    """The verdicts of one attempt of a program, and how many bytes were read for them."""
-    stem = _stem(name, attempt)
-    out, err = _content(raw / f"{stem}.tap", _OUTPUT), _content(raw / f"{stem}.err", _STDERR)
-    events, stderr = tap.read(out, _LIMITS), err.decode("utf-8", "replace")
-    return verdicts.judge(name, events, stderr, end, silent=name in _data().silent), len(out) + len(err)
-
-
-def _stem(name: str, attempt: int) -> str:
-    return name if attempt == 1 else f"{name}.{attempt}"
-
-
-def _content(path: Path, limit: int) -> bytes:
-    """The beginning of a file; nothing where it is missing or a symbolic link."""
-    if path.is_symlink() or not path.is_file():
-        return b""
-    with path.open("rb") as file:
-        return file.read(limit)
-
-
-# --- the directory of raw output
-
-
-def _programs(raw: Path, ends: Mapping[tuple[str, int], End]) -> tuple[dict[str, list[int]], list[str]]:
-    """The programs with output and their attempts, in the order in which they ended; and the other .tap files."""
-    found: dict[str, set[int]] = defaultdict(set)
-    strange = []
-    for file in _names(raw):
-        path = raw / file
-        if (match := _FILE.fullmatch(file)) and path.is_file() and not path.is_symlink():
-            found[match[1]].add(int(match[2] or 1))
-        else:
-            strange.append(file)
-    order = dict.fromkeys([*(name for name, _ in ends), *found])
-    return {name: sorted(found[name]) for name in order if name in found}, strange
-
-
-def _names(raw: Path) -> list[str]:
-    return sorted(path.name for path in raw.glob("*.tap"))
-
-
-def _read_run(raw: Path) -> RunFile | None:
-    path = raw / _RUN
-    if not path.exists():
-        return None
-    try:
-        value = tap.parse_json(_content(path, _OUTPUT).decode())
-    except ValueError as error:
-        raise UsageError(f"{path}: not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UsageError(f"{path}: is not a JSON object")
-    return tomlfile.check(RunFile, value, lambda _: str(path))
-
-
-def _read_summary(path: Path) -> dict[tuple[str, int], End] | None:
-    """How each program and attempt ended; None where there is no such file. UsageError names file and line."""
-    if not path.exists():
-        return None
-    *lines, last = _content(path, _OUTPUT).decode("utf-8", "replace").split("\n")
-    header = (lines or [last])[0].rstrip("\r").split("\t")
-    if not {"program", "exit_status", "seconds"} <= set(header):
-        raise UsageError(
-            f"{path}:1: the columns must be program, exit_status and seconds, separated by tabs",
-            hint="the file has one line per program: its name, its exit status, its duration in seconds",
-        )
-    ends: dict[tuple[str, int], End] = {}
-    if not path.with_name(_RUN).exists():
-        lines.append(last)  # in a run, what has no line end was cut off while it was written
-    for number, line in enumerate(lines[1:], 2):
-        cells = line.rstrip("\r").split("\t")
-        if cells == [""]:
-            continue
-        try:
-            if len(cells) != len(header):
-                raise ValueError(f"{len(cells)} columns, must be {len(header)}")
-            name, attempt, end = _row(dict(zip(header, cells, strict=True)))
-            if (name, attempt) in ends:
-                raise ValueError(f"a second line for {name}")
-        except ValueError as error:
-            raise UsageError(f"{path}:{number}: {error}") from error
-        ends[name, attempt] = end
-    return ends
-
-
-def _row(cells: Mapping[str, str]) -> tuple[str, int, End]:
-    """One line of summary.tsv. ValueError says what is wrong with it."""
-
-    def number(key: str, most: int) -> int | None:
-        text = cells.get(key, "")
-        if not text:
-            return None
-        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > most:
-            raise ValueError(f"{key} is {truncate(text, 100)!r}, must be a number up to {most}")
-        return int(text)
-
-    name = cells["program"]
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"program is {truncate(name, 100)!r}, must consist of a-z, 0-9 and _")
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", cells["seconds"]):
-        raise ValueError(f"seconds is {truncate(cells['seconds'], 100)!r}, must be a number")
-    left = tap.parse_json(cells["left"]) if cells.get("left") else []
-    end = End(
-        status=number("exit_status", 255),
-        signal=number("signal", 128),
-        timeout=bool(number("timeout", 1)),
-        seconds=float(cells["seconds"]),
-        left=tuple(str(text) for text in left) if isinstance(left, list) else (),
-    )
-    return name, number("attempt", 9999) or 1, end
+_CONCLUDED = {"ref": "runtime-tools", "spec": "runtime-spec", "cgroup": "cgroup"}
 
 
 # --- what the suite prints: one JSON object a line
@@ -336,17 +222,17 @@ class _Recorder:
         self._on_result = on_result
         self._line = bytearray()
         self._skipping = False  # the rest of a line that is too long
-        self._kept = RunFile(only=tuple(only))
+        self._kept = recordings.RunFile(only=tuple(only))
         self._attempts: dict[str, int] = {}  # of the programs that have started
         self._sizes: dict[str, int] = {}  # of the files that are there
         self._open: set[str] = set()  # those of them whose last attempt has not ended
         self._ended: set[str] = set()
-        (raw / _SUMMARY).write_text("\t".join(_COLUMNS) + "\n")
+        (raw / summary.FILE).write_text("\t".join(summary.COLUMNS) + "\n")
         self.keep()
 
     def keep(self) -> None:
         """Write what is known of the whole run to disk."""
-        write_atomic(self._raw / _RUN, self._kept.model_dump_json(indent=1) + "\n")
+        write_atomic(self._raw / recordings.RUN, self._kept.model_dump_json(indent=1) + "\n")
 
     def take(self, data: bytes) -> None:
         *lines, rest = data.split(b"\n")
@@ -378,14 +264,17 @@ class _Recorder:
             return False
         match message:
             case {"type": "plan", "programs": list(names), "facts": dict(facts)} if not self._kept.programs:
-                if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names) or len(names) > _FILES:
+                if (
+                    not all(isinstance(name, str) and recordings.NAME.fullmatch(name) for name in names)
+                    or len(names) > recordings.FILES
+                ):
                     return False
                 texts = {key: truncate(value, 1000) for key, value in facts.items() if isinstance(value, str)}
                 texts = {key: value for key, value in texts.items() if _FACT.fullmatch(key)}
                 self._note(programs=tuple(dict.fromkeys(map(str, names))), facts=texts)
                 self.keep()
-            case {"type": "start", "program": str(name)} if _NAME.fullmatch(name):
-                if name not in self._attempts and len(self._attempts) >= _FILES:
+            case {"type": "start", "program": str(name)} if recordings.NAME.fullmatch(name):
+                if name not in self._attempts and len(self._attempts) >= recordings.FILES:
                     self._note(over=True)
                     return True
                 self._attempts[name] = self._attempts.get(name, 0) + 1
@@ -411,15 +300,15 @@ class _Recorder:
 
     def _append(self, name: str, kind: str, data: bytes) -> None:
         """Add to a program's file as much as the limits allow."""
-        file = f"{_stem(name, self._attempts[name])}.{kind}"
+        file = f"{recordings.stem(name, self._attempts[name])}.{kind}"
         size = self._sizes.get(file, 0)
         # A program that prints too much is judged by the beginning of its output, and its verdict says so.
-        data = data[: (_OUTPUT if kind == "tap" else _STDERR) - size]
-        room = max(_TOTAL - sum(self._sizes.values()), 0)
-        if len(data) > room or (file not in self._sizes and len(self._sizes) >= _FILES):
+        data = data[: (recordings.OUTPUT if kind == "tap" else recordings.STDERR) - size]
+        room = max(recordings.TOTAL - sum(self._sizes.values()), 0)
+        if len(data) > room or (file not in self._sizes and len(self._sizes) >= recordings.FILES):
             self._note(over=True)
             data = data[:room]
-        if file in self._sizes or len(self._sizes) < _FILES:
+        if file in self._sizes or len(self._sizes) < recordings.FILES:
             with (self._raw / file).open("ab") as out:
                 out.write(data)
             self._sizes[file] = size + len(data)
@@ -438,20 +327,20 @@ class _Recorder:
             "left": json.dumps([truncate(str(text), 500) for text in left[:100]] if isinstance(left, list) else []),
         }
         try:
-            _, _, end = _row(cells)
+            _, _, end = summary.row(cells)
         except ValueError:
             return False
         self._open.remove(name)
-        row = ("\t".join(cells[column] for column in _COLUMNS) + "\n").encode()
-        size = self._sizes.get(_SUMMARY, 0)
-        if size + len(row) > _OUTPUT or len(row) > _TOTAL - sum(self._sizes.values()):
+        row = ("\t".join(cells[column] for column in summary.COLUMNS) + "\n").encode()
+        size = self._sizes.get(summary.FILE, 0)
+        if size + len(row) > recordings.OUTPUT or len(row) > recordings.TOTAL - sum(self._sizes.values()):
             self._note(over=True)
             return True
-        with (self._raw / _SUMMARY).open("ab") as file:
+        with (self._raw / summary.FILE).open("ab") as file:
             file.write(row)
-        self._sizes[_SUMMARY] = size + len(row)
+        self._sizes[summary.FILE] = size + len(row)
         self._ended.add(name)
-        judged, _ = _judge(self._raw, name, attempt, end)
+        judged, _, _ = recordings.judge(self._raw, name, attempt, end)
         self._on_result(_as_result(judged), len(self._ended), len(self._kept.programs) or None)
         return True
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 import labkit
@@ -30,6 +30,7 @@ from labkit.core.deadline import Deadline
 from labkit.core.errors import CommandTimeout, ConnectionFailed, InfrastructureError, LabError, MachineError, UsageError
 from labkit.core.platforms import Distro
 from labkit.core.text import one_line, printable
+from labkit.guest.common import versions
 from labkit.io.console import panic_lines
 from labkit.io.files import disk_errors, make_directory
 from labkit.io.remote import Remote
@@ -48,10 +49,11 @@ from labkit.store import runs
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes import Runtime
 from labkit.suites import again as repeats
-from labkit.suites import registry, shards
+from labkit.suites import registry, shards, subset
 from labkit.suites.base import RunObserver, SilentRun, Suite
 from labkit.usecases.machines import bring_up, compare
 
+UNKNOWN = "unknown"  # the name of a runtime that nobody has named
 PROGRAMS = "/var/lib/labkit"  # in the machine: where a suite's program goes
 _UNFINISHED = "the run did not finish"
 _LOG = "console.log"
@@ -91,19 +93,19 @@ def run_cell(
     """
     suite = registry.find(cell.suite)
     suite.check(cell.selection)
-    enough = min(cell.machines, len({*(cell.selection.only or suite.names())}))
+    enough = min(cell.machines, len(subset.of(suite.name, "check", cell.selection, suite.names())))
     if enough < cell.machines:
         observer.step(f"{enough} to run: no more machines than that share it")
     if enough > 1:
         return _run_shared(dataclasses.replace(cell, machines=enough), settings, observer, entries, make_machine)
     settings = settings.of_cell(cell)
     distro = settings.distro()
-    runtime = runtimes.find(cell.runtime)
+    runtime = runtimes.find(cell.runtime, cell.runtime_name)
     machine = make_machine(cell.machine, settings, observer, distro, suite.needs)
     with machine.lock():
         info = bring_up(machine, settings, distro, observer, insist=True)
         if isinstance(machine, Owned):
-            bring = {runtime.command: runtime.name} if cell.runtime in runtimes.names() else {}
+            bring = {runtime.command: cell.runtime} if cell.runtime in runtimes.names() else {}
             compare(machine, machine.not_brought(distro), observer, insist=True)
             machine.provide(distro, {**suite.programs, **bring})
         observer.step(f"running {suite.name} against {runtime.name} on {machine.name}")
@@ -183,7 +185,7 @@ def _again(
         runtime,
         remote,
         SilentRun(),
-        dataclasses.replace(selection, only=names, jobs=1),
+        dataclasses.replace(selection, only=names, skip=(), jobs=1),
         timeout=settings.limits.suite,
         console=machine.console(),
     )
@@ -214,7 +216,7 @@ def _run_shared(
 
     A machine that does not come up, or is lost, makes the run incomplete; the others do their parts.
     """
-    suite, runtime = registry.find(cell.suite), runtimes.find(cell.runtime)
+    suite, runtime = registry.find(cell.suite), runtimes.find(cell.runtime, cell.runtime_name)
     distro = settings.of_cell(cell).distro()
     machines = _several(cell, settings, observer, distro, suite, make_machine)
     with contextlib.ExitStack() as stack:
@@ -258,7 +260,10 @@ def _given(
     """What each machine is to run, by its name, in the order of the machines. One that is not up keeps its part, which
     will be missing; but where there are fewer checks than machines, those that are up have them.
     """
-    names = cell.selection.only or _listed(suite, runtime, members[0], settings.limits.suite)
+    names: Sequence[str] = cell.selection.only
+    if subset.is_open(cell.selection):
+        listed = _listed(suite, runtime, members[0], settings.limits.suite)
+        names = subset.of(suite.name, "check", cell.selection, listed)
     up = [member.machine.name for member in members]
     sharing = [machine.name for machine in machines if len({*names}) >= len(machines) or machine.name in up]
     seconds = runs.seconds_before(settings.reports, suite.name, runtime.name, names)
@@ -292,7 +297,7 @@ def _record_parts(
                 runtime,
                 member.remote,
                 whole,
-                dataclasses.replace(cell.selection, only=given[name]),
+                dataclasses.replace(cell.selection, only=given[name], skip=()),
                 timeout=settings.limits.suite,
                 console=member.machine.console(),
             )
@@ -461,7 +466,7 @@ def record(
     with (
         disk_errors(raw),
         _console(console, log),
-        suite.recorder(raw, observer.result, selection.only) as recorder,
+        suite.recorder(raw, observer.result, selection.only or ("*",) * bool(selection.skip)) as recorder,
     ):
         try:
             program = _upload(suite, remote, timeout)
@@ -551,17 +556,12 @@ def with_reading(run: Run, reading: Reading) -> Run:
     reasons = [why for why in (run.run.interrupted_reason, reading.reason) if why]
     if len(reasons) > 1 and reasons[1].removeprefix("bailed out: ") in reasons[0]:  # the suite says it on both streams
         reasons.pop()
-    version = facts.get("runtime-version", run.runtime.version).removeprefix(f"{run.runtime.name} version ")
+    runtime = _runtime(run.runtime, facts)
     return dataclasses.replace(
         run,
         run=dataclasses.replace(run.run, reason="; ".join(reasons) or None),
         machine={**run.machine, **{key: facts[key] for key in ("kernel", "cgroup") if key in facts}},
-        runtime=RuntimeInfo(
-            run.runtime.name,
-            facts.get("runtime-path", run.runtime.path),
-            version,
-            facts.get("runtime-arguments", run.runtime.arguments),
-        ),
+        runtime=runtime,
         suite=SuiteInfo(
             run.suite.name,
             facts.get("ref", run.suite.version),
@@ -571,7 +571,28 @@ def with_reading(run: Run, reading: Reading) -> Run:
         results=reading.results,
         programs=reading.programs,
         dialects=reading.dialects,
-        told=reading.told,
+        told=(*reading.told, *_calls_itself(runtime)),
+    )
+
+
+def _runtime(was: RuntimeInfo, facts: Mapping[str, str]) -> RuntimeInfo:
+    """The runtime by the facts of its suite. One that is known only by a path, as a wrapper may be, is what it says."""
+    path = facts.get("runtime-path", was.path)
+    said = facts.get("runtime-version", was.version)
+    name, version = versions.told(said)
+    by_path = PurePosixPath(path).name
+    known = was.name if was.name != UNKNOWN else facts.get("runtime", "") or by_path or UNKNOWN
+    if known in (UNKNOWN, by_path):
+        known = name or known
+    return RuntimeInfo(known, path, version or said, facts.get("runtime-arguments", was.arguments))
+
+
+def _calls_itself(runtime: RuntimeInfo) -> list[str]:
+    by_path = PurePosixPath(runtime.path).name
+    return (
+        []
+        if by_path in ("", runtime.name)
+        else [f"{runtime.path} is taken for {runtime.name} {runtime.version}".rstrip()]
     )
 
 

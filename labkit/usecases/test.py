@@ -10,6 +10,7 @@ from labkit.core.errors import UsageError
 from labkit.results.policy import Entry
 from labkit.store import runs
 from labkit.subjects import runtimes
+from labkit.suites import registry, subset
 from labkit.suites.base import RunObserver
 from labkit.usecases.judge import policies
 from labkit.usecases.machines import machine_name, settled
@@ -24,14 +25,17 @@ def test(
     failed: bool = False,
     with_policy: bool = True,
     machines: int = 1,
+    runtime_name: str = "",
 ) -> Outcome:
     """Run the suite that the settings name against their runtime, on their machine, or shared by so many.
 
-    failed selects what failed last time, in place of what the selection names.
+    runtime_name is what to call the runtime, where it is not known by its path or by what it says. failed selects what
+    failed last time, in place of what the selection names.
     """
     entries: list[Entry] | None = policies(settings) if with_policy else None
     settings = settled(settings)
     cell = cell_of(settings, selection, failed=failed, machines=machines)
+    cell = dataclasses.replace(cell, runtime_name=runtime_name)
     return run_cell(cell, settings, observer, entries)
 
 
@@ -39,13 +43,17 @@ def cell_of(settings: Settings, selection: Selection, *, failed: bool = False, m
     """The cell of the settings. UsageError where they name what does not exist."""
     settings = settled(settings)
     distro = settings.distro()
+    runtime, arguments = runtimes.split(settings.runtime)
+    settings = settings.with_values(None, runtime=runtime)
+    selection = dataclasses.replace(selection, runtime_args=(*arguments, *selection.runtime_args))
     if failed:
         if selection.only:
             raise UsageError("--failed and --only exclude each other", hint="--failed selects what failed last time")
-        runtime = runtimes.find(settings.runtime)
-        selection = dataclasses.replace(
-            selection, only=runs.failed_before(settings.reports, settings.suite, runtime.name)
-        )
+        name = runtimes.find(settings.runtime).name
+        selection = dataclasses.replace(selection, only=runs.failed_before(settings.reports, settings.suite, name))
+    else:
+        known = registry.find(settings.suite).names()
+        selection = dataclasses.replace(selection, only=subset.settled(selection, known))
     return Cell(
         distro.platform.name,
         distro.release.name,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Collection, Sequence
-from typing import NoReturn
+from typing import NoReturn, Optional
 
 from .errors import UsageError
+from .names import chosen, is_pattern, near, words_of
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,19 +29,27 @@ def number(most: int) -> Callable[[str], int]:
     return parse
 
 
-def selected(only: Sequence[str], known: Collection[str], kind: str) -> list[str]:
-    """The names in the values of --only, each a comma-separated list, without duplicates.
+def selected(
+    known: Collection[str], kind: str, only: Optional[Sequence[str]] = None, skip: Sequence[str] = ()
+) -> list[str]:
+    """The known names that the values of --only name (all where it is None) and the words to skip do not.
 
-    kind: what they name, for the UsageError when there are none or one is not known.
+    kind: what they name, for the UsageError where nothing is left, or a word of --only means none of them.
     """
-    wanted = [name.strip() for names in only for name in names.split(",") if name.strip()]
-    if not wanted:
-        raise UsageError(f"--only names no {kind}")
-    for name in wanted:
-        if name not in known:
-            near = sorted(known, key=lambda other: _distance(name, other))[:3]
-            raise UsageError(f"unknown {kind} {name!r}; did you mean {', '.join(near)}? --list shows all")
-    return list(dict.fromkeys(wanted))
+    found = list(known)
+    if only is not None:
+        words = words_of(only)
+        found, none = chosen(words, known)
+        for word in none:
+            what = f"no {kind} matches" if is_pattern(word) else f"unknown {kind}"
+            raise UsageError(f"{what} {word!r}; did you mean {', '.join(near(word, known))}? --list shows all")
+        if not words:
+            raise UsageError(f"--only names no {kind}")
+    left_out = set(chosen(skip, known)[0])
+    found = [name for name in found if name not in left_out]
+    if not found:
+        raise UsageError(f"what is left out leaves no {kind} to run")
+    return found
 
 
 def split_words(text: str) -> list[str]:
@@ -79,13 +88,3 @@ def quoted_words(words: Sequence[str]) -> str:
         word if re.fullmatch(r"[\w@%+=:,./-]+", word, re.ASCII) else "'" + word.replace("'", "'\"'\"'") + "'"
         for word in words
     )
-
-
-def _distance(a: str, b: str) -> int:
-    """Edit distance; python3-minimal has no difflib."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        last, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
-    return row[-1]

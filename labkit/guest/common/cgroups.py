@@ -20,16 +20,17 @@ def cgroup_version() -> str:
 
 def remove_cgroup(top: Path, deadline: float, *, kill: bool) -> None:
     """Remove a cgroup and all below it, trying until the deadline. kill: first kill the processes in them."""
-    while top.is_dir():
+    while True:
+        for directory, _, _ in os.walk(top, topdown=False):
+            try:
+                Path(directory).rmdir()
+            except OSError:
+                if kill:
+                    _kill_all(Path(directory))
+        if not top.is_dir() or time.monotonic() > deadline:
+            return
         if kill:
             thaw(top)
-        for directory, _, _ in os.walk(top, topdown=False):
-            if kill:
-                _kill_all(Path(directory))
-            with suppress(OSError):
-                Path(directory).rmdir()
-        if time.monotonic() > deadline or not top.is_dir():
-            return
         time.sleep(0.01)
 
 

@@ -14,13 +14,16 @@ from typing import Any, Optional
 
 from .errors import UsageError
 from .text import printable
+from .versions import first_line
 
 OLDEST = (1, 0, 2)  # the version of the runtime-spec that a runtime is held to when it claims none
 
 
 @dataclass(frozen=True)
 class RuntimeClaims:
-    """version: one printable line; spec: the newest runtime-spec it supports; features: None where it has none."""
+    """version: one printable line, which versions.told reads; spec: the newest runtime-spec it supports; features: None
+    where it has none.
+    """
 
     version: str
     spec: tuple[int, int, int]
@@ -41,7 +44,7 @@ def claims_of(runtime: Sequence[str], env: Optional[Mapping[str, str]] = None) -
             features = found if isinstance(found, dict) else None
     line = re.search(r"^spec:\s*(\S+)", said, re.MULTILINE)
     spec = parsed_version((features or {}).get("ociVersionMax")) or parsed_version(line and line[1])
-    return RuntimeClaims(printable(said.partition("\n")[0].strip()) or "unknown", spec or OLDEST, features)
+    return RuntimeClaims(printable(first_line(said)) or "unknown", spec or OLDEST, features)
 
 
 def parsed_version(text: object) -> Optional[tuple[int, int, int]]:

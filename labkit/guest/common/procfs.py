@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from os.path import samestat
 from pathlib import Path
 from typing import Optional
 
@@ -60,3 +62,14 @@ def status(text: str) -> dict[str, str]:
     """The fields of a status file: name -> value, its blanks single."""
     pairs = (line.partition(":") for line in text.splitlines())
     return {name: " ".join(value.split()) for name, colon, value in pairs if colon}
+
+
+def rooted_in(root: Path) -> dict[int, bytes]:
+    """The processes of the host whose root is this directory, with their command lines."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if samestat((entry / "root").stat(), root.stat()):
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes()
+    return found

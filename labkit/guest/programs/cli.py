@@ -20,6 +20,7 @@ from ..common.claims import claims_of
 from ..common.errors import Busy, Interrupted, UsageError
 from ..common.executables import find_runtime
 from ..common.files import remove_tree
+from ..common.names import words_of
 from . import __version__, scenarios
 from .host import Facts, HostError, Tree, facts, find_tree, fitting, unfit
 from .runner import Output, Runner
@@ -39,7 +40,7 @@ def run(argv: list[str]) -> int:
         directory = fitting(args.tree, claims.version, args.older) if claims else args.tree
         tree = find_tree(directory, with_programs=args.set == "validation")
         known = list(scenarios.SCENARIOS) if args.set == "runtimetest" else list(tree.programs)
-        programs = sorted(selected(args.only, known, "program")) if args.only else known
+        programs = sorted(selected(known, "program", args.only, words_of(args.leave_out)))
         if args.list:
             print("\n".join(programs))
             return 0
@@ -79,7 +80,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--set", choices=tuple(TIMEOUTS), default="validation", help="which programs (default: %(default)s)"
     )
-    parser.add_argument("--only", metavar="A,B", action="append", help="run only these programs")
+    parser.add_argument("--only", metavar="A,B", action="append", help="run only these programs; A may have * and ?")
+    parser.add_argument(
+        "--leave-out", metavar="A,B", action="append", default=[], help="but not these, as far as they are there"
+    )
     parser.add_argument("--list", action="store_true", help="list the programs and exit")
     parser.add_argument(
         "--jobs", type=number(256), metavar="N", help="programs to run at a time (default: twice the cores)"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
+from ..common import versions
 from ..common.cgroups import cgroup_version
 from ..common.claims import RuntimeClaims, answer
 from ..common.errors import UsageError
@@ -75,15 +75,13 @@ def fitting(directory: str, version: str, older: Iterable[Sequence[str]]) -> str
     """The tree for the runtime that says this about its version: DIRECTORY-REF where one of the triples (runtime,
     version, ref) in older names it in a version before that one and there is such a tree, else directory.
     """
-    told = re.match(r"(\S+) version (\d[\d.]*)", version)
+    told, number = versions.told(version)
+    found = versions.key(number)
     for name, before, ref in older:
-        if told and told[1] == name and _numbers(told[2]) < _numbers(before) and Path(f"{directory}-{ref}").is_dir():
+        newer = versions.key(before)
+        if told == name and found and newer and found < newer and Path(f"{directory}-{ref}").is_dir():
             return f"{directory}-{ref}"
     return directory
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(".") if number]
 
 
 def facts(runtime: str, claims: RuntimeClaims, tree: Tree) -> Facts:

@@ -20,7 +20,8 @@ from `requirements.tsv`::
 A function is one check, runs in its own process, and must assert something. Comparisons collect failures and the
 check goes on; `require`, `create`, `run` and `skip` end it. A check decides nothing from the level: SHOULD that is
 not met is `fail` too (its level is in the result); for MAY use `t.note`. An exception the check did not expect is
-verdict `error`, a bug of ours. Judge outside the container: let the probe print, parse in Python. Never sleep a
+verdict `error`, a bug of ours. What only looks at a container shares one (parts.py: what is inside of it; stages.py:
+its lifecycle). Judge outside the container: let the probe print, parse in Python. Never sleep a
 fixed time where `t.wait` can poll; a runtime call is the costly thing, so make few. Standard library only, Python
 3.9, and only json and modules of Debian's python3-minimal (no ctypes, shutil, tempfile, difflib, importlib.resources,
 queue, mmap, multiprocessing, resource, pty, termios, unittest).

@@ -6,9 +6,10 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Optional
 
 from ..common.cgroups import CGROUP_ROOT, remove_cgroup, thaw
 from ..common.files import remove_tree
@@ -56,45 +57,67 @@ def mount_points() -> list[Path]:
 def processes_of(marker: str, work: Path, cgroup: str) -> Iterator[int]:
     """Processes that carry the check's environment marker, are in its cgroups, or hold files of its directory."""
     wanted = f"{MARKER}={marker}".encode()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) in (1, os.getpid()):
+    group, files = f"{cgroup}/".encode(), f"{work}/"
+    for name in os.listdir("/proc"):  # noqa: PTH208, of what is done for every check nothing is done with Paths
+        if not name.isdigit() or int(name) in (1, os.getpid()):
             continue
+        process = f"/proc/{name}/"
         with suppress(OSError):
-            groups = (entry / "cgroup").read_text().splitlines()
             if (
-                any(f"{cgroup}/" in f"{line}/" for line in groups)
-                or wanted in (entry / "environ").read_bytes().split(b"\0")
-                or any(str((entry / "fd" / fd).readlink()).startswith(f"{work}/") for fd in ("0", "1", "2"))
+                wanted in _read(f"{process}environ").split(b"\0")
+                or group in _read(f"{process}cgroup").replace(b"\n", b"/\n")
+                or any(os.readlink(f"{process}fd/{fd}").startswith(files) for fd in "012")  # noqa: PTH115
             ):
-                yield int(entry.name)
+                yield int(name)
 
 
-def remove(marker: str, work: Path, ids: Path, cgroup: str, host: Host) -> None:
+def _read(path: str) -> bytes:
+    """Nothing where that is not allowed, or the process has ended."""
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            return file.read()
+    except OSError:
+        return b""
+
+
+def remove(marker: str, work: Path, ids: Optional[Path], cgroups: Iterable[Path], cgroup: str, host: Host) -> None:
     """Everything of one check, in 20 seconds or so.
 
-    marker: value of LABKIT_CHECK; ids: list of its containers; cgroup: its cgroupsPath prefix.
+    marker: value of LABKIT_CHECK; ids: list of its containers, None: no record of them outlives this suite; cgroups:
+    cgroup_parents(); cgroup: its cgroupsPath prefix.
 
     The processes go first: a runtime that hangs may hold locks `delete` waits for. Frozen ones are thawed before that:
     nothing ends in a frozen cgroup, and on v1 every other hierarchy would be waited for.
     """
     deadline = time.monotonic() + 20
-    groups = [parent / cgroup.lstrip("/") for parent in cgroup_parents()]
-    for group in groups:
+    places = [parent / cgroup.lstrip("/") for parent in cgroups]
+    for group in filter(Path.is_dir, places):
         thaw(group)
-    for pid in list(processes_of(marker, work, cgroup)):
-        _kill(pid)
-    delete_containers(ids, host, deadline)
-    for pid in list(processes_of(marker, work, cgroup)):
-        _kill(pid)
-    for group in groups:
+    again = _kill_all(marker, work, cgroup)
+    if ids:
+        again = delete_containers(ids, host, deadline) or again
+        with suppress(OSError):
+            ids.unlink()
+    if again:  # what has ended, or was asked for, may have made more
+        _kill_all(marker, work, cgroup)
+    for group in filter(Path.is_dir, places):
         remove_cgroup(group, deadline, kill=True)
     unmount_below(work, host.busybox, deadline)
     remove_tree(work)
-    with suppress(OSError):
-        ids.unlink()
+
+
+def _kill_all(marker: str, work: Path, cgroup: str) -> bool:
+    """Whether there were any."""
+    found = list(processes_of(marker, work, cgroup))
+    for pid in found:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    return bool(found)
 
 
 def unmount_below(directory: Path, busybox: str, deadline: float) -> None:
+    if str(directory).encode() not in _read("/proc/self/mountinfo"):
+        return
     for mount in reversed([mount for mount in mount_points() if directory == mount or directory in mount.parents]):
         left = max(deadline - time.monotonic(), 1)
         null = Path("/dev/null")
@@ -110,9 +133,9 @@ def sweep_cgroups(name: str) -> None:
             remove_cgroup(Path(directory) / found, time.monotonic() + 5, kill=True)
 
 
-def delete_containers(ids: Path, host: Host, deadline: float) -> None:
+def delete_containers(ids: Path, host: Host, deadline: float) -> bool:
     """`delete --force` what the list still names: `+ID` before a create, `-ID` after a delete that worked. `?ID`, after
-    a create that was refused, only where there is a record of it.
+    a create that was refused, only where there is a record of it. Whether there was any.
     """
     left: dict[str, str] = {}
     with suppress(OSError):
@@ -120,11 +143,13 @@ def delete_containers(ids: Path, host: Host, deadline: float) -> None:
             left[line[1:]] = line[0]
     top = ids.parent.parent
     said = top / f"{ids.name}.delete"  # no device: a runtime may chown it, and this may be the host's
-    for id in [id for id, sign in left.items() if sign == "+" or (sign == "?" and next(records(id), None))]:
+    there = [id for id, sign in left.items() if sign == "+" or (sign == "?" and next(records(id), None))]
+    for id in there:
         seconds = min(10, max(deadline - time.monotonic(), 1))
         with suppress(OSError):
             words = [*host.runtime, "delete", "--force", id]
             process.run(words, stdout=said, stderr=said, timeout=seconds, env=environment(top))
+    return bool(there)
 
 
 def records(id: str) -> Iterator[Path]:
@@ -133,8 +158,3 @@ def records(id: str) -> Iterator[Path]:
     for directory, directories, files in os.walk(RECORDS):
         yield from (Path(directory) / found for found in [*directories, *files] if name in found)
         directories[:] = [found for found in directories if found not in ("user", "udev", "systemd")]
-
-
-def _kill(pid: int) -> None:
-    with suppress(OSError):
-        os.kill(pid, signal.SIGKILL)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import select
 import signal
 import sys
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,15 +22,16 @@ from ..common.claims import claims_of
 from ..common.errors import Busy, Interrupted, UsageError
 from ..common.executables import find_runtime
 from ..common.files import remove_tree
+from ..common.names import chosen, near, read_list
 from ..common.text import printable
 from . import __version__, cleanup, process
 from .context import APPLETS, SuiteRun
 from .control import NothingWorks, controlled
 from .host import Host, environment, find_busybox, this_host
-from .place import UNSHARED, inherit_nothing, private, raise_limits, require_able, temporary
+from .place import UNSHARED, hide, inherit_nothing, private, raise_limits, require_able, temporary
 from .registry import PACKAGE, Check, load
 from .rootless import become_root
-from .runner import BAD, Result, run_alone, run_checks, run_confirmed
+from .runner import BAD, Result, Way, run_alone, run_checks, run_confirmed
 from .tap import point
 from .versions import version_of
 
@@ -48,9 +51,8 @@ def run(argv: list[str]) -> int:
 def _run(argv: list[str]) -> int:
     args = _parse(argv)
     checks = load()
-    if args.only:
-        only = [names.upper() for names in args.only]
-        checks = {id: checks[id] for id in selected(only, checks, "check")}
+    if args.only or args.skip:
+        checks = {id: checks[id] for id in selected(checks, "check", args.only, _skipped(args.skip, checks))}
     if args.list:
         _print(*(f"{id}\t{item.requirement.level}\t{item.requirement.summary}" for id, item in checks.items()))
         return 0
@@ -94,6 +96,14 @@ def runtime_words(text: str) -> list[str]:
     except ValueError as error:
         raise UsageError(f"--runtime {text!r}: {error}") from error
     return [find_runtime(words[0]), *words[1:]]
+
+
+def _skipped(file: Optional[str], checks: Collection[str]) -> list[str]:
+    """The words of the file of --skip. UsageError where one of them means no check: it may be misspelt."""
+    words = read_list(file) if file else []
+    for word in chosen(words, checks)[1]:
+        raise UsageError(f"{file}: no check is called {word!r}; did you mean {', '.join(near(word, checks))}?")
+    return words
 
 
 def _version(text: str) -> tuple[int, int, int]:
@@ -162,7 +172,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         action="store_false",
         help="do not run what is bad again, alone, to see whether it repeats",
     )
-    parser.add_argument("--only", metavar="ID,ID", action="append", help="run only these checks")
+    parser.add_argument("--only", metavar="ID,ID", action="append", help="run only these checks; ID may have * and ?")
+    parser.add_argument(
+        "--skip", metavar="FILE", help="leave out the checks that this file names, one ID or pattern a line"
+    )
     parser.add_argument("--list", action="store_true", help="list the checks and exit")
     default = 2 * (os.cpu_count() or 1)
     parser.add_argument(
@@ -286,7 +299,8 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
         raise UsageError(f"cannot run on this host: {error}") from error
     claims = claims_of(host.runtime, environment(work))
     held = replace(claims, spec=plan.spec or claims.spec)
-    suite = SuiteRun(name, host, held, work, applets, min(claims, held, key=lambda each: each.spec).spec_text)
+    named = min(claims, held, key=lambda each: each.spec).spec_text
+    suite = SuiteRun(name, host, held, work, applets, named, cgroups=tuple(cleanup.cgroup_parents()))
     _print("TAP version 14", *_header(suite, claims.spec_text))
     failed = count = 0
 
@@ -297,10 +311,12 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
         _print(point(count, result, check.requirement.summary).rstrip("\n"))
 
     try:
-        suite = controlled(suite, lambda check, suite: run_alone(check, suite, lifeline))
+        suite = controlled(
+            suite, lambda check, suite: run_alone(check, suite, lifeline), functools.partial(hide, host, top)
+        )
         _print(f"1..{len(plan.checks)}")
         run = run_confirmed if plan.confirm else run_checks
-        run(plan.checks, suite, plan.jobs, lifeline, emit, shared=plan.shared)
+        run(plan.checks, suite, Way(lifeline, plan.jobs, plan.shared), emit)
     except NothingWorks as error:
         said = f"no container can be created here: {printable(str(error))}"
         _print(f"Bail out! {said}")

@@ -23,13 +23,11 @@ from functools import partial
 from typing import Any, Callable
 
 from .context import Bundle, Config, Container, Maker, Part, Seen, Skip, SuiteRun, T, alive
-from .registry import REQUIREMENTS, Check, add
+from .registry import REQUIREMENTS, Check, Perform, add
 
 __all__ = ["Part", "Seen", "part", "together"]
 
 DONE = "labkit-done"
-
-Perform = Callable[[Check, T, Callable[[T], None]], "dict[str, Any]"]
 
 
 def _plain(config: Config) -> None:
@@ -66,7 +64,7 @@ def part(group: str, id: str, *, timeout: float = 60) -> Callable[[Maker], Maker
     """Register a check that shares the container of its group."""
 
     def register(maker: Maker) -> Maker:
-        add(Check(REQUIREMENTS[id], lambda t: _alone(t, group, maker), timeout, False, group, maker))
+        add(Check(REQUIREMENTS[id], lambda t: _alone(t, group, maker), timeout, False, group, maker, together))
         return maker
 
     return register

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Optional, Union
@@ -115,6 +116,13 @@ def wait_end(pid: int, timeout: float) -> bool:
         return bool(select.select([fd], [], [], max(timeout, 0))[0])
     finally:
         os.close(fd)
+
+
+def end(pid: int) -> None:
+    """Kill a process, not only a child, and wait until it has ended."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    wait_end(pid, 10)
 
 
 def wait_process(process: subprocess.Popen[bytes], timeout: float) -> Optional[int]:

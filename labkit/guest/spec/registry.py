@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 if TYPE_CHECKING:
-    from .context import Maker, T
+    from .context import SuiteRun, T
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,21 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Check:
-    """timeout: in seconds. exclusive: runs alone. group, maker: of a check that can share a container, see parts.py."""
+    """timeout: in seconds. exclusive: runs alone. group, maker, together: of a check that can share a container, which
+    those of its group then do by together, see parts.py and stages.py.
+    """
 
     requirement: Requirement
     function: Callable[[T], None]
     timeout: float
     exclusive: bool
     group: str = ""
-    maker: Optional[Maker] = None
+    maker: Optional[Callable[..., Any]] = None
+    together: Optional[Together] = None
+
+
+Perform = Callable[[Check, "T", "Callable[[T], None]"], "dict[str, Any]"]
+Together = Callable[["T", Sequence[Check], "SuiteRun", Perform], "dict[str, Any]"]
 
 
 PACKAGE = __name__.rpartition(".")[0]  # in a zipapp Python 3.9 sets __package__ only after the import

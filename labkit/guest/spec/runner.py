@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import selectors
@@ -16,9 +17,9 @@ from typing import Any, Callable, Optional
 
 from ..common.children import ENDING, Signals, exit_with, kill_group
 from ..common.errors import Interrupted
+from ..common.repeats import repeated
 from . import cleanup
 from .context import Skip, Stop, SuiteRun, T
-from .parts import together
 from .registry import Check, Requirement
 from .tap import ITEM_LIMIT, shortened
 
@@ -44,48 +45,52 @@ class _Job:
     members: Sequence[Check] = ()
 
 
-def run_checks(
-    checks: Iterable[Check],
-    suite: SuiteRun,
-    jobs: int,
-    lifeline: int,
-    emit: Callable[[Result, Check], None],
-    *,
-    shared: bool = False,
-) -> None:
-    """Run all; emit(result, check) for each as it ends. lifeline: a pipe's read end; its EOF interrupts.
+Emit = Callable[[Result, Check], None]
 
-    shared: those of a group look at one container first.
+
+@dataclass(frozen=True)
+class Way:
+    """How checks are run. lifeline: a pipe's read end; its EOF interrupts. jobs: how many at a time; shared: those of a
+    group look at one container first.
+    """
+
+    lifeline: int
+    jobs: int = 1
+    shared: bool = False
+
+
+def run_checks(checks: Iterable[Check], suite: SuiteRun, way: Way, emit: Emit) -> None:
+    """Run all; emit(result, check) for each as it ends.
 
     Raises Interrupted after everything that ran was ended and cleaned up; what emit raises, after the same.
     """
-    _Runner(suite, jobs, lifeline, emit).run(list(checks), shared)
+    _Runner(suite, way, emit).run(list(checks))
 
 
 class _Runner:
-    def __init__(self, suite: SuiteRun, jobs: int, lifeline: int, emit: Callable[[Result, Check], None]) -> None:
+    def __init__(self, suite: SuiteRun, way: Way, emit: Emit) -> None:
         self.suite = suite
-        self.jobs = jobs
+        self.way = way
         self.emit = emit
         self.running: dict[int, _Job] = {}
         self.waiting: list[Check] = []
         self.selector = selectors.DefaultSelector()
         self.signals = Signals()
-        self.lifeline = lifeline
         self.selector.register(self.signals.fd, selectors.EVENT_READ)
-        self.selector.register(lifeline, selectors.EVENT_READ)
+        self.selector.register(way.lifeline, selectors.EVENT_READ)
 
-    def run(self, checks: list[Check], shared: bool) -> None:
+    def run(self, checks: list[Check]) -> None:
         groups: dict[str, list[Check]] = {}
-        for check in checks if shared else ():
+        for check in checks if self.way.shared else ():
             if check.group:
                 groups.setdefault(check.group, []).append(check)
         together = {name: members for name, members in groups.items() if len(members) > 1}
+        gc.freeze()  # else each child copies what a collection of its own looks at
         single = [check for check in checks if check.group not in together]
         self.waiting = [c for c in single if not c.exclusive] + [c for c in single if c.exclusive]
         try:
             while together or self.waiting or self.running:
-                while together and len(self.running) < self.jobs:
+                while together and len(self.running) < self.way.jobs:
                     self._start(*_holder(*together.popitem()))
                 while self.waiting and self._may_start(self.waiting[0]):
                     self._start(self.waiting.pop(0))
@@ -96,7 +101,7 @@ class _Runner:
     def _may_start(self, check: Check) -> bool:
         if check.exclusive or any(job.check.exclusive for job in self.running.values()):
             return not self.running
-        return len(self.running) < self.jobs
+        return len(self.running) < self.way.jobs
 
     def _turn(self) -> None:
         now = time.monotonic()
@@ -104,7 +109,7 @@ class _Runner:
         for key, _ in self.selector.select(max(next_deadline - now, 0)):
             if key.fd == self.signals.fd:
                 self.signals.drain()
-            elif key.fd == self.lifeline:
+            elif key.fd == self.way.lifeline:
                 self.signals.remember(signal.SIGTERM)
             else:
                 self._read(key.data)
@@ -132,9 +137,9 @@ class _Runner:
         t = T(check.requirement.id, self.suite, check.timeout)
         t.work.mkdir()
         outcome: Result = {}
-        if members:
+        if members and members[0].together:
             with suppress(Stop, Skip):  # no container: each gets its own
-                outcome = together(t, members, self.suite, _perform)
+                outcome = members[0].together(t, members, self.suite, _perform)
             t._finish()
         else:
             outcome = _perform(check, t, check.function)
@@ -146,7 +151,8 @@ class _Runner:
 
     def _clean(self, check: Check) -> None:
         suite, id = self.suite, check.requirement.id
-        cleanup.remove(suite.marker(id), suite.check_work(id), suite.ids(id), suite.cgroup(id), suite.host)
+        ids = None if suite.private else suite.ids(id)
+        cleanup.remove(suite.marker(id), suite.check_work(id), ids, suite.cgroups, suite.cgroup(id), suite.host)
 
     def _read(self, job: _Job) -> None:
         try:
@@ -334,15 +340,7 @@ def _become_child() -> None:
     os.setsid()
 
 
-def run_confirmed(
-    checks: Iterable[Check],
-    suite: SuiteRun,
-    jobs: int,
-    lifeline: int,
-    emit: Callable[[Result, Check], None],
-    *,
-    shared: bool = False,
-) -> None:
+def run_confirmed(checks: Iterable[Check], suite: SuiteRun, way: Way, emit: Emit) -> None:
     """As run_checks, but what is bad is run again alone, twice at most, before it is emitted: see settled().
 
     What was not run again because the run was ended is emitted as it was.
@@ -356,14 +354,14 @@ def run_confirmed(
             emit(outcome, check)
 
     try:
-        run_checks(checks, suite, jobs, lifeline, first, shared=shared)
+        run_checks(checks, suite, way, first)
         while bad:
             outcome, check = bad[0]
             attempts = [outcome]
             again = suite
             while len(attempts) < 3 and not (len(attempts) > 1 and attempts[-1]["verdict"] in BAD):
                 again = again.again()
-                attempts.append(run_alone(check, again, lifeline))
+                attempts.append(run_alone(check, again, way.lifeline))
             bad.pop(0)
             emit(settled(attempts), check)
     except Interrupted:
@@ -374,29 +372,30 @@ def run_confirmed(
 
 def run_alone(check: Check, suite: SuiteRun, lifeline: int) -> Result:
     found: list[Result] = []
-    run_checks([check], suite, 1, lifeline, lambda outcome, _: found.append(outcome))
+    run_checks([check], suite, Way(lifeline), lambda outcome, _: found.append(outcome))
     return found[0]
 
 
 def settled(attempts: Sequence[Result]) -> Result:
     """The result of a check that was bad at first, after what it showed when it was run again.
 
-    Bad again: so it is, with the findings that both had, or all of the second where none is the same. Else flaky.
+    Bad again: so it is, with the findings that repeat. Else flaky.
     """
-    first, last = attempts[0], attempts[-1]
+    first, *again = attempts
     verdicts = [one["verdict"] for one in attempts]
-    if last["verdict"] not in BAD:
-        message = f"{' then '.join(verdicts)}: {first.get('message', '')}"
-        return {**first, "verdict": "flaky", "message": message, "attempts": verdicts}
-    both = {one["finding"] for one in first.get("failures", ())} & {one["finding"] for one in last.get("failures", ())}
-    if not both or last["verdict"] != "fail":
-        return {**last, "attempts": verdicts}
-    kept = [one for one in last["failures"] if one["finding"] in both]
-    once = sorted({one["finding"] for run in (first, last) for one in run["failures"]} - both)
-    notes = {**last.get("notes", {}), **({"seen only once": once} if once else {})}
-    return {
-        **last, "message": told(kept[0]), "failures": kept, "attempts": verdicts, **({"notes": notes} if notes else {}),
-    }  # fmt: skip
+    found = repeated(_findings(first), [_findings(one) if one["verdict"] in BAD else None for one in again])
+    outcome = {**first, "attempts": verdicts}
+    if not found.repeats:
+        return {**outcome, "verdict": "flaky", "message": f"{' then '.join(verdicts)}: {first.get('message', '')}"}
+    if not found.once:
+        return outcome
+    kept = [one for one in first["failures"] if one["finding"] in found.findings]
+    notes = {**first.get("notes", {}), "seen only once": list(found.once)}
+    return {**outcome, "message": told(kept[0]), "failures": kept, "notes": notes}
+
+
+def _findings(outcome: Result) -> list[str]:
+    return [one["finding"] for one in outcome.get("failures", ())]
 
 
 def told(failure: Mapping[str, Any]) -> str:

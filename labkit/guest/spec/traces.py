@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +22,7 @@ def traces(t: T, c: Container) -> list[str]:
     """
     found = [f"cgroup {group}" for group in cgroups(c)]
     found += [f"mount {mount}" for mount in mount_points() if c.bundle.path in mount.parents]
-    for pid in processes_of(t.marker, t.work, t.cgroup):
+    for pid in processes_of(t.marker, c.bundle.path.parent, c.cgroup):
         with suppress(OSError):
             if alive(pid):
                 found.append(f"process {pid}: {Path(f'/proc/{pid}/cmdline').read_bytes()[:200]!r}")
@@ -38,14 +37,3 @@ def gone(t: T, c: Container, what: str) -> None:
         t.wait(lambda: not any(trace.startswith("process") for trace in traces(t, c)), 5)
         left = traces(t, c)
     t.equal(left, [], f"what is left after {what}")
-
-
-def rooted_in(root: Path) -> dict[int, bytes]:
-    """The processes of the host whose root is this directory, with their command lines."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                if os.path.samestat((entry / "root").stat(), root.stat()):
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes()
-    return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import re
+import shlex
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -58,8 +60,28 @@ def older_refs() -> tuple[tuple[str, str, str], ...]:
     return tuple((binary, older.before, older.ref) for binary, older in files if older)
 
 
-def find(name_or_path: str) -> Runtime:
-    """Return the runtime with that name, or the program at that absolute path in the guest; else UsageError."""
+def split(text: str) -> tuple[str, list[str]]:
+    """A runtime's name or path, and the arguments that follow it in quotes: `/usr/bin/runc --debug`. UsageError."""
+    if not re.search(r"\s-", text):
+        return text, []  # a path may have spaces
+    try:
+        name, *arguments = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"runtime {text!r}: {error}") from error
+    return name, arguments
+
+
+def find(name_or_path: str, name: str = "") -> Runtime:
+    """Return the runtime with that name, or the program at that absolute path in the guest; else UsageError. name is
+    what to call it, where that is not its own name.
+    """
+    if name and not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,62}", name, re.ASCII):
+        raise UsageError(f"--runtime-name is {name!r}, must be a name of letters, digits and . _ + -")
+    runtime = _find(name_or_path)
+    return replace(runtime, name=name) if name else runtime
+
+
+def _find(name_or_path: str) -> Runtime:
     if name_or_path in names():
         data = _read(name_or_path)
         return Runtime(name_or_path, data.binary, data.title, data.homepage, data.untrusted)

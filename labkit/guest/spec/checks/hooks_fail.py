@@ -115,7 +115,7 @@ def poststop_warning(t: T) -> None:
         log = t.work / f"log-{status}"
         debug = ("--debug", "--log", str(log))
         t._note_container("+", c.id)
-        where = ("--bundle", str(c.bundle.path), "--pid-file", str(c._pid_file))
+        where = ("--bundle", str(c.bundle.path), "--pid-file", str(c.pid_file))
         c.created = t.cli(*debug, "create", *where, c.id)
         if not c.created.ok:
             t.skip("it has no global options --debug and --log, so its warnings may be anywhere")

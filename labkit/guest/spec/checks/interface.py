@@ -8,14 +8,15 @@ import sys
 from contextlib import suppress
 from typing import Optional
 
-from ..context import SLEEPER, T
+from ..context import T
 from ..registry import check
+from ..stages import Stage, stage
 
 
-@check("PIDF-001")
-def pid_file(t: T) -> None:
-    c = t.create(SLEEPER)
-    file = t.work / f"{c.id}.pid"
+@stage("PIDF-001")
+def pid_file(t: T) -> Stage:
+    c = yield "created"
+    file = c.pid_file
     t.require(file.is_file(), "the pid file is there after create")
     t.equal(file.read_text().rstrip("\n"), str(c.read_state().get("pid")), "content of the pid file")
 

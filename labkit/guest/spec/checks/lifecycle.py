@@ -8,9 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..context import SLEEPER, Config, Container, T, alive, repr_none, set_namespace
+from ...common.procfs import rooted_in
+from ..context import SLEEPER, Bundle, Config, Container, T, alive, repr_none, set_namespace
+from ..parts import Part, part
 from ..registry import check
-from ..traces import gone, rooted_in, traces
+from ..stages import Stage, stage
+from ..traces import gone, traces
 
 SEMVER = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?", re.ASCII)
 
@@ -31,30 +34,29 @@ def fits_schema(t: T, state: dict[str, Any], status: str) -> None:
     t.true(strings, "state.annotations", "strings by strings, or absent", repr_none(annotations))
 
 
-@check("STATE-001")
-def state_members(t: T) -> None:
-    c = t.create(SLEEPER)
+@stage("STATE-001")
+def state_members(t: T) -> Stage:
+    c = yield "created"
     state = c.read_state()
     fits_schema(t, state, "created")
     t.equal(state.get("id"), c.id, "state.id is the id given to create")
     t.note("annotations when none are configured", state.get("annotations", "absent"))
 
 
-@check("STATE-002")
-def state_pid(t: T) -> None:
-    c = t.create(SLEEPER)
-    rootfs = c.bundle.rootfs.stat()
-    command = b"".join(word.encode() + b"\0" for word in SLEEPER)
-
-    def root(status: str) -> os.stat_result:
+@stage("STATE-002")
+def state_pid(t: T) -> Stage:
+    def root(c: Container, status: str) -> os.stat_result:
         pid: Any = c.read_state().get("pid")
         t.require(type(pid) is int and pid > 0, f"state.pid when {status}", "a positive integer", pid)
         t.require(alive(pid), f"the process of state.pid exists when {status}")
         return Path(f"/proc/{pid}/root").stat()
 
-    seen = {"created": root("created")}
-    t.require(c.start().ok, "start exits 0")
-    seen["running"] = root("running")
+    c = yield "created"
+    seen = {"created": root(c, "created")}
+    c = yield "running"
+    seen["running"] = root(c, "running")
+    rootfs = c.bundle.rootfs.stat()
+    command = b"".join(word.encode() + b"\0" for word in c.bundle.config["process"]["args"])
     if not os.path.samestat(seen["running"], rootfs) and not t.wait(
         lambda: command in rooted_in(c.bundle.rootfs).values(), 2
     ):
@@ -76,23 +78,22 @@ def state_bundle(t: T) -> None:
     t.true(same, "state.bundle is the bundle's directory", str(bundle.path), said)
 
 
-@check("STATE-004")
-def state_status(t: T) -> None:
-    c = t.create("until [ -e /out/end ]; do sleep 0.02; done")
+@stage("STATE-004")
+def state_status(t: T) -> Stage:
+    c = yield "created"
     t.equal(c.status(), "created", "status after create")
-    t.require(c.start().ok, "start exits 0")
+    c = yield "running"
     t.equal(c.status(), "running", "status after start")
-    (c.bundle.out / "end").touch()
-    t.require(c.ended(), "the program ends")
-    t.true(c.wait_stopped(10), "status after the program ended", "stopped", c.status())
+    c = yield "stopped"
+    t.equal(c.status(), "stopped", "status after the program ended")
 
 
-@check("STATE-005")
-def state_annotations(t: T) -> None:
+@part("root", "STATE-005")
+def state_annotations(t: T, bundle: Bundle) -> Part:
     given = {"org.example.one": "1", "org.example.two": "with spaces = and\u00fc", "org.example.three": ""}
-    config = t.config(SLEEPER)
-    config["annotations"] = given
-    said = t.create(config).read_state().get("annotations")
+    bundle.config.setdefault("annotations", {}).update(given)
+    seen = yield ":"
+    said = seen.c.read_state().get("annotations")
     # A runtime may add its own (systemd properties, ...): the configured ones must be there unchanged.
     kept = {key: value for key, value in said.items() if key in given} if isinstance(said, dict) else said
     t.equal(kept, given, "annotations in state")
@@ -132,9 +133,9 @@ def states_of_two(t: T) -> None:
     t.true(first.read_state().get("pid") != second.read_state().get("pid"), "two containers have two pids")
 
 
-@check("STATE-006")
-def state_unique_id(t: T) -> None:
-    first = t.create(SLEEPER)
+@stage("STATE-006")
+def state_unique_id(t: T) -> Stage:
+    first = yield "created"
     before = first.read_state()
     second = t.refused(SLEEPER, "create with an id that exists", id=first.id)
     t.true(alive(first.pid), "the first container's process still exists")
@@ -153,17 +154,11 @@ def query_without_id(t: T) -> None:
     t.fails(t.cli("state"), "state without an id")
 
 
-@check("QUERY-002")
-def query_unknown(t: T) -> None:
+@stage("QUERY-002")
+def query_unknown(t: T) -> Stage:
     t.fails(t.cli("state", t.new_id()), "state of an id that does not exist")
-    c = t.run()
-    t.require(c.wait_stopped(), "the container stops")
-    t.require(c.delete().ok, "delete exits 0")
+    c = yield "deleted"
     t.fails(c.state(), "state of a deleted container")
-
-
-# Says whether it ran before /out/started was there.
-WHEN = "[ -e /out/started ] && echo started >>/out/ran || echo early >>/out/ran"
 
 
 def pause(t: T) -> None:
@@ -172,16 +167,15 @@ def pause(t: T) -> None:
         t.tool("sh", "-c", "usleep 10000; :")
 
 
-@check("LIFE-001")
-def life_not_run(t: T) -> None:
-    c = t.create(WHEN)
+@stage("LIFE-001")
+def life_not_run(t: T) -> Stage:
+    c = yield "created"
     t.equal(c.status(), "created", "status after create")
     pause(t)
     t.equal(c.bundle.read("ran"), None, "what the program wrote before start")
-    (c.bundle.out / "started").touch()
-    t.require(c.start().ok, "start exits 0")
+    c = yield "running"
     t.true(t.wait_file(c.bundle.out / "ran"), "the program runs after start")
-    t.require(c.ended(), "the program ends")
+    c = yield "stopped"
     t.equal(c.bundle.read("ran"), "started\n", "when the program ran")
 
 

@@ -6,12 +6,14 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from ...common.procfs import rooted_in
 from ..cleanup import mount_points
 from ..context import SLEEPER, Config, Container, Skip, T, alive, set_namespace
 from ..controllers import kernel, lacking, make_cgroup
 from ..registry import check
-from ..traces import cgroups, gone, rooted_in
-from .lifecycle import WHEN, pause, unharmed
+from ..stages import Stage, stage
+from ..traces import cgroups, gone
+from .lifecycle import pause, unharmed
 
 
 @check("CREATE-001")
@@ -36,26 +38,23 @@ def create_invalid_id(t: T) -> None:
     t.true(not cgroups(again), "the refused create made no cgroup", [], cgroups(again))
 
 
-@check("CREATE-007")
-def create_used_id(t: T) -> None:
+@stage("CREATE-007")
+def create_used_id(t: T) -> Stage:
     """As long as it is not deleted, an id is in use."""
-    c = t.create("until [ -e /out/end ]; do sleep 0.02; done")
-    t.require(c.start().ok, "start exits 0")
+    c = yield "running"
     before = c.read_state()
     t.refused(SLEEPER, "create with the id of a running container", id=c.id)
     t.true(alive(c.pid), "the running container's process still exists")
     unharmed(t, c, before, "the running container")
-    (c.bundle.out / "end").touch()
-    t.require(c.wait_stopped(), "the container stops")
+    c = yield "stopped"
     before = c.read_state()
     t.refused(SLEEPER, "create with the id of a stopped container", id=c.id)
     unharmed(t, c, before, "the stopped container")
 
 
-@check("CREATE-003")
-def create_created(t: T) -> None:
-    c = t.try_create(SLEEPER)
-    t.ok(c.created, "create")
+@stage("CREATE-003")
+def create_created(t: T) -> Stage:
+    c = yield "created"
     t.equal(c.status(), "created", "status after create")
 
 
@@ -116,23 +115,22 @@ def create_cannot_apply(t: T) -> None:
             gone(t, failed, f"create with {what}")
 
 
-@check("CREATE-006")
-def create_not_args(t: T) -> None:
-    c = t.create(f"{WHEN}; until [ -e /out/end ]; do sleep 0.02; done")
+@stage("CREATE-006")
+def create_not_args(t: T) -> Stage:
+    c = yield "created"
     wanted = b"".join(word.encode() + b"\0" for word in c.bundle.config["process"]["args"])
     t.true(alive(c.pid), "the container process exists before start")
     pause(t)
     early = list(rooted_in(c.bundle.rootfs).values())
     t.true(wanted not in early, "process.args are not executed before start", "another command line", early)
     t.equal(c.bundle.read("ran"), None, "what process.args wrote before start")
-    (c.bundle.out / "started").touch()
-    t.require(c.start().ok, "start exits 0")
+    c = yield "running"
     t.require(t.wait_file(c.bundle.out / "ran"), "process.args run after start")
     t.equal(c.bundle.read("ran"), "started\n", "when process.args ran")
     if t.sees_processes:
         late = list(rooted_in(c.bundle.rootfs).values())
         t.true(wanted in late, "process.args are what the container's process executes", repr(wanted), late)
-    (c.bundle.out / "end").touch()
+    c = yield "stopped"
     t.true(c.ended(), "the container's process ends when process.args do")
 
 
@@ -141,20 +139,18 @@ def start_without_id(t: T) -> None:
     t.fails(t.cli("start"), "start without an id")
 
 
-@check("START-002")
-def start_not_created(t: T) -> None:
+@stage("START-002")
+def start_not_created(t: T) -> Stage:
     t.fails(t.cli("start", t.new_id()), "start of an unknown id")
-    c = t.create("echo ran >>/out/ran; exec sleep 1000")
-    t.require(c.start().ok, "start exits 0")
+    c = yield "running"
     t.require(t.wait_file(c.bundle.out / "ran"), "the program runs")
     before = c.read_state()
     t.fails(c.start(), "start of a running container")
     unharmed(t, c, before, "the running container")
-    t.require(c.kill().ok, "kill exits 0")
-    t.require(c.wait_stopped(), "the container stops")
+    c = yield "stopped"
     t.fails(c.start(), "start of a stopped container")
     t.equal(c.status(), "stopped", "status of the stopped container")
-    t.equal(c.bundle.read("ran"), "ran\n", "how often the program ran")
+    t.equal(c.bundle.read("ran"), "started\n", "how often the program ran")
 
 
 @check("START-003")
@@ -204,11 +200,10 @@ def kill_without_id(t: T) -> None:
     t.fails(t.cli("kill"), "kill without an id")
 
 
-@check("KILL-002")
-def kill_not_running(t: T) -> None:
+@stage("KILL-002")
+def kill_not_running(t: T) -> Stage:
     t.fails(t.cli("kill", t.new_id(), "KILL"), "kill of an unknown id")
-    c = t.run()
-    t.require(c.wait_stopped(), "the container stops")
+    c = yield "stopped"
     before = c.read_state()
     t.fails(c.kill(), "kill of a stopped container")
     unharmed(t, c, before, "the stopped container")
@@ -303,19 +298,17 @@ def kill_only_init(t: T) -> None:
     t.equal(got(c), ["init"], "the processes that got the signal")
 
 
-@check("KILL-008")
-def kill_leaves_created(t: T) -> None:
+@stage("KILL-008")
+def kill_leaves_created(t: T) -> Stage:
     """WINCH does nothing to a process that does not handle it."""
-    c = t.create(WHEN)
+    c = yield "created"
     pid = c.pid
     t.ok(c.kill("WINCH"), "kill WINCH of a created container")
     pause(t)
     t.require(alive(pid), "the created container's process lives on")
     t.equal(c.status(), "created", "status after kill WINCH of a created container")
     t.equal(c.read_state().get("pid"), pid, "pid after kill WINCH of a created container")
-    (c.bundle.out / "started").touch()
-    t.require(c.start().ok, "start exits 0 after kill WINCH")
-    t.require(c.ended(), "the program ends")
+    c = yield "stopped"
     t.equal(c.bundle.read("ran"), "started\n", "when the program ran")
 
 
@@ -335,10 +328,9 @@ def delete_without_id(t: T) -> None:
     t.fails(t.cli("delete"), "delete without an id")
 
 
-@check("DELETE-002")
-def delete_running(t: T) -> None:
-    c = t.create(SLEEPER)
-    t.require(c.start().ok, "start exits 0")
+@stage("DELETE-002")
+def delete_running(t: T) -> Stage:
+    c = yield "running"
     before = c.read_state()
     t.fails(c.delete(), "delete of a running container")
     t.true(alive(c.pid), "the container process still exists")
@@ -359,12 +351,11 @@ def delete_created(t: T) -> None:
     unharmed(t, c, before, "the created container")
 
 
-@check("DELETE-004")
-def delete_resources(t: T) -> None:
-    c = t.run()
+@stage("DELETE-004")
+def delete_resources(t: T) -> Stage:
+    c = yield "stopped"
     t.note("cgroups", cgroups(c))  # a runtime that makes none fails CG-001
-    t.require(c.wait_stopped(), "the container stops")
-    t.ok(c.delete(), "delete")
+    c = yield "deleted"
     gone(t, c, "delete")
 
 
@@ -406,12 +397,10 @@ def delete_reuse(t: T) -> None:
     t.note("the id may be used again", t.try_create(SLEEPER, id=c.id).created.ok)
 
 
-@check("DELETE-007")
-def delete_unknown(t: T) -> None:
+@stage("DELETE-007")
+def delete_unknown(t: T) -> Stage:
     t.fails(t.cli("delete", t.new_id()), "delete of an unknown id")
-    c = t.run()
-    t.require(c.wait_stopped(), "the container stops")
-    t.require(c.delete().ok, "delete exits 0")
+    c = yield "deleted"
     t.fails(c.delete(), "delete of a container that is deleted")
 
 

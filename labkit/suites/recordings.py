@@ -1,0 +1,137 @@
+"""The directory of raw output of the programs of runtime-tools, of a run or of a recording, and what is read in it:
+
+NAME.tap, NAME.err          what a program printed; NAME.2.tap and so on where it ran several times
+summary.tsv                 one line for each program that ended: program, exit_status, seconds and, where labkit
+                            wrote it, signal, timeout, attempt, left
+run.json                    what was planned, the facts, and whether the suite finished; only labkit writes it
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, StrictStr
+
+from labkit.core import tomlfile
+from labkit.core.errors import UsageError
+from labkit.core.tomlfile import Table
+from labkit.io.files import regular_inside
+from labkit.results import tap, verdicts
+from labkit.results.model import Result
+from labkit.results.verdicts import End, Judged
+from labkit.suites import refs, summary
+from labkit.suites.summary import PROGRAM, Summary
+
+RUN = "run.json"
+NAME = re.compile(r"[a-z0-9_]{1,64}")  # of what a machine runs
+FILE = re.compile(rf"({PROGRAM.pattern})(?:\.([2-9]|[1-9][0-9]{{1,3}}))?\.tap")
+
+# A whole recording has 1.1 MB, its longest file 144 KB. In bytes, but for FILES:
+OUTPUT, STDERR, TOTAL = 8 << 20, 1 << 20, 64 << 20
+FILES = 4000
+_LIMITS = tap.Limits(line=1 << 20, block=1 << 20, total=4 << 20, events=50_000)
+
+
+class RunFile(Table):
+    """run.json. only: the names and patterns that were asked for; noise counts the lines that are not in the suite's
+    format; over: the output exceeded a limit.
+    """
+
+    programs: tuple[Annotated[StrictStr, Field(pattern=rf"^{NAME.pattern}$")], ...] = ()
+    only: tuple[StrictStr, ...] = ()
+    facts: dict[str, StrictStr] = Field(default={})
+    finished: bool = False
+    noise: int = 0
+    over: bool = False
+
+
+def spec_of(results: Iterable[Result]) -> str:
+    """The version of runtime-spec that the references in the output name, "" where there is none."""
+    found = (re.search(r"/runtime-spec/blob/v([0-9.]{1,20})/", result.reference) for result in results)
+    return next((match[1] for match in found if match), "")
+
+
+# What runtime-tools (cgroups/cgroups.go) and crun print on cgroup v2, and what only finds something on v1 or hybrid: a
+# path of v1 in the output tells nothing, as the programs print some on v2, too.
+_V2 = re.compile(rb"cgroupv2 is not supported yet|\b(?:with|on) cgroup ?v2\b")
+_V1 = re.compile(rb"^ok [0-9]+ - find [a-z]+ cgroup\b(?! *# *(?:SKIP|TODO))", re.MULTILINE)
+
+
+def cgroups(output: bytes) -> set[str]:
+    """The cgroup versions that the output tells of."""
+    return {version for version, said in (("v1", _V1), ("v2", _V2)) if said.search(output)}
+
+
+def judge(raw: Path, name: str, attempt: int, end: End | None) -> tuple[Judged, int, set[str]]:
+    """The verdicts of one attempt of a program, how many bytes were read for them, and what cgroups() finds in it."""
+    file = stem(name, attempt)
+    out, err = content(raw, f"{file}.tap", OUTPUT), content(raw, f"{file}.err", STDERR)
+    seen = cgroups(out) | cgroups(err)
+    events, stderr = tap.read(out, _LIMITS), err.decode("utf-8", "replace")
+    return verdicts.judge(name, events, stderr, end, silent=name in refs.data().silent), len(out) + len(err), seen
+
+
+def stem(name: str, attempt: int) -> str:
+    return name if attempt == 1 else f"{name}.{attempt}"
+
+
+def content(raw: Path, name: str, limit: int) -> bytes:
+    """The beginning of a file; nothing where it is missing, or a link that leads out of the directory."""
+    if (path := regular_inside(raw, name)) is None:
+        return b""
+    with path.open("rb") as file:
+        return file.read(limit)
+
+
+def read_summary(raw: Path) -> Summary | None:
+    """What summary.tsv says; None where there is no such file. UsageError names file and line."""
+    path = raw / summary.FILE
+    if not regular_inside(raw, summary.FILE):
+        return None
+    return summary.read(path, content(raw, summary.FILE, OUTPUT), own=(raw / RUN).exists())
+
+
+def programs(raw: Path, ends: Mapping[tuple[str, int], End]) -> tuple[dict[str, list[int]], list[str]]:
+    """The programs with output and their attempts, in the order in which they ended; and the other .tap files."""
+    found: dict[str, set[int]] = defaultdict(set)
+    strange = []
+    for file in files(raw):
+        if (match := FILE.fullmatch(file)) and regular_inside(raw, file):
+            found[match[1]].add(int(match[2] or 1))
+        else:
+            strange.append(file)
+    order = dict.fromkeys([*(name for name, _ in ends), *found])
+    return {name: sorted(found[name]) for name in order if name in found}, strange
+
+
+def files(raw: Path) -> list[str]:
+    """The files that may hold the output of a program, or do by their names."""
+    names = sorted(path.name for path in raw.glob("*.tap"))
+    return [name for name in names if not is_spec_output(raw, name)]
+
+
+def is_begun(raw: Path) -> bool:
+    """Whether the directory is one of programs though none of them has left anything."""
+    return any((raw / name).is_file() for name in (RUN, summary.FILE))
+
+
+def is_spec_output(raw: Path, name: str) -> bool:
+    """Whether a file says in its header that it is what the spec suite prints."""
+    return re.search(rb"^# suite: labkit-spec ", content(raw, name, 4096), re.MULTILINE) is not None
+
+
+def read_run(raw: Path) -> RunFile | None:
+    path = raw / RUN
+    if not path.exists():
+        return None
+    try:
+        value = tap.parse_json(content(raw, RUN, OUTPUT).decode())
+    except ValueError as error:
+        raise UsageError(f"{path}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: is not a JSON object")
+    return tomlfile.check(RunFile, value, lambda _: str(path))
