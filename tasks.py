@@ -294,6 +294,96 @@ def diff(call: Call) -> None:
     call.answer(compared.to_json(), as_diff.text(compared).rstrip("\n"))
 
 
+@lab_task("reason link expires wide file syntax shipped json", words="action", rest="word")
+def policy(call: Call) -> None:
+    """Write entries into your policy, or look them over.
+
+    `add` writes what a run showed, its findings or assertions by name, into the file that `policy` in labkit.toml
+    names, or a new one. The entry holds for that runtime, version, cgroup version and platform (--wide leaves one out).
+    `import` reads lists of tests to be skipped: crun's, youki's, those of bats. `check` tells entries that met nothing,
+    have expired, or hide more than one finding. Exit status of `check`: 1 where something is wrong.
+
+    Examples:
+        ./lab policy add latest STATE-001 --reason 'fixed in 1.6' --expires 2027-06-30
+        ./lab policy add latest delete kill --reason 'upstream bug' --link https://github.com/opencontainers/runc/issues/1
+        ./lab policy check
+        ./lab policy import run-tests.sh --file crun.toml
+    """
+    from labkit.cli import policies
+
+    policies.run(call)
+
+
+@lab_task("verbose json", words="what")
+def history(call: Call) -> None:
+    """Show how a check, or a cell, has fared through all runs.
+
+    A cell is what one run is about: PLATFORM-RELEASE/PROVIDER/RUNTIME/SUITE. Runs made by hand count as nights' do.
+
+    Examples:
+        ./lab history STATE-003
+        ./lab history debian-13/uml/runc/spec
+        ./lab history '*/crun/*' --json
+    """
+    from labkit.reports import as_history as shown
+    from labkit.usecases import history as past
+
+    with call.console() as console:
+        found = past.about(call.settings, console, call.words["what"])
+    value = {
+        "cells": [shown.cell_json(it.cell, it.runs, it.durations, it.failing) for it in found.cells],
+        "checks": [shown.check_json(it.cell, it.identity, it.title, it.spans, it.since) for it in found.checks],
+    }
+    texts = [shown.cell_text(it.cell, it.runs, it.durations, it.failing) for it in found.cells]
+    texts += [shown.check_text(it.cell, it.identity, it.title, it.spans, it.since) for it in found.checks]
+    call.answer(value, "\n\n".join(texts))
+
+
+@lab_task("verbose json")
+def flaky(call: Call) -> None:
+    """List checks that are now good and now bad, the worst first.
+
+    Example: ./lab flaky
+    """
+    from labkit.reports import as_history as shown
+    from labkit.usecases import history as past
+
+    with call.console() as console:
+        found = past.flaky(call.settings, console)
+    call.answer([shown.flaky_json(one) for one in found], lambda: shown.flaky_text(found))
+
+
+@lab_task("verbose json")
+def nights(call: Call) -> None:
+    """List the nights, the newest first.
+
+    Example: ./lab nights
+    """
+    from labkit.reports import as_history as shown
+    from labkit.usecases import history as past
+
+    with call.console() as console:
+        found = past.nights(call.settings, console)
+    call.answer([shown.night_json(*one) for one in found], lambda: shown.nights_text(found))
+
+
+@lab_task("out verbose json")
+def site(call: Call) -> None:
+    """Write the history as pages for a browser: no server, no network.
+
+    They link the runs' reports where those are: publish the reports directory as a whole, with `site` in it.
+
+    Examples:
+        ./lab site
+        ./lab site --out /srv/www/lab
+    """
+    from labkit.usecases import history as past
+
+    with call.console() as console:
+        page = past.site(call.settings, console, Path(call.words["out"]) if call.words["out"] else None)
+    call.answer({"page": str(page)}, str(page))
+
+
 @lab_task("platform release timer ci out")
 def render(call: Call) -> None:
     """Write out the scripts that make a machine a lab, or what starts `nightly` every night.
@@ -328,7 +418,7 @@ def package(call: Call) -> None:
     from labkit.usecases import export
 
     with call.console() as console:
-        box = export.package(call.settings, console, Path(call.words["out"]))
+        box = export.package(call.settings, console, Path(call.words["out"] or "rendered"))
     print(box)
 
 
@@ -475,6 +565,8 @@ def _address(info: MachineInfo) -> str:
 
 
 def _told(call: Call, outcomes: Sequence[Outcome]) -> None:
+    for warning in dict.fromkeys(warning for outcome in outcomes for warning in outcome.warnings):
+        print(f"labkit: warning: {printable(warning)}", file=sys.stderr)
     values = [{"folder": str(one.directory), "exit_status": one.exit_status, **one.run.summary()} for one in outcomes]
     status = max(one.exit_status for one in outcomes)
 

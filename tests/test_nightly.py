@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from labkit.cli.completion import complete
 from labkit.core import config
 from labkit.core.cell import Cell
 from labkit.core.errors import InfrastructureError
@@ -33,6 +34,7 @@ from labkit.store import nights as stored
 from labkit.store import runs
 from tests.conftest import until
 from tests.simulated import Nights, result, run_of
+from tests.test_cli import COMMANDS
 
 KEY = "debian-13/uml//sim/{}/spec"
 
@@ -482,3 +484,17 @@ def test_the_state_of_the_mirror_is_part_of_the_key_of_an_image(tmp_path: Path) 
     cell = Cell("debian", "13", "uml", "m", "runc", "spec")
     again = pickle.loads(pickle.dumps(settings.with_mirrors({"debian-13": "a"}).of_cell(cell)))
     assert recipe(distro, again).key == keys[0]
+
+
+def test_completion_offers_the_cells_of_the_matrix(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(nights.place / "work")
+    for name in [name for name in os.environ if name.startswith("LABKIT_")]:
+        monkeypatch.delenv(name)
+    keys = [KEY.format(name) for name in ("r1", "r2", "r3")]
+    assert list(complete(["nightly", "--only", "debian-13/"], COMMANDS)) == keys
+    other = nights.place / "other.toml"
+    other.write_text('[matrix]\nplatforms = ["debian-12"]\nruntimes = ["crun"]\nproviders = ["uml"]\n')
+    words = ["nightly", "--matrix", str(other), "--only", ""]
+    assert list(complete(words, COMMANDS)) == ["debian-12/uml/crun/spec"]
+    assert "QUERY-001" in list(complete(["nightly", "--checks", "QUERY-"], COMMANDS))
+    assert "QUERY-001" in list(complete(["test", "--only", "QUERY-"], COMMANDS))

@@ -93,9 +93,40 @@ def runs(_given: Given) -> Iterator[str]:
         yield known.LATEST
 
 
+def cells_and_checks(_given: Given) -> Iterator[str]:
+    """What the history has, as it was when it was last asked; nothing is read anew for a press of TAB."""
+    from labkit.core.errors import LabError
+    from labkit.store.history import FILE, History
+
+    path = _settings().reports / FILE
+    if path.is_file():
+        with contextlib.suppress(LabError), History.open(path, lambda text: None) as history:
+            yield from history.cells()
+            yield from history.names()
+
+
 def runs_and_directories(given: Given) -> Iterator[str]:
     yield from runs(given)
     yield DIRECTORIES
+
+
+def policy_words(given: Given) -> Iterator[str]:
+    """Of `add` first a run, then what it showed that is bad and not expected; of `check` runs; of `import` files."""
+    if given.get("action") == "import":
+        yield FILES
+    elif given.get("action") == "add" and "word" in given:
+        from labkit.store import runs as known
+
+        run = known.load(known.find(_settings().reports, given["word"]))
+        yield from dict.fromkeys(result.program or result.id for result in run.unexpected)
+    else:
+        yield from runs_and_directories(given)
+
+
+def policy_conditions(_given: Given) -> Iterator[str]:
+    from labkit.usecases import policy
+
+    yield from policy.NARROWED
 
 
 def files(_given: Given) -> Iterator[str]:

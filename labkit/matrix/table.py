@@ -173,6 +173,14 @@ class NightTable:
             found = self._db.execute("SELECT state FROM cells WHERE number = ?", (number,)).fetchone()
         return State(found[0])
 
+    def is_running(self, number: int, attempt: int) -> bool:
+        """Whether nobody has said yet how the attempt ended."""
+        with self._errors():
+            found = self._db.execute(
+                "SELECT 1 FROM attempts WHERE cell = ? AND number = ? AND outcome IS NULL", (number, attempt)
+            ).fetchone()
+        return found is not None
+
     def _failures(self, number: int) -> int:
         found = self._db.execute("SELECT coalesce(sum(blamed), 0) FROM attempts WHERE cell = ?", (number,)).fetchone()
         return int(found[0])

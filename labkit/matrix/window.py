@@ -201,10 +201,8 @@ class Window:
     # --- what comes back
 
     def _ended(self, future: Future[Ended]) -> None:
-        number, attempt, host = self._running.pop(future)
+        number, attempt, host = self._running[future]
         row, used = self._rows[number], self._hosts[host]
-        used.mib -= row.planned.mib
-        used.cpus -= row.planned.cpus
         blamed = True
         try:
             ended = future.result()
@@ -215,6 +213,9 @@ class Window:
         except Exception as error:  # an engine raises what it likes where a host is gone
             ended = _lost(f"{host} did not bring it to an end: {type(error).__name__}: {error}")
         ended, state = self._bring(row, attempt, host, ended, blamed=blamed)
+        del self._running[future]  # not before: what interrupts this leaves the rest of it to _stop()
+        used.mib -= row.planned.mib
+        used.cpus -= row.planned.cpus
         if state is State.WAITING:
             self._waiting.append(number)
             self._tried[number] = host
@@ -273,7 +274,8 @@ class Window:
             return
         self._engine.stop()
         for future, (number, attempt, host) in self._running.items():
-            if future.done() and not future.cancelled() and future.exception() is None:
+            known = self._table.is_running(number, attempt)
+            if known and future.done() and not future.cancelled() and future.exception() is None:
                 ended = future.result()
                 if ended.outcome is Outcome.DONE:
                     self._bring(self._rows[number], attempt, host, ended)

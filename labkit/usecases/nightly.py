@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import shutil
 import socket
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -338,6 +339,8 @@ class _Night:
         for place in self._settings.home.outbox.glob("*"):
             if place.is_dir():
                 Outbox(place).clear()
+                if place.name != self._ident:  # of a night that nobody goes on with: only the newest can be
+                    shutil.rmtree(place, ignore_errors=True)
         for name in worker.leftover_machines(self._settings):
             self._observer.step(f"removing {name}, which a killed night left")
             worker.remove_machine(name, self._settings)
