@@ -714,9 +714,9 @@ def test_import_as_a_person_runs_it(lab: Lab) -> None:
     said = json.loads(done.stdout)
     assert said["file"] == str(lab.directory / "crun.toml")
     assert "read as crun: 6 entries" in said["told"]
-    assert "--format names what it is" in lab("policy", "import", V2 / "create.tap", status=2).stderr
+    assert "--syntax names what it is" in lab("policy", "import", V2 / "create.tap", status=2).stderr
     assert (
-        "no `grep -v` with names" in lab("policy", "import", LISTS / "list.bats", "--format", "crun", status=2).stderr
+        "no `grep -v` with names" in lab("policy", "import", LISTS / "list.bats", "--syntax", "crun", status=2).stderr
     )
 
 
