@@ -16,3 +16,8 @@ for _archive in sorted((Path(__file__).parent / "recordings").glob("*.tar.xz")):
 
 RECORDINGS = {path.name.partition("-")[0]: path for path in Path(_directory.name).iterdir()}  # by ref
 V1, V2 = RECORDINGS["master"], RECORDINGS["v0.9.0"]  # of cgroups
+
+CASES = Path(__file__).parent / "recordings/cases"  # small files of others, in dialects of their own
+
+# Output as the programs of others print it, by dialect.
+DIALECTS = {path.stem: path.read_bytes() for path in sorted((CASES.parent / "dialects").glob("*.tap"))}

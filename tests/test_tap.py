@@ -132,9 +132,9 @@ def test_single_lines(line: bytes, event: tap.Event) -> None:
 
 
 @pytest.mark.parametrize(
-    "inside", ["message: plain words", "[1, 2", '{"a": 1', "x: " + "[" * 100_000, "x: " + "[" * 40 + "]" * 40]
+    "inside", ["message: *all", "[1, 2", '{"a": 1', "x: " + "[" * 100_000, "x: " + "[" * 40 + "]" * 40]
 )
-def test_what_is_no_json_stays_as_text(inside: str) -> None:
+def test_what_is_neither_json_nor_yaml_stays_as_text(inside: str) -> None:
     block = f'ok 1 - a\n  ---\n  id: "A"\n  {inside}\n  ...\n'.encode()
     assert tap.read(block) == [TestPoint(True, 1, "a", diagnostic=Block({"id": "A"}, f'id: "A"\n{inside}'))]
 

@@ -29,12 +29,14 @@ ERRORS = {
     ],
     "v0.9.0": [
         *("delete_only_create_resources", "linux_cgroups_blkio", "linux_cgroups_hugetlb", "linux_cgroups_network"),
-        *("linux_process_apparmor_profile", "process_capabilities_fail"),
+        *("linux_process_apparmor_profile", "linux_seccomp", "process_capabilities_fail"),
     ],
 }
 
 
 # --- recordings
+
+OVER = {"v0.9.0": {"linux_seccomp": 1}}  # lines that say ok over a runtimetest that ended early, which is an error
 
 
 def counted(path: Path) -> Counter[str]:
@@ -50,7 +52,9 @@ def test_a_recording_is_read_exactly(name: str, recordings: dict[str, Path]) -> 
     assert len(reading.programs) == 58
     for program in reading.programs:
         mine = Counter(r.verdict.value for r in reading.results if r.program == program.name and not r.whole)
-        assert mine == counted(directory / f"{program.name}.tap"), program.name
+        printed = counted(directory / f"{program.name}.tap")
+        over = OVER.get(name, {}).get(program.name, 0)
+        assert mine == printed + Counter(error=over) - Counter({"pass": over}), program.name
     total = sum(map(counted, directory.glob("*.tap")), Counter())
     assert (
         total

@@ -41,7 +41,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """What history knows it by, and people type: `debian-13/uml/runc/spec`. A path as the runtime keeps its
+        """What history knows it by, and people type: `debian-13/uml/runc/spec`. A runtime that is a path keeps its
         slashes: the words around it have none.
         """
         return f"{self.platform}-{self.release}/{self.provider}/{self.runtime}/{self.suite}"

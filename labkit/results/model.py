@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -29,8 +30,13 @@ class Verdict(enum.StrEnum):
 
     @property
     def bad(self) -> bool:
-        """True where the check was to show that the requirement holds, and did not."""
-        return self in (Verdict.FAIL, Verdict.ERROR, Verdict.TIMEOUT)
+        """True where the check was to show that the requirement holds, and did not; also by not asserting anything."""
+        return self in (Verdict.FAIL, Verdict.ERROR, Verdict.TIMEOUT, Verdict.NO_ASSERTIONS)
+
+    @property
+    def shows(self) -> bool:
+        """True where something about the runtime was looked at, whatever was seen."""
+        return self in (Verdict.PASS, Verdict.FAIL, Verdict.FLAKY, Verdict.TODO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +96,59 @@ class Result:
         return self.verdict.bad or bool(self.violation)
 
     @property
+    def asserts(self) -> bool:
+        """True for an assertion that showed something."""
+        return self.verdict.shows and not self.whole
+
+    @property
     def identity(self) -> tuple[str, str, str]:
         """What identifies the result in every run of a suite: program, description and reference, or a stable id.
 
-        Number and order are no part of it (runtimetest walks Go maps), nor is text that each run makes up.
+        Number and order are no part of it (runtimetest walks Go maps), nor is text that each run makes up: times,
+        durations, addresses, pids, ids and temporary paths.
         """
         if not self.program:
             return ("", self.id, "")
         if self.whole:
             return (self.program, WHOLE, "")
-        return (self.program, _PASSING.sub("…", self.name), _SPEC_VERSION.sub(r"\1", self.reference))
+        return (self.program, _lasting(self.name), _without_version(self.reference))
 
 
-_PASSING = re.compile(r"(?<=ocitest)[0-9]+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# What differs from run to run though the check is the same, in the order in which it is looked for. Numbers of other
+# kinds stay: `maps to 1000` and `maps to 2000` are two checks.
+_TOOK = r"(?:took|after|in|elapsed:?|duration:?|time[=:]?) {0,2}"
+_UNIT = r" ?(?:ns|us|µs|ms|s|secs?|seconds?|minutes?)"
+_PASSING = re.compile(
+    "|".join(
+        (
+            r"(?<=ocitest)[0-9]+",
+            r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b",  # a UUID
+            r"\b(?:[0-9]{4}-[0-9]{2}-[0-9]{2}[T ])?[0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?"
+            r"(?:Z|[+-][0-9]{2}:?[0-9]{2})?\b",
+            rf" ?#? ?(?:{_TOOK})?\b[0-9]{{1,9}}(?:\.[0-9]{{1,9}})?{_UNIT} *$",  # at the end: `# 0.041s`, `in 12ms`
+            rf" ?\((?:{_TOOK})?[0-9]{{1,9}}(?:\.[0-9]{{1,9}})?{_UNIT}\)",
+            rf"\b(?:took|elapsed:?|duration:?|time[=:]) ?[0-9]{{1,9}}(?:\.[0-9]{{1,9}})?{_UNIT}\b",
+            r"\b0x[0-9a-fA-F]{4,16}\b",
+            r"(?i:\bp?pid[ =:#]{1,2})[0-9]{1,8}\b|(?<=/proc/)[0-9]{1,8}(?=/|\b)",
+            r"(?:/private)?(?:/var)?/tmp/[^\s'\"`,;:)\]}]+|/var/folders/[^\s'\"`,;:)\]}]+|\btmp[.][A-Za-z0-9]{6,12}\b",
+            r"(?<=/run/user/)[0-9]{1,8}\b",
+            r"(?:(?<=localhost:)|(?<=127\.0\.0\.1:)|(?<=0\.0\.0\.0:)|(?<=\[::1\]:))[0-9]{2,5}\b",  # a port
+            r"\b[0-9a-f]{64}\b",  # the id of a container
+        )
+    )
+)
 _SPEC_VERSION = re.compile(r"(https://github\.com/opencontainers/[a-z-]+/blob/)[^/]+/")
+
+
+@functools.lru_cache(10_000)  # a run has thousands of results, and hundreds of names
+def _lasting(name: str) -> str:
+    """A name without what each run makes up: times, addresses, pids, ids, temporary paths."""
+    return _PASSING.sub("…", name)
+
+
+@functools.lru_cache(10_000)
+def _without_version(reference: str) -> str:
+    return _SPEC_VERSION.sub(r"\1", reference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +178,23 @@ class PolicyNotes:
     expired: tuple[str, ...] = ()
     unexpected_passes: tuple[str, ...] = ()
     misspelt: tuple[str, ...] = ()  # the user's own entries that match no result, but nearly do
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """When a run was judged, by which labkit, and with which policy: the SHA-256 of each of its files by name, None
+    without a policy.
+    """
+
+    at: datetime
+    labkit: str
+    policy: Mapping[str, str] | None
+
+    @property
+    def with_what(self) -> str:
+        """In words: `labkit 0.1.0 (1a2b3c4), policy spec.toml 0123456789ab`."""
+        files = ", ".join(f"{name} {digest[:12]}".strip() for name, digest in (self.policy or {}).items())
+        return f"labkit {self.labkit}, {f'policy {files}' if files else 'no policy'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +257,7 @@ class Run:
     policy: PolicyNotes | None = None  # None where none was applied
     dialects: tuple[str, ...] = ()  # as in Reading
     told: tuple[str, ...] = ()
+    judged: Judged | None = None  # None where it was not, and in reports of labkit before there was such a word
 
     @property
     def title(self) -> str:
@@ -218,6 +281,30 @@ class Run:
         return sorted(bad, key=lambda result: URGENCY[result.verdict])
 
     @property
+    def nothing_shown(self) -> str:
+        """Why the run shows nothing about the runtime, whatever a policy expects; "" where it shows something.
+
+        A program that passes by printing nothing shows something only where no other was to print.
+        """
+        if not self.results:
+            return "no result arrived"
+        if any(result.asserts for result in self.results):
+            return ""
+        count = Counter(result.verdict for result in self.results)
+        if count.keys() == {Verdict.PASS}:
+            return ""
+        verdicts = ", ".join(f"{count[verdict]} {verdict}" for verdict in reversed(Verdict) if count[verdict])
+        return f"nothing was asserted, so nothing is shown about {self.runtime.name or 'the runtime'}: {verdicts}"
+
+    @property
+    def faults(self) -> list[tuple[str, str]]:
+        """What is wrong with the run itself, beside its results: each a name and why. Every report has to say them."""
+        faults = [("a policy entry has expired", line) for line in (self.policy.expired if self.policy else ())]
+        if not self.run.complete:
+            return [*faults, ("the run is incomplete", self.run.reason or "")]
+        return [*faults, *([("nothing was shown", self.nothing_shown)] if self.nothing_shown else [])]
+
+    @property
     def flaky(self) -> list[str]:
         """What did not repeat: programs by name, checks by id."""
         results = [result.id for result in self.by_id() if result.verdict is Verdict.FLAKY]
@@ -237,6 +324,7 @@ class Run:
             **({} if self.run.complete else {"reason": self.run.reason}),
             "totals": {verdict.value: count for verdict, count in self.totals.items()},
             "unexpected": len(self.unexpected),
+            **({"nothing_shown": self.nothing_shown} if self.nothing_shown else {}),
         }
         if self.policy is not None:
             values["policy"] = {key: list(lines) for key, lines in asdict(self.policy).items()}
@@ -257,11 +345,11 @@ URGENCY = {verdict: rank for rank, verdict in enumerate(Verdict)}
 def exit_status(run: Run) -> int:
     """Return what a command ends with: 0 all as expected, 1 something bad that is not expected, 4 incomplete.
 
-    A policy entry that has expired is as bad as a failure.
+    A policy entry that has expired is as bad as a failure, and so is a run that shows nothing.
     """
     if not run.run.complete or not run.results:
         return 4
-    return 1 if run.unexpected or (run.policy and run.policy.expired) else 0
+    return 1 if run.unexpected or run.faults else 0
 
 
 @dataclass(frozen=True, slots=True)

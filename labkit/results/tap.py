@@ -11,14 +11,14 @@ spaces in TAP 14) come out as Unplaced.
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+from labkit.results.values import JSON as JSON  # where all who read TAP look for it
+from labkit.results.values import parse_json as parse_json
+from labkit.results.values import parse_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,9 @@ class Plan:
 class Block:
     """What stood between `---` and `...`: after a test line that line's diagnostic, elsewhere an event of its own.
 
-    value holds what was readable as JSON: one object over all lines, or `key: JSON` line by line. text is the block as
-    it came, kept only where value does not say it all. whole is False where the end is missing or was over a limit.
+    value holds what was readable: one JSON object over all lines, `key: JSON` line by line, or YAML (values.py says how
+    much of it). text is the block as it came, kept only where value does not say it all. whole is False where the end
+    is missing or was over a limit.
     """
 
     value: Mapping[str, JSON]
@@ -104,12 +105,12 @@ _PLAN = re.compile(r"1\.\.([0-9]{1,9})\s*(?:#\s*(?:skip\S*)?(.*))?", re.DOTALL |
 _VERSION = re.compile(r"TAP version ([0-9]{1,3})\s*")
 _BAIL = re.compile(r"bail out!(.*)", re.DOTALL | re.IGNORECASE)
 _BLOCK = re.compile(r"([ \t]+)---\s*")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _KEY = re.compile(r'("?)([A-Za-z0-9_][A-Za-z0-9_. -]{0,99})\1: +(\S.*)', re.DOTALL)
 
 
 _Point: TypeAlias = "tuple[bool, int | None, str, str, str]"  # a TestPoint without its diagnostic
 _WINDOW = 1 << 16  # bytes that are split into lines at once
+_YAML = 1 << 20  # characters of blocks that are read as YAML; what comes after them is kept as text
 _LONG_BLOCK = 100  # lines: few blocks have more, and to look further for the end of each could take very long
 
 
@@ -125,6 +126,7 @@ class Reader:
         self._block: _OpenBlock | None = None
         self._kept = 0
         self._events = 0
+        self._yaml = _YAML
         self._full = False
 
     def feed(self, data: bytes) -> list[Event]:
@@ -228,9 +230,17 @@ class Reader:
         assert self._block is not None
         block = self._block
         if line.strip() and not line.startswith(block.indent):
+            if not block.split_by(line):
+                self._close_block(out, whole=False)
+                return False
+            block.size += len(line) + 1
+            block.over = block.over or cut or block.size > self._limits.block
+            block.strays += [line] if block.size <= self._limits.block else []
+            return True
+        inner = line.removeprefix(block.indent)
+        if block.strays and inner.rstrip() == "---":
             self._close_block(out, whole=False)
             return False
-        inner = line.removeprefix(block.indent)
         if inner.rstrip() == "...":
             self._close_block(out, whole=True)
             return True
@@ -244,9 +254,9 @@ class Reader:
     def _close_block(self, out: list[Event], *, whole: bool) -> None:
         if self._block is None:
             return
-        text, over = "\n".join(self._block.lines), self._block.over
+        text, over, strays = "\n".join(self._block.lines), self._block.over, self._block.strays
         self._block = None
-        value = _read_block(text)
+        value = self._read_block(text)
         whole = whole and not over
         block = Block(_read_keys(text), text, whole) if value is None else Block(value, "", whole)
         if over:
@@ -255,6 +265,19 @@ class Reader:
             self._emit(out, block)
         else:
             self._release_point(out, block)
+        for stray in strays:
+            self._emit(out, Unplaced(stray))
+
+    def _read_block(self, text: str) -> Mapping[str, JSON] | None:
+        value = _read_block(text)
+        if value is None and len(text) <= self._yaml and not text.lstrip().startswith("{"):
+            self._yaml -= len(text)
+            try:
+                found = parse_yaml(text)
+            except ValueError:
+                return None
+            return found if isinstance(found, dict) else None
+        return value
 
     def _release_point(self, out: list[Event], diagnostic: Block | None = None) -> None:
         if self._point is not None:
@@ -311,8 +334,17 @@ class Reader:
 class _OpenBlock:
     indent: str
     lines: list[str] = field(default_factory=list)
+    strays: list[str] = field(default_factory=list)  # lines that something else printed into it
     size: int = 0
     over: bool = False
+
+    def split_by(self, line: str) -> bool:
+        """Whether a line outside its indentation stands in the middle of it: its JSON has not ended, and the line is no
+        TAP. So a log on stderr ends up in a program's output.
+        """
+        if not self.lines or not self.lines[0].startswith("{") or self.lines[-1].rstrip() == "}":
+            return False
+        return line[0] not in "# \t" and not any(one.fullmatch(line) for one in (_POINT, _PLAN, _VERSION, _BAIL))
 
 
 def read(data: bytes, limits: Limits | None = None) -> list[Event]:
@@ -346,50 +378,6 @@ def unfinished(events: Iterable[Event]) -> str | None:
     if points != plans[0]:
         return f"{points} of {plans[0]} results arrived"
     return misnumbered
-
-
-def parse_json(text: str, *, depth: int = 32, commas: int = 50_000) -> JSON:
-    """Return the value of JSON text from outside, made safe to keep and to write again.
-
-    NaN, infinities and integers of more than 40 digits become strings, lone surrogates U+FFFD. ValueError where text is
-    no JSON, nests deeper than depth or has more commas, which bound its values: `[],[],...` takes 20 times its size.
-    """
-    if text.count(",") > commas:
-        raise ValueError("too many values")
-    try:
-        value: JSON = _DECODER.decode(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if text.isascii() and "\\u" not in text and text.count("[") + text.count("{") <= depth:
-        return value  # can have no surrogate, and cannot nest deeper
-    return _safe(value, depth)
-
-
-def _number(digits: str) -> JSON:
-    return int(digits) if len(digits) <= 40 else digits
-
-
-def _fraction(digits: str) -> JSON:
-    return value if math.isfinite(value := float(digits)) else digits
-
-
-_DECODER = json.JSONDecoder(parse_constant=str, parse_int=_number, parse_float=_fraction)
-
-
-def _safe(value: JSON, depth: int) -> JSON:
-    if isinstance(value, str):
-        return _clean(value)
-    if isinstance(value, list | dict):
-        if depth == 0:
-            raise ValueError("nested too deeply")
-        if isinstance(value, list):
-            return [_safe(item, depth - 1) for item in value]
-        return {_clean(key): _safe(item, depth - 1) for key, item in value.items()}
-    return value
-
-
-def _clean(text: str) -> str:
-    return text if text.isascii() else _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _read_block(text: str) -> dict[str, JSON] | None:

@@ -20,9 +20,9 @@ from labkit.core import tomlfile
 from labkit.core.errors import UsageError
 from labkit.core.tomlfile import Table
 from labkit.io.files import regular_inside
-from labkit.results import tap, verdicts
+from labkit.results import copies, tap, verdicts
 from labkit.results.model import Result
-from labkit.results.verdicts import End, Judged
+from labkit.results.verdicts import End, File
 from labkit.suites import refs, summary
 from labkit.suites.summary import PROGRAM, Summary
 
@@ -66,13 +66,14 @@ def cgroups(output: bytes) -> set[str]:
     return {version for version, said in (("v1", _V1), ("v2", _V2)) if said.search(output)}
 
 
-def judge(raw: Path, name: str, attempt: int, end: End | None) -> tuple[Judged, int, set[str]]:
-    """The verdicts of one attempt of a program, how many bytes were read for them, and what cgroups() finds in it."""
+def judge(raw: Path, name: str, attempt: int, end: End | None) -> tuple[File, int, set[str]]:
+    """What one attempt of a program comes to, how many bytes were read for it, and what cgroups() finds in them."""
     file = stem(name, attempt)
     out, err = content(raw, f"{file}.tap", OUTPUT), content(raw, f"{file}.err", STDERR)
-    seen = cgroups(out) | cgroups(err)
-    events, stderr = tap.read(out, _LIMITS), err.decode("utf-8", "replace")
-    return verdicts.judge(name, events, stderr, end, silent=name in refs.data().silent), len(out) + len(err), seen
+    stderr, silent = err.decode("utf-8", "replace"), name in refs.data().silent
+    read = verdicts.read(name, out, stderr, end, silent=silent, limits=_LIMITS)
+    seen = cgroups(copies.mend(out)[0] if read.notes else out) | cgroups(err)
+    return read, len(out) + len(err), seen
 
 
 def stem(name: str, attempt: int) -> str:
@@ -110,7 +111,7 @@ def programs(raw: Path, ends: Mapping[tuple[str, int], End]) -> tuple[dict[str, 
 
 def files(raw: Path) -> list[str]:
     """The files that may hold the output of a program, or do by their names."""
-    names = sorted(path.name for path in raw.glob("*.tap"))
+    names = sorted(path.name for path in raw.glob("*.tap") if not path.name.startswith("."))  # ._NAME.tap: macOS
     return [name for name in names if not is_spec_output(raw, name)]
 
 
@@ -121,7 +122,8 @@ def is_begun(raw: Path) -> bool:
 
 def is_spec_output(raw: Path, name: str) -> bool:
     """Whether a file says in its header that it is what the spec suite prints."""
-    return re.search(rb"^# suite: labkit-spec ", content(raw, name, 4096), re.MULTILINE) is not None
+    head, _ = copies.mend(content(raw, name, 4096))
+    return re.search(rb"^# suite: labkit-spec ", head, re.MULTILINE) is not None
 
 
 def read_run(raw: Path) -> RunFile | None:

@@ -10,13 +10,13 @@ from types import MappingProxyType
 
 from labkit.core.cell import Selection
 from labkit.core.errors import UsageError
-from labkit.core.text import count, some, truncate
+from labkit.core.text import count, one_line, some, truncate
 from labkit.guest import spec as guest
 from labkit.guest.pyz import pyz
 from labkit.guest.spec.registry import load
 from labkit.guest.spec.versions import version_of
 from labkit.io.files import regular_inside
-from labkit.results import tap
+from labkit.results import copies, tap
 from labkit.results.model import Reading, Result, Verdict, is_duration
 from labkit.suites import recordings, subset
 from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
@@ -81,20 +81,16 @@ class Spec:
         return True
 
     def read(self, raw: Path, known: Mapping[str, str] | None = None, meant: Subset = ALL) -> Reading:
-        reader = tap.Reader()
-        events: list[tap.Event] = []
-        over = False
-        if path := regular_inside(raw, _output(raw)):
+        data, over, name = b"", False, _output(raw)
+        if path := regular_inside(raw, name):
             with path.open("rb") as file:
-                left = _OUTPUT_LIMIT
-                while piece := file.read(min(left, 1 << 20)):
-                    events += reader.feed(piece)
-                    left -= len(piece)
+                data = file.read(_OUTPUT_LIMIT)
                 over = bool(file.read(1))
-        reading = from_tap([*events, *reader.close()])
+        data, notes = copies.mend(data)
+        reading = from_tap(tap.read(data))
         results, reasons = reading.results, [reading.reason]
         facts, told = settled(reading.facts, known or {})
-        told = (*reading.told, *told)
+        told = (*copies.told((name, note) for note in notes), *told)
         if meant.is_subset:
             there = dict.fromkeys(result.id for result in results)
             ids = subset.of(self.name, "check", meant, tuple(there), self.names())
@@ -126,7 +122,15 @@ _POSSIBLE = {  # the verdicts that a test line can carry; the first is the defau
     (True, "SKIP"): (Verdict.SKIP, Verdict.NO_ASSERTIONS),
     (False, "SKIP"): (Verdict.SKIP,),
     (True, "TODO"): (Verdict.TODO,),
-    (False, "TODO"): (Verdict.TODO, Verdict.FLAKY),
+    # The bad ones in results.tap, where a policy expects them.
+    (False, "TODO"): (
+        Verdict.TODO,
+        Verdict.FLAKY,
+        Verdict.FAIL,
+        Verdict.ERROR,
+        Verdict.TIMEOUT,
+        Verdict.NO_ASSERTIONS,
+    ),
 }
 
 
@@ -144,7 +148,14 @@ def from_tap(events: Iterable[tap.Event]) -> Reading:
         if isinstance(event, tap.Comment) and (match := _FACT.fullmatch(event.text)):
             facts.setdefault(match[1], truncate(match[2], 1000))
     results = tuple(result_of(point, position) for position, point in enumerate(points, 1))
-    return Reading(results, facts, tap.unfinished(events))
+    return Reading(results, facts, tap.unfinished(events) or _unread(events))
+
+
+def _unread(events: Iterable[tap.Event]) -> str | None:
+    """Why events that are one whole stream may yet hide a failure: a line of them says so, and is no result."""
+    lines = (event.text for event in events if isinstance(event, tap.Unplaced))
+    line = next((line for line in lines if re.search(r"(?<![\w-])not ok\b", line)), None)
+    return None if line is None else f"a line that is no result says `not ok`: {one_line(line.strip(), 200)!r}"
 
 
 def result_of(point: tap.TestPoint, position: int = 0) -> Result:
@@ -160,6 +171,8 @@ def result_of(point: tap.TestPoint, position: int = 0) -> Result:
     if not (isinstance(ident, str) and _ID.fullmatch(ident)):
         ident = leading[1] if leading else f"test-{point.number or position}"
     name = (leading[2] or "") if leading and leading[1] == ident else point.description
+    if isinstance(given := diagnostic.pop("name", None), str):  # in results.tap, where the line cannot have it
+        name = given
     level, reference, word, seconds = (
         diagnostic.pop(key, None) for key in ("level", "reference", "verdict", "seconds")
     )

@@ -7,7 +7,9 @@ import contextlib
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,8 +18,9 @@ from labkit.core.errors import UsageError
 from labkit.core.text import count, some, truncate
 from labkit.guest.pyz import pyz
 from labkit.io.files import write_atomic
-from labkit.results import tap, verdicts
-from labkit.results.model import WHOLE, Reading, Result
+from labkit.results import copies, tap, verdicts
+from labkit.results.copies import Note
+from labkit.results.model import URGENCY, WHOLE, Reading, Result
 from labkit.results.tap import JSON
 from labkit.results.verdicts import End, Judged
 from labkit.subjects import runtimes
@@ -99,38 +102,45 @@ class Validation:
         ends = {key: end for key, end in (ended.ends if ended else {}).items() if self._has(key[0], kept)}
         every, strange = recordings.programs(raw, ends)
         found = {name: attempts for name, attempts in every.items() if self._has(name, kept)}
-        room, judged, unread, cgroups = recordings.TOTAL, [], [], set()
+        room, unread, cgroups = recordings.TOTAL, [], set()
+        programs: dict[str, list[Judged]] = {}  # by name: a file may hold several
+        holders: set[str] = set()  # the files that do
+        dialects: Counter[str] = Counter()
+        notes: list[tuple[str, Note]] = []
         for name, attempts in found.items():
             if room <= 0:
                 unread.append(name)
                 continue
-            several = []
             for attempt in attempts:
                 end = ends.get((name, attempt)) if ended else End(unknown=True)
-                one, size, seen = recordings.judge(raw, name, attempt, end)
-                several.append(one)
+                file, size, seen = recordings.judge(raw, name, attempt, end)
+                for one in file.judged:
+                    programs.setdefault(one.program.name, []).append(one)
+                    holders |= {name} if one.program.name != name else set()
+                dialects.update([file.dialect] if file.dialect else [])
+                notes += ((f"{recordings.stem(name, attempt)}.tap", note) for note in file.notes)
                 room -= size
                 cgroups |= seen
-            judged.append(verdicts.repeated(several))
+        judged = [verdicts.repeated(attempts) for attempts in programs.values()]
         results = [result for one in judged for result in one.results]
-        facts, told = self._facts(kept, known or {}, results, found, cgroups)
-        should, line = self.expected(kept, facts, found, meant)
-        told += [line] if line else []
+        facts, told = self._facts(kept, known or {}, results, programs, cgroups)
+        should, line = self.expected(kept, facts, programs, meant)
+        told = [*copies.told(notes), *told, *([line] if line else [])]
         told += ended.told if ended else []
-        others = [name for name in found if name not in should and name not in (kept.only if kept else ())]
+        others = [name for name in programs if name not in should and name not in (kept.only if kept else ())]
         if others and not kept:
             told.append(
                 f"not among the programs of runtime-tools {facts.get('ref', '')}".rstrip() + f": {some(others)}"
             )
         if meant.is_subset:
-            there = [*should, *others]
-            should = subset.of(self.name, "program", meant, there, self.names())
-            if left := [name for name in found if name not in should]:
+            should = subset.of(self.name, "program", meant, [*should, *others], self.names())
+            if left := [name for name in programs if name not in should]:
                 told.append(f"left out, as was said: {count(len(left), 'program')}, {some(left)}")
-            found = {name: attempts for name, attempts in found.items() if name in should}
-            ends = {key: end for key, end in ends.items() if key[0] in should}
-            judged = [one for one in judged if one.program.name in should]
-            results = [result for result in results if result.program in should]
+            there = {*should, *holders}
+            found = {name: attempts for name, attempts in found.items() if name in there}
+            ends = {key: end for key, end in ends.items() if key[0] in there}
+            judged = [one for one in judged if one.program.name in there]
+            results = [result for result in results if result.program in there]
         reasons = []
         if ended is None:
             reasons.append(f"no {summary.FILE}, so the programs' exit statuses are unknown")
@@ -147,12 +157,13 @@ class Validation:
             why = "no program has such a name, or it is a link that leads elsewhere"
             reasons.append(f"ignored, because {why}: {some(map(repr, strange))}")
         lost = [name for name, attempt in ends if attempt not in found.get(name, ())]
-        if missing := list(dict.fromkeys([*lost, *(name for name in should if name not in found)])):
+        if missing := list(dict.fromkeys([*lost, *(name for name in should if name not in {*found, *programs})])):
             reasons.append(f"{count(len(missing), 'program')} missing: {some(missing)}")
         if ended and (dangling := [n for n, times in found.items() if any((n, t) not in ends for t in times)]):
             reasons.append(f"{count(len(dangling), 'program')} not finished: {some(dangling)}")
-        programs = tuple(one.program for one in judged)
-        return Reading(tuple(results), facts, "; ".join(reasons) or None, programs, told=tuple(told))
+        ran = tuple(one.program for one in judged)
+        taken = tuple(name for name, _ in dialects.most_common())
+        return Reading(tuple(results), facts, "; ".join(reasons) or None, ran, taken, tuple(told))
 
     def _facts(
         self,
@@ -340,8 +351,11 @@ class _Recorder:
             file.write(row)
         self._sizes[summary.FILE] = size + len(row)
         self._ended.add(name)
-        judged, _, _ = recordings.judge(self._raw, name, attempt, end)
-        self._on_result(_as_result(judged), len(self._ended), len(self._kept.programs) or None)
+        output, _, _ = recordings.judge(self._raw, name, attempt, end)
+        worst = min(output.judged, key=lambda judged: URGENCY[judged.program.verdict])
+        self._on_result(
+            replace(_as_result(worst), id=name, program=name), len(self._ended), len(self._kept.programs) or None
+        )
         return True
 
 
