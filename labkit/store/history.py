@@ -38,7 +38,7 @@ from labkit.core.errors import LabError
 from labkit.core.text import one_line
 from labkit.results.json import from_json
 from labkit.results.model import WHOLE, Run, Verdict, exit_status
-from labkit.store import database, runs
+from labkit.store import database, nights, runs
 from labkit.store.database import errors
 from labkit.store.spans import (
     BAD,
@@ -56,8 +56,6 @@ from labkit.store.spans import (
 )  # fmt: skip
 
 FILE = "history.sqlite"
-NIGHTS = "nights"
-NIGHT = "night.json"
 _AT_A_TIME = 64  # runs in one transaction of sync()
 _LARGEST = 512 << 20  # bytes of a file
 _FOR_BOUND = 5  # earlier runs, without which a duration has no bound
@@ -623,13 +621,13 @@ class History:
     def _sync_nights(self, reports: Path) -> dict[str, tuple[str, str]]:
         """Read the nights that have changed; run to the night and cell that it is of."""
         known = dict(self._db.execute("SELECT name, stamp FROM night"))
-        place = reports / NIGHTS
+        place = reports / nights.DIRECTORY
         names = [path.name for path in place.iterdir()] if place.is_dir() else []
         fresh = []
         for name in names:
-            stamp = _stamp(place / name / NIGHT)
+            stamp = _stamp(place / name / nights.FILE)
             if stamp and stamp != known.get(name):
-                row = _night(place / name / NIGHT, name)
+                row = _night(place / name / nights.FILE, name)
                 if row:
                     fresh.append((*row, stamp))
         if fresh:
