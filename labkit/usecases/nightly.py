@@ -39,6 +39,7 @@ from labkit.matrix.window import Engine, Window
 from labkit.provision.bootstrap import default_source
 from labkit.results.policy import Entry
 from labkit.store import nights, runs
+from labkit.usecases import history
 from labkit.usecases.judge import policies
 
 TABLE = "cells.sqlite"
@@ -321,6 +322,10 @@ class _Night:
         self._table.close_waiting()
         told = self._tell(reason)
         self._table.note(finished=now())
+        try:
+            history.site(self._settings, self._observer, None)
+        except LabError as error:  # the night is there all the same
+            self._observer.warn(f"the pages of the history could not be written: {error.message}")
         return told
 
     def _clear(self) -> None:
