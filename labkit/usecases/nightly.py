@@ -40,7 +40,7 @@ from labkit.reports import night as report
 from labkit.results.night import Night, from_json
 from labkit.results.policy import Entry
 from labkit.store import nights, runs
-from labkit.usecases import tell
+from labkit.usecases import history, tell
 from labkit.usecases.judge import policies
 
 TABLE = "cells.sqlite"
@@ -331,6 +331,10 @@ class _Night:
         self._table.close_waiting()
         told = self._tell(reason)
         self._table.note(finished=now())
+        try:
+            history.site(self._settings, self._observer, None)
+        except LabError as error:  # the night is there all the same
+            self._observer.warn(f"the pages of the history could not be written: {error.message}")
         self._announce(told)
         return told
 
