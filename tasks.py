@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from labkit.core.text import amount, printable
 
 if TYPE_CHECKING:
     from labkit.machines.base import MachineInfo
+    from labkit.usecases.nightly import Outlook
     from labkit.usecases.run import Outcome
 
 _MACHINE = "platform release provider machine host"
@@ -76,6 +78,37 @@ def test(call: Call) -> None:
             runtime_name=call.words["runtime_name"] or "",
         )
     _told(call, [outcome])
+
+
+@lab_task("matrix only checks on scheduler plan resume yes verbose json")
+def nightly(call: Call) -> None:
+    """Run a matrix of cells, and tell what changed since last night.
+
+    A cell is a platform, a provider, a runtime and a suite; [matrix] of labkit.toml lists them, else they are Debian 13
+    and 12 with runc and crun. Each has a machine of its own, as many at a time as this host bears.
+
+    Exit status: 0 all as expected, 1 a failure that the policy does not expect, 2 wrong usage, 3 the lab failed for a
+    cell, 4 incomplete, 130 interrupted.
+
+    Examples:
+        ./lab nightly --plan
+        ./lab nightly --only '*/crun/*'
+        ./lab nightly --matrix night.toml --json
+        ./lab nightly --on lab1,lab2
+        ./lab nightly --resume
+    """
+    from labkit.usecases import nightly as night
+
+    for other in ("matrix", "only", "checks", "plan"):
+        call.refuse_beside("resume", [other])
+    only, checks = call.listed("only"), call.listed("checks")
+    if call.words["plan"]:
+        _planned(call, night.outlook(call.settings, only=only, checks=checks))
+        return
+    with call.console() as console:
+        done = night.nightly(call.settings, console, only=only, checks=checks, resume=bool(call.words["resume"]))
+    call.answer(dict(done.document), lambda: printable(night.text(done.document, done.directory), newlines=True))
+    sys.exit(done.exit_status)
 
 
 @lab_task(f"{_MACHINE} verbose json")
@@ -241,6 +274,96 @@ def diff(call: Call) -> None:
     call.answer(compared.to_json(), as_diff.text(compared).rstrip("\n"))
 
 
+@lab_task("reason link expires wide file format shipped json", words="action", rest="word")
+def policy(call: Call) -> None:
+    """Write entries into your policy, or look them over.
+
+    `add` writes what a run showed, its findings or assertions by name, into the file that `policy` in labkit.toml
+    names, or a new one. The entry holds for that runtime, version, cgroup version and platform (--wide leaves one out).
+    `import` reads lists of tests to be skipped: crun's, youki's, those of bats. `check` tells entries that met nothing,
+    have expired, or hide more than one finding. Exit status of `check`: 1 where something is wrong.
+
+    Examples:
+        ./lab policy add latest STATE-001 --reason 'fixed in 1.6' --expires 2027-06-30
+        ./lab policy add latest delete kill --reason 'upstream bug' --link https://github.com/opencontainers/runc/issues/1
+        ./lab policy check
+        ./lab policy import run-tests.sh --file crun.toml
+    """
+    from labkit.cli import policies
+
+    policies.run(call)
+
+
+@lab_task("verbose json", words="what")
+def history(call: Call) -> None:
+    """Show how a check, or a cell, has fared through all runs.
+
+    A cell is what one run is about: PLATFORM-RELEASE/PROVIDER/RUNTIME/SUITE. Runs made by hand count as nights' do.
+
+    Examples:
+        ./lab history STATE-003
+        ./lab history debian-13/uml/runc/spec
+        ./lab history '*/crun/*' --json
+    """
+    from labkit.reports import as_history as shown
+    from labkit.usecases import history as past
+
+    with call.console() as console:
+        found = past.about(call.settings, console, call.words["what"])
+    value = {
+        "cells": [shown.cell_json(it.cell, it.runs, it.durations, it.failing) for it in found.cells],
+        "checks": [shown.check_json(it.cell, it.identity, it.title, it.spans, it.since) for it in found.checks],
+    }
+    texts = [shown.cell_text(it.cell, it.runs, it.durations, it.failing) for it in found.cells]
+    texts += [shown.check_text(it.cell, it.identity, it.title, it.spans, it.since) for it in found.checks]
+    call.answer(value, "\n\n".join(texts))
+
+
+@lab_task("verbose json")
+def flaky(call: Call) -> None:
+    """List checks that are now good and now bad, the worst first.
+
+    Example: ./lab flaky
+    """
+    from labkit.reports import as_history as shown
+    from labkit.usecases import history as past
+
+    with call.console() as console:
+        found = past.flaky(call.settings, console)
+    call.answer([shown.flaky_json(one) for one in found], lambda: shown.flaky_text(found))
+
+
+@lab_task("verbose json")
+def nights(call: Call) -> None:
+    """List the nights, the newest first.
+
+    Example: ./lab nights
+    """
+    from labkit.reports import as_history as shown
+    from labkit.usecases import history as past
+
+    with call.console() as console:
+        found = past.nights(call.settings, console)
+    call.answer([shown.night_json(*one) for one in found], lambda: shown.nights_text(found))
+
+
+@lab_task("out verbose json")
+def site(call: Call) -> None:
+    """Write the history as pages for a browser: no server, no network.
+
+    They link the runs' reports where those are: publish the reports directory as a whole, with `site` in it.
+
+    Examples:
+        ./lab site
+        ./lab site --out /srv/www/lab
+    """
+    from labkit.usecases import history as past
+
+    with call.console() as console:
+        page = past.site(call.settings, console, Path(call.words["out"]) if call.words["out"] else None)
+    call.answer({"page": str(page)}, str(page))
+
+
 @lab_task("platform release out")
 def render(call: Call) -> None:
     """Write out the scripts that make a machine a lab.
@@ -250,7 +373,7 @@ def render(call: Call) -> None:
     from labkit.usecases import export
 
     with call.console() as console:
-        for path in export.render(call.settings, console, Path(call.words["out"])):
+        for path in export.render(call.settings, console, Path(call.words["out"] or "rendered")):
             print(path)
 
 
@@ -263,7 +386,7 @@ def package(call: Call) -> None:
     from labkit.usecases import export
 
     with call.console() as console:
-        box = export.package(call.settings, console, Path(call.words["out"]))
+        box = export.package(call.settings, console, Path(call.words["out"] or "rendered"))
     print(box)
 
 
@@ -384,11 +507,34 @@ def _notes(machines: list[MachineInfo]) -> list[str]:
     return [printable(f"{name}: {note}") for name, note in notes]
 
 
+def _planned(call: Call, outlook: Outlook) -> None:
+    def text() -> str:
+        cells = [
+            (
+                one.key,
+                f"{one.seconds:.0f} s" if one.seconds is not None else "",
+                f"{one.limit:.0f} s",
+                f"cannot exist: {one.problem}" if one.problem else "",
+            )
+            for one in outlook.plan.cells
+        ]
+        end = "how long it will take is not known: some cells have not run yet"
+        if outlook.seconds is not None:
+            at = datetime.now() + timedelta(seconds=outlook.seconds)
+            end = f"expected to take {outlook.seconds / 60:.0f} min, until {at:%H:%M}"
+        told = f"{len(cells)} cells, {outlook.at_once} at a time; {end}"
+        return "\n".join([table([("CELL", "LAST TIME", "LIMIT", ""), *cells]), *outlook.plan.notes, told])
+
+    call.answer(outlook.to_json(), text)
+
+
 def _address(info: MachineInfo) -> str:
     return f"{info.user}@{info.address}:{info.port}" if info.port else ""
 
 
 def _told(call: Call, outcomes: Sequence[Outcome]) -> None:
+    for warning in dict.fromkeys(warning for outcome in outcomes for warning in outcome.warnings):
+        print(f"labkit: warning: {printable(warning)}", file=sys.stderr)
     values = [{"folder": str(one.directory), "exit_status": one.exit_status, **one.run.summary()} for one in outcomes]
     status = max(one.exit_status for one in outcomes)
 

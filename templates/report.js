@@ -19,7 +19,9 @@
       result.element.hidden = !match;
       shown += match;
     }
-    count.textContent = `${shown} of ${results.length}`;
+    // With programs there are fewer lines than results: say what is counted.
+    count.textContent = count.dataset.beside ? `${shown} of ${results.length} lines: ${count.dataset.beside}`
+      : `${shown} of ${results.length} results`;
     none.hidden = shown > 0 || results.length === 0;
   };
   for (const tile of tiles) {

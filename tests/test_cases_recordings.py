@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from labkit.core import config, tomlfile
-from labkit.core.cell import Selection
+from labkit.core.cell import Cell, Selection
 from labkit.core.errors import UsageError
 from labkit.guest.common import names, versions
 from labkit.guest.pyz import pyz
@@ -29,11 +29,14 @@ from labkit.results.model import Run, Verdict
 from labkit.store import runs
 from labkit.subjects import runtimes
 from labkit.suites import refs, registry, subset
+from labkit.suites.base import SilentRun
 from labkit.suites.subset import Subset
 from labkit.usecases.judge import Said, diff, judge, judge_all, recorded
-from labkit.usecases.run import Outcome
+from labkit.usecases.run import Outcome, run_cell
 from labkit.usecases.test import cell_of
-from tests.test_validation import GOOD
+from tests.test_judge import suite_prints
+from tests.test_validation import BAD, GOOD, line, plan
+from tests.test_validation import one as printed
 
 CASES = Path(__file__).parent / "recordings" / "cases"
 HEADER = "program\texit_status\tseconds\n"
@@ -310,6 +313,32 @@ def test_a_subset_that_was_meant_is_complete(judged: Judge, recordings: dict[str
     assert "left out, as was said: 52 programs" in told(outcome.run)
 
 
+def test_a_policys_own_list_says_what_was_not_meant(judged: Judge, recordings: dict[str, Path], tmp_path: Path) -> None:
+    """An entry that expects whatever programs show lets them be missing, where its conditions hold."""
+    part = copied(recordings["v0.9.0"], tmp_path / "part", lambda name: not name.startswith("linux_"))
+    facts = {key.replace("-", "_"): word for key, word in CRUN.items()}
+    own = tmp_path / "own.toml"
+    entry = f"""[[entry]]
+suite = "validation"
+program = "linux_*"
+runtime = "crun"
+expected = {json.dumps([verdict.value for verdict in Verdict])}
+reason = "not run in our CI"
+"""
+    own.write_text(entry)
+    outcome = judged(part, own=own, **facts)
+    assert (outcome.exit_status, outcome.run.run.reason) == (0, None)
+    assert "not there, and left out by the policy: 27 names, linux_cgroups_blkio" in told(outcome.run)
+    again = judge(settings(tmp_path, LABKIT_POLICY=str(own)), str(outcome.directory))
+    assert (again.exit_status, again.run.run.reason) == (0, None)
+    assert judge(settings(tmp_path), str(outcome.directory)).exit_status == 4, "without the policy it is missed again"
+    assert judged(part, own=own, runtime="runc", cgroup="v2").exit_status == 4
+    own.write_text(entry.replace("reason", "expires = 2020-01-01\nreason"))
+    assert judged(part, own=own, **facts).exit_status == 4
+    own.write_text(entry.replace('"timeout", ', ""))
+    assert judged(part, own=own, **facts).exit_status == 4
+
+
 def test_what_was_meant_and_is_missing_is_missed(judged: Judge, tmp_path: Path) -> None:
     directory = one(tmp_path / "x")
     outcome = judged(directory, Subset(only=("hostname", "kill")))
@@ -465,8 +494,24 @@ def test_summaries_of_other_harnesses(
     run = judged(one(tmp_path / "x", summary), Subset(only=("hostname",))).run
     assert (run.run.reason, run.programs[0].verdict) == (None, Verdict.PASS)
     assert run.programs[0].seconds == pytest.approx(seconds)
-    for line in lines:
-        assert line in told(run)
+    for said in lines:
+        assert said in told(run)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        ("-9", "killed by signal 9 (SIGKILL)"),
+        ("SIGSEGV", "killed by signal 11 (SIGSEGV)"),
+        ("143", "killed by signal 15 (SIGTERM)"),
+        ("1.0", "exited with status 1"),
+        ("193", "exited with status 193"),
+    ],
+)
+def test_exit_statuses_of_other_harnesses(status: str, message: str, judged: Judge, tmp_path: Path) -> None:
+    run = judged(one(tmp_path / "x", f"{HEADER}hostname\t{status}\t1\n"), Subset(only=("hostname",))).run
+    (result,) = (result for result in run.results if result.whole)
+    assert result.diagnostic["message"] == message
 
 
 def test_a_summary_without_statuses_is_incomplete(judged: Judge, tmp_path: Path) -> None:
@@ -601,6 +646,24 @@ def test_a_run_in_an_archive(judged: Judge, tmp_path: Path) -> None:
     assert outcome.directory != first.directory and runs.is_run(outcome.directory)
 
 
+def test_what_other_systems_pack(judged: Judge, tmp_path: Path) -> None:
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        entry = zipfile.ZipInfo("x")
+        entry.filename = "log\\hostname.tap"
+        out.writestr(entry, "TAP version 13\nok 1 - a\n1..1\n")
+        entry = zipfile.ZipInfo("y")
+        entry.filename = "log\\summary.tsv"
+        out.writestr(entry, HEADER + "hostname\t0\t1\n")
+        out.writestr("__MACOSX/log/._hostname.tap", b"\0\5\x16\7")
+    outcome = judged(archive, Subset(only=("hostname",)))
+    assert (outcome.exit_status, outcome.run.run.reason) == (0, None)
+    (tmp_path / "log").mkdir()
+    one(tmp_path / "log")
+    (tmp_path / "log" / "._hostname.tap").write_bytes(b"\0\5\x16\7")
+    assert judged(tmp_path / "log", Subset(only=("hostname",))).exit_status == 0
+
+
 def test_hostile_archives(judged: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def tar_with(*members: tuple[str, bytes | None, str]) -> Path:
         path = tmp_path / "x.tar"
@@ -658,6 +721,25 @@ def test_several_recordings_below_a_directory_are_named(judged: Judge, tmp_path:
     with pytest.raises(UsageError, match="neither a run nor raw output") as caught:
         judged(tmp_path / "ci")
     assert caught.value.hint == "crun, runc in it do: judge each"
+
+
+WHOSE = {"runtime-path": "/opt/wrapper.sh", "runtime-version": "youki version: 0.5.5", "cgroup": "v2"}
+
+
+@pytest.mark.parametrize(("given", "name"), [("", "youki"), ("mine", "mine")])
+def test_a_wrapper_in_a_machine(given: str, name: str, tmp_path: Path) -> None:
+    """The name of a live run's runtime, and that it is found again by its path."""
+    output = plan("create", "state", **WHOSE) + printed("create", GOOD) + printed("state", BAD) + line("finish")
+    own = settings(tmp_path)
+    cell = Cell("debian", "13", "auto", "m", "/opt/wrapper.sh", "validation", Selection(skip=("k*",)), 1, given)
+    machine = suite_prints(output)
+    outcome = run_cell(cell, own, SilentRun(), policy.load(), lambda *_: machine)
+    assert (outcome.run.runtime.name, outcome.run.runtime.version) == (name, "0.5.5")
+    assert f"/opt/wrapper.sh is taken for {name} 0.5.5" in outcome.run.told
+    assert outcome.run.run.reason is None, "what was left out was not planned, and is not missed"
+    assert runs.failed_before(tmp_path / "reports", "validation", runtimes.find("/opt/wrapper.sh").name) == ("state",)
+    again = judge(own, str(outcome.directory))
+    assert (again.run.runtime, again.run.told) == (outcome.run.runtime, outcome.run.told)
 
 
 def test_the_flags_of_judge(recordings: dict[str, Path], tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ CHECKOUT = Path(__file__).parent.parent
 TASKS = [
     *("up", "test", "reset", "halt", "destroy", "ssh", "status", "report", "judge", "package", "diff", "render"),
     "doctor",
-    *("platforms", "runtimes", "suites", "check", "gc"),
+    *("platforms", "runtimes", "suites", "check", "gc", "policy"),
+    *("history", "flaky", "nights", "site"),
 ]
 COMMANDS = {task.command.name: task.command for task in vars(tasks).values() if isinstance(task, LabTask)}
 Done = subprocess.CompletedProcess[str]
@@ -174,8 +175,10 @@ def test_wrong_words_end_with_2(words: list[str], message: str, tmp_path: Path, 
 
 @pytest.mark.parametrize("flag", [flag for flag, row in FLAGS.items() if row.metavar])
 def test_an_empty_value_never_means_not_given(flag: str, tmp_path: Path, environ: dict[str, str]) -> None:
-    row = next(row for row in COMMANDS.values() if flag in (*row.words, *row.flags))
-    if flag in row.words:
+    row = next(row for row in COMMANDS.values() if flag in (*row.words, row.rest, *row.flags))
+    if flag == row.rest:
+        shown, words = FLAGS[flag].metavar, [*("x" for _ in row.words), ""]
+    elif flag in row.words:
         shown, words = FLAGS[flag].metavar, ["" if word == flag else "x" for word in row.words]
     else:
         shown, words = spelt(flag), [*("x" for _ in row.words), spelt(flag), ""]

@@ -154,7 +154,13 @@ def test_each_shell_offers_what_labkit_knows(shell: str, line: str, expected: se
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("./lab p", {"package", "platforms"}),
+        ("./lab p", {"package", "platforms", "policy"}),
+        ("./lab policy ", {"add", "check", "import"}),
+        ("./lab policy add lat", {"latest", ":directories"}),
+        ("./lab policy check --shipped latest 2", {RUN, ":directories"}),
+        ("./lab policy import ", {":files"}),
+        ("./lab policy add latest X --wide ver", {"version"}),
+        ("./lab policy add latest X --re", {"--reason"}),
         ("./lab --help di", {"diff"}),
         ("./lab --v", {"--version"}),
         ("./lab halt --platform debian --p", {"--provider"}),

@@ -15,6 +15,8 @@ from invoke.parser import Parser
 from pydantic import BaseModel
 
 import labkit
+from labkit.cli import program
+from labkit.cli.flags import with_flags
 from labkit.core import config, errors, platforms
 from labkit.core.home import Home
 from labkit.core.tomlfile import Table
@@ -252,7 +254,8 @@ def parsed(words: list[str]) -> None:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    Parser(contexts=Collection.from_module(module).to_contexts()).parse_argv(words)
+    tasks = Collection.from_module(module)
+    Parser(contexts=tasks.to_contexts()).parse_argv(with_flags(words, program.commands(tasks)))
 
 
 EXAMPLES = [(name, words) for name, text in PAGES.items() if name not in HISTORY for words in commands(text)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from labkit.core import config, platforms
 from labkit.core.platforms import Distro
@@ -21,11 +22,13 @@ from labkit.results.model import Verdict
 from labkit.suites.base import SilentRun
 from labkit.usecases.run import run_cell
 from tests import recorded
+from tests.histories import nights
 from tests.test_cell import CELL, OUTPUT, suite_prints
 from tests.test_cli import CHECKOUT, COMMANDS, labkit
 
+SCHEMA = json.loads((CHECKOUT / "docs" / "reference" / "json.schema.json").read_text())
 TEXT = (CHECKOUT / "docs" / "reference" / "json.md").read_text()
-_NAMES = {"VERDICT": f"({'|'.join(Verdict)})", "GROUP": "(newly_failing|fixed|appeared|gone|changed)"}
+_NAMES = {"VERDICT": f"({'|'.join(Verdict)})", "GROUP": "(newly_failing|fixed|no_longer_shown|appeared|gone|changed)"}
 TASKS = sorted(name for name, command in COMMANDS.items() if "json" in command.flags)
 
 
@@ -101,16 +104,39 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     incomplete = work / "incomplete"
     incomplete.mkdir()
     (incomplete / "spec.tap").write_text("1..2\nok 1 - STATE-001 x\n")
+    failing = work / "failing"
+    failing.mkdir()
+    (failing / "spec.tap").write_text("1..1\nnot ok 1 - STATE-001 x\n")
     changed = work / "changed"
     changed.mkdir()
     for path in recorded.V2.iterdir():
         (changed / path.name).write_bytes(path.read_bytes())
     (changed / "create.tap").write_text("TAP version 13\nnot ok 1 - create\n1..1\n")
+    nothing = work / "nothing"
+    nothing.mkdir()
+    (nothing / "spec.tap").write_text("1..1\nok 1 - STATE-001 x # SKIP not here\n")
+    findings = []
+    for finding in ("a", "b"):
+        findings.append(work / finding)
+        findings[-1].mkdir()
+        block = f'  ---\n  failures: [{{"finding": "{finding}", "what": "x"}}]\n  ...\n'
+        (findings[-1] / "spec.tap").write_text(f"1..1\nnot ok 1 - STATE-001 x\n{block}")
     told = [run("judge", recorded.V1), run("judge", recorded.V2, "--no-policy"), run("judge", incomplete)]
+    told.append(run("judge", nothing))
+    both = work / "both"
+    both.mkdir()
+    (both / "spec.tap").write_text("TAP version 14\n# suite: spec\n# runtime: runc\n1..1\nok 1 - STATE-001 x\n")
+    (both / "create.tap").write_text("TAP version 13\nok 1 - create\n1..1\n")
+    two = run("judge", both)
+    nights(work / "reports", ["...", ".F.", "..Y", ".FY", ".F.", ".F.", ".F."])
+    cell, check = run("history", "debian-13/*"), run("history", "C-001")
+    past = {"history": [cell, check], "flaky": [run("flaky")], "nights": [run("nights")], "site": [run("site")]}
     distro = Distro(platform := platforms.load("debian", platforms.directories()), platform.release(None))
     fake = FakeMachine()
     fake.create(distro)
-    machine = replace(fake.status(), address="127.0.0.1", port=22, user="root", accelerator="kvm", seconds=1.5)
+    machine = replace(
+        fake.status(), provider="qemu", address="127.0.0.1", port=22, user="root", accelerator="kvm", seconds=1.5
+    )
     return {
         "up": [machine.to_json()],
         "reset": [machine.to_json()],
@@ -119,12 +145,15 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "destroy": [run("destroy", "--machine", "mine"), run("destroy", "--all")],
         "test": told,
         "judge": told,
+        "judge of two suites": [two],
         "report": [run("report"), run("report", "--no-policy")],
-        "diff": [run("diff", recorded.V1, recorded.V2), run("diff", recorded.V2, changed)],
+        "diff": [run("diff", recorded.V1, recorded.V2), run("diff", recorded.V2, changed), run("diff", *findings)],
+        "policy": [run("policy", "add", failing, "STATE-001", "--reason", "x"), run("policy", "check", failing)],
         "platforms": [run("platforms")],
         "runtimes": [run("runtimes")],
         "suites": [run("suites"), run("suites", "--export", work)],
         "doctor": [run("doctor")],
+        **past,
     }
 
 
@@ -159,8 +188,68 @@ def test_the_machine_of_a_run_is_documented(tmp_path: Path) -> None:
     assert {key.partition(".")[0] for key in told} == set(json.loads(kept.read_text())["machine"])
 
 
+def closed(schema: Any) -> Any:
+    """The schema with every object closed: what is printed and not in it is an error."""
+    if isinstance(schema, list):
+        return [closed(inner) for inner in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inside = {key: closed(inner) for key, inner in schema.items()}
+    return {"additionalProperties": False, **inside} if schema.get("type") == "object" else inside
+
+
+def validator(name: str) -> Draft202012Validator:
+    return Draft202012Validator({**closed(SCHEMA), "$ref": f"#/commands/{name}"})
+
+
+def test_the_schema_is_one_and_has_every_task() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    for part in (*SCHEMA["commands"].values(), *SCHEMA["$defs"].values()):
+        Draft202012Validator.check_schema(part)
+    assert not set(TASKS) - SCHEMA["commands"].keys()
+    assert SCHEMA["$defs"]["verdict"]["enum"] and set(SCHEMA["$defs"]["verdict"]["enum"]) == set(Verdict)
+    assert set(MachineState) <= set(SCHEMA["$defs"]["machine"]["properties"]["state"]["enum"])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_printed_and_every_example_is_of_the_schema(task: str, printed: dict[str, list[Any]]) -> None:
+    check = validator(task)
+    for value in printed[task]:
+        check.validate(value)
+    for value in examples(task):
+        Draft202012Validator({**SCHEMA, "$ref": f"#/commands/{task}"}).validate(value)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_schema_can_fail(task: str, printed: dict[str, list[Any]]) -> None:
+    check = validator(task)
+    wrong: list[Any] = [None, 1, "x", [1], [{}], {}, {"more": 1}]
+    assert [value for value in wrong if check.is_valid(value)] == []
+    value = printed[task][0]
+    entry = value[0] if isinstance(value, list) and value else value
+    if isinstance(entry, dict):
+        more = {**entry, "more": 1}
+        assert not check.is_valid([more] if isinstance(value, list) else more)
+
+
+def test_the_output_of_two_suites_is_of_the_schema_of_judge(printed: dict[str, list[Any]]) -> None:
+    (two,) = printed["judge of two suites"]
+    validator("judge").validate(two)
+    assert len(two["runs"]) == 2 and two["exit_status"] == max(one["exit_status"] for one in two["runs"])
+
+
+def test_results_json_is_of_the_schema(printed: dict[str, list[Any]]) -> None:
+    check = validator("results.json")
+    (two,) = printed["judge of two suites"]
+    found = [Path(one["folder"], "results.json") for one in (*printed["judge"], *two["runs"])]
+    found += [path for one in found for path in one.parent.glob("judged-*/results.json")]
+    assert len(found) > len(printed["judge"]) + 2, "report judged one of them anew"
+    for path in found:
+        check.validate(json.loads(path.read_text()))
+
+
 def test_folder_is_the_directory_of_the_run(printed: dict[str, list[Any]]) -> None:
-    assert all((Path(told["folder"]) / "results.json").is_file() for told in printed["judge"])
+    assert all((Path(told["folder"]) / "results.json").is_file() for told in printed["test"])
 
 
 def test_the_vocabularies_are_complete() -> None:

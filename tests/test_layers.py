@@ -14,7 +14,7 @@ import labkit
 ROOT = Path(labkit.__file__).parent
 # From the top down: a package may import those below it, and itself.
 PACKAGES = [
-    "cli", "usecases", "reports", "store", "suites", "machines", "images", "provision", "host", "uml", "qemu",
+    "cli", "usecases", "matrix", "reports", "store", "suites", "machines", "images", "provision", "host", "uml", "qemu",
     "subjects", "results", "guest", "io", "core",
 ]  # fmt: skip
 RANK = {name: rank for rank, name in enumerate(PACKAGES)}
@@ -42,6 +42,8 @@ SEAMS = {
     "http.client": "labkit.io.download",
     "vagrant": "labkit.io.vagrant",
     "qemu": "labkit.qemu.monitor",
+    "distributed": "labkit.matrix.cluster",
+    "dask": "labkit.matrix.cluster",
 }
 GUEST = "labkit.guest."
 APART = "labkit.uml.sandbox"  # a program of its own, too, on this host

@@ -85,7 +85,7 @@ def test_an_unexpected_pass_is_told_and_is_no_failure(apply: Apply) -> None:
 
 def test_what_was_skipped_is_no_pass(apply: Apply) -> None:
     """A machine that cannot show it says nothing about the runtime."""
-    run = apply(a_run(a_result("DEV-002", Verdict.SKIP, reason="this machine has one CPU")), ENTRY)
+    run = apply(a_run(a_result("DEV-002", Verdict.SKIP, reason="this machine has one CPU"), a_result("DEV-003")), ENTRY)
     assert run.policy is not None and run.policy.unexpected_passes == ()
     assert exit_status(run) == 0
     assert run.results[0].expected is None
@@ -212,6 +212,7 @@ def test_passes_beside_a_failure_are_no_surprise(apply: Apply) -> None:
 
 def test_a_violation_needs_an_entry_that_names_it(apply: Apply) -> None:
     run = program("delete", (WHOLE, Verdict.NO_ASSERTIONS), violation="Hooks MUST be called")
+    run = replace(run, results=(*run.results, *program("kill", ("z", Verdict.PASS)).results))
     entry = 'suite = "validation"\nprogram = "delete"\nexpected = "no-assertions"\nreason = "asserts nothing"\n'
     assert exit_status(apply(run, entry)) == 1
     assert exit_status(apply(run, entry + 'violation = "Hooks MUST*"\n')) == 0
@@ -222,6 +223,25 @@ def test_a_program_as_a_whole_that_passes_has_no_result_and_is_told(apply: Apply
     entry = f'suite = "validation"\nprogram = "delete"\nassertion = "{WHOLE}"\nexpected = "error"\nreason = "x"\n'
     run = apply(program("delete", ("z", Verdict.PASS)), entry)
     assert run.policy is not None and len(run.policy.unexpected_passes) == 1
+
+
+@pytest.mark.parametrize("assertion", ["", f'assertion = "{WHOLE}"\n'])
+def test_a_program_that_asserts_nothing_can_be_expected_to(assertion: str, apply: Apply) -> None:
+    """Whether such a result counts as bad is the model's affair; the mark, and that it is no surprise, are ours."""
+    entry = f'suite = "validation"\nprogram = "delete"\n{assertion}expected = "no-assertions"\nreason = "only waits"\n'
+    run = apply(program("delete", (WHOLE, Verdict.NO_ASSERTIONS)), entry)
+    assert run.results[0].expected is not None and run.results[0].expected.reason == "only waits"
+    assert run.policy is not None and run.policy.unexpected_passes == ()
+    assert exit_status(run) == 0
+    failing = apply(program("delete", (WHOLE, Verdict.ERROR)), entry)
+    assert failing.results[0].expected is None and exit_status(failing) == 1
+
+
+def test_one_that_passes_where_nothing_was_to_be_asserted_is_told(apply: Apply) -> None:
+    entry = 'suite = "validation"\nprogram = "delete"\nexpected = "no-assertions"\nreason = "only waits"\n'
+    run = apply(program("delete", ("z", Verdict.PASS)), entry)
+    assert run.policy is not None
+    assert run.policy.unexpected_passes[0].startswith("delete: expected no-assertions, got pass (policy.toml, entry.0")
 
 
 def test_what_may_pass_and_passes_is_not_told(apply: Apply) -> None:

@@ -300,7 +300,7 @@ MINIMAL |= {
     "socket",
     "stat",
 }
-MINIMAL |= {"copy", "fnmatch", "functools", "hashlib", "io", "pwd"}
+MINIMAL |= {"copy", "fnmatch", "functools", "gc", "hashlib", "io", "pwd"}
 MINIMAL |= {"struct", "subprocess", "sys", "threading", "time", "traceback", "typing"}
 MINIMAL |= {"json"}  # not in Debian 12's, and nothing works without it: see the test below
 
@@ -323,6 +323,20 @@ def test_it_imports_only_what_pythons_minimal_package_has(package: str, more: se
 @pytest.mark.parametrize("file", ["common/__init__.py", "common/start.py", "spec/main.py", "programs/main.py"])
 def test_an_old_python_can_parse_what_says_that_it_is_too_old(file: str) -> None:
     assert ast.parse((PACKAGE.parent / file).read_text(), feature_version=(3, 5))
+
+
+@pytest.mark.parametrize(
+    ("words", "listed"),
+    [
+        (["--only", "hook*"], "hooks"),
+        (["--only", "validation/hooks/hooks.t,HOSTNAME"], "hooks hostname"),
+        (["--leave-out", "hook*,not_there"], "hostname"),
+        (["--only", "ho*", "--leave-out", "hostname/hostname.t"], "hooks"),
+    ],
+)
+def test_names_of_programs(driver: Driver, tree: Path, words: list[str], listed: str) -> None:
+    argv = driver.argv(tree, *words, "--list")
+    assert subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split() == listed.split()
 
 
 @pytest.mark.parametrize("name", ["spec", "programs"])

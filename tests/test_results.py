@@ -61,6 +61,8 @@ def test_results_json_is_the_contract() -> None:
             "error": 0,
             "timeout": 0,
         },
+        "exit_status": 1,
+        "unexpected": 1,
         "results": [
             {
                 "id": ident,
@@ -143,7 +145,10 @@ def test_no_document_at_all(text: bytes) -> None:
 @pytest.mark.parametrize(
     ("verdicts", "reason", "status"),
     [
-        (["pass", "skip", "todo", "no-assertions"], None, 0),
+        (["pass", "skip", "todo", "flaky"], None, 0),
+        (["pass", "no-assertions"], None, 1),
+        (["no-assertions", "no-assertions"], None, 1),
+        (["skip", "skip"], None, 1),
         (["pass", "fail"], None, 1),
         (["pass", "error"], None, 1),
         (["pass", "timeout"], None, 1),

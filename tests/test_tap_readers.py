@@ -22,7 +22,7 @@ NODE = """
 import {Parser} from 'tap-parser'; import fs from 'fs';
 const wrong = [];
 const parser = new Parser({strict: true}, result => console.log(JSON.stringify({
-  count: result.count, skip: result.skip, bail: result.bailout, plan: result.plan.end,
+  count: result.count, skip: result.skip, ok: result.ok, bail: result.bailout, plan: result.plan.end,
   wrong: wrong.concat(result.failures.filter(one => one.tapError)),
 })));
 parser.on('extra', line => wrong.push(line));

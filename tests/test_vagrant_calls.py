@@ -25,7 +25,7 @@ from labkit.machines import providers
 from labkit.machines.base import MachineState
 from labkit.machines.vagrant import VagrantMachine, vagrant_provider
 from labkit.provision.render import VagrantBox, VagrantValues, vagrantfile
-from labkit.usecases.machines import bring_up
+from labkit.usecases.machines import bring_up, halt, status
 from tests.pool import BOX, IMAGES, pool
 
 STATUS = """1795324042,one,metadata,provider,libvirt
@@ -57,7 +57,7 @@ def test_the_state_is_read_from_among_other_lines(vagrant: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "output", ["", "rubbish\0\n", "1,one,state,\n", "1,one,state,a b\n", "1,a,state,x\n1,b,state,y\n"]
+    "output", ["", "rubbish\0\n", "1,one,state,\n", "1,one,state, \n", "1,a,state,x\n1,b,state,y\n"]
 )
 def test_an_answer_without_a_state_is_an_error(vagrant: Path, output: str) -> None:
     (vagrant.parent / "out").write_text(output)
@@ -145,6 +145,10 @@ def test_no_vagrant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class Heard(Silent):
     def __init__(self) -> None:
         self.steps: list[str] = []
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
 
     def step(self, text: str) -> None:
         self.steps.append(text)
@@ -207,13 +211,18 @@ class There:
     def directory(self) -> Path:
         return self.settings.home.machine("one")
 
+    @property
+    def environ(self) -> dict[str, str]:
+        return {"LABKIT_HOME": str(self.settings.home.path), "LABKIT_LIMITS_BOOT": "2"}
+
     def left(self, record: dict[str, object], *, state: str = "running", key: bool = True) -> VagrantMachine:
         self.directory.mkdir(parents=True)
         (self.directory / "record.json").write_text(json.dumps({**PLATFORM, **record}))
         (self.directory / "Vagrantfile").write_text("")
         if key:
             (self.directory / "known_hosts").write_text("127.0.0.1 ssh-ed25519 AAAA\n")
-        said = STATUS.replace("state,running", f"state,{state}")
+        provider = str({**PLATFORM, **record}["vagrant"])
+        said = STATUS.replace("state,running", f"state,{state}").replace("libvirt\n", f"{provider}\n")
         (self.program.parent / "out").write_text(said)
         config_ = "Host one\n  HostName 127.0.0.1\n  Port 9\n  User vagrant\n  IdentityFile /none\n"
         (self.program.parent / "config").write_text(config_)
@@ -259,6 +268,177 @@ def test_the_record_and_vagrant_say_how_far_a_machine_is(
     machine = there.left(record, state=state)
     assert machine.status().state is expected
     assert there.calls() == []
+
+
+# The ids of states in the sources of Vagrant 2.4 and of the libvirt, VMware Desktop, Parallels, UTM and QEMU plugins;
+# Hyper-V has Microsoft's VMState in lower case, VirtualBox what `VBoxManage showvminfo --machinereadable` prints.
+WORDS = {
+    MachineState.RUNNING: [("libvirt", "running"), ("utm", "started")],
+    MachineState.HALTED: [
+        *(("libvirt", word) for word in ("shutoff", "paused", "pmsuspended")),
+        *(("virtualbox", word) for word in ("poweroff", "saved", "paused", "aborted-saved", "teleported")),
+        *(("vmware_desktop", word) for word in ("not_running", "suspended")),
+        *(("parallels", word) for word in ("stopped", "suspended", "paused")),
+        *(("hyperv", word) for word in ("off", "saved", "paused", "hibernated", "fastsaved", "offcritical")),
+        *(("utm", word) for word in ("stopped", "paused")),
+        *(("docker", "stopped"), ("qemu", "stopped")),
+    ],
+    MachineState.CRASHED: [("virtualbox", "aborted"), ("libvirt", "crashed")],
+    MachineState.UNREACHABLE: [
+        *(
+            ("virtualbox", word)
+            for word in ("gurumeditation", "stuck", "inaccessible", "stopping", "saving", "restoring")
+        ),
+        *(("libvirt", word) for word in ("shutting_down", "inaccessible")),
+        *(("hyperv", word) for word in ("starting", "stopping", "resuming", "runningcritical")),
+        *(("parallels", word) for word in ("suspending", "resuming")),
+        *(("utm", word) for word in ("starting", "pausing")),
+    ],
+    MachineState.LOST: [(provider, "not_created") for provider in ("libvirt", "virtualbox", "hyperv")],
+    MachineState.UNKNOWN: [
+        *(("docker", "host_state_unknown"), ("docker", "preparing"), ("virtualbox", "unknown"), ("libvirt", "nostate")),
+        *(("cloud", "TERMINATED"), ("parallels", "Ne spouští se"), ("mine", "frozen-solid")),
+    ],
+}
+SAID = [(provider, word, state) for state, words in WORDS.items() for provider, word in words]
+
+
+@pytest.mark.parametrize(("provider", "word", "state"), SAID)
+def test_what_each_provider_says_is_a_state(there: There, provider: str, word: str, state: MachineState) -> None:
+    machine = there.left({**PINNED, "up": True, "ready": True, "vagrant": provider}, state=word)
+    info = machine.examine()
+    assert info.state is state
+    told = state in (MachineState.UNREACHABLE, MachineState.UNKNOWN) or "critical" in word
+    assert (info.problem is not None) is told
+    assert not told or f"Vagrant calls its state {word!r}: " in str(info.problem)
+
+
+# A provider whose machine is in the state that a file beside the Vagrantfile names.
+STATED = """
+class Stated < Vagrant.plugin("2", :provider)
+  def initialize(machine)
+  end
+
+  def action(name)
+  end
+
+  def state
+    id = File.read(File.join(__dir__, "state")).to_sym
+    Vagrant::MachineState.new(id, id.to_s.gsub("_", " "), "It is #{id},\\nand that is all.")
+  end
+end
+
+class StatedPlugin < Vagrant.plugin("2")
+  name "stated"
+  provider(:stated, priority: 100, defaultable: true) { Stated }
+end
+
+Vagrant.configure("2") do |config|
+  config.vm.define "one"
+  config.vm.box = "x"
+  config.vm.provider :stated
+end
+"""
+
+
+@pytest.mark.parametrize(
+    "word", ["not_running", "off", "suspended", "aborted-saved", "saving", "Frozen, solid", "not_created"]
+)
+def test_the_real_vagrant_says_it_so(there: There, word: str) -> None:
+    """Its own machine-readable lines, of a provider that says the word."""
+    there.left({**PINNED, "up": True, "ready": True}, state=word)
+    there.program.unlink()
+    if process.which("vagrant") is None:
+        pytest.skip("Vagrant is not installed here")
+    machine = VagrantMachine("one", there.settings, there.observer)
+    (there.directory / "Vagrantfile").write_text(STATED)
+    (there.directory / "state").write_text(word)
+    info = machine.examine()
+    known = {said: state for _, said, state in SAID}
+    assert info.state is known.get(word, MachineState.UNKNOWN)
+    if info.state is MachineState.UNKNOWN:
+        assert info.problem == f"Vagrant calls its state {word!r}: labkit does not know this word"
+
+
+@pytest.mark.parametrize(("provider", "word"), [pair[:2] for pair in SAID if pair[2] is not MachineState.LOST])
+def test_whatever_it_says_up_never_loses_a_machine(there: There, provider: str, word: str) -> None:
+    """Short of not_created: `vagrant up`, which here brings nothing up, and nothing else but a halt."""
+    machine = there.left({**PINNED, "up": True, "ready": True, "vagrant": provider}, state=word)
+    there.program.write_text(there.program.read_text() + "\ntest $1 != up || exit 1\n")
+    with machine.lock(), pytest.raises(MachineError, match=r"vagrant up in .* failed"):
+        bring_up(machine, there.settings, distro("libvirt"), there.observer)
+    assert there.calls()[-1].startswith("up --no-provision --provider")
+    assert "--no-destroy-on-error" in there.calls()[-1]
+    assert there.calls()[:-1] == (["halt"] if word == "gurumeditation" else [])
+    assert (there.directory / "record.json").exists()
+
+
+def test_an_unknown_word_is_told_by_name_by_up_and_halt_stops_it(there: There) -> None:
+    machine = there.left({**PINNED, "up": True, "ready": True}, state="frozen-solid")
+    there.program.write_text(there.program.read_text() + "\ntest $1 != up || exit 1\n")
+    with pytest.raises(MachineError):
+        bring_up(machine, there.settings, distro("libvirt"), there.observer)
+    assert "one: Vagrant calls its state 'frozen-solid': labkit does not know this word" in there.observer.warnings
+    settings = config.load({"machine": "one"}, cwd=there.settings.home.machine("one"), environ=there.environ)
+    assert halt(settings, Silent()).state is MachineState.UNKNOWN
+    assert there.calls()[-1] == "halt"
+
+
+@pytest.mark.parametrize("word", ["not_running", "off", "suspended", "aborted-saved", "aborted"])
+def test_what_does_not_run_is_not_stopped_again(there: There, word: str) -> None:
+    there.left({**PINNED, "up": True, "ready": True}, state=word)
+    settings = config.load({"machine": "one"}, cwd=there.settings.home.machine("one"), environ=there.environ)
+    halt(settings, Silent())
+    assert there.calls() == []
+
+
+def test_a_machine_on_its_way_is_waited_for(there: There) -> None:
+    machine = there.left({**PINNED, "up": True, "ready": True}, state="saving")
+    here = there.program.parent
+    there.program.write_text(
+        f"#!/bin/sh\necho $* >>{here}/calls\n"
+        f"case $1 in status) sed s/,state,saving/,state,saved/ {here}/out >{here}/new; cat {here}/out; "
+        f"mv {here}/new {here}/out ;; up) exit 1 ;; esac\n"
+    )
+    with pytest.raises(MachineError, match="vagrant up"):
+        bring_up(machine, there.settings, distro("libvirt"), there.observer)
+    assert "waiting for one, whose state is 'saving'" in there.observer.steps
+    calls = (here / "calls").read_text().split("\n")
+    assert [call.split()[0] for call in calls if call] == ["status", "status", "up"]
+    assert there.observer.warnings == []
+
+
+def test_one_that_never_gets_there_is_vagrants_to_tell_and_one_that_went_is_told(there: There) -> None:
+    machine = there.left({**PINNED, "up": True, "ready": True}, state="stopping")
+    began = time.monotonic()
+    machine.status()
+    machine.halt()
+    assert 2 <= time.monotonic() - began < 6, "limits.boot"
+    assert there.calls() == ["halt"]
+    machine.status()
+    (there.program.parent / "out").write_text(STATUS.replace("state,running", "state,not_created"))
+    with pytest.raises(MachineError, match="Vagrant no longer has machine one"):
+        machine.start()
+    assert there.calls() == ["halt"]
+
+
+def test_memory_that_virtualbox_cannot_restore_is_given_up_by_a_command_that_is_told(there: There) -> None:
+    machine = there.left({**PINNED, "up": True, "ready": True, "vagrant": "virtualbox"}, state="aborted-saved")
+    ident = there.directory / ".vagrant/machines/one/virtualbox/id"
+    ident.parent.mkdir(parents=True)
+    ident.write_text("0a1b-2c")
+    there.program.write_text(there.program.read_text() + "\ntest $1 != up || exit 1\n")
+    with pytest.raises(MachineError) as caught:
+        bring_up(machine, there.settings, distro("virtualbox"), there.observer)
+    assert "VBoxManage discardstate 0a1b-2c" in (caught.value.hint or "")
+
+
+def test_a_vagrant_that_cannot_answer_does_not_hide_the_other_machines(there: There) -> None:
+    there.left({**PINNED, "up": True, "ready": True})
+    there.program.write_text("#!/bin/sh\necho 'the plugin is broken' >&2; exit 1\n")
+    (info,) = status(there.settings)
+    assert (info.name, info.state) == ("one", MachineState.UNKNOWN)
+    assert "vagrant status" in str(info.problem)
 
 
 @pytest.mark.parametrize("ready", [True, False])

@@ -118,7 +118,7 @@ def test_an_error_in_a_block_of_no_line_fails_a_program_that_passes_otherwise() 
 
 def test_nothing_but_a_plan_of_0_is_no_assertions() -> None:
     judged = judge("TAP version 13\n1..0\n")
-    assert (judged.program.verdict, whole(judged).bad) == (Verdict.NO_ASSERTIONS, False)
+    assert (judged.program.verdict, whole(judged).bad) == (Verdict.NO_ASSERTIONS, True)
 
 
 def test_a_plan_of_0_with_a_reason_is_a_skip() -> None:

@@ -161,6 +161,20 @@ ROWS: dict[tuple[str, str], Row] = dict(
         (("diff", "run_b"), Row(("diff", RECORDING, "nothing"), (), "")),
         (("diff", "html"), Row(("diff", RECORDING, RECORDING), ("--html", "diff.html"), "")),
         as_json("diff", FEW, FEW, mark='"newly_failing"'),
+        (("policy", "action"), Row(("policy", "chekc"), (), "")),
+        (("policy", "reason"), Row(("policy", "add", "bad", "STATE-001"), ("--reason", "so"), 'reason = "so"')),
+        *(
+            (("policy", flag), Row(("policy", "add", "bad", "STATE-001"), ("--reason", "so", f"--{flag}", value), mark))
+            for flag, value, mark in (
+                ("link", "https://example.org/9", 'link = "https://example.org/9"'),
+                ("expires", "2999-01-01", "expires = 2999-01-01"),
+                ("wide", "colour", "--wide is 'colour'"),
+            )
+        ),
+        (("policy", "file"), Row(("policy", "import", "skips"), ("--file", "other.toml"), "other.toml")),
+        (("policy", "format"), Row(("policy", "import", "prose"), ("--format", "list"), "read as list: 1 entry")),
+        (("policy", "shipped"), Row(("policy", "check", FEW), ("--shipped",), " entries looked over")),
+        as_json("policy", "check", FEW, mark='"wrong"'),
         (("render", "platform"), Row(("render",), ("--platform", "ubuntu"), "bootstrap-ubuntu.sh")),
         (("render", "release"), Row(("render",), ("--release", "99"), "unknown release of Debian '99'")),
         (("render", "out"), Row(("render",), ("--out", "there"), "there/bootstrap-debian.sh")),
@@ -185,6 +199,7 @@ APART = {
     ("judge", "dir"),
     ("diff", "run_a"),
     ("diff", "run_b"),
+    ("policy", "action"),
     ("diff", "html"),
     ("reset", "json"),
     ("judge", "platform"),
@@ -210,6 +225,10 @@ def world(tmp_path: Path, environ: dict[str, str], host: Host, monkeypatch: pyte
     for file in recorded.V2.glob("[kps]*"):
         if file.stem in ("kill", "pidfile", "state", "summary"):
             shutil.copy(file, tmp_path / FEW)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/spec.tap").write_text("1..1\nnot ok 1 - STATE-001 x\n")
+    (tmp_path / "skips").write_text("kill\n")
+    (tmp_path / "prose").write_text("kill\nsome words\n")
     rows = (tmp_path / FEW / "summary.tsv").read_text().splitlines(keepends=True)
     kept = [row for row in rows if row.split("\t")[0] in ("program", "kill", "pidfile", "state")]
     (tmp_path / FEW / "summary.tsv").write_text("".join(kept))
@@ -267,7 +286,7 @@ def test_the_flag_has_an_effect(
             (empty / name).chmod(0o755)
         monkeypatch.setattr(process, "_path", lambda: str(empty))
         (tmp_path / "labkit.toml").unlink()
-    elif "--provider" not in row.without and command not in ("judge", "report", "diff"):
+    elif "--provider" not in row.without and command not in ("judge", "report", "diff", "policy"):
         machines_of(world, command)
     if command == "doctor" and (command, flag) not in LACKING:
         monkeypatch.setattr(process, "_path", lambda: "/nowhere")  # nothing is found, so nothing takes its time
@@ -302,6 +321,8 @@ def test_words_that_stand_without_a_flag_say_what_is_read(world: World) -> None:
     for words in (("nothing", FEW), (FEW, "nothing")):
         assert "nothing" in world.run("diff", *words)
     assert "58 programs" in world.run("judge", RECORDING)
+    assert "ACTION is 'chekc'" in world.run("policy", "chekc")
+    assert "looked over" in world.run("policy", "check", FEW)
     for more in ([], ["--html", "diff.html"]):
         world.run("diff", FEW, FEW, *more)
         assert (world.directory / "diff.html").exists() == bool(more)

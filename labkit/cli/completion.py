@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from labkit.cli.flags import CORE_FLAGS, FLAGS, Command, Flag, either, spelt
-from labkit.cli.values import DIRECTORIES, FILES
+from labkit.cli.values import DIRECTORIES, FILES, TASK
 from labkit.core import resources
 from labkit.core.errors import UsageError
 
@@ -57,6 +57,8 @@ def complete(words: list[str], commands: Mapping[str, Command]) -> Iterator[str]
         yield from (f"{name}={found}" if found[:1] != ":" else found for found in _values(flag[1], value, line.given))
     elif line.missing and not word.startswith("-"):
         yield from _values(FLAGS[line.missing[0]], word, line.given)
+    elif line.command and line.command.rest and not word.startswith("-"):
+        yield from _values(FLAGS[line.command.rest], word, line.given)
     elif line.command is None and not word.startswith("-"):
         yield from _begun(word, ((name, row.summary) for name, row in commands.items()))
     else:
@@ -96,9 +98,11 @@ class _Line:
                     self.open = row
         elif self.missing:
             self.given[self.missing.pop(0)] = word
+        elif self.command and self.command.rest:
+            self.given.setdefault(self.command.rest, word)
         elif word in self._commands:
             self.command = self._commands[word]
-            self.missing, self.given = list(self.command.words), {}
+            self.missing, self.given = list(self.command.words), {TASK: word}
 
 
 def _values(row: Flag, word: str, given: Mapping[str, str]) -> Iterator[str]:

@@ -95,13 +95,24 @@ FLAGS: Mapping[str, Flag] = {
     "suite": Flag(None, "what to run, see `suites`; else spec", "SUITE", values.suites, True),
     "only": Flag(
         [],
-        "only this check or program: ID or ID,ID, or a pattern with * and ?, or a program's path; may be repeated",
+        "only this check or program: ID or ID,ID, or a pattern with * and ?, or a program's path; may be repeated; "
+        "of `nightly`, only the cells of this name: '*/crun/*'",
         "ID",
         values.checks,
     ),
     "skip": Flag(
         None, "leave out what this file names: one name or pattern a line, # begins a comment", "FILE", values.files
     ),
+    "checks": Flag([], "in each cell, run only this check or program: ID or ID,ID", "ID", values.checks_of_cells),
+    "matrix": Flag(None, "a TOML file with a table [matrix]; else that of labkit.toml", "FILE", values.files, True),
+    "on": Flag(
+        None, "run the cells on these hosts, over SSH: HOST,HOST; labkit[cluster] is installed there", "HOSTS", (), True
+    ),
+    "scheduler": Flag(
+        None, "run the cells on the Dask cluster of this scheduler: tls://HOST:PORT", "ADDRESS", (), True
+    ),
+    "plan": Flag(False, "only show the cells, how long each took last time, and the expected end"),
+    "resume": Flag(False, "go on with the last night, which did not finish"),
     "jobs": Flag(None, "how many checks at a time; else what the machine can do", "NUMBER", (), True),
     "run": Flag(
         None, "the id of a run in the reports directory, or its beginning; else the latest", "RUN", values.runs
@@ -131,7 +142,46 @@ FLAGS: Mapping[str, Flag] = {
         None, "the earlier run: a directory or id, as `judge` takes it", "RUN-A", values.runs_and_directories
     ),
     "run_b": Flag(None, "the later run", "RUN-B", values.runs_and_directories),
-    "out": Flag("rendered", "the directory to write to", "DIR", values.directories),
+    "action": Flag(None, "what to do with the policy", "ACTION", ("add", "check", "import")),
+    "word": Flag(
+        [],
+        "of `add` a run and what it showed: ids of checks, programs, results; of `check` runs, else the last 20; of "
+        "`import` a file",
+        "WORD",
+        values.policy_words,
+    ),
+    "reason": Flag(None, "with `add`: why that is expected, in a sentence", "TEXT"),
+    "link": Flag(None, "with `add`: where that is discussed, an https address", "URL"),
+    "expires": Flag(None, "with `add`: the last day on which that is expected, such as 2027-06-30", "DATE"),
+    "wide": Flag(
+        [],
+        "with `add`: do not narrow the entry to the run's runtime, version, cgroup or platform: KEY or KEY,KEY; "
+        "may be repeated",
+        "KEY",
+        values.policy_conditions,
+    ),
+    "file": Flag(
+        None, "with `add` and `import`: the policy file to write to; else that of labkit.toml", "FILE", values.files
+    ),
+    "format": Flag(
+        None,
+        "with `import`: what the file is, where its content does not tell",
+        "FORMAT",
+        ("crun", "youki", "bats", "bats-names", "array", "list"),
+    ),
+    "shipped": Flag(False, "with `check`: labkit's own entries, too"),
+    "out": Flag(
+        None,
+        "the directory to write to; else `rendered`, of the history `site` in the reports directory",
+        "DIR",
+        values.directories,
+    ),
+    "what": Flag(
+        None,
+        "a check's id or a program's name; or a cell such as debian-13/uml/runc/spec, or a pattern: '*/runc/*'",
+        "ID|CELL",
+        values.cells_and_checks,
+    ),
     "export": Flag(
         None, "write the suite as DIR/labkit-spec.pyz, which runs without labkit", "DIR", values.directories
     ),
@@ -178,7 +228,8 @@ def flag_spec(name: str, row: Flag) -> str:
 class Command:
     """A task as the command line knows it: the names of its words and flags in the table, and its help.
 
-    after_dashes names what it takes after `--`, empty where it takes nothing.
+    after_dashes names what it takes after `--`, empty where it takes nothing; rest the row for the words that may
+    follow its own, any number of them.
     """
 
     name: str
@@ -186,6 +237,7 @@ class Command:
     words: tuple[str, ...]
     flags: tuple[str, ...]
     after_dashes: str
+    rest: str = ""
 
     @property
     def summary(self) -> str:
@@ -194,7 +246,38 @@ class Command:
     @property
     def usage(self) -> str:
         words = [FLAGS[word].metavar for word in self.words] + ["[FLAGS]"] * bool(self.flags)
+        words[len(self.words) : len(self.words)] = [f"[{FLAGS[self.rest].metavar}...]"] if self.rest else []
         return " ".join(["./lab", self.name, *words, *([f"[-- {self.after_dashes}]"] if self.after_dashes else [])])
+
+
+def with_flags(words: Sequence[str], commands: Mapping[str, Command]) -> list[str]:
+    """The words of a command line with those that may follow a task's own as flags, which alone Invoke can repeat:
+    `policy add RUN ID` as `policy add --word=RUN --word=ID`.
+    """
+    made: list[str] = []
+    command, own, value = None, 0, False
+    for place, word in enumerate(words):
+        if word == "--":
+            return [*made, *words[place:]]
+        name, equals, _ = word.partition("=")
+        if value:
+            value = False
+        elif word.startswith("-") and len(word) > 1:
+            row = (
+                next((FLAGS[flag] for flag in (*command.flags, command.rest) if flag and spelt(flag) == name), None)
+                if (command)
+                else None
+            )
+            value = bool(row and row.metavar and not equals)
+        elif command is None:
+            command, own = commands.get(word), 0
+        elif own < len(command.words):
+            own += 1
+        elif command.rest:
+            made.append(f"{spelt(command.rest)}={word}")
+            continue
+        made.append(word)
+    return made
 
 
 class LabTask(Task[Any]):
@@ -219,6 +302,10 @@ class Call:
         from labkit.core import config
 
         return config.load({flag: value for flag, value in self.words.items() if FLAGS[flag].is_setting})
+
+    def listed(self, flag: str) -> list[str]:
+        """The words of a flag that may be repeated, and takes several separated by commas."""
+        return [word.strip() for words in self.words[flag] for word in words.split(",") if word.strip()]
 
     def selection(self) -> Selection:
         """What to run of a suite."""
@@ -274,17 +361,19 @@ class Call:
             print(text if isinstance(text, str) else text())
 
 
-def lab_task(flags: str, *, words: str = "", after_dashes: str = "") -> Callable[[Callable[[Call], None]], LabTask]:
+def lab_task(
+    flags: str, *, words: str = "", rest: str = "", after_dashes: str = ""
+) -> Callable[[Callable[[Call], None]], LabTask]:
     """Make an Invoke task of body(call), with these flags (separated by spaces); its docstring is the help.
 
-    words are those that stand without a flag, in their order; all of them must be given. after_dashes names what the
-    task takes after `--`.
+    words are those that stand without a flag, in their order; all of them must be given. rest is the row for any number
+    more of them. after_dashes names what the task takes after `--`.
     """
 
     def decorate(body: Callable[[Call], None]) -> LabTask:
         doc = inspect.cleandoc(body.__doc__ or "")
-        command = Command(body.__name__, doc, tuple(words.split()), tuple(flags.split()), after_dashes)
-        names = (*command.words, *command.flags)
+        command = Command(body.__name__, doc, tuple(words.split()), tuple(flags.split()), after_dashes, rest)
+        names = (*command.words, *([rest] if rest else []), *command.flags)
 
         @functools.wraps(body)
         def run(_: Context, **given: Any) -> None:
@@ -316,19 +405,20 @@ def words_after_dashes() -> list[str]:
 
 def _check(command: Command, given: Mapping[str, Any]) -> None:
     """UsageError where the words are not what the task takes, as far as the table tells."""
-    names = (*command.words, *command.flags)
+    names = (*command.words, *([command.rest] if command.rest else []), *command.flags)
     for name in command.words:
         if given[name].startswith("-"):  # Invoke takes whatever it does not know for one of these
             near = did_you_mean(given[name], map(spelt, names))
             raise UsageError(f"unknown flag {given[name]!r}{near}", hint=f"./lab --help {command.name} shows its flags")
-    for name in names:
-        shown = spelt(name) if name in command.flags else FLAGS[name].metavar
+    shown_as = {name: spelt(name) if name in command.flags else FLAGS[name].metavar for name in names}
+    for name, shown in shown_as.items():
         refuse_empty(shown, given[name])
+    if not command.after_dashes:
+        _refuse_after_dashes(command.name)
+    for name, shown in shown_as.items():
         choices = FLAGS[name].choices
         if choices and not FLAGS[name].is_setting and given[name] not in (None, *choices):
             raise UsageError(f"{shown} is {given[name]!r}, must be {either(choices)}")
-    if not command.after_dashes:
-        _refuse_after_dashes(command.name)
 
 
 def refuse_empty(name: str, value: object) -> None:

@@ -53,7 +53,8 @@ def _lines(commands: Mapping[str, Command]) -> Iterator[str]:
     for command in commands.values():
         yield f".SS {_bold(command.usage.removeprefix('./'))}"
         yield from _text(command.doc)
-        yield from _table((rf"\fI{_escaped(FLAGS[word].metavar)}\fR", FLAGS[word].text) for word in command.words)
+        words = (*command.words, *([command.rest] if command.rest else []))
+        yield from _table((rf"\fI{_escaped(FLAGS[word].metavar)}\fR", FLAGS[word].text) for word in words)
         yield from _table((_flag(flag, FLAGS[flag]), FLAGS[flag].text) for flag in command.flags)
     yield from (".SH EXIT STATUS", *_text("Of `test`, `report` and `judge`; the other tasks end with 0, 2, 3 or 130."))
     yield from _table((_bold(status), text) for status, text in _EXIT_STATUSES)

@@ -15,12 +15,13 @@ from invoke.parser.argument import Argument
 from invoke.parser.context import ParserContext
 from invoke.program import Program
 
-from labkit.cli import completion, version
+from labkit.cli import completion
 from labkit.cli.console import guard
-from labkit.cli.flags import CORE_FLAGS, FLAGS, Command, LabTask, flag_spec, refuse_empty
+from labkit.cli.flags import CORE_FLAGS, FLAGS, Command, LabTask, flag_spec, refuse_empty, with_flags
 from labkit.core import resources
 from labkit.core.errors import UsageError
 from labkit.core.suggest import did_you_mean
+from labkit.io import version
 
 
 class LabProgram(Program):
@@ -84,7 +85,8 @@ class LabProgram(Program):
         rows = [(flag, FLAGS[flag]) for flag in command.flags]
         print(f"Usage: {command.usage}\n\n{command.doc}\n")
         if command.words:
-            self.print_columns([(FLAGS[word].metavar, FLAGS[word].text) for word in command.words])
+            words = (*command.words, *([command.rest] if command.rest else []))
+            self.print_columns([(FLAGS[word].metavar, FLAGS[word].text) for word in words])
         if rows:
             print("Flags:\n")
             self.print_columns([(flag_spec(flag, row), row.text) for flag, row in rows])
@@ -133,9 +135,10 @@ def main() -> None:
         if sys.argv[1:2] == ["--complete"]:
             completion.answer(sys.argv[2:], lambda: commands(_tasks()))
             return
-        program = LabProgram(namespace=_tasks(), name="labkit", binary="./lab")
+        tasks = _tasks()
+        program = LabProgram(namespace=tasks, name="labkit", binary="./lab")
         try:
-            program.run(_help_first(sys.argv))
+            program.run(with_flags(_help_first(sys.argv), commands(tasks)))
         finally:
             gc.freeze()  # the interpreter's last collection has nothing to find here, and takes 0.08 s for it
 

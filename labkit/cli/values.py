@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from labkit.core.config import Settings
 
 Given = Mapping[str, str]
+TASK = ""  # the key under which it says the task
 FILES, DIRECTORIES = ":files", ":directories"
 
 
@@ -56,10 +57,31 @@ def suites(_given: Given) -> Iterator[str]:
 
 
 def checks(given: Given) -> Iterator[str]:
-    """What the suite that is given can be asked to run: ids of checks, or names of programs."""
+    """What the suite that is given can be asked to run, ids of checks or names of programs; of `nightly`, its cells."""
+    if given.get(TASK) == "nightly":
+        yield from cells(given)
+        return
     from labkit.suites import registry
 
     yield from registry.find(given.get("suite") or _settings().suite).names()
+
+
+def checks_of_cells(_given: Given) -> Iterator[str]:
+    """What the suites can be asked to run."""
+    from labkit.suites import registry
+
+    for name in registry.names():
+        yield from registry.find(name).names()
+
+
+def cells(given: Given) -> Iterator[str]:
+    """The cells of the matrix; the default one's, where the settings have none, as if all of it could be had."""
+    from labkit.core import config
+    from labkit.matrix import plan
+
+    settings = config.load({"matrix": given["matrix"]}) if "matrix" in given else _settings()
+    matrix = plan.load(settings) or plan.default(True, settings)
+    yield from (planned.key for planned in plan.plan(matrix, settings).cells)
 
 
 def runs(_given: Given) -> Iterator[str]:
@@ -71,9 +93,40 @@ def runs(_given: Given) -> Iterator[str]:
         yield known.LATEST
 
 
+def cells_and_checks(_given: Given) -> Iterator[str]:
+    """What the history has, as it was when it was last asked; nothing is read anew for a press of TAB."""
+    from labkit.core.errors import LabError
+    from labkit.store.history import FILE, History
+
+    path = _settings().reports / FILE
+    if path.is_file():
+        with contextlib.suppress(LabError), History.open(path, lambda text: None) as history:
+            yield from history.cells()
+            yield from history.names()
+
+
 def runs_and_directories(given: Given) -> Iterator[str]:
     yield from runs(given)
     yield DIRECTORIES
+
+
+def policy_words(given: Given) -> Iterator[str]:
+    """Of `add` first a run, then what it showed that is bad and not expected; of `check` runs; of `import` files."""
+    if given.get("action") == "import":
+        yield FILES
+    elif given.get("action") == "add" and "word" in given:
+        from labkit.store import runs as known
+
+        run = known.load(known.find(_settings().reports, given["word"]))
+        yield from dict.fromkeys(result.program or result.id for result in run.unexpected)
+    else:
+        yield from runs_and_directories(given)
+
+
+def policy_conditions(_given: Given) -> Iterator[str]:
+    from labkit.usecases import policy
+
+    yield from policy.NARROWED
 
 
 def files(_given: Given) -> Iterator[str]:

@@ -40,6 +40,13 @@ class Cell:
     runtime_name: str = ""
 
     @property
+    def key(self) -> str:
+        """What history knows it by, and people type: `debian-13/uml/runc/spec`. A runtime that is a path keeps its
+        slashes: the words around it have none.
+        """
+        return f"{self.platform}-{self.release}/{self.provider}/{self.runtime}/{self.suite}"
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of its machines: NAME, NAME-2, NAME-3, ..."""
         return (self.machine, *(f"{self.machine}-{number}" for number in range(2, self.machines + 1)))

@@ -132,6 +132,31 @@ class SshSettings(Table):
     known_hosts: Location | None = Field(default=None, description="the path of a file with the host's key")
 
 
+def _hosts(value: object) -> object:
+    """Turns HOST,HOST as a flag and the environment have it to a list."""
+    if isinstance(value, str):
+        value = re.split(r"[,\s]+", value.strip(", "))
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) and re.match(_HOST, one) for one in value):
+        raise ValueError(f'is {value!r}, must be a list of hosts, such as ["lab1", "root@lab2:2222"]')
+    return tuple(value)
+
+
+class ClusterSettings(Table):
+    """Other hosts for the cells of a night. python and home are theirs."""
+
+    on: Annotated[tuple[StrictStr, ...], BeforeValidator(_hosts)] = Field(default=(), description="a list of hosts")
+    python: StrictStr | None = Field(default=None, min_length=1, description="the path of a Python that has labkit")
+    home: StrictStr = Field(default="~/.local/share/labkit", pattern="^[~/]", description="a path, absolute or with ~/")
+    scheduler: StrictStr | None = Field(
+        default=None,
+        pattern=r"^tls://[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}$",
+        description="tls://HOST:PORT: whoever reaches a scheduler without TLS runs what they like on all its hosts",
+    )
+    ca: Location | None = Field(default=None, description="the path of the cluster's certificates")
+    cert: Location | None = Field(default=None, description="the path of a certificate")
+    key: Location | None = Field(default=None, description="the path of its private key")
+
+
 class Settings(Table):
     platform: Name = "debian"
     release: Name | None = Field(default=None, description='a release in quotes, such as "13"')
@@ -142,6 +167,7 @@ class Settings(Table):
     image: Literal["auto", "build", "cloud"] = "auto"
     uml_kernel: Location | None = Field(default=None, description="the path of a kernel of User-Mode Linux")
     platforms: Location | None = Field(default=None, description="a directory of platforms")
+    matrix: Path | dict[str, Any] | None = Field(default=None, description="a table, [matrix], or the path of a file")
     policy: Location | None = Field(default=None, description="a policy file, or a directory of them")
     mirror: StrictStr | None = Field(
         default=None, pattern=_WEB, description="the http(s) address of a mirror of the platform's packages"
@@ -171,10 +197,12 @@ class Settings(Table):
     machine: MachineSettings = MachineSettings()
     vagrant: VagrantSettings = VagrantSettings()
     ssh: SshSettings = SshSettings()
+    cluster: ClusterSettings = ClusterSettings()
     limits: Limits = Limits()
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _file: Path | None = PrivateAttr(default=None)
+    _mirrors: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def file(self) -> Path | None:
@@ -193,6 +221,18 @@ class Settings(Table):
         """
         made = self.model_copy(update=values)
         made._origins = {**(dict.fromkeys(values, origin) if origin else {}), **self._origins}
+        return made
+
+    def mirror_state(self, release: str) -> str | None:
+        """What stands for the packages that its mirror has now, for a release by its name (debian-13), where somebody
+        has looked: an image of other packages is another image.
+        """
+        return self._mirrors.get(release)
+
+    def with_mirrors(self, states: Mapping[str, str]) -> Settings:
+        """Return these settings with what the mirrors of releases have now."""
+        made = self.model_copy()
+        made._mirrors = dict(states)
         return made
 
     def of_cell(self, cell: Cell) -> Settings:
@@ -223,12 +263,15 @@ class Settings(Table):
 
 _SOURCES = tuple(name for name, field in Settings.model_fields.items() if field.annotation is Source)
 _PATHS: set[Key] = {
-    ("platforms",), ("policy",), ("uml_kernel",), ("home",), ("reports",),
+    ("platforms",), ("policy",), ("matrix",), ("uml_kernel",), ("home",), ("reports",),
     ("vagrant", "home"), ("ssh", "key"), ("ssh", "known_hosts"),
+    ("cluster", "ca"), ("cluster", "cert"), ("cluster", "key"),
 }  # fmt: skip
 _FLAGS: dict[str, Key] = {
     "machine": ("machine", "name"),
     "host": ("ssh", "host"),
+    "on": ("cluster", "on"),
+    "scheduler": ("cluster", "scheduler"),
 }  # where flag and key are not the same word
 
 

@@ -51,6 +51,16 @@ class Home:
         return self.path / "kernels"
 
     @property
+    def nights(self) -> Path:
+        """The tables of nights, each below the night's id."""
+        return self.path / "nights"
+
+    @property
+    def outbox(self) -> Path:
+        """What cells of nights run in, and what came of them until it has been brought home."""
+        return self.path / "outbox"
+
+    @property
     def vagrant(self) -> Path:
         """Vagrant's own directory (VAGRANT_HOME), unless the settings name another."""
         return self.path / "vagrant"

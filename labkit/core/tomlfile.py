@@ -29,21 +29,26 @@ class Table(BaseModel):
 
 def read(path: Path) -> dict[str, Any]:
     """Return what the file holds. UsageError where it cannot be read, or is not TOML (as file:line:column)."""
-    text = ""
     try:
         text = path.read_bytes().decode("utf-8-sig")  # editors of Windows write a byte order mark
-        return tomllib.loads(text)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """Return what the text holds. UsageError where it is not TOML, as where:line:column."""
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         # Python 3.14 has lineno and colno attributes; the message says the same since 3.11.
         found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", str(error), re.DOTALL)
         what, line, column = found.groups() if found else (str(error), None, None)
         last = text.rpartition("\n")[2]
         raise UsageError(
-            f"{path}:{line or text.count(chr(10)) + 1}:{column or len(last) + 1}: is not TOML: {what}"
+            f"{where}:{line or text.count(chr(10)) + 1}:{column or len(last) + 1}: is not TOML: {what}"
         ) from error
 
 

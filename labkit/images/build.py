@@ -71,6 +71,7 @@ class Recipe:
     digest: Digest | None = None
     form: int = _FORMAT
     uploads: tuple[Upload, ...] = ()
+    state: str | None = None  # of the mirror's packages, where somebody has looked
 
     @property
     def key(self) -> str:
@@ -82,7 +83,9 @@ class Recipe:
         return json.dumps(self.to_json(), indent=1)
 
     def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name != "uploads"}
+        values = asdict(self)
+        left_out = {"uploads"} if self.state is not None else {"uploads", "state"}
+        return {name: value for name, value in values.items() if name not in left_out}
 
 
 def recipe(distro: Distro, settings: Settings, needs: Sequence[str] = (), *, box: bool = False) -> Recipe:
@@ -110,6 +113,7 @@ def recipe(distro: Distro, settings: Settings, needs: Sequence[str] = (), *, box
             packages=tuple(made.packages),
             mirror=settings.mirror,
             uploads=plan.uploads,
+            state=settings.mirror_state(distro.name),
         )
     cloud = distro.release.cloud_image
     if cloud is None:

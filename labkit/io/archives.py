@@ -43,10 +43,10 @@ def unpack(archive: Path, target: Path, wanted: Callable[[str], bool]) -> None:
                         f"{archive} holds more than {_MEMBERS} files or {_TOTAL >> 20} MiB",
                         hint="unpack it, and judge the directory",
                     )
-                path = PurePosixPath(name)
+                path = PurePosixPath(name if "/" in name else name.replace("\\", "/"))  # Windows packs so
                 if path.is_absolute() or ".." in path.parts or "\0" in name:
                     raise UsageError(f"{archive} has a member outside of it: {name!r}")
-                if not wanted(path.name) or not path.parts:
+                if not wanted(path.name) or path.name.startswith(".") or "__MACOSX" in path.parts:
                     continue
                 with contextlib.suppress(KeyError):  # a link to what is not there
                     if (source := opened()) is not None:

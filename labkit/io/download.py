@@ -241,6 +241,11 @@ def listed_digest(checksums: str, url: str, *, timeout: float) -> Digest:
     return Digest("sha256" if len(match[1]) == 64 else "sha512", match[1])
 
 
+def text_at(url: str, *, timeout: float) -> str:
+    """The text of a small file. ImageError where it cannot be had within timeout seconds."""
+    return _list(url, Deadline.after(timeout))
+
+
 def _list(url: str, deadline: Deadline) -> str:
     """The text at url. A redirect from https to http is refused: with it the list could be altered like the image."""
     here = url

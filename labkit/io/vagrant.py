@@ -22,7 +22,7 @@ from labkit.io import process
 from labkit.io.ssh import Login, read_config
 
 _ASK = 120.0  # seconds for a query; Ruby and its plugins take two to load
-_STATUS = re.compile(r"[a-z_]+")
+_STATUS = re.compile(r"\S.{0,59}")  # an id; plugins make them of whatever their tool prints
 _LINES = 12  # of the end of Vagrant's output, in errors
 _STAGE = re.compile(r"==> [^:]+: (\S.*)")
 _BOXES = re.compile(r"\bbox(es)?\b|[Dd]ownload|[Uu]pload|\b[Ii]mage\b")  # in the names of stages that move a disk image
@@ -61,7 +61,7 @@ class Vagrant(upstream.Vagrant):
         self._timeout = _ASK
 
     def state(self) -> str:
-        """The machine's state in the words of its provider: running, shutoff, poweroff, not_created, ..."""
+        """The machine's state in the words of its provider: running, shutoff, aborted-saved, not_created, ..."""
         states = [status.state for status in self.status()]
         if len(states) != 1 or not _STATUS.fullmatch(states[0]):
             raise MachineError(f"Vagrant reports no state for the machine in {self.root}")

@@ -22,6 +22,7 @@ class MachineState(StrEnum):
     UNREACHABLE = "unreachable"  # it runs, but cannot be logged in to
     CRASHED = "crashed"  # the process is gone without a halt; `up` boots its disk again
     LOST = "lost"  # its provider no longer has it; `up` makes it again
+    UNKNOWN = "unknown"  # its provider does not say, or in a word that labkit does not know: nothing follows from it
     DAMAGED = "damaged"  # its record cannot be read; nothing is done to it but `destroy`
     UNFINISHED = "unfinished"  # made and up, but its bootstrap or snapshot is not done; `up` goes on with that
     INTERRUPTED = "interrupted"  # labkit was killed while making it; `up` starts over
@@ -29,9 +30,9 @@ class MachineState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MachineInfo:
-    """A machine as commands show it. seconds: how long the command took to bring it up; problem: why a machine that
-    runs is crashed or unreachable; size: bytes that it takes on the disk; kernel_origin: where its kernel comes from,
-    where that is not the platform's.
+    """A machine as commands show it. seconds: how long the command took to bring it up; problem: why it is crashed,
+    unreachable or unknown, or what else is wrong with it; size: bytes that it takes on the disk; kernel_origin: where
+    its kernel comes from, where that is not the platform's.
     """
 
     name: str

@@ -47,14 +47,43 @@ from labkit.qemu.accelerator import choose
 _CLEAN = "clean"
 _KEYS = re.compile(r"^(ssh-ed25519|ecdsa-sha2-nistp\d+|ssh-rsa) [A-Za-z0-9+/=]+", re.MULTILINE)
 _AT_ONCE = 3.0  # seconds in which a machine that runs answers at its old address
-_STATES = {
-    "running": MachineState.RUNNING,
-    "not_created": MachineState.LOST,
-    "shutoff": MachineState.HALTED,
-    "poweroff": MachineState.HALTED,
-    "stopped": MachineState.HALTED,
-    "saved": MachineState.HALTED,
-    "paused": MachineState.HALTED,
+_NOT_CREATED = "not_created"
+_ABORTED_SAVED = "aborted_saved"  # ended while VirtualBox was restoring its memory, which is there still
+_RUNS = ("running", "started", "blocked")
+_OFF = (
+    *("shutoff", "poweroff", "off", "stopped", "not_running", "teleported"),
+    *("saved", "suspended", "paused", "pmsuspended", "fastsaved", "hibernated"),  # with its memory
+    _ABORTED_SAVED,
+)
+_DIED = ("aborted", "crashed")
+_STUCK = "gurumeditation"
+# On the way to another state, where a Vagrant that is asked for something fails: waited for.
+_PASSING = (
+    *("starting", "stopping", "shutting_down", "saving", "restoring", "suspending", "resuming", "pausing"),
+    *("continuing", "reset", "resetting", "compacting", "snapshoting", "snapshotting", "livesnapshotting"),
+    *("onlinesnapshotting", "offlinesnapshotting", "restoringsnapshot", "deletingsnapshot", "deletingsnapshotlive"),
+    *("deletingsnapshotlivepaused", "settingup", "teleporting", "teleportingin", "teleportingpausedvm", "migrating"),
+    *("deleting_state", "fastsaving", "forceshutdown", "forcereboot", "componentservicing"),
+)
+_CRITICAL = "Hyper-V has no storage for it, or too little"
+_MOVES = "on its way to another state, which `up` and `halt` wait for"
+# What the words of Vagrant's providers say: each id of a state as their sources have it (libvirt by way of fog, VMState
+# of Hyper-V in lower case, VBoxManage's short names, what `prlctl` and `utmctl` print), with _ for a dash. Any other
+# word is unknown, and none but not_created says that the machine is gone.
+_STATES: dict[str, tuple[MachineState, str]] = {
+    _NOT_CREATED: (MachineState.LOST, ""),
+    **dict.fromkeys(_RUNS, (MachineState.RUNNING, "")),
+    **dict.fromkeys(_OFF, (MachineState.HALTED, "")),
+    **dict.fromkeys(_DIED, (MachineState.CRASHED, "")),
+    **dict.fromkeys(_PASSING, (MachineState.UNREACHABLE, _MOVES)),
+    _STUCK: (MachineState.UNREACHABLE, "VirtualBox has stopped it over an error of its own; `up` boots it again"),
+    "stuck": (MachineState.UNREACHABLE, "VirtualBox cannot tell its state; its advice is to reboot this host"),
+    "runningcritical": (MachineState.UNREACHABLE, _CRITICAL),
+    **dict.fromkeys(("offcritical", "savedcritical", "pausedcritical"), (MachineState.HALTED, _CRITICAL)),
+    "inaccessible": (
+        MachineState.UNREACHABLE,
+        "with libvirt it runs and has no address; VirtualBox and Parallels cannot read its configuration",
+    ),
 }
 
 
@@ -91,6 +120,7 @@ class VagrantMachine(RecordedMachine):
     def __init__(self, name: str, settings: Settings, observer: Observer, needs: tuple[str, ...] = ()) -> None:
         super().__init__(name, settings, observer, needs)
         self._running = False  # seen so by this command
+        self._said = self._word = ""  # the state in which Vagrant has last said that it is; the same as in _STATES
 
     # -- state ------------------------------------------------------------------------------------------
 
@@ -98,8 +128,9 @@ class VagrantMachine(RecordedMachine):
         return load_record(VagrantRecord, self.directory)
 
     def status(self) -> MachineInfo:
-        record, state = self.record(), self._state()
-        info = MachineInfo(self.name, "", "", "vagrant", state)
+        record = self.record()
+        state, problem = self._state(record)
+        info = MachineInfo(self.name, "", "", "vagrant", state, problem=problem)
         if record is None:
             return info
         info = dataclasses.replace(
@@ -113,16 +144,37 @@ class VagrantMachine(RecordedMachine):
             info = dataclasses.replace(info, address=record.host, port=record.port, user=record.user)
         return info
 
-    def _state(self) -> MachineState:
+    def examine(self) -> MachineInfo:
+        """As status; a Vagrant that cannot answer is the machine's problem, and not that of whoever lists them all."""
+        try:
+            return self.status()
+        except LabError as error:
+            return MachineInfo(self.name, "", "", "vagrant", MachineState.UNKNOWN, problem=error.message)
+
+    def _state(self, record: VagrantRecord | None) -> tuple[MachineState, str | None]:
+        """The state, and what is to be told of it."""
         if not self.directory.exists():
-            return MachineState.ABSENT
-        record = self.record()
+            return MachineState.ABSENT, None
         if record is None or not record.came_up:
-            return MachineState.INTERRUPTED
+            return MachineState.INTERRUPTED, None
         if self._answers():
-            return MachineState.RUNNING if record.ready else MachineState.UNFINISHED
-        state = _STATES.get(self._vagrant().state(), MachineState.CRASHED)
-        return state if record.ready or state is MachineState.LOST else MachineState.UNFINISHED
+            return (MachineState.RUNNING if record.ready else MachineState.UNFINISHED), None
+        self._asked()
+        state, problem = self._meant()
+        if not record.ready and state is not MachineState.LOST:
+            state = MachineState.UNFINISHED
+        return state, problem or None
+
+    def _asked(self) -> str:
+        """What Vagrant calls its state, as _STATES has the words: VirtualBox has dashes in some."""
+        self._said = self._vagrant().state()
+        self._word = re.sub(r"[-\s]+", "_", self._said.casefold())
+        return self._word
+
+    def _meant(self) -> tuple[MachineState, str]:
+        """The state that the word of Vagrant's stands for, and what is to be told of it."""
+        state, meaning = _STATES.get(self._word, (MachineState.UNKNOWN, "labkit does not know this word"))
+        return state, f"Vagrant calls its state {self._said!r}: {meaning}" if meaning else ""
 
     def console(self) -> Path | None:
         """libvirt's alone: the other providers keep none."""
@@ -155,7 +207,7 @@ class VagrantMachine(RecordedMachine):
     def create(self, distro: Distro) -> None:
         """Make the machine of its release's box, run the bootstrap, and keep a snapshot of that."""
         known = self.record()
-        if known and known.came_up and self._vagrant().state() != "not_created":
+        if known and known.came_up and self._asked() != _NOT_CREATED:
             raise MachineError(
                 f"machine {self.name} is there: it is not made anew",
                 hint=f"./lab up goes on with it, ./lab destroy --machine {self.name} removes it",
@@ -240,6 +292,15 @@ class VagrantMachine(RecordedMachine):
         self._settled()
         if self._answers():
             return
+        if self._word:
+            self._steady()
+            state, problem = self._meant()
+            if state is MachineState.LOST:
+                raise MachineError(f"Vagrant no longer has machine {self.name}", hint="./lab up makes it again")
+            if problem:
+                self._observer.warn(f"{self.name}: {problem}")
+            if self._word == _STUCK:
+                self._vagrant().stop(timeout=self._settings.limits.boot)  # `vagrant up` alone does not end it
         self._observer.step("vagrant up")
         self._set_boot_timeout()
         self._up(record, keep=True)
@@ -263,6 +324,7 @@ class VagrantMachine(RecordedMachine):
         self._existing()
         self._settled()
         self._running = False
+        self._steady()
         self._vagrant().stop(timeout=self._settings.limits.boot)
 
     def destroy(self) -> None:
@@ -296,6 +358,14 @@ class VagrantMachine(RecordedMachine):
                     hint="wait, or end that process, and run the command again",
                 )
 
+    def _steady(self) -> None:
+        """Wait for a machine that Vagrant has seen on its way to another state. Where it does not get there within the
+        limit of a boot, Vagrant says more.
+        """
+        if self._word in _PASSING:
+            self._observer.step(f"waiting for {self.name}, whose state is {self._said!r}")
+            Deadline.after(self._settings.limits.boot).poll(lambda: self._asked() not in _PASSING, every=1.0)
+
     def _set_boot_timeout(self) -> None:
         """Let the settings of today bound the boot of a machine that was made under others."""
         file, limit = self.directory / VAGRANTFILE, int(self._settings.limits.boot)
@@ -324,6 +394,12 @@ class VagrantMachine(RecordedMachine):
                 more = "its console is empty: it did not come to boot"
             else:
                 more = console_end(self.directory)
+            if self._word == _ABORTED_SAVED:
+                ident = next(self.directory.glob(".vagrant/machines/*/virtualbox/id"), None)
+                more += (
+                    "\nwhere VirtualBox cannot restore its memory, this gives that up and keeps the disk: VBoxManage "
+                    f"discardstate {ident.read_text().strip() if ident else 'ID'}"
+                )
             raise MachineError(error.message, hint="\n".join(filter(None, (error.hint, more)))) from error
 
     def _plan(self, distro: Distro) -> BootstrapPlan:

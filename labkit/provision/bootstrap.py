@@ -130,6 +130,11 @@ class _Resolved:
     built: bool
 
 
+def default_source(tool: str) -> Source:
+    """Where a tool comes from if no setting and no package of the platform says."""
+    return parse(_data().sources[tool].upstream)
+
+
 def prepare(
     distro: Distro, target: Target, settings: Settings, needs: Sequence[str] = (), *, alone: bool = False
 ) -> BootstrapPlan:

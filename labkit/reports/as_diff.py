@@ -12,6 +12,7 @@ from labkit.results.model import Run, Verdict
 _TITLES = {
     "newly_failing": "newly failing",
     "fixed": "fixed",
+    "no_longer_shown": "no longer shown",
     "appeared": "appeared",
     "gone": "gone",
     "changed": "other changes",

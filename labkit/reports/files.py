@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from labkit.core.errors import HostError
 from labkit.io.files import disk_errors, make_directory, write_atomic
 from labkit.reports import as_html, as_junit, as_tap
 from labkit.results.json import to_json
@@ -21,13 +22,18 @@ REPORTS: Mapping[str, Callable[[Run], str]] = {
 def write_all(run: Run, directory: Path) -> list[Path]:
     """Write every report of run into directory, which is made where missing; return the files.
 
-    An interruption or an error (HostError: no space, no permission) leaves each file as it was before or complete.
+    An interruption or an error (HostError: no space, no permission, a directory in the way) leaves each file as it was
+    before or complete; one that cannot be written keeps none of the others from it.
     """
-    written = []
-    for name, text in [(name, render(run)) for name, render in REPORTS.items()]:
-        path = directory / name
-        write(path, text)
-        written.append(path)
+    written, errors = [], []
+    for name, render in REPORTS.items():
+        try:
+            write(directory / name, render(run))
+            written.append(directory / name)
+        except HostError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
     return written
 
 

@@ -80,6 +80,8 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
     console.print(_totals(f"{len(run.results)} {what}: ", run.totals, expected))
     if run.run.reason is not None:
         console.print(_text(f"INCOMPLETE: {run.run.reason}", "bold reverse red"), overflow="fold")
+    elif run.nothing_shown:
+        console.print(_text(f"NOTHING SHOWN: {run.nothing_shown}", "bold reverse red"), overflow="fold")
     if directory is not None:
         # One line, whatever the width: a path is to be clicked or copied.
         files = f"reports: {directory}/report.html (also results.json, results.tap, junit.xml)"

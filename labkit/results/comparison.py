@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from labkit.results.model import URGENCY, WHOLE, Result, Run, Verdict
 from labkit.results.tap import JSON
 
+GROUPS = ("newly_failing", "fixed", "no_longer_shown", "appeared", "gone", "changed")
+_UNSEEN = (Verdict.SKIP, Verdict.NO_ASSERTIONS)
 _Group = Sequence[Result]
 
 
@@ -48,20 +50,22 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """changed has the verdicts that changed without failing or being fixed, such as a pass that is now a skip."""
+    """no_longer_shown has what was looked at before and is skipped now, whatever it was; changed has the other verdicts
+    that changed without failing or being fixed, such as a failure that is now a timeout.
+    """
 
     before: Run
     after: Run
     newly_failing: tuple[Change, ...]
     fixed: tuple[Change, ...]
+    no_longer_shown: tuple[Change, ...]
     appeared: tuple[Change, ...]
     gone: tuple[Change, ...]
     changed: tuple[Change, ...]
 
     @property
     def groups(self) -> dict[str, tuple[Change, ...]]:
-        names = ("newly_failing", "fixed", "appeared", "gone", "changed")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in GROUPS}
 
     def to_json(self) -> dict[str, JSON]:
         return {
@@ -72,34 +76,76 @@ class Comparison:
 
 
 def compare(before: Run, after: Run) -> Comparison:
-    """Compare two runs; each list is in the order of programs and ids, bad results first."""
-    old, new = _grouped(before), _grouped(after)
+    """Compare two runs; each list is in the order of programs and ids, bad results first.
+
+    A program that asserted something and does no more is one change, in place of all that it asserted.
+    """
     found: dict[str, list[Change]] = defaultdict(list)
+    mute = _fallen_silent(before, after)
+    for program, (was, now) in mute.items():
+        group = "no_longer_shown" if {result.verdict for result in now} <= {Verdict.SKIP} else "newly_failing"
+        found[group].append(_silence(program, was, now))
+    old, new = _grouped(before, mute), _grouped(after, mute)
     for identity in dict.fromkeys([*old, *new]):
         was, now = (groups.get(identity) or _silent(identity, run) for groups, run in ((old, before), (new, after)))
         change = _change(was, now)
         if change.before == change.after and not change.new_findings and not change.gone_findings:
             continue
-        more = sum(result.bad for result in now) - sum(result.bad for result in was)
-        more = more or bool(change.new_findings) or -bool(change.gone_findings)
-        if not was:
-            group = "appeared"
-        elif not now:
-            group = "gone"
-        elif more:
-            group = "newly_failing" if more > 0 else "fixed"
-        else:
-            group = "changed"
-        found[group].append(change)
-    lists = {name: tuple(sorted(changes, key=_order)) for name, changes in found.items()}
-    empty: dict[str, tuple[Change, ...]] = dict.fromkeys(("newly_failing", "fixed", "appeared", "gone", "changed"), ())
-    return Comparison(before, after, **{**empty, **lists})
+        found[_group(was, now, change)].append(change)
+    return Comparison(before, after, **{name: tuple(sorted(found[name], key=_order)) for name in GROUPS})
 
 
-def _grouped(run: Run) -> dict[tuple[str, str, str], list[Result]]:
+def _group(was: _Group, now: _Group, change: Change) -> str:
+    if not was:
+        return "appeared"
+    if not now:
+        return "gone"
+    more = sum(result.bad for result in now) - sum(result.bad for result in was)
+    if more > 0 or (more == 0 and change.new_findings):
+        return "newly_failing"
+    # Of several alike, one that is skipped in place of failing is no repair either.
+    looked_at = [sum(result.verdict not in _UNSEEN for result in group) for group in (was, now)]
+    if looked_at[0] > looked_at[1] and change.after.get(Verdict.SKIP, 0) > change.before.get(Verdict.SKIP, 0):
+        return "no_longer_shown"
+    if change.gone_findings and more == 0:
+        return "fixed"
+    passes = change.after.get(Verdict.PASS, 0) - change.before.get(Verdict.PASS, 0)
+    mended = more < 0 or change.after.get(Verdict.TODO, 0) < change.before.get(Verdict.TODO, 0)
+    return "fixed" if mended and passes > 0 else "changed"
+
+
+def _fallen_silent(before: Run, after: Run) -> dict[str, tuple[list[Result], list[Result]]]:
+    """The programs that ran in both and asserted something in the first only, with what they came to in each."""
+    programs = {program.name for program in before.programs} & {program.name for program in after.programs}
+    old, new = _by_program(before), _by_program(after)
+    return {
+        name: (old[name], new[name])
+        for name in sorted(programs)
+        if any(result.asserts for result in old[name]) and not any(result.asserts for result in new[name])
+    }
+
+
+def _by_program(run: Run) -> dict[str, list[Result]]:
+    found: dict[str, list[Result]] = defaultdict(list)
+    for result in run.results:
+        found[result.program].append(result)
+    return found
+
+
+def _silence(program: str, was: _Group, now: _Group) -> Change:
+    change = _change(was, now)
+    count = sum(result.asserts for result in was)
+    said = f"it made {count} assertion{'' if count == 1 else 's'}, and makes none now"
+    message = f"{said}: {change.message}" if change.message else said
+    return replace(change, id=program, name=WHOLE, reference="", message=message, new_findings=(), gone_findings=())
+
+
+def _grouped(run: Run, without: Collection[str]) -> dict[tuple[str, str, str], list[Result]]:
+    """The results by what identifies them, but for those of some programs."""
     groups: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
     for result in run.results:
-        groups[result.identity].append(result)
+        if result.program not in without:
+            groups[result.identity].append(result)
     return groups
 
 

@@ -12,6 +12,7 @@ from labkit.core.errors import LabError
 from labkit.results import tap
 from labkit.results.model import (
     Expected,
+    Judged,
     Object,
     PolicyNotes,
     Program,
@@ -21,6 +22,7 @@ from labkit.results.model import (
     RuntimeInfo,
     SuiteInfo,
     Verdict,
+    exit_status,
     is_duration,
 )
 from labkit.results.tap import JSON
@@ -60,6 +62,14 @@ def to_json(run: Run) -> str:
     }
     if run.dialects or run.told:
         document["reading"] = {"dialects": list(run.dialects), "told": list(run.told)}
+    if run.judged is not None:
+        files = run.judged.policy
+        listed = None if files is None else [{"name": name, "sha256": digest} for name, digest in files.items()]
+        document["judged"] = {"at": _timestamp(run.judged.at), "labkit": run.judged.labkit, "policy": listed}
+    document["exit_status"] = exit_status(run)
+    document["unexpected"] = len(run.unexpected)
+    if run.nothing_shown:
+        document["nothing_shown"] = run.nothing_shown
     if run.policy is not None:
         document["policy"] = {key: list(lines) for key, lines in asdict(run.policy).items()}
     # With an indent json is slow; a suite of programs has thousands of results, each fits a line of its own.
@@ -134,6 +144,7 @@ def from_json(text: str | bytes, where: str = "results.json") -> Run:
         policy=_notes(top.table("policy")) if "policy" in top.values else None,
         dialects=top.table("reading").texts("dialects") if "reading" in top.values else (),
         told=top.table("reading").texts("told") if "reading" in top.values else (),
+        judged=_judged(top.table("judged")) if "judged" in top.values else None,
     )
     totals = top.table("totals")
     for verdict, count in read.totals.items():
@@ -142,6 +153,13 @@ def from_json(text: str | bytes, where: str = "results.json") -> Run:
         if totals.get(verdict.value, int, "a number") != count:
             raise LabError(f"{where}: totals.{verdict.value} does not match the results, which have {count}")
     return read
+
+
+def _judged(entry: _Table) -> Judged:
+    files = None
+    if entry.values.get("policy") is not None:
+        files = {file.text("name"): file.text("sha256") for file in entry.tables("policy")}
+    return Judged(entry.time("at"), entry.text("labkit"), files)
 
 
 def _notes(entry: _Table) -> PolicyNotes:
@@ -243,4 +261,6 @@ class _Table:
 
 
 def _timestamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    """In whole seconds, or with three digits of a fraction."""
+    moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds" if moment.microsecond else "seconds").replace("+00:00", "Z")

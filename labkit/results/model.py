@@ -30,8 +30,13 @@ class Verdict(enum.StrEnum):
 
     @property
     def bad(self) -> bool:
-        """True where the check was to show that the requirement holds, and did not."""
-        return self in (Verdict.FAIL, Verdict.ERROR, Verdict.TIMEOUT)
+        """True where the check was to show that the requirement holds, and did not; also by not asserting anything."""
+        return self in (Verdict.FAIL, Verdict.ERROR, Verdict.TIMEOUT, Verdict.NO_ASSERTIONS)
+
+    @property
+    def shows(self) -> bool:
+        """True where something about the runtime was looked at, whatever was seen."""
+        return self in (Verdict.PASS, Verdict.FAIL, Verdict.FLAKY, Verdict.TODO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,11 @@ class Result:
     def bad(self) -> bool:
         """True where something is wrong, expected or not."""
         return self.verdict.bad or bool(self.violation)
+
+    @property
+    def asserts(self) -> bool:
+        """True for an assertion that showed something."""
+        return self.verdict.shows and not self.whole
 
     @property
     def identity(self) -> tuple[str, str, str]:
@@ -171,6 +181,23 @@ class PolicyNotes:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """When a run was judged, by which labkit, and with which policy: the SHA-256 of each of its files by name, None
+    without a policy.
+    """
+
+    at: datetime
+    labkit: str
+    policy: Mapping[str, str] | None
+
+    @property
+    def with_what(self) -> str:
+        """In words: `labkit 0.1.0 (1a2b3c4), policy spec.toml 0123456789ab`."""
+        files = ", ".join(f"{name} {digest[:12]}".strip() for name, digest in (self.policy or {}).items())
+        return f"labkit {self.labkit}, {f'policy {files}' if files else 'no policy'}"
+
+
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """When and by which labkit; times are aware. reason says why the run is not complete, None where it is.
 
@@ -230,6 +257,7 @@ class Run:
     policy: PolicyNotes | None = None  # None where none was applied
     dialects: tuple[str, ...] = ()  # as in Reading
     told: tuple[str, ...] = ()
+    judged: Judged | None = None  # None where it was not, and in reports of labkit before there was such a word
 
     @property
     def title(self) -> str:
@@ -253,6 +281,30 @@ class Run:
         return sorted(bad, key=lambda result: URGENCY[result.verdict])
 
     @property
+    def nothing_shown(self) -> str:
+        """Why the run shows nothing about the runtime, whatever a policy expects; "" where it shows something.
+
+        A program that passes by printing nothing shows something only where no other was to print.
+        """
+        if not self.results:
+            return "no result arrived"
+        if any(result.asserts for result in self.results):
+            return ""
+        count = Counter(result.verdict for result in self.results)
+        if count.keys() == {Verdict.PASS}:
+            return ""
+        verdicts = ", ".join(f"{count[verdict]} {verdict}" for verdict in reversed(Verdict) if count[verdict])
+        return f"nothing was asserted, so nothing is shown about {self.runtime.name or 'the runtime'}: {verdicts}"
+
+    @property
+    def faults(self) -> list[tuple[str, str]]:
+        """What is wrong with the run itself, beside its results: each a name and why. Every report has to say them."""
+        faults = [("a policy entry has expired", line) for line in (self.policy.expired if self.policy else ())]
+        if not self.run.complete:
+            return [*faults, ("the run is incomplete", self.run.reason or "")]
+        return [*faults, *([("nothing was shown", self.nothing_shown)] if self.nothing_shown else [])]
+
+    @property
     def flaky(self) -> list[str]:
         """What did not repeat: programs by name, checks by id."""
         results = [result.id for result in self.by_id() if result.verdict is Verdict.FLAKY]
@@ -272,6 +324,7 @@ class Run:
             **({} if self.run.complete else {"reason": self.run.reason}),
             "totals": {verdict.value: count for verdict, count in self.totals.items()},
             "unexpected": len(self.unexpected),
+            **({"nothing_shown": self.nothing_shown} if self.nothing_shown else {}),
         }
         if self.policy is not None:
             values["policy"] = {key: list(lines) for key, lines in asdict(self.policy).items()}
@@ -292,11 +345,11 @@ URGENCY = {verdict: rank for rank, verdict in enumerate(Verdict)}
 def exit_status(run: Run) -> int:
     """Return what a command ends with: 0 all as expected, 1 something bad that is not expected, 4 incomplete.
 
-    A policy entry that has expired is as bad as a failure.
+    A policy entry that has expired is as bad as a failure, and so is a run that shows nothing.
     """
     if not run.run.complete or not run.results:
         return 4
-    return 1 if run.unexpected or (run.policy and run.policy.expired) else 0
+    return 1 if run.unexpected or run.faults else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,16 @@
 
 A policy is TOML with entries; docs/how-to/write-a-policy.md shows one. labkit's own are in labkit/results/policies/.
 The user's come first, and the first entry that matches a result decides. The verdict never changes: a result that an
-entry expects gets the reason beside it. Mismatches are reported: unexpected passes, entries that have expired.
+entry expects gets the reason beside it. Mismatches are reported: unexpected passes, entries that have expired. A list
+of tests to be skipped, as others keep them (labkit/results/skiplists.py), is a policy too.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from fnmatch import fnmatchcase
@@ -25,10 +27,12 @@ from labkit.core.text import one_line
 from labkit.core.tomlfile import Table
 from labkit.core.trust import require_trusted
 from labkit.guest.common import versions
+from labkit.results import skiplists
 from labkit.results.model import WHOLE, Expected, PolicyNotes, Result, Run, Verdict
 
 _SHIPPED = Path(__file__).with_name("policies")
 _RANGE = re.compile(r"(<=|>=|<|>|=)\s*(\S+)")
+_ANYTHING = "any"
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,
@@ -43,6 +47,10 @@ _CONTROLLERS = {"hybrid": "v1"}  # whose controllers a hybrid host has
 
 def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
+
+
+def _verdicts(value: object) -> object:
+    return tuple(Verdict) if value == _ANYTHING else _listed(value)
 
 
 Pattern = Annotated[StrictStr, Field(min_length=1, description="a pattern: text with * and ? as a shell has them")]
@@ -66,7 +74,9 @@ class _Entry(Table):
     ref: Patterns | None = None
     platform: Patterns | None = None
     expected: Annotated[
-        tuple[Verdict, ...], BeforeValidator(_listed), Field(min_length=1, description="a verdict, or a list of them")
+        tuple[Verdict, ...],
+        BeforeValidator(_verdicts),
+        Field(min_length=1, description="a verdict, or a list of them, or any"),
     ]
     reason: StrictStr = Field(min_length=1, description="a sentence")
     link: StrictStr = Field(default="", pattern=r"^(https://\S+)?$", description="an https address")
@@ -98,6 +108,12 @@ class Entry:
     source: str
     rule: _Entry
     own: bool
+    digest: str = ""  # SHA-256 of its file
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether it says that what it is about is not meant at all: whatever that shows, and that it does not run."""
+        return set(self.rule.expected) == set(Verdict)
 
     def expired(self, today: date) -> bool:
         return self.rule.expires is not None and self.rule.expires < today
@@ -140,20 +156,21 @@ class Entry:
         return self.rule.program is None and _any(self.rule.id, result.id)
 
     def about(self, result: Result) -> bool:
-        """Whether it matches this very result. Only an entry that names a violation matches one."""
+        """Whether it matches this very result. Only an entry that names a violation, or leaves out, matches one."""
         rule, violation = self.rule, result.violation
         return (
-            (fnmatchcase(violation, rule.violation) if rule.violation else not violation)
+            (_any((rule.violation,), violation) if rule.violation else self.leaves_out or not violation)
             and self.concerns(result)
             and _any(rule.id, result.id)
             and _any(rule.assertion, result.name)
         )
 
 
-def load(own: Path | None = None, *, suites: Sequence[str] = ()) -> list[Entry]:
+def load(own: Path | None = None, *, suites: Sequence[str] = (), programs: Sequence[str] = ()) -> list[Entry]:
     """Return the user's entries, from a file or a directory of *.toml, then labkit's.
 
-    suites are the known ones. UsageError names the file and the key where something is wrong.
+    suites are the known ones, programs those of the validation suite, for a list of those that do run. UsageError names
+    the file and the key where something is wrong.
     """
     files = [(file, False) for file in sorted(_SHIPPED.glob("*.toml"))]
     if own is not None:
@@ -161,22 +178,62 @@ def load(own: Path | None = None, *, suites: Sequence[str] = ()) -> list[Entry]:
         if not mine:
             raise UsageError(f"{own}: a policy directory without any .toml file")
         files = [(file, True) for file in mine] + files
-    return [entry for file, is_own in files for entry in _read(file, is_own, suites)]
+    return [entry for file, is_own in files for entry in _read(file, is_own, suites, programs)]
 
 
-def _read(file: Path, own: bool, suites: Sequence[str]) -> Iterator[Entry]:
+def read_text(text: str, name: str) -> list[Entry]:
+    """The entries that the text of a policy file holds, as one's own; name is what messages call the file."""
+    return [
+        Entry(f"{name}, entry.{number} ({_what(rule)})", rule, True) for number, rule in enumerate(_rules(text, name))
+    ]
+
+
+def _rules(text: str, where: str) -> tuple[_Entry, ...]:
+    return tomlfile.check(_File, tomlfile.parse(text, where), lambda _: where).entry
+
+
+def _read(file: Path, own: bool, suites: Sequence[str], programs: Sequence[str]) -> Iterator[Entry]:
+    if own and (listed := skiplists.read_file(require_trusted(file), None, programs)):
+        text = "".join(map(skiplists.entry_text, listed.skips))
+        for skip, rule in zip(listed.skips, _rules(text, str(file)), strict=True):
+            yield Entry(f"{file.name}, line {skip.line} ({_what(rule)})", rule, True)
+        return
     read = tomlfile.check(_File, tomlfile.read(require_trusted(file) if own else file), lambda _: str(file))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     for number, rule in enumerate(read.entry):
         if suites and rule.suite not in suites:
             raise UsageError(
                 f"{file}: entry.{number}.suite is {rule.suite!r}, not a suite{did_you_mean(rule.suite, suites)}"
             )
-        yield Entry(f"{file.name}, entry.{number} ({_what(rule)})", rule, own)
+        yield Entry(f"{file.name}, entry.{number} ({_what(rule)})", rule, own, digest)
+
+
+def left_out(run: Run, names: Iterable[str], entries: Sequence[Entry], today: date) -> dict[str, str]:
+    """Which of these programs or checks the entries leave out of such a run, name to reason: they need not be there."""
+    leaving = [
+        entry
+        for entry in entries
+        if entry.leaves_out
+        and not (entry.rule.assertion or entry.rule.findings or entry.rule.violation)
+        and entry.applies(run)
+        and not entry.expired(today)
+    ]
+    found: dict[str, str] = {}
+    for name in names:
+        for entry in leaving:
+            if _any(entry.rule.program or entry.rule.id, name):
+                found.setdefault(name, entry.rule.reason)
+    return found
 
 
 def _what(entry: _Entry) -> str:
     words = [*(entry.id or ()), *(entry.program or ()), *(entry.assertion or ())]
     return one_line(f"{entry.suite} {', '.join(words)}", 100)
+
+
+def files(entries: Sequence[Entry]) -> dict[str, str]:
+    """The names of the files that the entries are of, in order, with the SHA-256 of each."""
+    return {entry.source.partition(", entry.")[0]: entry.digest for entry in entries}
 
 
 def apply(run: Run, entries: Sequence[Entry] | None, today: date) -> Run:
@@ -201,8 +258,7 @@ def apply(run: Run, entries: Sequence[Entry] | None, today: date) -> Run:
             continue
         met = set()
         for place in group:
-            result = bare[place]
-            marked[place], by = _judged(result, [entry for entry in concerned if entry.about(result)])
+            marked[place], by = judged(bare[place], concerned)
             met.update(by)
         passes += _unexpected_passes([entry for entry in concerned if entry not in met], [bare[n] for n in group])
     notes = PolicyNotes(
@@ -232,29 +288,36 @@ def lacking(run: Run, entries: Sequence[Entry]) -> Lacking:
     return Lacking(frozenset(fact for facts in waiting for fact in facts), len(waiting))
 
 
-def _judged(result: Result, entries: Sequence[Entry]) -> tuple[Result, list[Entry]]:
-    """The result as the entries about it expect it, and those of them that do expect it.
+def judged(result: Result, entries: Sequence[Entry]) -> tuple[Result, list[Entry]]:
+    """The result as those of the entries that are about it expect it, and those of them that do expect it.
 
     For a whole result the first entry decides; of findings, for each the first that names it, or that names none.
     """
+    entries = [entry for entry in entries if entry.about(result)]
     findings = result.findings
     if not findings:
         entry = next((entry for entry in entries if not entry.rule.findings), None)
         if entry is None or result.verdict not in entry.rule.expected:
             return result, []
-        if result.verdict is Verdict.PASS:
+        if not (result.bad or result.verdict is Verdict.NO_ASSERTIONS):
             return result, [entry]
         return dataclasses.replace(result, expected=_expected([entry])), [entry]
-    decided: dict[str, Entry] = {}
-    for entry in entries:
-        for finding in findings:
-            if _any(entry.rule.findings, finding):
-                decided.setdefault(finding, entry)
+    decided = deciding(findings, entries)
     by = {finding: entry for finding, entry in decided.items() if result.verdict in entry.rule.expected}
     met = list(dict.fromkeys(by.values()))
     whole = met and set(by) == set(findings)
     known = tuple(finding for finding in findings if finding in by)
     return dataclasses.replace(result, known=known, expected=_expected(met) if whole else None), met
+
+
+def deciding(findings: Sequence[str], entries: Sequence[Entry]) -> dict[str, Entry]:
+    """Of entries about one result, the one that decides each finding: the first that names it, or that names none."""
+    decided: dict[str, Entry] = {}
+    for entry in entries:
+        for finding in findings:
+            if _any(entry.rule.findings, finding):
+                decided.setdefault(finding, entry)
+    return decided
 
 
 def _expected(entries: Sequence[Entry]) -> Expected:
@@ -273,26 +336,69 @@ def _unexpected_passes(entries: Sequence[Entry], results: Sequence[Result]) -> I
         if any(result.verdict is Verdict.FLAKY for result in found):
             continue  # neither a pass nor a failure
         shown = any(result.verdict is not Verdict.SKIP for result in found)
-        if shown and not any(result.bad for result in found) and Verdict.PASS not in entry.rule.expected:
+        if shown and not any(_as_wrong(entry, result) for result in found) and Verdict.PASS not in entry.rule.expected:
             wanted = " or ".join(entry.rule.expected)
             got = " and ".join(dict.fromkeys(result.verdict for result in found))
             what = results[0].program or results[0].id
             yield f"{what}: expected {wanted}, got {got} ({entry.source}: {entry.rule.reason})"
 
 
+def _as_wrong(entry: Entry, result: Result) -> bool:
+    """Whether the result is bad; that nothing was asserted is none of the violations that an entry may name."""
+    return result.bad and not (
+        entry.rule.violation and not result.violation and result.verdict is Verdict.NO_ASSERTIONS
+    )
+
+
 def _misspelt(entries: Sequence[Entry], results: Sequence[Result]) -> Iterator[str]:
     """A line for each of the user's own entries that matches no result here, but nearly does."""
     for entry in entries:
-        if not entry.own or any(map(entry.concerns, results)):
+        if not entry.own:
             continue
-        known = {result.program if entry.rule.program else result.id for result in results}
-        for pattern in entry.rule.program or entry.rule.id or ():
-            if near := did_you_mean(pattern, known):
-                yield f"{entry.source} matches no result{near}"
+        if not any(map(entry.concerns, results)):
+            known = {result.program if entry.rule.program else result.id for result in results}
+            for pattern in entry.rule.program or entry.rule.id or ():
+                if near := did_you_mean(pattern, known):
+                    yield f"{entry.source} matches no result{near}"
+        yield from bracketed(entry, results)
+
+
+def bracketed(entry: Entry, results: Iterable[Result]) -> Iterator[str]:
+    """A line for each pattern of the entry that is about nothing here for its brackets: a set of characters, where the
+    text itself was meant.
+    """
+    rule = entry.rule
+    for key in ("program", "id", "assertion", "violation", "findings"):
+        for pattern in _listed(getattr(rule, key)) or ():  # type: ignore[attr-defined]
+            if "[" not in pattern:
+                continue
+            words = {word for result in results for word in _words(result, key)}
+            literal = pattern.replace("[", "[[]")
+            if not _any((pattern,), *words) and (met := next((w for w in words if fnmatchcase(w, literal)), None)):
+                yield (
+                    f"{entry.source}: {key} {pattern!r} matches nothing: in a pattern, [...] is one of the characters "
+                    f"in it; for the text {one_line(met, 100)!r} write [[] for each ["
+                )
+
+
+def _words(result: Result, key: str) -> Sequence[str]:
+    """What of a result a pattern of that key is held to."""
+    if key == "findings":
+        return result.findings
+    word = {
+        "program": result.program,
+        "id": result.id,
+        "assertion": result.name if result.program else "",
+        "violation": result.violation,
+    }[key]
+    return (word,) if word else ()
 
 
 def _any(patterns: Sequence[str] | None, *words: str) -> bool:
-    return patterns is None or any(fnmatchcase(word, pattern) for pattern in patterns for word in words)
+    """Whether one of the words is the text of a pattern itself, or what a shell has it match."""
+    return patterns is None or any(
+        word == pattern or fnmatchcase(word, pattern) for pattern in patterns for word in words
+    )
 
 
 # --- versions
@@ -305,6 +411,12 @@ def within(version: str, bounds: str) -> bool:
     """
     found = versions.key(version)
     return found is not None and all(_OPERATORS[operator](found, bound) for operator, bound in _bounds(bounds))
+
+
+def exactly(version: str) -> str | None:
+    """The bounds that this version alone is within, whatever its distribution added; None where it has no number."""
+    number = versions.plain(version)
+    return f"={number}" if number else None
 
 
 def _bounds(text: str) -> list[tuple[str, versions.Key]]:

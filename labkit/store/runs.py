@@ -2,7 +2,8 @@
 
 reports/ID/raw/                       what the suite printed, byte for byte, written as it came
 reports/ID/results.json ...           the run and its reports
-reports/latest                        a link to the newest run
+reports/ID/judged-2/results.json ...  the same, judged again: with another policy or by another labkit; judged-3/ ...
+reports/latest                        a link to the newest run of `test`, or recording where there is none
 
 An id is TIME.NUMBER-WORDS: for people the time of the run's start, by whatever the clock said then; for the order of
 runs their number, one more than that of any run that is there. Runs of labkit 0.1.0 have no number and come first.
@@ -30,6 +31,7 @@ RESULTS = "results.json"
 RAW = "raw"
 LATEST = "latest"
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}Z(?:\.([0-9]{1,9}))?-.+", re.DOTALL)
+_JUDGED = re.compile(r"judged-([0-9]{1,6})")
 _LOOKED_AT = 10  # runs, for the seconds that checks took
 _NUMBERING = 5.0  # seconds that another process may take to number its run
 
@@ -90,16 +92,44 @@ def _numbering(reports: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def point_latest(directory: Path) -> None:
-    """Make reports/latest a link to the run's directory."""
+def require_room(reports: Path) -> None:
+    """HostError where no run could be kept in reports; nothing is made."""
+    place = next(path for path in (reports.absolute(), *reports.absolute().parents) if path.exists())
+    with disk_errors(reports):
+        probe = part_name(place / "room")
+        probe.touch(exist_ok=False)
+        probe.unlink()
+
+
+def point_latest(directory: Path, *, recorded: bool = False) -> str | None:
+    """Make reports/latest a link to the run's directory; why that cannot be, None where it can. Never raises.
+
+    recorded: it is a recording that was judged, which takes the link from no run that `test` made.
+    """
     link = directory.parent / LATEST
+    if recorded and link.is_symlink() and _is_of_test(link):
+        return None
+    why = "a directory" if link.is_dir() else "a file"
+    if (link.exists() or link.is_symlink()) and not link.is_symlink():
+        return (
+            f"{link} is {why} and no link, so it does not name {directory.name}; remove it, and it will name runs again"
+        )
     aside = part_name(link)
-    with disk_errors(directory.parent):
-        try:
-            aside.symlink_to(directory.name)
-            aside.replace(link)
-        finally:
+    try:
+        aside.symlink_to(directory.name)
+        aside.replace(link)
+    except OSError as error:
+        with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+        return f"{link} does not name {directory.name}: a link cannot be made there: {error.strerror or error}"
+    return None
+
+
+def _is_of_test(directory: Path) -> bool:
+    """Whether a machine of `test` made the run; a recording knows of none."""
+    with contextlib.suppress(LabError):
+        return bool(load(directory).machine.get("provider"))
+    return False
 
 
 def discard(directory: Path) -> None:
@@ -114,9 +144,39 @@ def discard(directory: Path) -> None:
                 point_latest(reports / left[-1])
 
 
+def newest(directory: Path) -> Path:
+    """Where the newest reports of a run are: in its directory, or in that of a later judgement."""
+    later = {int(found[1]): path for path in directory.glob("judged-*") if (found := _JUDGED.fullmatch(path.name))}
+    return next((later[number] for number in sorted(later, reverse=True) if is_run(later[number])), directory)
+
+
+def judge_again(directory: Path, write: Callable[[Path], object]) -> Path:
+    """A new directory for another judgement of a run, complete as soon as it is there: write(place) fills it."""
+    with disk_errors(directory):
+        sweep(directory)
+        part = part_name(directory / "judged")
+        try:
+            part.mkdir(mode=0o755)
+            write(part)
+            number = 2
+            while (place := directory / f"judged-{number}").exists():
+                number += 1
+            part.rename(place)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        sync_directory(directory)
+    return place
+
+
+def whole(directory: Path) -> Path:
+    """The directory of a run, also for that of a judgement of it."""
+    return directory.parent if _JUDGED.fullmatch(directory.name) and is_run(directory.parent) else directory
+
+
 def load(directory: Path) -> Run:
-    """The run that is kept in directory. UsageError where there is none."""
-    path = directory / RESULTS
+    """The run that is kept in directory, as it was judged last. UsageError where there is none."""
+    path = newest(directory) / RESULTS
     try:
         return from_json(path.read_bytes(), str(path))
     except OSError as error:
@@ -143,10 +203,11 @@ def find(reports: Path, name: str | None) -> Path:
     """The directory that name stands for: a run below reports by its id or the beginning of one, "latest" (also for
     None), or any directory by its path; a run's raw/ stands for the run. UsageError where none or several match.
     """
-    newest = reports / LATEST
-    if name is None and not newest.is_dir():  # the run that it names was removed
-        newest = next((reports / ident for ident in reversed(ids(reports)) if is_run(reports / ident)), newest)
-    inside = reports / name if name else newest
+    latest = reports / LATEST
+    if name in (None, LATEST) and not (latest.is_symlink() and latest.is_dir()):
+        # The run that it names was removed; or it is no link, but a copy that has come back from somewhere.
+        latest = next((reports / ident for ident in reversed(ids(reports)) if is_run(reports / ident)), latest)
+    inside = reports / name if name not in (None, LATEST) else latest
     place = inside if name is None or ("/" not in name and inside.is_dir()) else Path(name)
     if not place.is_dir():
         known = ids(reports)

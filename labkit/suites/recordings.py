@@ -111,7 +111,7 @@ def programs(raw: Path, ends: Mapping[tuple[str, int], End]) -> tuple[dict[str, 
 
 def files(raw: Path) -> list[str]:
     """The files that may hold the output of a program, or do by their names."""
-    names = sorted(path.name for path in raw.glob("*.tap"))
+    names = sorted(path.name for path in raw.glob("*.tap") if not path.name.startswith("."))  # ._NAME.tap: macOS
     return [name for name in names if not is_spec_output(raw, name)]
 
 

@@ -122,7 +122,15 @@ _POSSIBLE = {  # the verdicts that a test line can carry; the first is the defau
     (True, "SKIP"): (Verdict.SKIP, Verdict.NO_ASSERTIONS),
     (False, "SKIP"): (Verdict.SKIP,),
     (True, "TODO"): (Verdict.TODO,),
-    (False, "TODO"): (Verdict.TODO, Verdict.FLAKY),
+    # The bad ones in results.tap, where a policy expects them.
+    (False, "TODO"): (
+        Verdict.TODO,
+        Verdict.FLAKY,
+        Verdict.FAIL,
+        Verdict.ERROR,
+        Verdict.TIMEOUT,
+        Verdict.NO_ASSERTIONS,
+    ),
 }
 
 
@@ -163,6 +171,8 @@ def result_of(point: tap.TestPoint, position: int = 0) -> Result:
     if not (isinstance(ident, str) and _ID.fullmatch(ident)):
         ident = leading[1] if leading else f"test-{point.number or position}"
     name = (leading[2] or "") if leading and leading[1] == ident else point.description
+    if isinstance(given := diagnostic.pop("name", None), str):  # in results.tap, where the line cannot have it
+        name = given
     level, reference, word, seconds = (
         diagnostic.pop(key, None) for key in ("level", "reference", "verdict", "seconds")
     )

@@ -78,8 +78,8 @@ def _boxes(distro: Distro, settings: Settings) -> list[rendering.VagrantBox]:
     except ImageError as error:
         raise ImageError(
             f"nothing was written: the Vagrantfile of {distro.title} must name its box's digest, and {error.message}",
-            hint="render where that address answers, or name a box in labkit.toml: box = ..., and for an address "
-            "box_sha256 = ...",
+            hint="render where that address answers (labkit downloads through no proxy), or name a box in labkit.toml: "
+            "box = ..., and for an address box_sha256 = ...",
         ) from error
 
 

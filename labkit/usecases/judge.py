@@ -10,6 +10,7 @@ import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from pydantic import Field, StrictStr
@@ -17,13 +18,15 @@ from pydantic import Field, StrictStr
 from labkit.core import tomlfile
 from labkit.core.config import Settings
 from labkit.core.errors import UsageError
-from labkit.core.text import some
+from labkit.core.text import count, some
 from labkit.core.tomlfile import Table
 from labkit.guest.common import versions
 from labkit.io import archives
 from labkit.io.files import disk_errors, make_directory, regular_inside, write_atomic
+from labkit.reports import files
 from labkit.results import comparison, policy
 from labkit.results.comparison import Comparison
+from labkit.results.json import to_json
 from labkit.results.model import Run, RuntimeInfo
 from labkit.results.policy import Entry
 from labkit.store import runs
@@ -86,8 +89,8 @@ def judge_all(
     """Read raw output again under today's policy and write its reports, without a machine: an outcome for each suite
     whose output it is.
 
-    name is a run's id or path (the latest by default) or its raw/, whose reports are then rewritten; or a recording, of
-    which a new run is made. said goes before what the recording says itself.
+    name is a run's id or path (the latest by default) or its raw/, beside whose reports the new ones go where they
+    differ; or a recording, of which a new run is made. said goes before what the recording says itself.
     """
     entries, said = policies(settings) if with_policy else None, said or Said()
     with _recording(settings, name, said) as (place, said):
@@ -118,7 +121,13 @@ def diff(settings: Settings, before: str, after: str) -> Comparison:
 
 def policies(settings: Settings) -> list[Entry]:
     """The policy entries for runs of this labkit, the user's own first."""
-    return policy.load(settings.policy, suites=registry.names())
+    return policy.load(settings.policy, suites=registry.names(), programs=registry.find("validation").names())
+
+
+def read(settings: Settings, name: str) -> list[Run]:
+    """The runs that name stands for, one for each suite, as they were kept or as the output says, without a policy."""
+    with _recording(settings, name, Said()) as (place, said):
+        return [runs.load(place)] if runs.is_run(place) else recorded(place, said)
 
 
 def _runs(settings: Settings, name: str) -> list[Run]:
@@ -129,7 +138,8 @@ def _runs(settings: Settings, name: str) -> list[Run]:
 
 
 def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
-    run = runs.load(directory)
+    directory = runs.whole(directory)
+    kept = run = runs.load(directory)
     suite = registry.find(run.suite.name)
     if shards.recognizes(suite, directory / runs.RAW):
         said = _said_before(directory)
@@ -137,8 +147,22 @@ def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
             known = {"ref": run.suite.version} if run.suite.version else {}
             run = one_run.with_reading(run, shards.read(suite, directory / runs.RAW, known))
         else:
-            run = _asking(_read(run, directory / runs.RAW, suite, said), entries)
-    return one_run.write(one_run.judge(run, entries), directory)
+            begun = run
+            run = _read(begun, directory / runs.RAW, suite, said)
+            run = _asking(_leaving_out(begun, run, directory / runs.RAW, entries, said), entries)
+    return _beside(one_run.judge(run, entries), kept, directory)
+
+
+def _beside(run: Run, kept: Run, directory: Path) -> Outcome:
+    """Write the reports of a run that was judged again: beside the older ones, which stay, unless nothing differs."""
+    newest = runs.newest(directory)
+    if not any((newest / name).exists() for name in files.REPORTS if name != runs.RESULTS):
+        return one_run.write(run, newest)  # a run that was cut off has none
+    if kept.judged and run.judged and dataclasses.replace(run.judged, at=kept.judged.at) == kept.judged:
+        same = dataclasses.replace(run, judged=kept.judged)
+        if to_json(same) == to_json(kept):
+            return one_run.write(same, newest)
+    return Outcome(run, runs.judge_again(directory, lambda place: files.write_all(run, place)))
 
 
 def _judge_recording(reports: Path, source: Path, run: Run, entries: Sequence[Entry] | None, said: Said) -> Outcome:
@@ -153,9 +177,27 @@ def _judge_recording(reports: Path, source: Path, run: Run, entries: Sequence[En
                         (target / path.name).write_bytes(file.read(_FILE_LIMIT))
         kept = _SaidFile(name=said.name, facts=dict(said.facts), **dataclasses.asdict(said.meant))
         write_atomic(directory / _SAID, kept.model_dump_json(indent=1) + "\n")
-        runs.point_latest(directory)
+        unlinked = runs.point_latest(directory, recorded=True)
+    begun = one_run.new_run(source.name, registry.find(run.suite.name), {}, RuntimeInfo(one_run.UNKNOWN, "", ""), None)
+    run = _leaving_out(begun, run, source, entries, said)
     run = dataclasses.replace(run, run=dataclasses.replace(run.run, id=directory.name))
-    return one_run.write(one_run.judge(_asking(run, entries), entries), directory)
+    outcome = one_run.write(one_run.judge(_asking(run, entries), entries), directory)
+    return dataclasses.replace(outcome, warnings=(unlinked,) if unlinked else ())
+
+
+def _leaving_out(begun: Run, run: Run, source: Path, entries: Sequence[Entry] | None, said: Said) -> Run:
+    """The run of a recording, read again without what is not there and the policy leaves out, if there is any."""
+    if not entries or run.run.complete:
+        return run
+    suite = registry.find(run.suite.name)
+    there = {result.program or result.id for result in run.results}
+    out = policy.left_out(run, [name for name in suite.names() if name not in there], entries, datetime.now(UTC).date())
+    if not out or not there:
+        return run
+    meant = dataclasses.replace(said.meant, skip=(*said.meant.skip, *out))
+    again = _read(begun, source, suite, dataclasses.replace(said, meant=meant))
+    line = f"not there, and left out by the policy: {count(len(out), 'name')}, {some(out)}"
+    return dataclasses.replace(again, told=(*again.told, line))
 
 
 _SAID = "said.json"

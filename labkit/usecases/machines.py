@@ -25,6 +25,13 @@ from labkit.machines.differences import Row
 
 _IDENTITY = ("provider", "platform", "release", "ssh.host")  # the settings with flags that tell machines apart
 _ANEW = (MachineState.ABSENT, MachineState.INTERRUPTED, MachineState.LOST)
+_MAY_RUN = (
+    MachineState.RUNNING,
+    MachineState.UNFINISHED,
+    MachineState.DAMAGED,
+    MachineState.UNREACHABLE,
+    MachineState.UNKNOWN,
+)
 
 
 def up(settings: Settings, observer: Observer, *, discard_state: bool = False) -> MachineInfo:
@@ -95,7 +102,7 @@ def halt(settings: Settings, observer: Observer) -> MachineInfo:
             raise UsageError(f"machine {machine.name} does not exist", hint="./lab status lists those that do")
         if not isinstance(machine, Haltable):
             raise UsageError(f"machine {machine.name} is a host of your own: labkit does not stop it")
-        if state in (MachineState.RUNNING, MachineState.UNFINISHED, MachineState.DAMAGED, MachineState.UNREACHABLE):
+        if state in _MAY_RUN:
             machine.halt()
     return machine.status()
 

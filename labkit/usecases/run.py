@@ -31,6 +31,7 @@ from labkit.core.errors import CommandTimeout, ConnectionFailed, InfrastructureE
 from labkit.core.platforms import Distro
 from labkit.core.text import one_line, printable
 from labkit.guest.common import versions
+from labkit.io import version
 from labkit.io.console import panic_lines
 from labkit.io.files import disk_errors, make_directory
 from labkit.io.remote import Remote
@@ -42,7 +43,7 @@ from labkit.provision.remote import step_seconds
 from labkit.reports import files
 from labkit.results import policy
 from labkit.results.json import to_json
-from labkit.results.model import Reading, Result, Run, RunInfo, RuntimeInfo, SuiteInfo, exit_status
+from labkit.results.model import Judged, Reading, Result, Run, RunInfo, RuntimeInfo, SuiteInfo, exit_status
 from labkit.results.policy import Entry
 from labkit.results.tap import JSON
 from labkit.store import runs
@@ -66,10 +67,11 @@ MakeMachine = Callable[[str, Settings, RunObserver, Distro, Sequence[str]], Mach
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What `test` and `judge` come to; exit_status as the contract has it."""
+    """What `test` and `judge` come to; exit_status as the contract has it. warnings: what a person is to be told."""
 
     run: Run
     directory: Path
+    warnings: tuple[str, ...] = ()
 
     @property
     def exit_status(self) -> int:
@@ -93,6 +95,7 @@ def run_cell(
     """
     suite = registry.find(cell.suite)
     suite.check(cell.selection)
+    runs.require_room(settings.reports)  # now, and not after a machine was made and the suite has run
     enough = min(cell.machines, len(subset.of(suite.name, "check", cell.selection, suite.names())))
     if enough < cell.machines:
         observer.step(f"{enough} to run: no more machines than that share it")
@@ -111,7 +114,7 @@ def run_cell(
         observer.step(f"running {suite.name} against {runtime.name} on {machine.name}")
         with machine.connect(Deadline.after(settings.limits.connect, "connect")) as remote:
             facts: dict[str, JSON] = {**_facts(info), "bootstrap": step_seconds(remote)}
-            begun = _begin(settings.reports, machine.name, suite, runtime, facts)
+            begun = _begin(settings.reports, machine.name, suite, runtime, facts, observer)
             directory = begun.directory
             with begun.told():
                 recording = record(
@@ -232,7 +235,7 @@ def _run_shared(
             "machines": list(given),
             "bootstrap": step_seconds(members[0].remote),
         }
-        begun = _begin(settings.reports, cell.machine, suite, runtime, facts)
+        begun = _begin(settings.reports, cell.machine, suite, runtime, facts, observer)
         directory = begun.directory
         with begun.told():
             recording = _record_parts(cell, settings, observer, suite, runtime, members, given, directory)
@@ -533,14 +536,22 @@ def _copy(file: IO[bytes], start: int, end: int, out: IO[bytes]) -> None:
 
 def judge(run: Run, entries: Sequence[Entry] | None) -> Run:
     """The run with what the policy expects marked as expected; without a policy, nothing is marked."""
-    return policy.apply(run, entries, datetime.now(UTC).date())
+    now = _now()
+    judged = Judged(now, version.full(), None if entries is None else policy.files(entries))
+    return dataclasses.replace(policy.apply(run, entries, now.date()), judged=judged)
+
+
+def _now() -> datetime:
+    """In milliseconds, as results.json keeps it."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
 def new_run(
     ident: str, suite: Suite, machine: Mapping[str, JSON], runtime: RuntimeInfo, interrupted_reason: str | None
 ) -> Run:
     """A run without results yet."""
-    now = datetime.now(UTC)
+    now = _now()
     return Run(
         RunInfo(ident, now, now, labkit.__version__, interrupted_reason, interrupted_reason),
         {**machine, "kernel": "", "cgroup": ""},
@@ -620,7 +631,7 @@ class _Begun:
 
     def ended(self, reason: str | None) -> Run:
         """The run at this moment. A clock that was set meanwhile changes nothing about how long it took."""
-        finished = self.run.run.started + timedelta(seconds=time.monotonic() - self.at)
+        finished = self.run.run.started + timedelta(milliseconds=round((time.monotonic() - self.at) * 1000))
         info = dataclasses.replace(self.run.run, finished=finished, reason=reason, interrupted_reason=reason)
         return dataclasses.replace(self.run, run=info)
 
@@ -657,7 +668,9 @@ def _note(error: BaseException, directory: Path) -> None:
         error.add_note(f"what the suite had shown is in {directory}, ./lab test begins anew")
 
 
-def _begin(reports: Path, machine: str, suite: Suite, runtime: Runtime, facts: Mapping[str, JSON]) -> _Begun:
+def _begin(
+    reports: Path, machine: str, suite: Suite, runtime: Runtime, facts: Mapping[str, JSON], observer: RunObserver
+) -> _Begun:
     at = time.monotonic()
     made: dict[str, Run] = {}
 
@@ -666,7 +679,8 @@ def _begin(reports: Path, machine: str, suite: Suite, runtime: Runtime, facts: M
         return to_json(made[ident])
 
     directory = runs.new_directory(reports, [machine, runtime.name, suite.name], begin)
-    runs.point_latest(directory)
+    if why := runs.point_latest(directory):
+        observer.warn(why)
     return _Begun(made[directory.name], directory, suite, at)
 
 

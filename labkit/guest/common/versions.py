@@ -68,6 +68,14 @@ def key(version: str) -> Optional[Key]:
     return _key(match) if match else None
 
 
+def plain(version: str) -> str:
+    """What of a version counts for its order, as exact() takes it; "" where the text begins with none."""
+    match = _VERSION.match(version)
+    if match is None:
+        return ""
+    return match[1] + (f"-{match[2]}.{int(match[3] or 0)}" if match[2] else "")
+
+
 def exact(text: str) -> Optional[Key]:
     """As key, of a text that is a version and nothing else."""
     match = _VERSION.fullmatch(text)

@@ -172,7 +172,10 @@ def private(host: Host, top: Path) -> None:
 
 def hide(host: Host, top: Path, directory: Path) -> bool:
     """Give the runtime a directory of our own for its records, which ends with us. Whether that can be."""
-    mode = f"mode={stat.S_IMODE(directory.stat().st_mode):o}"
+    try:
+        mode = f"mode={stat.S_IMODE(directory.stat().st_mode):o}"
+    except OSError:  # it went with the one container
+        return False
     return tool(host, top, "mount", "-t", "tmpfs", "-o", mode, "labkit-records", str(directory)).ok
 
 

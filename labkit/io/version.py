@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import labkit
 from labkit.core import resources
 from labkit.core.errors import LabError
 from labkit.io import process
 
 
+@functools.cache
 def full() -> str:
     """The version and, in a checkout where git can tell, the commit: `0.1.0 (1a2b3c4)`."""
     found = _commit()

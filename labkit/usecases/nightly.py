@@ -1,0 +1,529 @@
+"""The use case `nightly`: a matrix planned, run, brought home, compared with the night before, told.
+
+What a night is doing is in its table alone (labkit.matrix.table), below the lab's home; what it came to is in
+reports/nights/ID/. One night at a time holds the lab.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import shutil
+import socket
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import labkit
+from labkit.core.cell import Cell
+from labkit.core.config import Settings
+from labkit.core.endpoint import Address
+from labkit.core.errors import HostError, InfrastructureError, LabError, UsageError
+from labkit.core.observer import Observer
+from labkit.core.sources import SourceKind
+from labkit.images import mirrors
+from labkit.io.files import attempted
+from labkit.matrix import bring, local, plan, verdict, worker
+from labkit.matrix.job import Ended, Job, Work
+from labkit.matrix.local import LocalEngine
+from labkit.matrix.outbox import Outbox
+from labkit.matrix.plan import Plan, Planned
+from labkit.matrix.table import NightTable, Row, State, now
+from labkit.matrix.verdict import Shown
+from labkit.matrix.window import Engine, Window
+from labkit.provision.bootstrap import default_source
+from labkit.results.policy import Entry
+from labkit.store import nights, runs
+from labkit.usecases.judge import policies
+
+TABLE = "cells.sqlite"
+_UNFINISHED = "the night did not finish"
+_LOOK_BACK = 30  # nights
+_NEWEST = "99999999.999999999"  # an id after any other
+_MIRROR = 20.0  # seconds for a list of a mirror
+_REACH = 2.0  # seconds for a host that the default matrix would need
+
+MakeEngine = Callable[[Settings, str], contextlib.AbstractContextManager[Engine]]
+Argv = Callable[[Planned], tuple[str, ...]]  # in place of labkit's own program for a cell
+
+
+@dataclass(frozen=True, slots=True)
+class Nightly:
+    """What a night came to: its night.json, and the directory that has it."""
+
+    document: Mapping[str, Any]
+    directory: Path
+
+    @property
+    def exit_status(self) -> int:
+        return int(self.document["exit_status"])
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """A plan before it runs; seconds: how long it will take, None where that is not known."""
+
+    plan: Plan
+    at_once: int
+    seconds: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "cells": [
+                {
+                    "cell": one.key,
+                    "seconds": one.seconds,
+                    "limit": one.limit,
+                    "mib": one.mib,
+                    "cpus": one.cpus,
+                    **({"problem": one.problem} if one.problem else {}),
+                }
+                for one in self.plan.cells
+            ],
+            "at_once": self.at_once,
+            "seconds": self.seconds,
+            "notes": list(self.plan.notes),
+        }
+
+
+def outlook(settings: Settings, *, only: Sequence[str] = (), checks: Sequence[str] = ()) -> Outlook:
+    """What a night would run now, and for how long; nothing is run."""
+    made = _plan(settings, only, checks)
+    room = local.of_this_host()
+    runnable = [one for one in made.cells if not one.problem]
+    at_once = 1
+    if runnable:
+        mib, cpus = (max(getattr(one, name) for one in runnable) for name in ("mib", "cpus"))
+        at_once = max(1, min(room.mib // max(mib, 1), room.cpus // max(cpus, 1)))
+    at_once = min(at_once, made.at_once or at_once)
+    return Outlook(made, at_once, plan.expected(made.cells, at_once))
+
+
+def nightly(
+    settings: Settings,
+    observer: Observer,
+    *,
+    only: Sequence[str] = (),
+    checks: Sequence[str] = (),
+    resume: bool = False,
+    make_engine: MakeEngine | None = None,
+    argv: Argv | None = None,
+) -> Nightly:
+    """Run the matrix, or with resume what is left of the last night, which did not finish; compare it with the nights
+    before.
+
+    InfrastructureError where a night runs already. A KeyboardInterrupt is raised again after what there is has been
+    written; the night can be resumed. argv: what runs each cell, in place of labkit's own program.
+    """
+    with _alone(settings):
+        entries = tuple(policies(settings))
+        table = _resumed(settings) if resume else _begun(settings, only, checks, observer)
+        with table:
+            night = _Night(settings, observer, table, entries, argv)
+            return night.run(make_engine or functools.partial(_engine, observer))
+
+
+def _engine(observer: Observer, settings: Settings, ident: str) -> contextlib.AbstractContextManager[Engine]:
+    if settings.cluster.on or settings.cluster.scheduler:
+        try:
+            from labkit.matrix.cluster import ClusterEngine  # Dask, where it is asked for
+        except ImportError as error:
+            raise HostError(
+                f"nights on other hosts need Dask, which is not installed here: {error}",
+                hint="pip install 'oci-labkit[cluster]'; in a checkout: .labkit/venv/bin/pip install -e '.[cluster]'",
+            ) from error
+
+        return ClusterEngine(settings, ident, observer)
+    return LocalEngine(settings.home.path, ident)
+
+
+@contextlib.contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    with attempted(settings.home.lock("nightly"), "the night") as who:
+        if who is not None:
+            raise InfrastructureError(
+                f"a night runs already: {who}",
+                hint="wait for it; or end that process, and ./lab nightly --resume goes on with its night",
+            )
+        yield
+
+
+def _plan(settings: Settings, only: Sequence[str], checks: Sequence[str]) -> Plan:
+    notes: tuple[str, ...] = ()
+    matrix = plan.load(settings)
+    if matrix is None:
+        reach = None if settings.origin("suite") else _without_validation(settings)
+        notes = (f"validation is left out of the default matrix: {reach}",) if reach else ()
+        matrix = plan.default(reach is None, settings)
+    made = plan.plan(
+        plan.with_checks(matrix, checks),
+        settings,
+        only=only,
+        seconds=_seconds_last(settings.reports),
+        one_cpu=not Path("/dev/kvm").exists(),
+    )
+    return dataclasses.replace(made, notes=notes)
+
+
+def _without_validation(settings: Settings) -> str | None:
+    """Why the tree of runtime-tools cannot be had; None where it can."""
+    if settings.runtime_tools.kind is not SourceKind.AUTO:
+        return None
+    if settings.proxy:
+        return None
+    host = urllib.parse.urlsplit(default_source("runtime-tools").where).hostname or ""
+    try:
+        socket.create_connection((host, 443), timeout=_REACH).close()
+    except OSError as error:
+        return f"{host}, which has its tree, cannot be reached ({error.strerror or error}); runtime_tools names another"
+    return None
+
+
+def _seconds_last(reports: Path) -> dict[str, float]:
+    """How long each cell took when it last came to its end, by key."""
+    found: dict[str, float] = {}
+    for number, document in enumerate(nights.before(reports, _NEWEST)):
+        if number >= _LOOK_BACK:
+            break
+        for cell in document["cells"]:
+            with contextlib.suppress(KeyError, TypeError):
+                if cell["state"] == "done" and cell["seconds"] > 0:
+                    found.setdefault(str(cell["cell"]), float(cell["seconds"]))
+    return found
+
+
+def _begun(settings: Settings, only: Sequence[str], checks: Sequence[str], observer: Observer) -> NightTable:
+    made = _plan(settings, only, checks)
+    for note in made.notes:
+        observer.step(note)
+    if all(one.problem for one in made.cells):
+        lines = [f"{one.key}: {one.problem}" for one in made.cells[:20]]
+        raise UsageError("no cell of the matrix can exist:\n" + "\n".join(lines))
+    home = settings.home.nights
+    for left in unfinished(settings):
+        observer.warn(f"night {left} did not finish; a new one begins, and --resume goes on with the newest alone")
+    ident = nights.new_id(home, settings.reports / nights.DIRECTORY)
+    about = {
+        "id": ident,
+        "started": now(),
+        "labkit": worker.version(),
+        "reports": str(settings.reports),
+        "at_once": str(made.at_once or ""),
+        "mirrors": json.dumps(_mirrors(made, settings, observer) if made.rebuild else {}),
+    }
+    return NightTable.make(home / ident / TABLE, about, made.cells)
+
+
+def _mirrors(made: Plan, settings: Settings, observer: Observer) -> dict[str, dict[str, str]]:
+    """What the mirrors of the night's platforms have now, digest and date by release; of one that does not tell, what
+    it had when a night last asked.
+    """
+    last: dict[str, Any] = next((doc.get("mirrors") or {} for doc in nights.before(settings.reports, _NEWEST)), {})
+    found: dict[str, dict[str, str]] = {}
+    for one in made.cells:
+        name = f"{one.cell.platform}-{one.cell.release}"
+        if one.problem or name in found or one.cell.provider not in ("auto", "qemu", "uml"):
+            continue
+        distro = settings.of_cell(one.cell).distro()
+        try:
+            state = mirrors.state(distro, settings, timeout=_MIRROR)
+        except LabError as error:
+            observer.warn(f"what the mirror of {name} has now is not known, its image stays: {error.message}")
+            if name in last:
+                found[name] = last[name]
+            continue
+        if state is None:
+            continue
+        found[name] = dataclasses.asdict(state)
+        if name in last and last[name].get("digest") != state.digest:
+            observer.step(f"the mirror of {name} has other packages than last night: {_moved(last[name], found[name])}")
+    return found
+
+
+def _moved(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    return f"the mirror {before.get('date') or '?'} -> {after.get('date') or '?'}"
+
+
+def unfinished(settings: Settings) -> list[str]:
+    """The nights that did not come to their end, the oldest first; what is damaged, or of a newer labkit, is none."""
+    found = []
+    for ident in nights.ids(settings.home.nights):
+        with contextlib.suppress(LabError), NightTable(settings.home.nights / ident / TABLE) as table:
+            if not table.about("finished"):
+                found.append(ident)
+    return found
+
+
+def _resumed(settings: Settings) -> NightTable:
+    known = nights.ids(settings.home.nights)
+    if not known:
+        raise UsageError("there is no night to go on with", hint="./lab nightly begins one")
+    table = NightTable(settings.home.nights / known[-1] / TABLE)
+    try:
+        if finished := table.about("finished"):
+            raise UsageError(
+                f"night {known[-1]}, the newest, came to its end at {finished}", hint="./lab nightly begins another"
+            )
+        if (made := table.about("labkit")) != worker.version():
+            table.note(labkit=worker.version(), labkit_before=made)
+    except BaseException:
+        table.__exit__()
+        raise
+    return table
+
+
+class _Night:
+    def __init__(
+        self,
+        settings: Settings,
+        observer: Observer,
+        table: NightTable,
+        entries: tuple[Entry, ...],
+        argv: Argv | None,
+    ) -> None:
+        self._mirrors = json.loads(table.about("mirrors") or "{}")
+        self._settings = settings.with_mirrors({name: state["digest"] for name, state in self._mirrors.items()})
+        self._observer, self._table = observer, table
+        self._entries, self._argv = entries, argv
+        self._reports = Path(table.about("reports") or settings.reports)
+        self._ident = table.about("id")
+
+    def run(self, make_engine: MakeEngine) -> Nightly:
+        self._clear()
+        nights.write(self._reports, self._document(_UNFINISHED, {}, {}))
+        rows = self._table.rows()
+        self._observer.step(f"night {self._ident}: {len(rows)} cells")
+        for row in rows:
+            if row.state is State.LAB_ERROR and not row.attempts:
+                self._observer.warn(f"{row.key} cannot exist: {row.error}")
+        at_once = self._table.about("at_once")
+        try:
+            with make_engine(self._settings, self._ident) as engine:
+                window = Window(
+                    self._table, engine, self._observer, self._job, self._take, int(at_once) if at_once else None
+                )
+                window.recover()
+                reason = window.run()
+        except BaseException as error:
+            why = f"interrupted by {error}" if str(error) else "interrupted"
+            if isinstance(error, LabError):
+                why = error.message
+            with contextlib.suppress(LabError):
+                self._tell(f"the night was {why}" if isinstance(error, KeyboardInterrupt) else why)
+            if isinstance(error, KeyboardInterrupt):
+                error.add_note(f"./lab nightly --resume goes on with night {self._ident}")
+            raise
+        self._table.close_waiting()
+        told = self._tell(reason)
+        self._table.note(finished=now())
+        return told
+
+    def _clear(self) -> None:
+        """Remove what nights that were killed have left running here: nobody else runs a night now."""
+        for place in self._settings.home.outbox.glob("*"):
+            if place.is_dir():
+                Outbox(place).clear()
+                if place.name != self._ident:  # of a night that nobody goes on with: only the newest can be
+                    shutil.rmtree(place, ignore_errors=True)
+        for name in worker.leftover_machines(self._settings):
+            self._observer.step(f"removing {name}, which a killed night left")
+            worker.remove_machine(name, self._settings)
+
+    def _job(self, row: Row, attempt: int) -> Job:
+        job = Job(self._ident, row.number, attempt, row.planned.limit)
+        if self._argv:
+            return dataclasses.replace(job, argv=self._argv(row.planned))
+        cell = dataclasses.replace(row.planned.cell, machine=_machine(row.planned.cell, job.name, self._settings))
+        return dataclasses.replace(job, work=Work(cell, self._settings, self._entries))
+
+    def _take(self, row: Row, ended: Ended, bundle: Path) -> str:
+        return bring.bring(self._reports, self._ident, ended, row.key, bundle)
+
+    # --- what it came to
+
+    def _tell(self, reason: str) -> Nightly:
+        shown = self._shown([(row.key, row.run) for row in self._table.rows(State.DONE) if row.run])
+        earlier = []
+        for number, document in enumerate(nights.before(self._reports, self._ident)):
+            if number >= _LOOK_BACK:
+                break
+            earlier.append(document)
+        last = self._last(earlier, shown)
+        lab = verdict.lab_changes(shown, last)
+        begun = earlier[0] if earlier else {}
+        for name, state in self._mirrors.items():
+            old = (begun.get("mirrors") or {}).get(name)
+            if old and old.get("digest") != state["digest"]:
+                lab.setdefault(name, []).append(_moved(old, state))
+        document = self._document(reason, verdict.changes(self._ident, shown, last, begun, lab), lab, earlier)
+        return Nightly(document, nights.write(self._reports, document))
+
+    def _shown(self, wanted: Sequence[tuple[str, str]]) -> dict[str, Shown]:
+        found = {}
+        for key, ident in wanted:
+            with contextlib.suppress(LabError):
+                directory = self._reports / ident
+                found[key] = Shown(runs.load(directory), _packages(directory / bring.PACKAGES))
+        return found
+
+    def _last(self, earlier: Sequence[Mapping[str, Any]], shown: Mapping[str, Shown]) -> dict[str, Shown]:
+        """The last complete run of each cell in the nights before."""
+        found: dict[str, Shown] = {}
+        for document in earlier:
+            missing = [
+                (str(cell.get("cell")), str(cell["run"]))
+                for cell in document["cells"]
+                if isinstance(cell, dict) and cell.get("run") and cell.get("status") in (0, 1)
+            ]
+            found |= self._shown([(key, ident) for key, ident in missing if key in shown and key not in found])
+            if found.keys() >= shown.keys():
+                break
+        return found
+
+    def _document(
+        self,
+        reason: str,
+        changed: Mapping[str, Any],
+        lab: Mapping[str, Sequence[str]],
+        earlier: Sequence[Mapping[str, Any]] = (),
+    ) -> dict[str, Any]:
+        rows = self._table.rows()
+        cells = [_cell_json(row) for row in rows]
+        times: dict[str, list[float]] = {}
+        for document in earlier:
+            for cell in document["cells"]:
+                if isinstance(cell, dict) and cell.get("state") == "done" and cell.get("seconds"):
+                    times.setdefault(str(cell.get("cell")), []).append(float(cell["seconds"]))
+        done = {row.key: row.seconds for row in rows if row.state is State.DONE}
+        failed = [row for row in rows if row.state in (State.LAB_ERROR, State.QUARANTINED)]
+        not_run = [row.key for row in rows if row.state in (State.WAITING, State.RUNNING, State.NOT_RUN)]
+        changes = {
+            "new_failures": [],
+            "still_failing": [],
+            "fixed": [],
+            "flaky": [],
+            "unexpected_passes": [],
+            "expired": [],
+            **changed,
+            "not_run": not_run,
+            "lab_errors": [{"cell": row.key, "error": row.error} for row in failed],
+            "slower": verdict.slower(done, times),
+        }
+        return {
+            "schema": nights.SCHEMA,
+            "id": self._ident,
+            "started": self._table.about("started"),
+            "finished": now(),
+            "complete": not reason,
+            **({"reason": reason} if reason else {}),
+            "labkit": labkit.__version__,
+            "exit_status": _status([cell["status"] for cell in cells], bool(failed), bool(not_run or reason)),
+            "cells": cells,
+            "changes": changes,
+            "lab": {system: list(lines) for system, lines in lab.items()},
+            "mirrors": self._mirrors,
+        }
+
+
+def _status(statuses: Sequence[int | None], failed: bool, unfinished: bool) -> int:
+    """What `nightly` ends with: a finding weighs more than a lab that failed, and that more than what is missing."""
+    if 1 in statuses:
+        return 1
+    if failed:
+        return 3
+    return 4 if unfinished or 4 in statuses else 0
+
+
+def _cell_json(row: Row) -> dict[str, Any]:
+    state = row.state if row.state not in (State.WAITING, State.RUNNING) else State.NOT_RUN
+    return {
+        "cell": row.key,
+        "state": state.value,
+        "run": row.run or None,
+        "status": row.status,
+        "seconds": row.seconds,
+        **({"error": row.error} if row.error else {}),
+        "attempts": [
+            {
+                "number": one.number,
+                "host": one.host,
+                "started": one.started,
+                "seconds": one.seconds,
+                "outcome": one.outcome.value if one.outcome else "lost",
+                **({"error": one.error} if one.error else {}),
+            }
+            for one in row.attempts
+        ],
+    }
+
+
+def _machine(cell: Cell, name: str, settings: Settings) -> str:
+    """The machine of an attempt: its own, but for a host of somebody's own, which there is once."""
+    if cell.provider == "ssh" and settings.ssh.host:
+        return Address.parse(settings.ssh.host).machine_name
+    return f"{worker.MACHINE}{name}"
+
+
+def _packages(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return {}
+    return dict(line.split(" ", 1) for line in lines if " " in line)
+
+
+def text(document: Mapping[str, Any], directory: Path) -> str:
+    """A night for the terminal: what changed first, then what each cell came to."""
+    changes = document["changes"]
+    titles = {
+        "new_failures": "new failures",
+        "still_failing": "failing still",
+        "fixed": "fixed",
+        "flaky": "flaky",
+        "unexpected_passes": "unexpected passes",
+    }
+    lines = [f"night {document['id']}"]
+    for group, title in titles.items():
+        for entry in changes.get(group, ()):
+            lines.append(f"{title}: {entry['what']}")
+            lines += [f"    {cell}" for cell in entry["cells"]]
+            if "since" in entry:
+                lines.append(f"    {_why(entry)}")
+    lines += [f"expired: {line}" for line in changes["expired"]]
+    lines += [f"lab error: {one['cell']}: {one['error']}" for one in changes["lab_errors"]]
+    lines += [f"not run: {key}" for key in changes["not_run"]]
+    lines += [
+        f"slower: {one['cell']}: {one['seconds']:.0f} s, usually {one['usual']:.0f} s" for one in changes["slower"]
+    ]
+    for system, changed in document["lab"].items():
+        lines += [f"new in the lab: {system}: {line}" for line in changed]
+    if reason := document.get("reason"):
+        lines.append(f"incomplete: {reason}")
+    states: dict[str, int] = {}
+    words = {0: "all as expected", 1: "not as expected", 4: "incomplete"}
+    for cell in document["cells"]:
+        word = words.get(cell["status"], "done") if cell["state"] == "done" else cell["state"]
+        states[word] = states.get(word, 0) + 1
+    took = datetime.fromisoformat(document["finished"]) - datetime.fromisoformat(document["started"])
+    told = ", ".join(f"{count} {word}" for word, count in sorted(states.items()))
+    lines.append(f"{len(document['cells'])} cells in {max(took.total_seconds(), 0):.0f} s: {told}")
+    lines.append(f"reports: {directory}/{nights.FILE}")
+    return "\n".join(lines)
+
+
+def _why(entry: Mapping[str, Any]) -> str:
+    repeats = {True: "it repeats alone", False: "it does not repeat alone", None: "it was not run alone"}
+    reference = {
+        True: "another runtime fails it too",
+        False: "no other runtime fails it",
+        None: "no other runtime ran it",
+    }
+    told = [repeats[entry["repeats"]], reference[entry["reference_fails"]], f"since {entry['since']}"]
+    if entry["lab"]:
+        told.append(f"new in the lab: {', '.join(entry['lab'][:5])}" + (", ..." if len(entry["lab"]) > 5 else ""))
+    return "; ".join(told)
