@@ -404,6 +404,6 @@ def test_what_failed_last_time_is_known_by_name(recordings: dict[str, Path], tmp
     (reports / "20990101T000000Z-rubbish").mkdir()
     failed = runs.failed_before(reports, "validation", "crun")
     assert set(failed) == {program.name for program in outcome.run.programs if program.verdict.bad}
-    assert len(failed) == 31
+    assert len(failed) == 32
     with pytest.raises(UsageError, match="there is no run of validation on runc"):
         runs.failed_before(reports, "validation", "runc")
