@@ -99,7 +99,7 @@ def test_what_changed_is_told_once_with_its_cells_and_since_when(nights: Nights)
     fourth = nights.run()
     assert [entry["cells"] for entry in fourth["changes"]["fixed"]] == [[KEY.format("r1")]]
     assert f"since {second['id']}" not in nights.out
-    assert "fixed: A-002" in nights.out
+    assert "\nfixed: 1\n  A-002\n" in nights.out
     assert first["changes"]["new_failures"] == []
 
 

@@ -30,7 +30,8 @@ from labkit.core import resources
 from labkit.core.errors import HostError
 from labkit.core.text import one_line, printable
 from labkit.io.files import disk_errors, make_directory, write_atomic
-from labkit.store.history import NIGHT, NIGHTS, Grid, History, Ran, flaky_in, natural
+from labkit.store import nights as night_files
+from labkit.store.history import Grid, History, Ran, flaky_in, natural
 from labkit.store.spans import FLAKY, UNEXPECTED, value_of
 
 PLACE = "site"
@@ -108,9 +109,9 @@ def write(history: History, reports: Path, out: Path, made: datetime) -> Path:
             "cells": cells,
             "nights": {name: _night(reports, name, found, tests) for name, found in told.items()},
             "links": {
-                night.name: f"{_relative(reports, out)}{NIGHTS}/{quote(night.name, safe='')}/{INDEX}"
+                night.name: f"{_relative(reports, out)}{night_files.DIRECTORY}/{quote(night.name, safe='')}/{INDEX}"
                 for night in nights
-                if (reports / NIGHTS / night.name / INDEX).is_file()
+                if (reports / night_files.DIRECTORY / night.name / INDEX).is_file()
             },
             "flaky": [
                 [number, tests.number(one.identity, one.title), one.flips, one.flaky, one.runs]
@@ -196,7 +197,7 @@ def _night(reports: Path, name: str, found: _Changes, tests: _Tests) -> dict[str
     """What changed in a night: from the history, and from its own file what the history does not have."""
     document: Any = None
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        document = json.loads((reports / NIGHTS / name / NIGHT).read_bytes())
+        document = json.loads((reports / night_files.DIRECTORY / name / night_files.FILE).read_bytes())
     document = document if isinstance(document, dict) else {}
     changes = _dict(document.get("changes"))
     notes = {}

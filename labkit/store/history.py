@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import re
 import sqlite3
 import statistics
@@ -29,7 +30,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -37,7 +38,7 @@ from labkit.core.errors import LabError
 from labkit.core.text import one_line
 from labkit.results.json import from_json
 from labkit.results.model import WHOLE, Run, Verdict, exit_status
-from labkit.store import database, runs
+from labkit.store import database, nights, runs
 from labkit.store.database import errors
 from labkit.store.spans import (
     BAD,
@@ -55,8 +56,6 @@ from labkit.store.spans import (
 )  # fmt: skip
 
 FILE = "history.sqlite"
-NIGHTS = "nights"
-NIGHT = "night.json"
 _AT_A_TIME = 64  # runs in one transaction of sync()
 _LARGEST = 512 << 20  # bytes of a file
 _FOR_BOUND = 5  # earlier runs, without which a duration has no bound
@@ -229,6 +228,16 @@ def outlier_bound(seconds: Sequence[float]) -> float | None:
         return None
     first, median, third = statistics.quantiles(seconds, n=4, method="inclusive")
     return max(third + 3 * (third - first), median * 1.05 + 0.5)
+
+
+def since(spans: Sequence[Span]) -> Ran | None:
+    """What History.since() says, of the spans of a check."""
+    first = None
+    for span in reversed(spans):
+        if first is not None and span.seen.bad is not first.seen.bad:
+            break
+        first = span
+    return first.first if first else None
 
 
 def flaky_in(grid: Grid, last: int = _RECENT) -> list[Flaky]:
@@ -439,25 +448,16 @@ class History:
         """The history of one check in a cell: the runs in which it showed the same, the oldest first."""
         with errors(self._path):
             found = self._row(cell, identity)
-        spans: list[Span] = []
-        for ran, value in found:
-            seen = seen_of(value)
-            if seen is None:
-                continue
-            if spans and spans[-1].seen == seen:
-                spans[-1] = Span(seen, spans[-1].first, ran, spans[-1].runs + 1)
-            else:
-                spans.append(Span(seen, ran, ran, 1))
+        spans = []
+        for value, group in groupby((pair for pair in found if pair[1]), key=lambda pair: pair[1]):
+            of = [ran for ran, _ in group]
+            if seen := seen_of(value):
+                spans.append(Span(seen, of[0], of[-1], len(of)))
         return spans
 
     def since(self, cell: str, identity: Identity) -> Ran | None:
         """The run since which the check is bad, or good, as it is now; None where no run of the cell had it."""
-        first = None
-        for span in reversed(self.spans(cell, identity)):
-            if first is not None and span.seen.bad is not first.seen.bad:
-                break
-            first = span
-        return first.first if first else None
+        return since(self.spans(cell, identity))
 
     def grid(self, cell: str) -> Grid:
         """All of a cell; empty where it has no runs."""
@@ -571,7 +571,7 @@ class History:
         }
         unread = dict(self._db.execute("SELECT name, stamp FROM unread"))
         there = [name for name in runs.ids(reports) if name == _storable(name)]
-        stamps = {name: stamp for name in there if (stamp := _stamp(reports / name / runs.RESULTS))}
+        stamps = {name: stamp for name in there if (stamp := _stamp(f"{reports}/{name}/{runs.RESULTS}"))}
         wanted = []
         for name, stamp in stamps.items():
             night, cell = of_night.get(name, ("", ""))
@@ -621,13 +621,13 @@ class History:
     def _sync_nights(self, reports: Path) -> dict[str, tuple[str, str]]:
         """Read the nights that have changed; run to the night and cell that it is of."""
         known = dict(self._db.execute("SELECT name, stamp FROM night"))
-        place = reports / NIGHTS
+        place = reports / nights.DIRECTORY
         names = [path.name for path in place.iterdir()] if place.is_dir() else []
         fresh = []
         for name in names:
-            stamp = _stamp(place / name / NIGHT)
+            stamp = _stamp(place / name / nights.FILE)
             if stamp and stamp != known.get(name):
-                row = _night(place / name / NIGHT, name)
+                row = _night(place / name / nights.FILE, name)
                 if row:
                     fresh.append((*row, stamp))
         if fresh:
@@ -867,10 +867,10 @@ def _storable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-def _stamp(path: Path) -> str | None:
+def _stamp(path: Path | str) -> str | None:
     """What tells whether a file has changed; None where there is none."""
     try:
-        about = path.stat()
+        about = os.stat(path)  # noqa: PTH116  there may be ten thousand, and a Path takes longer than the system call
     except OSError:
         return None
     return f"{about.st_mtime_ns}.{about.st_size}"

@@ -39,11 +39,8 @@ class Seen:
 
 
 def seen_of(value: int) -> Seen | None:
-    """What a byte of a Grid's columns stands for; None where the run did not have the check."""
-    if not value:
-        return None
-    value -= 1
-    return Seen(Verdict(_CODES[value & 15]), bool(value & _EXPECTED), bool(value & _VIOLATION))
+    """What a byte of a column stands for; None where the run did not have the check."""
+    return _SEEN[value]
 
 
 def value_of(seen: Seen | None) -> int:
@@ -117,8 +114,15 @@ def seen_in(result: Result) -> Seen:
 _PLAIN = {verdict: Seen(verdict) for verdict in Verdict}
 
 
+def _unpacked(value: int) -> Seen | None:
+    code = (value - 1) & 15
+    if not value or code >= len(_CODES):
+        return None
+    return Seen(Verdict(_CODES[code]), bool(value - 1 & _EXPECTED), bool(value - 1 & _VIOLATION))
+
+
 # By value, for those who look at millions of them.
-_SEEN = [seen_of(value) if (value - 1) & 15 < len(_CODES) or not value else None for value in range(65)]
+_SEEN = [_unpacked(value) for value in range(65)]
 BAD = [seen is not None and seen.bad for seen in _SEEN]
 UNEXPECTED = [seen is not None and seen.unexpected for seen in _SEEN]
 FLAKY = [seen is not None and seen.verdict is Verdict.FLAKY for seen in _SEEN]

@@ -14,7 +14,7 @@ from labkit.core.errors import UsageError
 from labkit.core.observer import Observer
 from labkit.core.suggest import did_you_mean
 from labkit.reports import site as pages
-from labkit.store.history import FILE, Durations, Failing, Flaky, History, Identity, Night, Ran, Span
+from labkit.store.history import FILE, Durations, Failing, Flaky, History, Identity, Night, Ran, Span, since
 
 _SHOWN = 5  # runs that cannot be read, by name
 _LISTED = 30  # known words in a hint
@@ -78,10 +78,9 @@ def about(settings: Settings, observer: Observer, word: str) -> Past:
         found = []
         for identity, title in history.identities(word):
             for cell in cells:
-                if spans := history.spans(cell, identity):
-                    since = history.since(cell, identity)
-                    assert since is not None
-                    found.append(CheckPast(cell, identity, title, tuple(spans), since))
+                spans = history.spans(cell, identity)
+                if began := since(spans):
+                    found.append(CheckPast(cell, identity, title, tuple(spans), began))
         if not found:
             if not cells:
                 raise UsageError(f"there are no runs in {settings.reports} yet", hint="./lab test makes one")
