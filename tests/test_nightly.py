@@ -116,10 +116,11 @@ def test_the_reference_is_another_runtime_of_the_same_place(nights: Nights) -> N
 
 def test_a_failure_is_compared_with_the_last_night_that_has_the_cell(nights: Nights) -> None:
     nights.does("r1", "show bad")
-    nights.run(status=1)
+    first = nights.run(status=1)
     nights.run("--only", "*/r2/*")
     night = nights.run(status=1)
     assert night["changes"]["new_failures"] == []
+    assert [entry["since"] for entry in night["changes"]["still_failing"]] == [first["id"]]
     assert [entry["cells"] for entry in night["changes"]["still_failing"]] == [[KEY.format("r1")]]
 
 

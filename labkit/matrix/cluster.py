@@ -54,6 +54,14 @@ _ASK = 60.0
 _CLOSE = 10.0  # seconds for all workers to end once their scheduler has
 
 
+# Dask looks a hundred times a second what each thread does, and twice a second how the host is: nobody asks.
+_QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.event-loop-monitor-interval": "1s",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Health:
     """What a worker says before it gets work."""
@@ -87,6 +95,7 @@ class ClusterEngine:
             self._stack.enter_context(
                 dask.config.set(
                     {
+                        **_QUIET,
                         "distributed.scheduler.allowed-failures": 1_000_000,  # the window counts
                         "distributed.scheduler.worker-ttl": _TTL,
                         "distributed.comm.timeouts.connect": "30s",
@@ -446,7 +455,7 @@ async def _serve(scheduler: str, name: str, port: int, contact: str, pem: Path, 
     security = Security(require_encryption=True, tls_ca_file=str(pem), **files)
     with (
         tempfile.TemporaryDirectory(prefix="labkit-worker-") as scratch,
-        dask.config.set({"distributed.comm.timeouts.connect": "10s"}),
+        dask.config.set({**_QUIET, "distributed.comm.timeouts.connect": "10s"}),
     ):
         made = Worker(
             scheduler,

@@ -39,15 +39,17 @@ def changes(
     night: str,
     now: Mapping[str, Shown],
     before: Mapping[str, Shown],
-    last: Mapping[str, Any],
+    earlier: Sequence[Mapping[str, Any]],
     lab: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     """new_failures, still_failing, fixed, flaky, unexpected_passes and expired of night.json.
 
-    now and before: cells by key, before as far as they ran then; last: the document of the night before; lab: what
-    changed on each platform.
+    now and before: cells by key, before as far as they ran then; earlier: the documents of the nights before, the
+    newest first; lab: what changed on each platform.
     """
-    begun = _begun(last)
+    begun: dict[tuple[Identity, str], str] = {}
+    for document in reversed(earlier):  # a cell need not have run in the last one
+        begun |= _begun(document)
     found: dict[str, dict[Identity, _Entry]] = {
         name: {} for name in ("new_failures", "still_failing", "fixed", "flaky", "unexpected_passes")
     }

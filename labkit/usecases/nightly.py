@@ -375,7 +375,7 @@ class _Night:
             old = (begun.get("mirrors") or {}).get(name)
             if old and old.get("digest") != state["digest"]:
                 lab.setdefault(name, []).append(_moved(old, state))
-        document = self._document(reason, verdict.changes(self._ident, shown, last, begun, lab), lab, earlier)
+        document = self._document(reason, verdict.changes(self._ident, shown, last, earlier, lab), lab, earlier)
         came_to = Nightly(document, nights.write(self._reports, document))
         report.write_page(came_to.night, came_to.directory)
         return came_to
