@@ -5,6 +5,7 @@ Each imports its use case when it runs: `--list`, `--help` and completion must a
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def up(call: Call) -> None:
 
 @lab_task(
     f"{_MACHINE} machines runtime runtime_arg runtime_name untrusted suite spec only skip failed jobs repeat limit "
-    "no_confirm no_policy yes verbose json"
+    "no_confirm no_policy yes verbose format json"
 )
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.
@@ -58,6 +59,7 @@ def test(call: Call) -> None:
         ./lab test --suite validation --only 'linux_cgroups_*' --skip not-ours.txt
         ./lab test --suite validation --failed
         ./lab test --machines 2
+        ./lab test --runtime crun --format github
     """
 
     from labkit.usecases.test import test as run_test
@@ -80,7 +82,7 @@ def test(call: Call) -> None:
     _told(call, [outcome])
 
 
-@lab_task("matrix only checks on scheduler plan resume yes verbose json")
+@lab_task("matrix only checks on scheduler plan resume yes verbose format json")
 def nightly(call: Call) -> None:
     """Run a matrix of cells, and tell what changed since last night.
 
@@ -96,6 +98,7 @@ def nightly(call: Call) -> None:
         ./lab nightly --matrix night.toml --json
         ./lab nightly --on lab1,lab2
         ./lab nightly --resume
+        ./lab nightly --format github
     """
     from labkit.usecases import nightly as night
 
@@ -107,7 +110,19 @@ def nightly(call: Call) -> None:
         return
     with call.console() as console:
         done = night.nightly(call.settings, console, only=only, checks=checks, resume=bool(call.words["resume"]))
-    call.answer(dict(done.document), lambda: printable(night.text(done.document, done.directory), newlines=True))
+
+    def text() -> str:
+        from labkit.reports import night as report
+
+        return report.text(done.night, terminal=sys.stdout.isatty(), directory=done.directory).rstrip("\n")
+
+    call.answer(dict(done.document), text)
+    if call.workflow:
+        from labkit.reports import as_github
+        from labkit.reports import night as report
+
+        call.workflow.summarize(lambda most: report.as_markdown(done.night, most))
+        call.workflow.annotate(as_github.of_night(done.night))
     sys.exit(done.exit_status)
 
 
@@ -217,20 +232,25 @@ def gc(call: Call) -> None:
         sys.exit(3)
 
 
-@lab_task("run no_policy json")
+@lab_task("run no_policy markdown format json")
 def report(call: Call) -> None:
     """Judge a run again, the latest if none is named: `judge` by another name.
 
     Examples:
         ./lab report
         ./lab report --run ID
+        ./lab report --markdown
+        ./lab report --format github
     """
     from labkit.usecases.judge import judge as run_judge
 
+    call.refuse_beside("markdown", ["format", "json"])
     _told(call, [run_judge(call.settings, call.words["run"], with_policy=not call.words["no_policy"])])
 
 
-@lab_task("no_policy only skip programs runtime runtime_name runtime_version cgroup ref platform json", words="dir")
+@lab_task(
+    "no_policy only skip programs runtime runtime_name runtime_version cgroup ref platform format json", words="dir"
+)
 def judge(call: Call) -> None:
     """Judge saved output under today's policy, without a machine.
 
@@ -274,7 +294,7 @@ def diff(call: Call) -> None:
     call.answer(compared.to_json(), as_diff.text(compared).rstrip("\n"))
 
 
-@lab_task("reason link expires wide file format shipped json", words="action", rest="word")
+@lab_task("reason link expires wide file syntax shipped json", words="action", rest="word")
 def policy(call: Call) -> None:
     """Write entries into your policy, or look them over.
 
@@ -364,17 +384,29 @@ def site(call: Call) -> None:
     call.answer({"page": str(page)}, str(page))
 
 
-@lab_task("platform release out")
+@lab_task("platform release timer ci out")
 def render(call: Call) -> None:
-    """Write out the scripts that make a machine a lab.
+    """Write out the scripts that make a machine a lab, or what starts `nightly` every night.
 
-    Example: ./lab render --platform fedora --out /tmp/fedora
+    Examples:
+        ./lab render --platform fedora --out /tmp/fedora
+        ./lab render --timer --out /tmp/units
+        ./lab render --ci github --out .
     """
     from labkit.usecases import export
 
+    call.refuse_beside("timer", ["ci", "platform", "release"])
+    call.refuse_beside("ci", ["platform", "release"])
+    out = Path(call.words["out"] or "rendered")
     with call.console() as console:
-        for path in export.render(call.settings, console, Path(call.words["out"] or "rendered")):
-            print(path)
+        if call.words["timer"]:
+            paths = export.timer(call.settings, console, out)
+        elif call.words["ci"]:
+            paths = export.ci(call.words["ci"], out)
+        else:
+            paths = export.render(call.settings, console, out)
+    for path in paths:
+        print(path)
 
 
 @lab_task("platform release out verbose yes")
@@ -539,6 +571,10 @@ def _told(call: Call, outcomes: Sequence[Outcome]) -> None:
     status = max(one.exit_status for one in outcomes)
 
     def text() -> str:
+        if call.words.get("markdown"):
+            from labkit.reports.as_markdown import render
+
+            return "\n".join(render(one.run) for one in outcomes).rstrip("\n")
         from labkit.reports.terminal import summary
 
         width = shutil.get_terminal_size().columns
@@ -548,4 +584,10 @@ def _told(call: Call, outcomes: Sequence[Outcome]) -> None:
         return "\n".join(parts).rstrip("\n")
 
     call.answer(values[0] if len(values) == 1 else {"runs": values, "exit_status": status}, text)
+    if call.workflow:
+        from labkit.reports import as_github, as_markdown
+
+        for one in outcomes:
+            call.workflow.summarize(functools.partial(as_markdown.render, one.run))
+        call.workflow.annotate(as_github.of_runs([one.run for one in outcomes]))
     sys.exit(status)

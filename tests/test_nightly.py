@@ -24,8 +24,9 @@ from labkit.core import config
 from labkit.core.cell import Cell
 from labkit.core.errors import InfrastructureError
 from labkit.images.build import recipe
+from labkit.io import process
 from labkit.io.files import attempted
-from labkit.matrix import bring, verdict
+from labkit.matrix import bring, verdict, worker
 from labkit.matrix.outbox import Outbox
 from labkit.matrix.table import NightTable
 from labkit.reports import files
@@ -98,7 +99,7 @@ def test_what_changed_is_told_once_with_its_cells_and_since_when(nights: Nights)
     fourth = nights.run()
     assert [entry["cells"] for entry in fourth["changes"]["fixed"]] == [[KEY.format("r1")]]
     assert f"since {second['id']}" not in nights.out
-    assert "fixed: A-002" in nights.out
+    assert "\nfixed: 1\n  A-002\n" in nights.out
     assert first["changes"]["new_failures"] == []
 
 
@@ -498,3 +499,16 @@ def test_completion_offers_the_cells_of_the_matrix(nights: Nights, monkeypatch: 
     assert list(complete(words, COMMANDS)) == ["debian-12/uml/crun/spec"]
     assert "QUERY-001" in list(complete(["nightly", "--checks", "QUERY-"], COMMANDS))
     assert "QUERY-001" in list(complete(["test", "--only", "QUERY-"], COMMANDS))
+
+
+def test_a_cell_of_another_labkit_is_refused(tmp_path: Path) -> None:
+    (tmp_path / worker.JOB).write_bytes(b"0.0.1 0123456789abcdef\nwhatever that labkit has sent")
+    done = process.run(worker.own_program(tmp_path), timeout=60, cwd=tmp_path, check=False)
+    assert done.status == 3
+    told = json.loads((tmp_path / worker.ERROR).read_text())
+    assert "labkit's code has changed while the night runs: it began with 0.0.1 0123456789abcdef" in told["message"]
+
+
+def test_a_night_writes_the_pages_of_the_history(nights: Nights) -> None:
+    nights.run()
+    assert (nights.reports / "site/index.html").exists()

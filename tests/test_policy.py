@@ -227,12 +227,18 @@ def test_a_program_as_a_whole_that_passes_has_no_result_and_is_told(apply: Apply
 
 @pytest.mark.parametrize("assertion", ["", f'assertion = "{WHOLE}"\n'])
 def test_a_program_that_asserts_nothing_can_be_expected_to(assertion: str, apply: Apply) -> None:
-    """Whether such a result counts as bad is the model's affair; the mark, and that it is no surprise, are ours."""
+    """Beside one that does: a run in which nothing is asserted shows nothing, whatever is expected."""
+    other = program("kill", ("z", Verdict.PASS)).results
     entry = f'suite = "validation"\nprogram = "delete"\n{assertion}expected = "no-assertions"\nreason = "only waits"\n'
-    run = apply(program("delete", (WHOLE, Verdict.NO_ASSERTIONS)), entry)
+    silent = program("delete", (WHOLE, Verdict.NO_ASSERTIONS))
+    assert exit_status(apply(silent, entry)) == 1
+    run = apply(replace(silent, results=(*silent.results, *other)), entry)
     assert run.results[0].expected is not None and run.results[0].expected.reason == "only waits"
     assert run.policy is not None and run.policy.unexpected_passes == ()
-    assert exit_status(run) == 0
+    assert exit_status(run) == 1, "alone it shows nothing"
+    beside = program("delete", (WHOLE, Verdict.NO_ASSERTIONS))
+    beside = replace(beside, results=(*beside.results, *program("kill", ("z", Verdict.PASS)).results))
+    assert exit_status(apply(beside, entry)) == 0
     failing = apply(program("delete", (WHOLE, Verdict.ERROR)), entry)
     assert failing.results[0].expected is None and exit_status(failing) == 1
 

@@ -172,7 +172,7 @@ ROWS: dict[tuple[str, str], Row] = dict(
             )
         ),
         (("policy", "file"), Row(("policy", "import", "skips"), ("--file", "other.toml"), "other.toml")),
-        (("policy", "format"), Row(("policy", "import", "prose"), ("--format", "list"), "read as list: 1 entry")),
+        (("policy", "syntax"), Row(("policy", "import", "prose"), ("--syntax", "list"), "read as list: 1 entry")),
         (("policy", "shipped"), Row(("policy", "check", FEW), ("--shipped",), " entries looked over")),
         as_json("policy", "check", FEW, mark='"wrong"'),
         (("render", "platform"), Row(("render",), ("--platform", "ubuntu"), "bootstrap-ubuntu.sh")),

@@ -26,6 +26,7 @@ from labkit.core.errors import UsageError
 from labkit.core.suggest import did_you_mean
 
 if TYPE_CHECKING:
+    from labkit.cli.github import Workflow
     from labkit.core.cell import Selection
     from labkit.core.config import Settings
 
@@ -163,10 +164,10 @@ FLAGS: Mapping[str, Flag] = {
     "file": Flag(
         None, "with `add` and `import`: the policy file to write to; else that of labkit.toml", "FILE", values.files
     ),
-    "format": Flag(
+    "syntax": Flag(
         None,
         "with `import`: what the file is, where its content does not tell",
-        "FORMAT",
+        "SYNTAX",
         ("crun", "youki", "bats", "bats-names", "array", "list"),
     ),
     "shipped": Flag(False, "with `check`: labkit's own entries, too"),
@@ -194,6 +195,15 @@ FLAGS: Mapping[str, Flag] = {
     "fast": Flag(False, "only what starts neither containers nor machines: about a minute"),
     "long": Flag(False, "also Vagrant, every image, and whole suites on several runtimes: an hour or more"),
     "faults": Flag(False, "only the table of faults, all of it, on simulated machines and on a real one"),
+    "format": Flag(
+        None,
+        "how the outcome is printed; github: also as annotations and in the summary of a job of GitHub Actions",
+        "FORMAT",
+        ("text", "github"),
+    ),
+    "markdown": Flag(False, "print it as Markdown"),
+    "timer": Flag(False, "a service and a timer of systemd, and a line for cron, that run `nightly` here every night"),
+    "ci": Flag(None, "a job that runs `nightly` in that CI system", "SYSTEM", ("github", "gitlab")),
     "json": Flag(False, "print JSON for scripts"),
     "verbose": Flag(False, "show which tools run, what they print, and the checks that pass"),
     "yes": Flag(
@@ -294,8 +304,9 @@ def spelt(flag: str) -> str:
 class Call:
     """One task as it was typed. words is flag to value, all flags of the task present."""
 
-    def __init__(self, words: Mapping[str, Any]) -> None:
+    def __init__(self, words: Mapping[str, Any], workflow: Workflow | None = None) -> None:
         self.words = words
+        self.workflow = workflow  # of GitHub, where the task is a step of one
 
     @functools.cached_property
     def settings(self) -> Settings:
@@ -350,7 +361,7 @@ class Call:
     def refuse_beside(self, flag: str, others: Sequence[str]) -> None:
         """UsageError where the flag is given together with one of the others, which would have no effect."""
         for other in others:
-            if self.words[flag] and self.words[other]:
+            if self.words.get(flag) and self.words.get(other):
                 raise UsageError(f"{spelt(flag)} takes no {spelt(other)}: it is {FLAGS[flag].help}")
 
     def answer(self, value: object, text: str | Callable[[], str]) -> None:
@@ -379,7 +390,14 @@ def lab_task(
         def run(_: Context, **given: Any) -> None:
             with guard():
                 _check(command, given)
-                body(Call(given))
+                Call(given).refuse_beside("format", ["json"])
+                if given.get("format") == "github":
+                    from labkit.cli.github import Workflow
+
+                    with Workflow() as workflow:
+                        body(Call(given, workflow))
+                else:
+                    body(Call(given))
 
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters = [inspect.Parameter(name, kind, default=FLAGS[name].default) for name in names]

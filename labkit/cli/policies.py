@@ -13,7 +13,7 @@ from labkit.usecases.policy import Checked, Written
 
 _FLAGS = {
     "add": ("reason", "link", "expires", "wide", "file"),
-    "import": ("file", "format"),
+    "import": ("file", "syntax"),
     "check": ("shipped",),
 }
 
@@ -66,7 +66,7 @@ def _import(call: Call, words: list[str]) -> None:
     if len(words) != 1:
         raise UsageError("policy import takes one file", hint="./lab policy import FILE")
     with call.console() as console:
-        kind = call.words["format"]
+        kind = call.words["syntax"]
         written = policy.take(call.settings, console, Path(words[0]), kind=kind, file=call.words["file"])
     call.answer(written.to_json(), lambda: _written(written))
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, StrictStr
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, StrictStr, model_validator
 
 from labkit.core import platforms, sources, tomlfile
 from labkit.core.cell import Cell
@@ -88,6 +88,62 @@ Sha256 = Annotated[StrictStr, Field(pattern="^[0-9a-f]{64}$", description="64 lo
 Location = Annotated[Path, Field(description="a path")]
 
 
+_MAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
+_ADDRESSES = 'mail addresses, such as ["me@example.org"]'
+_SERVER = re.compile(
+    r"((smtp|smtps|smtp\+plain)://)?([A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?/?"
+)
+_SERVERS = "a mail server: HOST, HOST:PORT, smtp://HOST (STARTTLS), smtps://HOST (TLS), smtp+plain://HOST (neither)"
+_LINK = "the http(s) address of reports/ on the web, without a user in it"
+_SECRET = "its value, env:VARIABLE or file:PATH"
+
+
+def _addresses(value: object) -> object:
+    """Turns text as the environment has it to a list; every mail address is plain ASCII."""
+    if isinstance(value, str):
+        value = re.split(r"[,\s]+", value.strip(", "))
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) and _MAIL.fullmatch(one) for one in value):
+        raise ValueError(f"is {value!r}, must be {_ADDRESSES}")
+    return tuple(value)
+
+
+def _server(value: object) -> object:
+    # Somebody may have put a password into it, so no message shows the value.
+    if value is not None and not (isinstance(value, str) and _SERVER.fullmatch(value)):
+        raise ValueError(f"must be {_SERVERS}")
+    return value
+
+
+def _link(value: object) -> object:
+    if value is not None and not (isinstance(value, str) and re.fullmatch(_WEB[1:-1], value) and "@" not in value):
+        raise ValueError(f"must be {_LINK}")
+    return value
+
+
+def _secret(value: object) -> object:
+    # No message shows the value.
+    if isinstance(value, SecretStr):
+        return value
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError(f"must be text on one line: {_SECRET}")
+    return SecretStr(value)
+
+
+def _web_secret(value: object) -> object:
+    found = _secret(value)
+    if isinstance(found, SecretStr) and not re.match(r"(https?://[^\s/]|env:|file:)", found.get_secret_value()):
+        raise ValueError("must be an http(s) address, or env:VARIABLE or file:PATH of a file that holds it")
+    return found
+
+
+def _secrets(value: object) -> object:
+    if isinstance(value, str):
+        value = value.split()
+    if not isinstance(value, list | tuple):
+        raise ValueError("must be a list of addresses as apprise has them, each one or env:VARIABLE or file:PATH")
+    return tuple(_secret(one) for one in value)
+
+
 _HOST = r"^([A-Za-z0-9_][A-Za-z0-9._-]*@)?([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?$"
 _WEB = r"""^https?://[^\s"'\\]+$"""
 
@@ -157,6 +213,45 @@ class ClusterSettings(Table):
     key: Location | None = Field(default=None, description="the path of its private key")
 
 
+class MailSettings(Table):
+    """Mail to people. The password is needed where the server wants one for the user."""
+
+    to: Annotated[tuple[str, ...], BeforeValidator(_addresses), Field(description=_ADDRESSES)] = ()
+    sender: StrictStr | None = Field(
+        default=None, alias="from", pattern=f"^(?:{_MAIL.pattern})$", description="a mail address"
+    )
+    server: Annotated[str | None, BeforeValidator(_server), Field(description=_SERVERS)] = None
+    user: StrictStr | None = Field(default=None, min_length=1, description="the name to log in with")
+    password: Annotated[SecretStr, BeforeValidator(_secret)] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> MailSettings:
+        given = {"to": self.to, "from": self.sender, "server": self.server}
+        missing = [name for name, value in given.items() if not value]
+        if missing and (len(missing) < 3 or self.user or self.password):
+            raise ValueError(f"lacks {' and '.join(missing)}: mail needs to, from and server")
+        if (self.user is None) != (self.password is None):
+            raise ValueError(
+                f"has a {'password' if self.password else 'user'} without a {'user' if self.password else 'password'}"
+            )
+        if self.password and (self.server or "").startswith("smtp+plain:"):
+            raise ValueError("has a password for smtp+plain://, which would send it in clear text")
+        return self
+
+
+class TellSettings(Table):
+    """Whom a night tells what changed. after: nights that a failure has to last; stale: hours without a result."""
+
+    mail: MailSettings = MailSettings()
+    webhook: Annotated[SecretStr, BeforeValidator(_web_secret)] | None = None
+    apprise: Annotated[tuple[SecretStr, ...], BeforeValidator(_secrets)] = ()
+    after: Whole = Field(default=1, ge=1, le=365, description="a number of nights from 1 to 365")
+    stale: Annotated[float, BeforeValidator(_no_bool)] = Field(
+        default=48, gt=0, le=8784, description="hours: above 0, at most 8784 (a year)"
+    )
+    link: Annotated[str | None, BeforeValidator(_link), Field(description=_LINK)] = None
+
+
 class Settings(Table):
     platform: Name = "debian"
     release: Name | None = Field(default=None, description='a release in quotes, such as "13"')
@@ -199,6 +294,7 @@ class Settings(Table):
     ssh: SshSettings = SshSettings()
     cluster: ClusterSettings = ClusterSettings()
     limits: Limits = Limits()
+    tell: TellSettings = TellSettings()
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _file: Path | None = PrivateAttr(default=None)
@@ -222,6 +318,10 @@ class Settings(Table):
         made = self.model_copy(update=values)
         made._origins = {**(dict.fromkeys(values, origin) if origin else {}), **self._origins}
         return made
+
+    def without_secrets(self) -> Settings:
+        """Return these settings as other hosts and processes may have them: they tell nobody anything."""
+        return self.with_values(None, tell=TellSettings())
 
     def mirror_state(self, release: str) -> str | None:
         """What stands for the packages that its mirror has now, for a release by its name (debian-13), where somebody
@@ -267,6 +367,8 @@ _PATHS: set[Key] = {
     ("vagrant", "home"), ("ssh", "key"), ("ssh", "known_hosts"),
     ("cluster", "ca"), ("cluster", "cert"), ("cluster", "key"),
 }  # fmt: skip
+# What may be file:PATH.
+_SECRETS: set[Key] = {("tell", "mail", "password"), ("tell", "webhook"), ("tell", "apprise")}
 _FLAGS: dict[str, Key] = {
     "machine": ("machine", "name"),
     "host": ("ssh", "host"),
@@ -299,6 +401,8 @@ def load(
         elif key[0] in _SOURCES and isinstance(value, str) and _is_local(value):
             path, hash_, ref = value.rpartition("#") if "#" in value else (value, "", "")
             value = f"{_absolute(path, base, source, environ)}{hash_}{ref}"
+        elif key in _SECRETS:
+            value = _from_file(value, base, source, environ)
         table[str(key[-1])] = str(value) if key == ("box",) else value
         sources[key] = source
 
@@ -324,6 +428,11 @@ def variables() -> dict[str, str]:
     return {name: f"`{key}`: {wanted}" if wanted else f"`{key}`" for name, key, wanted in told}
 
 
+def secret_variables() -> frozenset[str]:
+    """The variables of the environment whose values are secrets."""
+    return frozenset(name for name, key in _VARIABLES.items() if key in _SECRETS)
+
+
 def _is_local(value: str) -> bool:
     with contextlib.suppress(ValueError):
         return sources.parse(value).kind is SourceKind.LOCAL
@@ -341,15 +450,18 @@ def find(cwd: Path, environ: Mapping[str, str]) -> Path | None:
     return next((directory / FILE for directory in (cwd, *cwd.parents) if os.access(directory / FILE, os.F_OK)), None)
 
 
-def _leaves(table: Mapping[str, Any], file: Path) -> Iterator[tuple[Key, object]]:
+def _leaves(table: Mapping[str, Any], file: Path, above: Key = ()) -> Iterator[tuple[Key, object]]:
     """The file's keys with their values; the tables that Settings has are opened, all else is left for its check."""
     for name, value in table.items():
-        if name in _TABLES:
-            if not isinstance(value, dict):
-                raise UsageError(f"{file}: {name} is {value!r}, must be a table: [{name}]")
-            yield from (((name, inner), entry) for inner, entry in value.items())
+        key = (*above, name)
+        if key not in _TABLES:
+            yield key, value
+        elif isinstance(value, dict):
+            yield from _leaves(value, file, key)
         else:
-            yield (name,), value
+            shown = tomlfile.dotted(key)
+            found = "" if key[0] == "tell" else f"is {value!r}, "  # that may be a secret
+            raise UsageError(f"{file}: {shown} {found}must be a table: [{shown}]")
 
 
 def _environment(environ: Mapping[str, str]) -> Iterator[tuple[Key, str, str]]:
@@ -366,20 +478,30 @@ def _environment(environ: Mapping[str, str]) -> Iterator[tuple[Key, str, str]]:
 
 def _keys(model: type[Table], prefix: Key = ()) -> Iterator[Key]:
     for name, field in model.model_fields.items():
+        key = (*prefix, field.alias or name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, Table):
-            yield from _keys(field.annotation, (*prefix, name))
+            yield from _keys(field.annotation, key)
         else:
-            yield (*prefix, name)
+            yield key
 
 
 _VARIABLES: dict[str, Key] = {"LABKIT_" + "_".join(map(str, key)).upper(): key for key in _keys(Settings)}
-_TABLES = {key[0] for key in _keys(Settings) if len(key) > 1}
+_TABLES = {key[:length] for key in _keys(Settings) for length in range(1, len(key))}
 
 
 def _default_home(environ: Mapping[str, str]) -> str:
     data = environ.get("XDG_DATA_HOME", "")
     # The XDG base directory specification: a relative path is to be ignored.
     return f"{data}/labkit" if data.startswith("/") else "~/.local/share/labkit"
+
+
+def _from_file(value: object, base: Path, source: str, environ: Mapping[str, str]) -> object:
+    """The value with the path of file:PATH made absolute; of a list, of each."""
+    if isinstance(value, list):
+        return [_from_file(one, base, source, environ) for one in value]
+    if isinstance(value, str) and value.startswith("file:"):
+        return f"file:{_absolute(value.removeprefix('file:'), base, source, environ)}"
+    return value
 
 
 def _absolute(value: object, base: Path, source: str, environ: Mapping[str, str]) -> object:

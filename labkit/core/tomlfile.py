@@ -72,7 +72,7 @@ def _line(model: type[Table], entry: dict[str, Any], source: Callable[[Key], str
     match entry["type"]:
         case "extra_forbidden":
             parent = _at(model, key[:-1])[0]
-            known = list(parent.model_fields) if isinstance(parent, type) and issubclass(parent, Table) else []
+            known = list(_fields(parent)) if isinstance(parent, type) and issubclass(parent, Table) else []
             return f"{where}: unknown key {dotted(key)}{did_you_mean(str(key[-1]), known)} (known: {', '.join(known)})"
         case "missing":
             return f"{where}: {dotted(key)} is missing{_must_be(model, key)}"
@@ -106,12 +106,17 @@ def allowed(model: type[Table], key: Key) -> str | None:
     return field.description or next((d.description for d in inner if getattr(d, "description", None)), None)
 
 
+def _fields(model: type[Table]) -> dict[str, FieldInfo]:
+    """The fields by the names that files have for them."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
 def _at(model: Any, key: Key) -> tuple[Any, FieldInfo | None]:
     """The type at key, and the innermost field on the way there."""
     kind, field = model, None
     for part in key:
         if isinstance(kind, type) and issubclass(kind, Table):
-            field = kind.model_fields.get(str(part), field)
+            field = _fields(kind).get(str(part), field)
             kind = field.annotation if field is not None else None
             kind = next((arg for arg in get_args(kind) if isinstance(arg, type) and issubclass(arg, Table)), kind)
         elif get_origin(kind) is dict:

@@ -78,7 +78,7 @@ def run(job: Job, home: Path, stop: threading.Event | None = None) -> Ended:
         if job.work is not None:
             work = replace(job.work, settings=home_settings(job.work.settings, home))
             with disk_errors(place):
-                (place / JOB).write_bytes(pickle.dumps(work))
+                (place / JOB).write_bytes(version().encode() + b"\n" + pickle.dumps(work))
         status = _wait(job, home, place, stop)
         ended = _judged(ended, place, status)
     except _Late:

@@ -61,7 +61,7 @@ class VagrantValues:
 def vagrantfile(values: VagrantValues) -> str:
     """Return a Vagrantfile for one machine; without a script nothing is provisioned."""
     first = [box.provider for box in values.boxes if box.provider]
-    return _template("Vagrantfile.j2", values=values, providers=dict.fromkeys((*first, *VagrantProvider)))
+    return template("Vagrantfile.j2", values=values, providers=dict.fromkeys((*first, *VagrantProvider)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Fragment:
 
 def bootstrap(title: str, functions: str, variables: Mapping[str, str], steps: Sequence[Fragment], proxy: str) -> str:
     """Return the shell script that makes a lab of a bare system."""
-    return _template("bootstrap.sh.j2", title=title, functions=functions, variables=variables, steps=steps, proxy=proxy)
+    return template("bootstrap.sh.j2", title=title, functions=functions, variables=variables, steps=steps, proxy=proxy)
 
 
 def user_data(bootstrap_script: str, *, agent: bool, sources: bool) -> str:
@@ -91,7 +91,7 @@ def user_data(bootstrap_script: str, *, agent: bool, sources: bool) -> str:
     """
     # Some clouds take 16 KiB of user-data at most.
     script = base64.b64encode(gzip.compress(bootstrap_script.encode(), mtime=0)).decode()
-    return _template("user-data.j2", bootstrap=script, agent=agent, sources=sources)
+    return template("user-data.j2", bootstrap=script, agent=agent, sources=sources)
 
 
 def meta_data(instance: str) -> str:
@@ -104,12 +104,19 @@ def ruby(text: str) -> str:
     return '"' + "".join(c if c in plain else f"\\u{{{ord(c):x}}}" for c in text) + '"'
 
 
+def unit(text: str) -> str:
+    """Return text as a quoted word of a unit file of systemd, without its specifiers: systemd.syntax(7)."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
+
+
 def hostname(name: str) -> str:
     """Return the name as Vagrant accepts it for a host: letters, digits and dashes, a dash at neither end."""
     return re.sub(r"[^a-z0-9-]+", "-", name).strip("-") or "labkit"
 
 
-def _template(name: str, **values: object) -> str:
+def template(name: str, **values: object) -> str:
+    """A template filled in, as it is."""
     environment = Environment(
         loader=FileSystemLoader(resources.root() / "templates"),
         undefined=StrictUndefined,
@@ -118,5 +125,5 @@ def _template(name: str, **values: object) -> str:
         lstrip_blocks=True,
         autoescape=False,
     )
-    environment.filters.update(sh=shlex.quote, ruby=ruby, one_line=lambda text: " ".join(text.split()))
+    environment.filters.update(sh=shlex.quote, ruby=ruby, unit=unit, one_line=lambda text: " ".join(text.split()))
     return environment.get_template(name).render(**values)

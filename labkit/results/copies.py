@@ -173,7 +173,7 @@ def _without_what_logs_add(data: bytes, notes: list[Note]) -> bytes:
     if (inside := _of_json_lines(text)) is not None:
         notes.append(Note("each line is a record of a log in JSON; its text was read", _first(text)))
         return inside.encode("utf-8", "replace")
-    plain = _SHOWN_ESCAPE.sub("", text)
+    plain = _SHOWN_ESCAPE.sub("", text) if "[" in text else text
     if plain != text:
         notes.append(Note("colours of a terminal were left out"))
         text = plain

@@ -111,6 +111,7 @@ _KEY = re.compile(r'("?)([A-Za-z0-9_][A-Za-z0-9_. -]{0,99})\1: +(\S.*)', re.DOTA
 _Point: TypeAlias = "tuple[bool, int | None, str, str, str]"  # a TestPoint without its diagnostic
 _WINDOW = 1 << 16  # bytes that are split into lines at once
 _YAML = 1 << 20  # characters of blocks that are read as YAML; what comes after them is kept as text
+_YAML_EACH = 300  # of them are counted for a block beside its text: to begin takes as long
 _LONG_BLOCK = 100  # lines: few blocks have more, and to look further for the end of each could take very long
 
 
@@ -270,8 +271,9 @@ class Reader:
 
     def _read_block(self, text: str) -> Mapping[str, JSON] | None:
         value = _read_block(text)
-        if value is None and len(text) <= self._yaml and not text.lstrip().startswith("{"):
-            self._yaml -= len(text)
+        cost = len(text) + _YAML_EACH
+        if value is None and cost <= self._yaml and not text.lstrip().startswith("{"):
+            self._yaml -= cost
             try:
                 found = parse_yaml(text)
             except ValueError:

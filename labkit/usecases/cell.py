@@ -15,7 +15,7 @@ from pathlib import Path
 
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
-from labkit.core.errors import LabError, UsageError
+from labkit.core.errors import HostError, LabError, UsageError
 from labkit.core.interrupts import interrupt
 from labkit.core.observer import Silent
 from labkit.core.text import printable
@@ -25,7 +25,7 @@ from labkit.machines import providers
 from labkit.matrix.bring import PACKAGES
 from labkit.matrix.job import Work
 from labkit.matrix.outbox import RUN
-from labkit.matrix.worker import ERROR, JOB, MACHINE, remove_machine
+from labkit.matrix.worker import ERROR, JOB, MACHINE, remove_machine, version
 from labkit.results.model import Result
 from labkit.usecases.run import run_cell
 
@@ -86,7 +86,15 @@ def main() -> None:
 
 
 def _run(place: Path) -> int:
-    work = pickle.loads((place / JOB).read_bytes())
+    night, _, given = (place / JOB).read_bytes().partition(b"\n")
+    if (
+        night.decode() != version()
+    ):  # a checkout that was updated meanwhile: what was sent may be read as something else
+        raise HostError(
+            f"labkit's code has changed while the night runs: it began with {night.decode()}, and this is {version()}",
+            hint="end the night, and go on with --resume",
+        )
+    work = pickle.loads(given)
     if not isinstance(work, Work):
         raise TypeError(type(work))
     settings = work.settings.model_copy(update={"reports": place / "reports"})

@@ -1,12 +1,18 @@
-"""The use cases `render` and `package`: scripts and boxes for use without labkit."""
+"""The use cases `render` and `package`: scripts and boxes for use without labkit, and what starts it every night."""
 
 from __future__ import annotations
 
+import os
+import pwd
 import shlex
 import shutil
+import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+import labkit
+from labkit.core import config, resources
 from labkit.core.config import Settings
 from labkit.core.errors import ImageError
 from labkit.core.observer import Observer
@@ -15,7 +21,7 @@ from labkit.host.install import ensure
 from labkit.images import boxes
 from labkit.io.files import copy, disk_errors, make_directory, write_atomic
 from labkit.machines.choice import tools
-from labkit.provision import bootstrap
+from labkit.provision import bootstrap, schedule
 from labkit.provision import render as rendering
 from labkit.provision.bootstrap import Target
 from labkit.qemu.accelerator import choose
@@ -81,6 +87,43 @@ def _boxes(distro: Distro, settings: Settings) -> list[rendering.VagrantBox]:
             hint="render where that address answers (labkit downloads through no proxy), or name a box in labkit.toml: "
             "box = ..., and for an address box_sha256 = ...",
         ) from error
+
+
+def timer(settings: Settings, observer: Observer, out: Path) -> list[Path]:
+    """Write a service and a timer of systemd, and a line for cron, that run `nightly` as this user, here, with what the
+    environment says of labkit now; their paths. What of that is secret is left out, and the observer hears it.
+    """
+    launcher = resources.root() / "lab"
+    argv = [str(launcher)] if launcher.is_file() else [sys.executable, "-I", "-m", "labkit"]
+    secrets = config.secret_variables()
+    names = sorted(name for name, value in os.environ.items() if name.startswith("LABKIT_") and value)
+    if hidden := [name for name in names if name in secrets]:
+        observer.warn(
+            f"not written, for everybody can read the files: {', '.join(hidden)}; put each into a file of mode 0600, "
+            'and name that in labkit.toml: "file:PATH"'
+        )
+    variables = {name: os.environ[name] for name in names if name not in secrets}
+    if settings.origin("home") is None and os.environ.get("XDG_DATA_HOME"):
+        variables["LABKIT_HOME"] = str(settings.home)
+    here = str(Path.cwd())
+    writable = dict.fromkeys(map(str, (here, settings.reports, settings.home, resources.root())))
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    nightly = schedule.Nightly(argv, here, user, variables, tuple(writable))
+    return _write(out, schedule.units(nightly))
+
+
+def ci(system: str, out: Path) -> list[Path]:
+    """Write a job for github or gitlab into a repository at out; its path."""
+    path, text = schedule.ci(system, labkit.__version__)
+    return _write(out, {path: text})
+
+
+def _write(out: Path, texts: Mapping[str, str]) -> list[Path]:
+    for name, text in texts.items():
+        with disk_errors((out / name).parent):
+            make_directory((out / name).parent)
+            write_atomic(out / name, text)
+    return [out / name for name in texts]
 
 
 def package(settings: Settings, observer: Observer, out: Path) -> Path:

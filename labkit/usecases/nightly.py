@@ -15,7 +15,6 @@ import socket
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,11 @@ from labkit.matrix.table import NightTable, Row, State, now
 from labkit.matrix.verdict import Shown
 from labkit.matrix.window import Engine, Window
 from labkit.provision.bootstrap import default_source
+from labkit.reports import night as report
+from labkit.results.night import Night, from_json
 from labkit.results.policy import Entry
 from labkit.store import nights, runs
+from labkit.usecases import history, tell
 from labkit.usecases.judge import policies
 
 TABLE = "cells.sqlite"
@@ -62,6 +64,11 @@ class Nightly:
     @property
     def exit_status(self) -> int:
         return int(self.document["exit_status"])
+
+    @property
+    def night(self) -> Night:
+        """The same as a value, for reports."""
+        return from_json(self.document, str(self.directory / nights.FILE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +127,7 @@ def nightly(
     InfrastructureError where a night runs already. A KeyboardInterrupt is raised again after what there is has been
     written; the night can be resumed. argv: what runs each cell, in place of labkit's own program.
     """
+    tell.check(settings)
     with _alone(settings):
         entries = tuple(policies(settings))
         table = _resumed(settings) if resume else _begun(settings, only, checks, observer)
@@ -314,13 +322,20 @@ class _Night:
             if isinstance(error, LabError):
                 why = error.message
             with contextlib.suppress(LabError):
-                self._tell(f"the night was {why}" if isinstance(error, KeyboardInterrupt) else why)
+                came_to = self._tell(f"the night was {why}" if isinstance(error, KeyboardInterrupt) else why)
+                if isinstance(error, LabError):  # who interrupts a night knows, and goes on with it
+                    self._announce(came_to)
             if isinstance(error, KeyboardInterrupt):
                 error.add_note(f"./lab nightly --resume goes on with night {self._ident}")
             raise
         self._table.close_waiting()
         told = self._tell(reason)
         self._table.note(finished=now())
+        try:
+            history.site(self._settings, self._observer, None)
+        except LabError as error:  # the night is there all the same
+            self._observer.warn(f"the pages of the history could not be written: {error.message}")
+        self._announce(told)
         return told
 
     def _clear(self) -> None:
@@ -339,7 +354,7 @@ class _Night:
         if self._argv:
             return dataclasses.replace(job, argv=self._argv(row.planned))
         cell = dataclasses.replace(row.planned.cell, machine=_machine(row.planned.cell, job.name, self._settings))
-        return dataclasses.replace(job, work=Work(cell, self._settings, self._entries))
+        return dataclasses.replace(job, work=Work(cell, self._settings.without_secrets(), self._entries))
 
     def _take(self, row: Row, ended: Ended, bundle: Path) -> str:
         return bring.bring(self._reports, self._ident, ended, row.key, bundle)
@@ -361,7 +376,17 @@ class _Night:
             if old and old.get("digest") != state["digest"]:
                 lab.setdefault(name, []).append(_moved(old, state))
         document = self._document(reason, verdict.changes(self._ident, shown, last, begun, lab), lab, earlier)
-        return Nightly(document, nights.write(self._reports, document))
+        came_to = Nightly(document, nights.write(self._reports, document))
+        report.write_page(came_to.night, came_to.directory)
+        return came_to
+
+    def _announce(self, came_to: Nightly) -> None:
+        """Tell the people whom the settings name. The night is kept already, whatever comes of it."""
+        for outcome in tell.tell(self._settings.with_values(None, reports=self._reports), came_to.document):
+            if outcome.delivered:
+                self._observer.step(f"{outcome.channel}: {outcome.text}")
+            else:
+                self._observer.warn(f"{outcome.channel}: not told: {outcome.text}")
 
     def _shown(self, wanted: Sequence[tuple[str, str]]) -> dict[str, Shown]:
         found = {}
@@ -475,55 +500,3 @@ def _packages(path: Path) -> dict[str, str]:
     except OSError:
         return {}
     return dict(line.split(" ", 1) for line in lines if " " in line)
-
-
-def text(document: Mapping[str, Any], directory: Path) -> str:
-    """A night for the terminal: what changed first, then what each cell came to."""
-    changes = document["changes"]
-    titles = {
-        "new_failures": "new failures",
-        "still_failing": "failing still",
-        "fixed": "fixed",
-        "flaky": "flaky",
-        "unexpected_passes": "unexpected passes",
-    }
-    lines = [f"night {document['id']}"]
-    for group, title in titles.items():
-        for entry in changes.get(group, ()):
-            lines.append(f"{title}: {entry['what']}")
-            lines += [f"    {cell}" for cell in entry["cells"]]
-            if "since" in entry:
-                lines.append(f"    {_why(entry)}")
-    lines += [f"expired: {line}" for line in changes["expired"]]
-    lines += [f"lab error: {one['cell']}: {one['error']}" for one in changes["lab_errors"]]
-    lines += [f"not run: {key}" for key in changes["not_run"]]
-    lines += [
-        f"slower: {one['cell']}: {one['seconds']:.0f} s, usually {one['usual']:.0f} s" for one in changes["slower"]
-    ]
-    for system, changed in document["lab"].items():
-        lines += [f"new in the lab: {system}: {line}" for line in changed]
-    if reason := document.get("reason"):
-        lines.append(f"incomplete: {reason}")
-    states: dict[str, int] = {}
-    words = {0: "all as expected", 1: "not as expected", 4: "incomplete"}
-    for cell in document["cells"]:
-        word = words.get(cell["status"], "done") if cell["state"] == "done" else cell["state"]
-        states[word] = states.get(word, 0) + 1
-    took = datetime.fromisoformat(document["finished"]) - datetime.fromisoformat(document["started"])
-    told = ", ".join(f"{count} {word}" for word, count in sorted(states.items()))
-    lines.append(f"{len(document['cells'])} cells in {max(took.total_seconds(), 0):.0f} s: {told}")
-    lines.append(f"reports: {directory}/{nights.FILE}")
-    return "\n".join(lines)
-
-
-def _why(entry: Mapping[str, Any]) -> str:
-    repeats = {True: "it repeats alone", False: "it does not repeat alone", None: "it was not run alone"}
-    reference = {
-        True: "another runtime fails it too",
-        False: "no other runtime fails it",
-        None: "no other runtime ran it",
-    }
-    told = [repeats[entry["repeats"]], reference[entry["reference_fails"]], f"since {entry['since']}"]
-    if entry["lab"]:
-        told.append(f"new in the lab: {', '.join(entry['lab'][:5])}" + (", ..." if len(entry["lab"]) > 5 else ""))
-    return "; ".join(told)

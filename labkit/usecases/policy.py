@@ -265,14 +265,14 @@ def take(
     of it can be taken.
     """
     if kind is not None and kind not in skiplists.FORMATS:
-        raise UsageError(f"--format is {kind!r}, must be one of {', '.join(skiplists.FORMATS)}")
+        raise UsageError(f"--syntax is {kind!r}, must be one of {', '.join(skiplists.FORMATS)}")
     if path.is_dir():
         raise UsageError(f"{path} is a directory, must be a file", hint="give the list itself")
     listed = skiplists.read_file(path, kind, registry.find("validation").names())
     if listed is None:
         raise UsageError(
             f"{path} is no list of tests to be skipped that labkit knows",
-            hint=f"--format names what it is: {', '.join(skiplists.FORMATS)}",
+            hint=f"--syntax names what it is: {', '.join(skiplists.FORMATS)}",
         )
     if not listed.skips:
         raise UsageError(

@@ -1,0 +1,55 @@
+"""A run as Markdown, for a job's summary or a comment: what is bad and not expected first."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from labkit.reports import markdown
+from labkit.reports.evidence import evidence, link, policy_lines
+from labkit.results.model import Result, Run
+
+_LONGEST = 1 << 20  # bytes
+
+
+def render(run: Run, limit: int = _LONGEST) -> str:
+    """The run as Markdown of at most limit bytes; text from elsewhere stands in code spans, where nothing acts."""
+    unexpected = run.unexpected
+    alike = Counter(result.identity for result in unexpected)
+    bad = list({result.identity: result for result in reversed(unexpected)}.values())[::-1]
+    where = " ".join(str(run.machine.get(key, "")) for key in ("platform", "release", "provider", "kernel"))
+    parts = [f"## {markdown.code(run.title)}\n\n{markdown.code(where)}, run {markdown.code(run.run.id)}\n\n"]
+    if run.run.reason is not None:
+        parts.append(f"**Incomplete**: {markdown.code(run.run.reason, 500)}\n\n")
+    if bad:
+        parts.append(f"**{len(bad)} {'failure' if len(bad) == 1 else 'failures'} that the policy does not expect**\n\n")
+    elif run.run.reason is None:
+        parts.append("**All as expected**\n\n" if run.results else "**No results**\n\n")
+    parts += [f"- {markdown.code(line, 500)}\n" for line in (*policy_lines(run), *run.told)]
+    expected = Counter(result.verdict for result in run.results if result.expected)
+    parts.append("\n| verdict | results | expected |\n| --- | ---: | ---: |\n")
+    parts += [
+        f"| {verdict} | {count} | {expected[verdict] or ''} |\n" for verdict, count in run.totals.items() if count
+    ]
+    if bad:
+        parts.append("\n| | check | what | expected | seen |\n| --- | --- | --- | --- | --- |\n")
+        parts += [_row(result, alike[result.identity], run.suite.spec) for result in bad]
+    if flaky := run.flaky:
+        parts.append(f"\nFlaky: {', '.join(markdown.code(name) for name in flaky)}\n")
+    known = dict.fromkeys(result.program or result.id for result in run.by_id() if result.bad and result.expected)
+    if known:
+        parts.append(f"\nFailing as expected: {', '.join(markdown.code(name) for name in known)}\n")
+    return markdown.fitting(parts, limit, "\n{} more lines are in report.html.\n")
+
+
+def _row(result: Result, count: int, spec: str) -> str:
+    found = evidence(result)
+    first = next(iter(found.failures), None)
+    what = (first.what if first else "") or found.message or result.name
+    more = f" and {len(found.failures) - 1} more" if len(found.failures) > 1 else ""
+    times = f" ({count} times)" if count > 1 else ""
+    ident = markdown.code(result.program or result.id, 80)
+    if address := link(result.reference, spec):
+        ident = f"[{ident}]({address})"
+    cells = [result.verdict.value, ident, f"{markdown.code(what)}{more}{times}"]
+    cells += [markdown.code(first.expected or "") if first else "", markdown.code(first.actual or "") if first else ""]
+    return f"| {' | '.join(cells)} |\n"
