@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from labkit.core.cell import Cell, Selection
 from labkit.core.errors import HostError, LabError
-from labkit.results.model import Program, Result, Run, Verdict
+from labkit.results.model import Program, Result, Run, Verdict, exit_status
 from labkit.store import spans
 from labkit.store.history import FILE, History, key_of, outlier_bound
 from labkit.store.spans import Seen, decode, encode, seen_of, value_of
@@ -90,6 +90,16 @@ def test_what_was_added_is_there_again(tmp_path: Path) -> None:
         assert run.facts["runtime"] == "runc 1.1.15"
         assert letters(history, "a/cell") == [".FfYS."]
         assert history.shown(run.name)["", "C-001", ""] == Seen(Verdict.FAIL)
+
+
+@pytest.mark.parametrize("column", ["", ".", "S", "SS.", "SN", "f", "Sf", "F.", "Y", ".O", "SF", "E", "fF."])
+@pytest.mark.parametrize("reason", [None, "cut off"])
+def test_a_run_has_the_status_that_its_command_ended_with(tmp_path: Path, column: str, reason: str | None) -> None:
+    run = a_run(1, column, reason=reason)
+    with opened(tmp_path) as history:
+        history.add("", "", run)
+        [ran] = history.runs()
+        assert (ran.status, ran.unexpected) == (exit_status(run), len(run.unexpected))
 
 
 def test_a_run_is_added_once(tmp_path: Path) -> None:

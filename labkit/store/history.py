@@ -729,15 +729,21 @@ class History:
         }
         fact = self._id("fact", "text", json.dumps(about, sort_keys=True))
         presence = self._id("presence", "bits", zlib.compress(bits_of(column)))
-        # What is not bad changes neither, and sorting all of it would take the longest.
-        bad = dataclasses.replace(run, results=tuple(result for result in run.results if result.bad) or run.results[:1])
+        # Sorting all of it would take the longest; what is not bad changes nothing, but that something was asserted.
+        bad = [result for result in run.results if result.bad]
+        shown = next((result for result in run.results if result.asserts), None)
+        judged = (
+            dataclasses.replace(run, results=(*bad, shown) if shown and shown not in bad else tuple(bad))
+            if shown
+            else run
+        )
         worst = min(filter(None, set(column)), key=urgency, default=0)
         self._db.execute(
             "INSERT INTO run (name, cell, night, seq, started, seconds, complete, status, worst, results, unexpected,"
             " presence, fact, stamp, gone) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
             (
                 one.name, cell, one.night, seq, run.run.started.timestamp(), run.run.seconds, run.run.complete,
-                exit_status(bad), worst, len(run.results), len(bad.unexpected), presence, fact, one.stamp,
+                exit_status(judged), worst, len(run.results), len(judged.unexpected), presence, fact, one.stamp,
             ),
         )  # fmt: skip
 
