@@ -28,7 +28,7 @@ from labkit.cli.console import Console, table
 from labkit.cli.flags import FLAGS, LabTask, spelt
 from labkit.core import config
 from labkit.core.config import Settings
-from labkit.io import process
+from labkit.io import process, version
 from labkit.io.files import locked
 from labkit.results.model import Result, Verdict
 from tests.forked import forked
@@ -370,6 +370,7 @@ def test_the_version_is_told_with_the_commit_of_a_checkout(
 def test_the_version_is_told_without_git(tmp_path: Path, environ: dict[str, str]) -> None:
     (tmp_path / "git").write_text("#!/bin/sh\necho broken >&2\nexit 1\n")
     (tmp_path / "git").chmod(0o755)
+    version.full.cache_clear()  # of this process, of which the command's is a copy
     done = labkit("--version", environ={**environ, "PATH": f"{tmp_path}:{environ['PATH']}"}, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"labkit {__version__}\n", "")
 
