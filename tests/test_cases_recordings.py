@@ -769,3 +769,19 @@ def test_the_flags_of_judge(recordings: dict[str, Path], tmp_path: Path) -> None
         ).stdout
     )
     assert ([one["exit_status"] for one in value["runs"]], value["exit_status"]) == ([0, 4], 4)
+
+
+def test_programs_of_another_suite_are_judged_by_themselves(tmp_path: Path) -> None:
+    """No list says what else there should be; one program of runtime-tools, and the list of that is meant."""
+    source = tmp_path / "bats"
+    source.mkdir()
+    (source / "mine.tap").write_text("1..1\nok 1 - a\n")
+    (source / "summary.tsv").write_text(HEADER + "mine\t0\t1\n")
+    outcome = judge(settings(tmp_path), str(source))
+    assert (outcome.exit_status, outcome.run.run.reason) == (0, None)
+    assert any(line.startswith("none of these is a program of runtime-tools") for line in outcome.run.told)
+    (source / "summary.tsv").write_text(HEADER + "mine\t0\t1\nother\t0\t1\n")
+    assert "1 program missing: other" in (judge(settings(tmp_path), str(source)).run.run.reason or "")
+    (source / "summary.tsv").write_text(HEADER + "mine\t0\t1\nkill\t0\t1\n")
+    (source / "kill.tap").write_text("1..1\nok 1 - a\n")
+    assert "programs missing: " in (judge(settings(tmp_path), str(source)).run.run.reason or "")

@@ -297,10 +297,10 @@ def test_a_clock_that_is_set_back_during_a_run_makes_it_no_shorter(
     machine.respond = slow
     outcome = run(CELL, settings, machine)
     assert 0.2 <= outcome.run.run.seconds < 5
-    assert re.search(r"1 checks in [0-4]\.\d s: 1 pass", summary(outcome.run))
+    assert re.search(r"1 check in [0-4]\.\d s: 1 pass", summary(outcome.run))
     info = outcome.run.run
     old = dataclasses.replace(outcome.run, run=dataclasses.replace(info, finished=info.started - timedelta(hours=5)))
-    assert "1 checks in 0.0 s" in summary(old)  # as labkit 0.1.0 kept it
+    assert "1 check in 0.0 s" in summary(old)  # as labkit 0.1.0 kept it
 
 
 def test_many_runs_at_once_have_numbers_of_their_own(tmp_path: Path) -> None:

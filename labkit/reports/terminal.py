@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labkit.core.text import one_line, printable
+from labkit.core.text import count, one_line, printable
 from labkit.reports.evidence import evidence, policy_lines
 from labkit.results.model import Program, Result, Run, Verdict
 
@@ -74,10 +74,11 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
         console.print(_text(f"flaky: {', '.join(flaky)}", "yellow"), overflow="fold")
     if run.programs:
         programs = Counter(program.verdict for program in run.programs)
-        console.print(_totals(f"{len(run.programs)} programs: ", programs, Counter()))
+        console.print(_totals(f"{count(len(run.programs), 'program')}: ", programs, Counter()))
     expected = Counter(result.verdict for result in run.results if result.expected)
-    what = "results" if run.programs else f"checks in {run.run.seconds:.1f} s"
-    console.print(_totals(f"{len(run.results)} {what}: ", run.totals, expected))
+    what = count(len(run.results), "result" if run.programs else "check")
+    what += "" if run.programs else f" in {run.run.seconds:.1f} s"
+    console.print(_totals(f"{what}: ", run.totals, expected))
     if run.run.reason is not None:
         console.print(_text(f"INCOMPLETE: {run.run.reason}", "bold reverse red"), overflow="fold")
     elif run.nothing_shown:
@@ -113,8 +114,8 @@ def _table(counted: list[tuple[Result, int]], width: int) -> Table:
     columns.append(max(width - sum(columns) - 4, 20))
     for column in columns:
         table.add_column(no_wrap=True, overflow="ellipsis", width=column)
-    for (result, count), ident in zip(counted, ids, strict=True):
-        lines = Text(one_line(f"{result.name} ({count} times)" if count > 1 else result.name, columns[-1]))
+    for (result, times), ident in zip(counted, ids, strict=True):
+        lines = Text(one_line(f"{result.name} ({times} times)" if times > 1 else result.name, columns[-1]))
         for line in _why(result):
             lines.append("\n" + one_line(" ".join(line.split()), columns[-1]), "dim")
         table.add_row(_text(result.verdict, STYLES[result.verdict]), _text(ident, "bold"), lines)

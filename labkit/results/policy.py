@@ -338,6 +338,7 @@ def _unexpected_passes(entries: Sequence[Entry], results: Sequence[Result]) -> I
         shown = any(result.verdict is not Verdict.SKIP for result in found)
         if shown and not any(_as_wrong(entry, result) for result in found) and Verdict.PASS not in entry.rule.expected:
             wanted = " or ".join(entry.rule.expected)
+            wanted += f" with the violation {entry.rule.violation!r}" if entry.rule.violation else ""
             got = " and ".join(dict.fromkeys(result.verdict for result in found))
             what = results[0].program or results[0].id
             yield f"{what}: expected {wanted}, got {got} ({entry.source}: {entry.rule.reason})"

@@ -45,15 +45,19 @@ class Data(Table):
         inherited = (name for name in self.programs(self.refs[ref.like]) if name not in ref.without)
         return tuple(sorted((*inherited, *ref.besides)))
 
+    @property
+    def every(self) -> frozenset[str]:
+        """The programs of all refs."""
+        return frozenset(name for ref in self.refs.values() for name in self.programs(ref))
+
     def fitting(self, spec: str, found: Collection[str]) -> list[str]:
         """The refs whose references name that version of runtime-spec ("" where none is known) and that have all known
         programs of those found: the one with the most programs first, so that none that is missing goes unseen.
         """
-        every = {name for ref in self.refs.values() for name in self.programs(ref)}
         sizes = {
             name: len(self.programs(ref))
             for name, ref in self.refs.items()
-            if spec in ("", ref.spec) and {*found} & every <= {*self.programs(ref)}
+            if spec in ("", ref.spec) and {*found} & self.every <= {*self.programs(ref)}
         }
         return sorted(sizes, key=lambda name: (-sizes[name], name != self.default))
 

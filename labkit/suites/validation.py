@@ -198,8 +198,8 @@ class Validation:
     def expected(
         self, kept: recordings.RunFile | None, facts: Mapping[str, str], found: Collection[str], meant: Subset
     ) -> tuple[Sequence[str], str]:
-        """The programs of a complete run: those selected, else those of its ref, else those planned; and what is to be
-        told of that.
+        """The programs of a complete run: those selected, else those of its ref, else those planned, else those that
+        are there where none of them is of runtime-tools; and what is to be told of that.
         """
         data, name = refs.data(), facts.get("ref", "")
         if kept and kept.only:
@@ -211,6 +211,9 @@ class Validation:
             return data.programs(ref), ""
         if kept and kept.programs:
             return kept.programs, ""
+        if found and not data.every & {*found}:
+            line = "none of these is a program of runtime-tools; judged by themselves, whatever else there should be"
+            return tuple(found), f"{line}: name what is missing with --programs FILE"
         instead = next(iter(data.fitting(facts.get("spec", ""), found)), data.default)
         what = f"runtime-tools {truncate(name, 100)} is not known" if name else "the ref of runtime-tools is unknown"
         more = "" if name else "; name it with --ref"
