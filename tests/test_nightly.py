@@ -373,8 +373,11 @@ def test_the_plan_shows_cells_times_and_the_end_and_runs_nothing(nights: Nights)
     assert next(cell["cell"] for cell in outlook["cells"]) == KEY.format("r2")
     assert [cell["limit"] for cell in outlook["cells"]] == [60, 600, 600]
     assert outlook["seconds"] >= 1
-    nights.wait(nights.start("--plan"))
+    nights.wait(nights.start("--plan", "--verbose"))
     assert "expected to take" in nights.out
+    assert "configuration: " in nights.err
+    nights.wait(nights.start("--plan", "--checks", "QUERY-001", "--json"))
+    assert len(json.loads(nights.out)["cells"]) == len(outlook["cells"])
 
 
 @pytest.mark.parametrize(

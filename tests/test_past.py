@@ -56,6 +56,13 @@ def test_cells_by_name_by_pattern_and_by_a_run(place: Path) -> None:
     assert "C-001  fail  since night 20261102.1  what C-001 is about" in shown
 
 
+@pytest.mark.parametrize("words", [("history", KEY), ("flaky",), ("nights",), ("site",)])
+def test_verbose_says_more(words: tuple[str, ...], place: Path) -> None:
+    nights(place / "reports", ["..", ".F"])
+    assert "configuration: " not in run(place, *words).stderr
+    assert "configuration: " in run(place, *words, "--verbose").stderr
+
+
 def test_a_word_that_names_nothing(place: Path) -> None:
     done = run(place, "history", "C-001", status=2)
     assert f"there are no runs in {place / 'reports'} yet" in done.stderr

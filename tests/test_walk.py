@@ -156,6 +156,20 @@ ROWS: dict[tuple[str, str], Row] = dict(
         (("judge", "cgroup"), Row(("judge", "{elsewhere}"), ("--cgroup", "v1"), "cgroup v1")),
         (("judge", "ref"), Row(("judge", "{elsewhere}"), ("--ref", "v7"), "validation v7")),
         (("judge", "platform"), Row(("judge", "{elsewhere}"), ("--platform", "fedora"), "fedora")),
+        (("judge", "runtime_name"), Row(("judge", "{elsewhere}"), ("--runtime-name", "youki"), "on youki")),
+        (("judge", "only"), Row(("judge", RECORDING), ("--only", "kill"), "1 program: ")),
+        (("judge", "skip"), Row(("judge", RECORDING), ("--skip", "skips"), "left out, as was said: 1 program, kill")),
+        (
+            ("judge", "programs"),
+            Row(("judge", "{elsewhere}"), ("--programs", "skips"), "runtime-tools: pidfile, state"),
+        ),
+        *(
+            ((command, "format"), Row((command, *more), ("--format", "github"), "::stop-commands::"))
+            for command, more in (("judge", ("bad",)), ("report", ()), ("test", (*SSH, "--no-policy")))
+        ),
+        (("report", "markdown"), Row(("report",), ("--markdown",), "\n| ")),
+        (("test", "runtime_name"), Row(("test", *SSH), ("--runtime-name", "youki"), "on youki")),
+        (("test", "skip"), Row(("test", *SSH), ("--skip", "queries"), "--only ")),
         as_json("judge", FEW, mark='"totals"'),
         (("diff", "run_a"), Row(("diff", "nothing", RECORDING), (), "")),
         (("diff", "run_b"), Row(("diff", RECORDING, "nothing"), (), "")),
@@ -177,6 +191,8 @@ ROWS: dict[tuple[str, str], Row] = dict(
         as_json("policy", "check", FEW, mark='"wrong"'),
         (("render", "platform"), Row(("render",), ("--platform", "ubuntu"), "bootstrap-ubuntu.sh")),
         (("render", "release"), Row(("render",), ("--release", "99"), "unknown release of Debian '99'")),
+        (("render", "timer"), Row(("render",), ("--timer",), "labkit-nightly.timer")),
+        (("render", "ci"), Row(("render",), ("--ci", "gitlab"), ".gitlab/labkit-nightly.yml")),
         (("render", "out"), Row(("render",), ("--out", "there"), "there/bootstrap-debian.sh")),
         (("package", "platform"), Row(("package",), ("--platform", "fedora"), "fedora-44.box")),
         (("package", "release"), Row(("package",), ("--release", "12"), "debian-12.box")),
@@ -204,13 +220,35 @@ APART = {
     ("reset", "json"),
     ("judge", "platform"),
 }
+# Those of nights and of the history of runs, by the module with their tests.
+ELSEWHERE = {
+    "test_nightly": [("nightly", flag) for flag in ("plan", "only", "checks", "matrix", "resume", "json", "verbose")],
+    "test_night_cluster": [("nightly", "on"), ("nightly", "scheduler")],
+    "test_nightly_tells": [("nightly", "format")],
+    "test_past": [
+        *(("history", flag) for flag in ("what", "json", "verbose")),
+        *((command, flag) for command in ("flaky", "nights", "site") for flag in ("json", "verbose")),
+        ("site", "out"),
+    ],
+}
 LACKING = {("test", "yes"), ("doctor", "yes")}  # rows of a host that lacks programs, and of a user who is not root
 USER = LACKING | {("package", "yes"), ("check", "yes")}
 
 
 def test_every_flag_of_every_command_has_a_row() -> None:
     taken = {(name, flag) for name, command in COMMANDS.items() for flag in (*command.words, *command.flags)}
-    assert taken == set(ROWS)
+    elsewhere = {pair for pairs in ELSEWHERE.values() for pair in pairs}
+    elsewhere.add(("nightly", "yes"))  # reaches each cell's `up` as a setting
+    assert not elsewhere & set(ROWS)
+    assert taken == set(ROWS) | elsewhere
+
+
+@pytest.mark.parametrize("module", ELSEWHERE)
+def test_the_flags_of_nights_are_used_by_their_tests(module: str) -> None:
+    text = Path(__file__).with_name(f"{module}.py").read_text()
+    words = [COMMANDS[command].words for command, _ in ELSEWHERE[module]]
+    flags = [pair for pair, own in zip(ELSEWHERE[module], words, strict=True) if pair[1] not in own]
+    assert [pair for pair in flags if f'"--{pair[1].replace("_", "-")}' not in text] == []
 
 
 @pytest.fixture
@@ -228,6 +266,8 @@ def world(tmp_path: Path, environ: dict[str, str], host: Host, monkeypatch: pyte
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/spec.tap").write_text("1..1\nnot ok 1 - STATE-001 x\n")
     (tmp_path / "skips").write_text("kill\n")
+    (tmp_path / "queries").write_text("QUERY-*  # none of these\n")
+    (tmp_path / "leave").write_text("linux_sysctl\n")
     (tmp_path / "prose").write_text("kill\nsome words\n")
     rows = (tmp_path / FEW / "summary.tsv").read_text().splitlines(keepends=True)
     kept = [row for row in rows if row.split("\t")[0] in ("program", "kill", "pidfile", "state")]
@@ -357,7 +397,6 @@ def test_the_platform_of_a_recording_reaches_its_run(world: World, tmp_path: Pat
         (("reset", "--yes"), "unknown flag '--yes'"),
         (("up", "--provider", "qemu", "--host", "x"), "--host is for the ssh provider"),
         (("check", "--fast", "--long"), "--fast and --long exclude each other"),
-        (("judge", "said", "--cgroup", "v1"), "says cgroup 'v2', --cgroup 'v1'"),
     ],
 )
 def test_what_cannot_have_an_effect_is_refused(words: tuple[str, ...], why: str, world: World) -> None:
@@ -519,9 +558,15 @@ KEYS: dict[str, Key] = {
     "vagrant.home": Key('"vhome"', of_vagrant),
     "ssh.host": Key('"lab7"', machine_name),
 }  # fmt: skip
-APART_KEYS = {"machine.ssh_port", "ssh.key", "ssh.known_hosts"} | {
-    f"limits.{name}" for name in ("boot", "build", "download", "connect", "suite")
-}
+# Each with a test of its own: here, and in test_nightly, test_night_cluster and test_tell.
+APART_KEYS = {
+    "machine.ssh_port", "ssh.key", "ssh.known_hosts",
+    *(f"limits.{name}" for name in ("boot", "build", "download", "connect", "suite")),
+    "matrix",
+    *(f"cluster.{name}" for name in ("ca", "cert", "home", "key", "on", "python", "scheduler")),
+    *(f"tell.{name}" for name in ("after", "apprise", "link", "stale", "webhook")),
+    *(f"tell.mail.{name}" for name in ("from", "password", "server", "to", "user")),
+}  # fmt: skip
 
 
 def recipe_source(settings: Settings) -> bool:

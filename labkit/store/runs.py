@@ -16,6 +16,7 @@ import fcntl
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -96,9 +97,7 @@ def require_room(reports: Path) -> None:
     """HostError where no run could be kept in reports; nothing is made."""
     place = next(path for path in (reports.absolute(), *reports.absolute().parents) if path.exists())
     with disk_errors(reports):
-        probe = part_name(place / "room")
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        tempfile.TemporaryFile(dir=place).close()  # without a name, so that nothing stays of it
 
 
 def point_latest(directory: Path, *, recorded: bool = False) -> str | None:
@@ -119,9 +118,10 @@ def point_latest(directory: Path, *, recorded: bool = False) -> str | None:
         aside.symlink_to(directory.name)
         aside.replace(link)
     except OSError as error:
+        return f"{link} does not name {directory.name}: a link cannot be made there: {error.strerror or error}"
+    finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
-        return f"{link} does not name {directory.name}: a link cannot be made there: {error.strerror or error}"
     return None
 
 
