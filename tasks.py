@@ -106,7 +106,9 @@ def nightly(call: Call) -> None:
         call.refuse_beside("resume", [other])
     only, checks = call.listed("only"), call.listed("checks")
     if call.words["plan"]:
-        _planned(call, night.outlook(call.settings, only=only, checks=checks))
+        with call.console():
+            outlook = night.outlook(call.settings, only=only, checks=checks)
+        _planned(call, outlook)
         return
     with call.console() as console:
         done = night.nightly(call.settings, console, only=only, checks=checks, resume=bool(call.words["resume"]))

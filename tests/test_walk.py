@@ -161,7 +161,7 @@ ROWS: dict[tuple[str, str], Row] = dict(
         (("judge", "skip"), Row(("judge", RECORDING), ("--skip", "skips"), "left out, as was said: 1 program, kill")),
         (
             ("judge", "programs"),
-            Row(("judge", "{elsewhere}"), ("--programs", "skips"), "runtime-tools: pidfile, state"),
+            Row(("judge", "{elsewhere}"), ("--programs", "skips"), "runtime-tools v0.9.0: pidfile, state"),
         ),
         *(
             ((command, "format"), Row((command, *more), ("--format", "github"), "::stop-commands::"))
