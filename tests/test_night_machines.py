@@ -105,7 +105,8 @@ def test_what_a_killed_night_left_is_removed_by_the_next_one(uml: Lab, night: Pa
         for entry in Path("/proc").iterdir()
         if entry.name.isdigit() and f"{uml.home}/outbox/".encode() in _environment(entry)
     ]
-    for pid in (child.pid, *cells):  # so that nothing can clean up
+    os.kill(child.pid, signal.SIGSTOP)  # a cell whose night dies gets a signal that it clears up at
+    for pid in (*cells, child.pid):
         os.kill(pid, signal.SIGKILL)
     uml.end(child)
     assert machines(uml)

@@ -61,7 +61,7 @@ def test_runtimetest_runs_under_the_runtime_and_both_engines(upstream: Lab, runt
 
 def test_docker_runs_the_runtime_under_test_or_none(upstream: Lab) -> None:
     upstream.guest("cp /usr/bin/crun /usr/local/bin/other")
-    upstream.run("test", "--suite", "runtimetest", "--runtime", "/usr/local/bin/other", "--only", "docker")
+    upstream.run("test", "--suite", "runtimetest", "--runtime", "/usr/local/bin/other", "--only", "docker", status=1)
     [one] = upstream.results()["results"]
     assert one["verdict"] == "skip"
     assert "Docker does not know /usr/local/bin/other" in one["diagnostic"]["reason"]
