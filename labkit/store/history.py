@@ -60,7 +60,6 @@ _AT_A_TIME = 64  # runs in one transaction of sync()
 _LARGEST = 512 << 20  # bytes of a file
 _FOR_BOUND = 5  # earlier runs, without which a duration has no bound
 _RECENT = 50  # runs of a cell that tell what is usual
-_NUMBERED = re.compile(r"[0-9]{8}T[0-9]{6}Z\.([0-9]{1,9})-")
 _NIGHT = re.compile(r"[0-9]{8}\.([0-9]{1,9})")
 _DIGITS = re.compile(r"([0-9]{1,18})")
 _PATHS = re.compile(r"/(usr/)?s?bin/[^/]+")  # where packages put programs
@@ -261,7 +260,7 @@ def flaky_in(grid: Grid, last: int = _RECENT) -> list[Flaky]:
         identity, title = grid.tests[test]
         seen = seen_of(known[-1][1])
         assert seen is not None
-        newest = max(changes[-1:] + flaky[-1:], key=lambda pair: _number(pair[0].name))[0]
+        newest = max(changes[-1:] + flaky[-1:], key=lambda pair: runs.order(pair[0].name))[0]
         found.append(Flaky(grid.cell, identity, title, len(known), len(changes), len(flaky), seen, newest))
     return found
 
@@ -300,12 +299,6 @@ _KINDS = b"-" + bytes(
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _number(name: str) -> tuple[int, str]:
-    """Where a run stands among others, by its name: as labkit.store.runs.ids() has them."""
-    found = _NUMBERED.match(name)
-    return int(found[1]) if found else 0, name
 
 
 @dataclass(frozen=True, slots=True)
@@ -646,7 +639,7 @@ class History:
         """Add runs or replace them; how many of them changed anything."""
         edits: dict[str, list[_Column]] = defaultdict(list)
         count = 0
-        for one in sorted(columns, key=lambda column: _number(column.name)):
+        for one in sorted(columns, key=lambda column: runs.order(column.name)):
             row = self._db.execute(
                 "SELECT key, night, stamp, gone FROM run JOIN cell ON cell.id = run.cell WHERE name = ?", (one.name,)
             ).fetchone()
@@ -657,7 +650,7 @@ class History:
                     "SELECT name FROM run JOIN cell ON cell.id = run.cell WHERE key = ? ORDER BY seq DESC LIMIT 1",
                     (one.cell,),
                 ).fetchone()
-                if (newest is None or _number(newest[0]) < _number(one.name)) and not edits[one.cell]:
+                if (newest is None or runs.order(newest[0]) < runs.order(one.name)) and not edits[one.cell]:
                     self._append(one)
                     count += 1
                     continue
@@ -707,7 +700,7 @@ class History:
             self._db.execute("DELETE FROM run WHERE name = ?", (remove,))
         fresh = {one.name: (one, self._column(one.run)) for one in put}
         all_of |= {name: column for name, (_, column) in fresh.items()}
-        names = sorted(all_of, key=_number)
+        names = sorted(all_of, key=runs.order)
         self._db.execute("DELETE FROM span WHERE cell = ?", (cell,))
         made = ((cell, *span) for span in encode(all_of[name] for name in names))
         self._db.executemany("INSERT INTO span VALUES (?, ?, ?, ?)", made)

@@ -17,8 +17,8 @@ from typing import Any
 from labkit.core.errors import LabError, UsageError
 from labkit.core.suggest import did_you_mean
 from labkit.io.files import disk_errors, make_directory, write_atomic
+from labkit.results.night import SCHEMA
 
-SCHEMA = 1
 FILE = "night.json"
 DIRECTORY = "nights"
 Document = dict[str, Any]

@@ -191,7 +191,12 @@ def is_run(directory: Path) -> bool:
 def ids(reports: Path) -> list[str]:
     """The ids of the runs below reports, the oldest first: by number, whatever the clock said."""
     names = [path.name for path in reports.iterdir() if _ID.fullmatch(path.name)] if reports.is_dir() else []
-    return sorted(names, key=lambda name: (_number(name), name))
+    return sorted(names, key=order)
+
+
+def order(ident: str) -> tuple[int, str]:
+    """Where a run stands among others, by its id: by number, those of one number by name."""
+    return _number(ident), ident
 
 
 def _number(ident: str) -> int:

@@ -37,7 +37,7 @@ from labkit.matrix.verdict import Shown
 from labkit.matrix.window import Engine, Window
 from labkit.provision.bootstrap import default_source
 from labkit.reports import night as report
-from labkit.results.night import Night, from_json
+from labkit.results.night import SCHEMA, Night, from_json
 from labkit.results.policy import Entry
 from labkit.store import nights, runs
 from labkit.usecases import history, tell
@@ -440,7 +440,7 @@ class _Night:
             "slower": verdict.slower(done, times),
         }
         return {
-            "schema": nights.SCHEMA,
+            "schema": SCHEMA,
             "id": self._ident,
             "started": self._table.about("started"),
             "finished": now(),
