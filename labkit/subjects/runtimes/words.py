@@ -1,0 +1,155 @@
+"""What people write after `--runtime`, read: pure, but for a look at whether a file of this host is there.
+
+| word | means |
+| --- | --- |
+| `runc` | the platform's package |
+| `runc@1.3.6` | that release of a runtime that labkit knows |
+| `runc@main`, `URL#REF`, `PATH#REF` | built from source at that ref |
+| `./runc`, `../x`, `~/x`, `host:/abs/x`, `./dir/` | a file of this host, or a directory whose `runtime` is run |
+| `/usr/local/bin/runc` | a program in the machine |
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from labkit.core.errors import UsageError
+from labkit.core.suggest import unknown
+
+HOST = "host:"  # before the path of a file of this host, in words that are sent away
+_RELEASE = re.compile(r"(?:v|release-)?([0-9]+(?:[.][0-9]+)*(?:[-+.~][A-Za-z0-9.+~-]+)?)")
+_REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,200}")
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+_URL = re.compile(r"[a-z][a-z0-9+]*://\S+|[\w.-]+@[\w.-]+:\S+")
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """The platform's package of a runtime that labkit knows by name."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """version has no leading v."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A ref of a git repository. name is a runtime that labkit knows, whose repository it is; else it is empty, and
+    where is a URL or the absolute path of a tree of this host.
+    """
+
+    name: str
+    where: str
+    ref: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.ref}" if self.name else f"{self.where}#{self.ref}"
+
+
+@dataclass(frozen=True, slots=True)
+class HostFile:
+    """A file of this host, or a directory whose `runtime` is run there; the path is absolute."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{HOST}{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class InMachine:
+    path: PurePosixPath
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+Word = Package | Release | Source | HostFile | InMachine
+
+
+def parse(text: str, names: list[str], directory: Path) -> Word:
+    """Read a word, without the arguments of the runtime. names are the runtimes that labkit knows; relative paths are
+    below directory. str() of what comes back reads as the same, wherever it is sent. UsageError.
+    """
+    if not text.isprintable() or not text.strip():
+        raise UsageError(f"runtime {text!r} is not a name or a path", hint="./lab runtimes shows what there is")
+    host = _host_file(text, directory)
+    if host is not None and host.exists():
+        return HostFile(host)  # also where its name has a # or an @
+    before, mark, ref = text.rpartition("#")
+    if mark and before:
+        return _source(text, before, ref, directory)
+    if host is not None:
+        raise UsageError(
+            f"{host} is not there: --runtime {text} is a file of this host",
+            hint="a program in the machine has an absolute path: /usr/local/bin/runc",
+        )
+    if text.startswith("/"):
+        path = PurePosixPath(text)
+        if path.name in ("", ".."):
+            raise UsageError(f"runtime {text!r} is a directory", hint="name the program: /usr/local/bin/runc")
+        return InMachine(path)
+    name, mark, version = text.partition("@")
+    if name in names:
+        return _of_name(name, version) if mark else Package(name)
+    if "/" in text:
+        beside = f"--runtime ./{text}" if (directory / text).exists() else "--runtime ./FILE"
+        raise UsageError(
+            f"runtime {text!r} is neither a name nor an absolute path", hint=f"a file of this host: {beside}"
+        )
+    message, hint = unknown("runtime", name, names)
+    raise UsageError(message, hint=f"{hint}; ./FILE of this host, or the absolute path of a program in the machine")
+
+
+def _host_file(text: str, directory: Path) -> Path | None:
+    """The absolute path that text names on this host, whether it is there or not; None where it names none."""
+    path = text.removeprefix(HOST)
+    if path == text and not re.match(r"\.{1,2}(/|$)|~[^/]*(/|$)", text):
+        return None
+    try:
+        expanded = Path(path).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise UsageError(f"runtime {text!r}: {error}") from error
+    return Path(*(directory / expanded).parts) if ".." not in expanded.parts else (directory / expanded).resolve()
+
+
+def _source(text: str, where: str, ref: str, directory: Path) -> Source:
+    if not _REF.fullmatch(ref) or ".." in ref:
+        raise UsageError(f"runtime {text!r}: {ref!r} is not a branch, tag or commit", hint="URL#REF, such as ...#main")
+    if _URL.fullmatch(where):
+        return Source("", where, ref)
+    path = _host_file(where, directory) or (Path(where) if where.startswith("/") else None)
+    if path is None:
+        raise UsageError(
+            f"runtime {text!r}: {where!r} is neither a URL nor the path of a tree",
+            hint="URL#REF; or ./TREE#REF or /TREE#REF for a git tree of this host",
+        )
+    if not path.is_dir():
+        raise UsageError(f"{path} is not a directory: --runtime {text} is a git tree of this host")
+    return Source("", str(path), ref)
+
+
+def _of_name(name: str, version: str) -> Word:
+    release = _RELEASE.fullmatch(version)
+    if release and ("." in release[1] or not _COMMIT.fullmatch(version)):
+        return Release(name, release[1])
+    if not _REF.fullmatch(version) or ".." in version:
+        raise UsageError(
+            f"runtime {name}@{version}: {version!r} is neither a version nor a ref",
+            hint=f"{name}@1.2.3, {name}@main or {name}@COMMIT",
+        )
+    return Source(name, "", version)
