@@ -142,6 +142,15 @@ def run_cell(
     return outcome
 
 
+def _not_decided(run: Run, entries: Sequence[Entry] | None) -> list[str]:
+    """A line where policy entries wait for what is not known of the run, such as a version that nobody told."""
+    lacking = policy.lacking(run, entries or ())
+    if not lacking.entries:
+        return []
+    entry = "1 policy entry" if lacking.entries == 1 else f"{lacking.entries} policy entries"
+    return [f"{entry} could not apply: unknown {', '.join(sorted(lacking.facts))}"]
+
+
 Again = Callable[[Path, int, tuple[str, ...]], str | None]
 
 
@@ -151,7 +160,8 @@ def _concluded(begun: _Begun, recording: Recording, entries: Sequence[Entry] | N
     raw = directory / runs.RAW
 
     def judged() -> Run:
-        return judge(with_reading(begun.ended(recording.reason), shards.read(suite, raw)), entries)
+        run = judge(with_reading(begun.ended(recording.reason), shards.read(suite, raw)), entries)
+        return dataclasses.replace(run, told=(*run.told, *_not_decided(run, entries)))
 
     with begun.told():
         run = judged()
