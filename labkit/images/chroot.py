@@ -36,7 +36,8 @@ _REGISTRIES = ("GOPROXY", "GONOSUMDB", "GONOPROXY", "GOPRIVATE", "GOSUMDB", "GOI
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # What a builder gets from this host when something is fetched: how names are found, and whom to trust.
 _FROM_HOST = (Path("/etc/resolv.conf"), Path("/etc/hosts"), _CERTIFICATES)
-# Arguments: the root, the directories for BUILD and its cache, a user, a count and that many files of this host, a command.
+# Arguments: the root, the directories for BUILD and its cache, a user, a count and that many files of this host, then
+# a command.
 _ENTER = """set -e
 root=$1 work=$2 cache=$3 user=$4 count=$5
 shift 5

@@ -229,7 +229,7 @@ class _Obtainer:
             if found := self._find(key):
                 return found
         self._checkout(tree, commit, work / _BUILD / "tree", where if not local else "")
-        about = self._about or _recognised(work / _BUILD / "tree")
+        self._about = about = self._about or _recognised(work / _BUILD / "tree")
         build = self._recipe(about) if about else _usual(work / _BUILD / "tree", word)
         version = word.version if isinstance(word, Release) else _described(tree, commit)
         builder = self._builder(build)
@@ -331,13 +331,10 @@ class _Obtainer:
         return about.build
 
     def _builder(self, build: Build) -> chroot.Chroot:
-        packages = self._distro.packages
-        needs = ["toolchain", "download", *_SYSTEMS[build.system]]
-        wanted = [package for need in needs for package in packages.get(need, ())]
-        missing = [need for need in needs if not packages.get(need)]
+        missing = [need for need in _needs(build) if not self._distro.packages.get(need)]
         if missing and self._distro.release.build:
             raise _No(f"{self._distro.platform.title} names no packages for {', '.join(missing)}")
-        wanted += build.packages.get(self._distro.platform.family, ())
+        wanted = _packages(build, self._distro)
         return chroot.ensure(self._distro, wanted, self._settings, self._observer, self._deadline)
 
     def _built(self, builder: chroot.Chroot, build: Build, work: Path, key: str, sources: _Sources) -> Obtained:
@@ -405,15 +402,20 @@ class _Obtainer:
 
     def _key(self, what: str) -> str:
         """what: the commit or version that a ref is."""
-        about, word = self._about, self._word
+        word = self._word
         made_of = {
             "form": _FORMAT,
             "word": str(word) if isinstance(word, Release) or not what else [word.name or word.where, what],
-            "build": about.build.model_dump(mode="json") if about and about.build else None,
+            "builds": [[build.model_dump(mode="json"), _packages(build, self._distro)] for build in self._builds()],
             "platform": self._distro.name,
             "machine": platform.machine(),
         }
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _builds(self) -> list[Build]:
+        """How it may be built: of sources that labkit has no name for that is only known from them."""
+        known = [self._about] if self._about else map(runtimes.about, runtimes.names())
+        return [about.build for about in known if about.build]
 
     def _find(self, key: str) -> Obtained | None:
         directory = self._home.runtimes / key
@@ -515,6 +517,16 @@ _USUAL = (
     ("Cargo.toml", System.CARGO, "cargo build --release --offline $(locked)"),
     ("go.mod", System.GO, "go build -o runtime ."),
 )
+
+
+def _needs(build: Build) -> tuple[str, ...]:
+    return ("toolchain", "download", *_SYSTEMS[build.system])
+
+
+def _packages(build: Build, distro: Distro) -> list[str]:
+    """Of the platform, what must be there to build."""
+    system = [package for need in _needs(build) for package in distro.packages.get(need, ())]
+    return [*system, *build.packages.get(distro.platform.family, ())]
 
 
 def _recognised(tree: Path) -> About | None:
