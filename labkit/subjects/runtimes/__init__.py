@@ -63,10 +63,19 @@ class Published(Table):
     )
 
 
+class Beside(Table):
+    """Files of packages that images lack, sent with or as the runtime: paths in the root file system."""
+
+    packages: dict[StrictStr, tuple[StrictStr, ...]] = Field(description="a table of lists of packages")
+    files: tuple[StrictStr, ...] = Field(min_length=1, description="a list of paths without a leading /")
+
+
 class About(Table):
     """What labkit knows of a runtime. packages: by family of platforms; repository, module, crate: where its sources
     are; tag: the tag of a version; arguments: given before each command; lacks: commands of the OCI command line that
-    it does not have, with the reason; limits: what else it cannot do; none: why it is no subject for suites at all.
+    it does not have, with the reason; limits: what else it cannot do; none: why it is no subject for suites at all;
+    beside: what of packages is sent to a machine whose image has not got it; shim: a program of labkit.guest.shims that
+    is the runtime.
     """
 
     title: StrictStr
@@ -86,6 +95,8 @@ class About(Table):
     lacks: dict[OciCommand, StrictStr] = Field(default={}, description="a table of reasons, by command")
     limits: tuple[StrictStr, ...] = Field(default=(), description="a list of sentences")
     none: StrictStr = ""
+    beside: Beside | None = None
+    shim: StrictStr = ""
 
 
 @dataclass(frozen=True, slots=True)
