@@ -252,8 +252,8 @@ class Container:
                 go.write(b"!")
             until = time.monotonic() + READY
             while True:
-                ready = select.select([told, ended], [], [], max(0.0, until - time.monotonic()))[0]
-                if told in ready:
+                ready = select.select([told.fileno(), ended], [], [], max(0.0, until - time.monotonic()))[0]
+                if told.fileno() in ready:
                     said = told.recv(4096).decode(errors="replace")
                     leader = re.search(r"^X_NSPAWN_LEADER_PID=([0-9]+)$", said, re.MULTILINE)
                     if leader:
