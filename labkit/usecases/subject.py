@@ -30,7 +30,7 @@ from labkit.machines.base import Machine, MachineState, Owned
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes import Runtime
 from labkit.subjects.runtimes.files import Parcel, packed, same_architecture, tar
-from labkit.subjects.runtimes.words import HOST, HostFile, InMachine, Package, Release, Source, Word
+from labkit.subjects.runtimes.words import HOST, HostFile, InMachine, Package, Word
 
 PLACE = "/var/lib/labkit/runtimes"  # in the machine
 _KEPT = 4  # builds that stay in a machine beside the one that is sent
@@ -60,21 +60,16 @@ def find(word: Word, settings: Settings, distro: Distro, observer: Observer, nam
     if isinstance(word, HostFile):
         path, called = word.path, word.path.name
     else:
-        path, source = _obtained(word, distro, settings, observer)
-        called = runtimes.named(word.name).command if word.name else runtime.name
+        from labkit.images.runtimes import obtain  # builds in a chroot: little that a file of this host needs
+
+        made = obtain(word, distro, settings, observer)
+        path, called = made.path, runtimes.named(word.name).command if word.name else made.path.name
+        source = f"{made.source} at {made.commit[:12]}" if made.commit else made.source
         runtime = dataclasses.replace(runtime, source=source)
     parcel = packed(path, called)
     if settings.provider != "ssh" and not settings.ssh.host and (why := same_architecture(parcel, platform.machine())):
         raise UsageError(f"{path} {why}", hint="build it for the machine's architecture")
     return Subject(word, runtime, parcel)
-
-
-def _obtained(word: Release | Source, distro: Distro, settings: Settings, observer: Observer) -> tuple[Path, str]:
-    """The program of a release or a ref, and where it comes from."""
-    raise UsageError(
-        f"--runtime {word}: labkit gets no releases and builds no refs yet",
-        hint="build it, and name the file: --runtime ./runc; or have the machine made with it: runc in labkit.toml",
-    )
 
 
 def _source(word: Word, settings: Settings) -> str:
