@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+
 import pytest
 
 from labkit.core import platforms
@@ -28,9 +29,7 @@ def test_an_unknown_name_is_told_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"unknown runtime 'rnuc'; did you mean 'runc'\?") as caught:
         runtimes.find("rnuc")
     hint = caught.value.hint or ""
-    assert re.fullmatch(
-        r"known: .*runc.*; \./FILE of this host, or the absolute path of a program in the machine", hint
-    )
+    assert re.fullmatch(r"known: .*runc.*; \./FILE of this host, or the absolute path of .*", hint)
 
 
 @pytest.mark.parametrize("path", ["bin/there-is-none", "/", "/usr/..", "/bin/a\nb", "/bin/\x1b[2J", "host:/none/x"])
