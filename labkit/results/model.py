@@ -224,12 +224,26 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
-    """arguments: those that came before each command, as a shell would be given them."""
+    """arguments: those that came before each command, as a shell would be given them. sha256: the program's digest, of
+    a directory that of all its files; source: where it comes from; word: what was named, as --runtime takes it. These
+    are empty where nobody knows.
+    """
 
     name: str
     path: str
     version: str
     arguments: str = ""
+    sha256: str = ""
+    source: str = ""
+    word: str = ""
+
+    @property
+    def program(self) -> str:
+        """What ran, as a person is told: the word or the path, the source where that is another, and the digest."""
+        parts = [self.word or self.path]
+        parts += [self.source] if self.source not in ("", "machine", self.word) else []
+        parts += [f"sha256 {self.sha256[:16]}"] if self.sha256 else []
+        return ", ".join(filter(None, parts))
 
 
 @dataclass(frozen=True, slots=True)
