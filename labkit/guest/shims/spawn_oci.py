@@ -16,7 +16,6 @@ import json
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -137,7 +136,8 @@ def signal_of(text: str) -> int:
 def nspawn() -> str:
     """systemd-nspawn: what was sent beside this program, else what is installed."""
     beside = Path(__file__).resolve().parent / "usr/bin/systemd-nspawn"
-    found = str(beside) if beside.exists() else shutil.which("systemd-nspawn")
+    places = [beside, *(Path(place) / "systemd-nspawn" for place in ("/usr/local/bin", "/usr/bin", "/bin"))]
+    found = next((str(path) for path in places if os.access(path, os.X_OK)), "")
     if not found:
         raise Failed("systemd-nspawn is not installed here")
     return found
@@ -331,7 +331,12 @@ class Container:
         part.replace(self.directory / "state.json")
 
     def _remove(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
+        for top, directories, files in os.walk(self.directory, topdown=False):
+            for name in files:
+                (Path(top) / name).unlink()
+            for name in directories:
+                (Path(top) / name).rmdir()
+        self.directory.rmdir()
 
 
 if __name__ == "__main__":
