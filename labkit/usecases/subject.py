@@ -202,6 +202,9 @@ def send(subject: Subject, remote: Remote, observer: Observer, machine: str, arg
         if runtime.arguments:
             observer.step(f"{runtime.name} is {name} {version}, which gets {shlex.join(runtime.arguments)}")
     runtime = dataclasses.replace(runtime, arguments=(*runtime.arguments, *arguments))
+    if lacks := runtimes.lacks(runtime.name):
+        whys = "; ".join(dict.fromkeys(lacks.values()))
+        observer.warn(f"{runtime.name} has no {', '.join(lacks)} ({whys}): what needs that is skipped")
     if found.status is None:
         observer.warn(f"{runtime.name} does not answer --version within {_VERSION} s: its version is not known")
     elif not version:

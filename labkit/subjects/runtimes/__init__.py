@@ -136,6 +136,13 @@ def about(name: str) -> About:
     return _read(name)
 
 
+def lacks(name: str) -> dict[str, str]:
+    """Return the OCI commands that the runtime with that name does not have, with the reasons; none of one that labkit
+    does not know.
+    """
+    return {str(command): why for command, why in _read(name).lacks.items()} if name in names() else {}
+
+
 def older_refs() -> tuple[tuple[str, str, str], ...]:
     """Return (binary, version, ref) for each runtime that before this version needs runtime-tools at this ref instead
     of the default.
