@@ -426,7 +426,7 @@ class _Obtainer:
                     _git(clone, "fetch", "--quiet", url, ref, timeout=_GIT)
                     commit = ref
             except ProgramFailed as error:
-                raise _No(_last_of(error, 1)) from error
+                raise _No(_said_by_git(error)) from error
             if not commit:
                 raise UsageError(f"{url} has no commit {ref}")
             return clone, commit
@@ -443,7 +443,7 @@ class _Obtainer:
             _submodules(tree, repository)
         except ProgramFailed as error:
             raise ImageError(
-                f"{self._word}: the sources of {commit[:12]} are not whole: {_last_of(error, 2)}", hint=self._hint()
+                f"{self._word}: the sources of {commit[:12]} are not whole: {_said_by_git(error)}", hint=self._hint()
             ) from error
 
     # ---- building
@@ -734,6 +734,11 @@ def _last_of(error: LabError, lines: int) -> str:
     """The last lines that a program printed, else what became of it."""
     printed = [line for line in (error.hint or "").splitlines() if line.strip()]
     return "\n".join(printed[-lines:]).strip() or error.message
+
+
+def _said_by_git(error: LabError) -> str:
+    said = re.search(r"^fatal: (.+)$", error.hint or "", re.MULTILINE)
+    return said[1] if said else _last_of(error, 1)
 
 
 def _json(directory: Path, name: str) -> dict[str, object]:
