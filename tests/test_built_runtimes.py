@@ -1,5 +1,5 @@
-"""Runtimes that are fetched or built: from real repositories, a web server here, and (marker bootstrap) in a real chroot
-of Debian 13. Those of the Go module proxy and of crates are skipped where these do not answer.
+"""Runtimes that are fetched or built: from real repositories, a web server here, and (marker bootstrap) in a real
+chroot of Debian 13. Those of the Go module proxy and of crates are skipped where these do not answer.
 """
 
 from __future__ import annotations
