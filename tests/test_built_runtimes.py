@@ -224,10 +224,10 @@ def test_sources_that_labkit_does_not_know(tmp_path: Path) -> None:
 def test_submodules_come_from_the_tree_where_it_has_them(tmp_path: Path) -> None:
     committed(tmp_path / "inner", inside="deep\n")
     committed(tmp_path / "lib", library="shared\n")
-    git(tmp_path / "lib", "-c", "protocol.file.allow=always", "submodule", "add", "-q", tmp_path / "inner", "in")
+    git(tmp_path / "lib", "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(tmp_path / "inner"), "in")
     committed(tmp_path / "lib")
     committed(tmp_path / "tree", Makefile="all:\n")
-    git(tmp_path / "tree", "-c", "protocol.file.allow=always", "submodule", "add", "-q", tmp_path / "lib", "lib")
+    git(tmp_path / "tree", "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(tmp_path / "lib"), "lib")
     git(tmp_path / "tree", "-c", "protocol.file.allow=always", "submodule", "-q", "update", "--init", "--recursive")
     commit = committed(tmp_path / "tree")
     shutil.rmtree(tmp_path / "lib")  # what the tree says of where they are is of no use any more

@@ -50,7 +50,7 @@ def spawn(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     out, err = tmp_path / "out", tmp_path / "err"
     with out.open("w") as stdout, err.open("w") as stderr:
         argv = [sys.executable, str(SHIM), "--root", str(tmp_path / "root"), *words]
-        done = subprocess.run(argv, stdout=stdout, stderr=stderr, timeout=90, status=None)
+        done = subprocess.run(argv, stdout=stdout, stderr=stderr, timeout=90, check=False)
     return subprocess.CompletedProcess(done.args, done.returncode, out.read_text(), err.read_text())
 
 

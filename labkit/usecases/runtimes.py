@@ -50,7 +50,7 @@ class Listed:
             "package": self.package,
             "releases": list(about.releases),
             "ways": self.ways,
-            "lacks": dict(about.lacks),
+            "lacks": [{"command": command, "why": why} for command, why in about.lacks.items()],
             "limits": list(about.limits),
             "none": about.none or None,
         }
