@@ -46,6 +46,7 @@ class Spec:
         if selection.only or selection.skip:
             words += ["--only", ",".join(subset.of(self.name, "check", selection, self.names()))]
         words += [f"--runtime-arg={word}" for word in selection.runtime_args]
+        words += [f"--lacks={command}={why}" for command, why in selection.lacks]
         words += ["--spec", selection.spec] if selection.spec else []
         words += ["--no-confirm"]  # labkit knows what the policy expects, and runs only the rest again
         return words + (["--jobs", str(selection.jobs)] if selection.jobs else [])
