@@ -41,7 +41,7 @@ class Spec:
         return pyz("spec")
 
     def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
-        words = ["python3", program, *ATTACHED, "--runtime", runtime]
+        words = ["python3", program, *ATTACHED, "--transcripts", "--runtime", runtime]
         if selection.only or selection.skip:
             words += ["--only", ",".join(subset.of(self.name, "check", selection, self.names()))]
         words += [f"--runtime-arg={word}" for word in selection.runtime_args]
