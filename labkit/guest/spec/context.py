@@ -107,6 +107,38 @@ def drop_namespace(config: Config, type: str) -> None:
     config["linux"]["namespaces"] = [item for item in config["linux"]["namespaces"] if item.get("type") != type]
 
 
+def plain_config(args: list[str]) -> Config:
+    """What the configs of all checks have in common, but for their ociVersion and their cgroup."""
+    return {
+        "root": {"path": "rootfs"},
+        "hostname": "labkit",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": args,
+            "env": [f"PATH={PATH}"],
+            "cwd": "/",
+            "capabilities": {name: list(CAPABILITIES) for name in ("bounding", "effective", "permitted")},
+        },
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {
+                "destination": "/dev",
+                "type": "tmpfs",
+                "source": "tmpfs",
+                "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+            },
+            {
+                "destination": "/dev/pts",
+                "type": "devpts",
+                "source": "devpts",
+                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+            },
+            {"destination": "/out", "type": "bind", "source": "out", "options": ["bind", "rw"]},
+        ],
+        "linux": {"namespaces": [{"type": type} for type in ("pid", "ipc", "uts", "mount")]},
+    }
+
+
 class Undelegated(Config):
     """`linux` of a config where no cgroup is delegated to us: a check that wants its cgroupsPath is skipped."""
 
@@ -194,6 +226,7 @@ class Container:
             found = int(text) if text.isdigit() else self.read_state().get("pid")
             self._t.require(type(found) is int and found > 0, "pid of the container", "positive int", found)
             self._pid = found
+            self._t._recorder.pid(found, self.pid_file)
         return int(self._pid)  # type: ignore[arg-type]
 
     @property
@@ -335,36 +368,9 @@ class T:
         linux: Config = {} if self.host.delegated else Undelegated()
         if self.host.delegated:
             linux["cgroupsPath"] = f"{self.cgroup}/{self._count}"
-        linux["namespaces"] = [{"type": type} for type in ("pid", "ipc", "uts", "mount")]
-        return {
-            "ociVersion": self._suite.oci_version,
-            "root": {"path": "rootfs"},
-            "hostname": "labkit",
-            "process": {
-                "user": {"uid": 0, "gid": 0},
-                "args": ["/bin/sh", "-c", args] if isinstance(args, str) else list(args),
-                "env": [f"PATH={PATH}"],
-                "cwd": "/",
-                "capabilities": {name: list(CAPABILITIES) for name in ("bounding", "effective", "permitted")},
-            },
-            "mounts": [
-                {"destination": "/proc", "type": "proc", "source": "proc"},
-                {
-                    "destination": "/dev",
-                    "type": "tmpfs",
-                    "source": "tmpfs",
-                    "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
-                },
-                {
-                    "destination": "/dev/pts",
-                    "type": "devpts",
-                    "source": "devpts",
-                    "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
-                },
-                {"destination": "/out", "type": "bind", "source": "out", "options": ["bind", "rw"]},
-            ],
-            "linux": linux,
-        }
+        config = plain_config(["/bin/sh", "-c", args] if isinstance(args, str) else list(args))
+        linux.update(config["linux"])
+        return {"ociVersion": self._suite.oci_version, **config, "linux": linux}
 
     def bundle(self, config: Union[Config, Bundle, str, Sequence[str], None] = None) -> Bundle:
         """A new bundle for a config (or for the args of one)."""
@@ -488,6 +494,7 @@ class T:
         null = {name: subprocess.DEVNULL for name in ("stdin", "stdout", "stderr")}
         self._recorder.before(argv, beside=True)
         child = subprocess.Popen(list(argv), **{**null, "env": self._environment(None), **options})
+        self._recorder.pid(child.pid)
         self._spawned.append(child)
         return child
 

@@ -8,15 +8,16 @@ zlib of a JSON object:
     name            of the suite's run, labkit-NAME: in the ids and the cgroups of its containers
     runtime         the runtime's path, and the arguments that come before each command
     steps           objects, in order:
-        {"bundle": PATH}                           a bundle as Bundle makes it, config.json apart
-        {"file": PATH, "kind": KIND, ...}          what is beside that, as it was before the next call: a file (mode, text
-                                                   or base64, size), directory (mode), link (to), node (mode, device),
-                                                   busybox (a hard link to it), gone, or something else
-        {"call": ARGV, "status", "seconds", ...}   a program that was run: stdout, stderr, and where they are not the
-                                                   usual ones cwd, env, stdin, umask; no status: it did not end; times: how often
-                                                   in a row, all with the same outcome; beside: not waited for
-        {"waited": SECONDS, "pid_file": PATH}      for a container's process to end; without pid_file: for something else
-        {"found": FINDING}                         a comparison that failed
+        {"bundle": PATH}                        a bundle as Bundle makes it, config.json apart
+        {"file": PATH, "kind": KIND, ...}       what is beside that, as it was before the next call: a file (mode, text
+                                                or base64, size), directory (mode), link (to), node (mode, device),
+                                                busybox (a hard link to it), gone, or something else
+        {"call": ARGV, "status": STATUS, ...}   a program that was run: seconds, stdout, stderr, and where they are not
+                                                the usual ones cwd, env, stdin, umask; no status: it did not end; times:
+                                                how often in a row, all with the same outcome; beside: not waited for
+        {"pid": NUMBER, "pid_file": PATH}       the process of that container; without pid_file: of the last call beside
+        {"waited": SECONDS, "pid_file": PATH}   for a container's process to end; without pid_file: for something else
+        {"found": FINDING}                      a comparison that failed
     outputs         [PATH, TEXT] of what containers wrote to stdout, stderr and files in /out
     left_out        how many steps are not here, for their size
 
@@ -70,7 +71,7 @@ class Recorder:
     def bundle(self, path: Path) -> None:
         """It was made, and nothing about it is changed yet."""
         if self._fd >= 0:
-            self._fresh[self._relative(path)] = _signature(os.stat(path / "rootfs/bin"))
+            self._fresh[self._relative(path)] = _signature((path / "rootfs/bin").stat())
 
     def put(self, path: Path) -> None:
         """The check has written a file that no call of `before` would look at."""
@@ -111,6 +112,11 @@ class Recorder:
             step = {"waited": round(seconds, 3)}
             self._write({**step, "pid_file": self._relative(pid_file)} if pid_file else step)
 
+    def pid(self, number: int, pid_file: Optional[Path] = None) -> None:
+        """Later steps may name this process."""
+        if self._fd >= 0:
+            self._write({"pid": number, **({"pid_file": self._relative(pid_file)} if pid_file else {})})
+
     def found(self, finding: str) -> None:
         if self._fd >= 0:
             self._last = ()
@@ -132,14 +138,14 @@ class Recorder:
     def _snapshot(self) -> None:
         with suppress(OSError):
             if not self._inode:
-                self._inode = os.stat(self._busybox).st_ino
+                self._inode = self._busybox.stat().st_ino
             fresh, self._fresh = self._fresh, {}
             for path, bin in fresh.items():
                 self._write({"bundle": path})
                 for name, mode in LAYOUT.items():
                     self._known[os.path.normpath(f"{path}/{name}")] = (stat.S_IFDIR | mode, 0)
                 self._known[f"{path}/rootfs/bin"] += bin
-            device = os.stat(self._work).st_dev
+            device = Path(self._work).stat().st_dev
             there = set()
             for path, found in self._walk("", device, fresh):
                 there.add(path)
@@ -157,7 +163,7 @@ class Recorder:
         while waiting and left > 0:
             directory = waiting.pop()
             known = self._known.get(directory, ())
-            if len(known) > 2 and known[2:] == _signature(os.stat(self._work + directory)):
+            if len(known) > 2 and known[2:] == _signature(Path(self._work, directory).stat()):
                 continue  # bin, with no program but busybox
             with suppress(OSError), os.scandir(self._work + directory) as entries:
                 for entry in entries:
