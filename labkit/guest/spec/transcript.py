@@ -64,6 +64,7 @@ class Recorder:
         self._known: dict[str, tuple[int, ...]] = {}
         self._fresh: dict[str, tuple[int, ...]] = {}
         self._last: tuple[Any, ...] = ()
+        self._mounted: set[str] = set()
         self._fd = -1
         if file:
             self._fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -92,6 +93,8 @@ class Recorder:
             self._write({"call": 0})
             return
         self._snapshot()
+        if tuple(argv[1:4]) == ("mount", "-t", "tmpfs"):
+            self._mounted.add(self._relative(argv[-1]))
         self._last = (call,)
         self._write({"call": list(argv), **more, **({"beside": True} if beside else {})})
 
@@ -147,7 +150,7 @@ class Recorder:
                 self._known[f"{path}/rootfs/bin"] += bin
             device = Path(self._work).stat().st_dev
             there = set()
-            for path, found in self._walk("", device, fresh):
+            for path, found in self._walk(device, fresh):
                 there.add(path)
                 self._look(path, found)
             for bundle in fresh:
@@ -156,12 +159,14 @@ class Recorder:
                     if path not in there and os.path.dirname(path) in {*there, ""}:  # noqa: PTH120
                         self._write({"file": path, "kind": "gone"})
 
-    def _walk(self, below: str, device: int, fresh: Mapping[str, Any]) -> Iterator[tuple[str, os.stat_result]]:
-        """What is in the check's directory; of a bundle that a runtime had already, only config.json."""
+    def _walk(self, device: int, fresh: Mapping[str, Any]) -> Iterator[tuple[str, os.stat_result]]:
+        """What is in the check's directory and on the tmpfs that it has mounted there; of a bundle that a runtime had
+        already, only config.json.
+        """
         left = FILES
-        waiting = [below]
+        waiting = [("", device)]
         while waiting and left > 0:
-            directory = waiting.pop()
+            directory, device = waiting.pop()
             known = self._known.get(directory, ())
             if len(known) > 2 and known[2:] == _signature(Path(self._work, directory).stat()):
                 continue  # bin, with no program but busybox
@@ -176,13 +181,15 @@ class Recorder:
                         continue
                     left -= 1
                     yield path, found
-                    if not stat.S_ISDIR(found.st_mode) or found.st_dev != device or left < 0:
+                    if not stat.S_ISDIR(found.st_mode) or left < 0:
+                        continue
+                    if found.st_dev != device and path not in self._mounted:
                         continue
                     if path in self._known and path not in fresh and f"{path}/rootfs" in self._known:
                         with suppress(OSError):
                             yield f"{path}/config.json", os.lstat(f"{self._work}{path}/config.json")
                     else:
-                        waiting.append(path)
+                        waiting.append((path, found.st_dev))
 
     def _look(self, path: str, found: os.stat_result) -> None:
         mode = found.st_mode
