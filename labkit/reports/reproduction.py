@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from labkit.core import resources
 from labkit.core.text import one_line
 from labkit.reports.evidence import Failure, evidence, link
 from labkit.results.model import Result, Run
@@ -24,12 +25,16 @@ _LONGEST_WAIT = 3.0  # seconds that the script waits where the check waited for 
 def files(run: Run, result: Result, transcript: Transcript) -> dict[str, bytes]:
     """The files of the folder, by path."""
     made = _Script(transcript, {failure.finding: failure for failure in evidence(result).failures})
-    steps = "".join(f"{line}\n" for step in transcript.steps for line in made.step(step))
-    head = "".join(f"# {one_line(line, 200)}".rstrip() + "\n" for line in _head(run, result, transcript))
-    tail = "".join(f"show {made.word(path)}\n" for path in sorted({path for path, _ in transcript.outputs}))
-    start = _START.replace("@RUNTIME@", shlex.quote(transcript.runtime[0]))
-    end = _END.replace("@FORGET@", "\n".join(f"forget {ident}" for ident in made.ids))
-    text = f"#!/bin/sh\n{head}{start}{_LISTEN if made.listens else ''}\n{steps}\n{tail}{end}"
+    steps = [line for step in transcript.needed for line in made.step(step)]
+    steps += ["", *(f"show {made.word(path)}" for path in sorted({path for path, _ in transcript.outputs}))]
+    steps += [f"forget {ident}" for ident in made.ids]
+    words = {
+        "@HEAD@": "\n".join(f"# {one_line(line, 200)}".rstrip() for line in _head(run, result, transcript)),
+        "@RUNTIME@": shlex.quote(transcript.runtime[0]),
+        "@STEPS@": "\n".join(steps).strip("\n"),
+    }
+    template = (resources.root() / "templates" / SCRIPT).read_text("utf-8")
+    text = re.sub("|".join(words), lambda found: words[found[0]], template)
     return {SCRIPT: text.encode(), **made.files}
 
 
@@ -39,8 +44,8 @@ def _head(run: Run, result: Result, transcript: Transcript) -> Iterator[str]:
     if address := link(result.reference, run.suite.spec):
         yield address
     yield ""
-    yield f"Does again what labkit's suite did with {run.runtime.name} {run.runtime.version}, run {run.run.id}, when this"
-    yield f"check came to {result.verdict}:"
+    yield f"Does again what labkit's suite did in run {run.run.id} with"
+    yield f"{run.runtime.name} {run.runtime.version}, when this check came to {result.verdict}:"
     for failure in found.failures[:20]:
         yield f"  {failure.what}: expected {failure.expected}, got {failure.actual}"
     if not found.failures:
@@ -49,143 +54,9 @@ def _head(run: Run, result: Result, transcript: Transcript) -> Iterator[str]:
         yield f"{transcript.left_out} steps are not here: there were too many."
     yield "What a check does by itself is not here, such as cgroups that it makes; commands, files and waits are."
     yield ""
-    yield "sh run.sh [RUNTIME], as root. Read it first, and the files beside it: they come from the machine of the run, and"
-    yield "a runtime does as root what they say. It works below /tmp, in namespaces of its own, and removes what it made."
+    yield "sh run.sh [RUNTIME], as root. Read it first, and the files beside it: they come from the machine of the run,"
+    yield "and a runtime does as root what they say. It works below /tmp, in namespaces of its own, and leaves nothing."
     yield "Exit status: 0 if every command ends as it did then, 1 if one does not, 2 if it cannot run here."
-
-
-_START = r"""
-# shellcheck disable=SC2016 # what stands in quotes is for other programs
-set -u
-RUNTIME=${1:-@RUNTIME@}
-here=$(cd "$(dirname "$0")" && pwd) || exit 2
-
-if [ "${LABKIT_INSIDE:-}" = "" ]; then
-    [ "$(id -u)" = 0 ] || { echo "run.sh: needs root" >&2; exit 2; }
-    path=$(command -v "$RUNTIME") || { echo "run.sh: there is no $RUNTIME here: sh run.sh RUNTIME" >&2; exit 2; }
-    RUNTIME=$(cd "$(dirname "$path")" && pwd)/$(basename "$path")
-    for BUSYBOX in "$(command -v busybox.static)" "$(command -v busybox-static)" "$(command -v busybox)" ""; do
-        [ -x "$BUSYBOX" ] && ! head -c 4096 "$BUSYBOX" | grep -q /ld- && break
-    done
-    [ "$BUSYBOX" ] || { echo "run.sh: needs a static busybox (Debian: busybox-static)" >&2; exit 2; }
-    NAME=labkit-$$
-    W=/tmp/$NAME
-    mkdir "$W" || exit 2
-    # The same environment as in the suite, and namespaces of its own.
-    env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TMPDIR="$W" \
-        LABKIT_INSIDE=1 NAME="$NAME" W="$W" BUSYBOX="$BUSYBOX" \
-        unshare -m -p -n -i -u -f sh "$here/run.sh" "$RUNTIME"
-    status=$?
-    rmdir "$W"
-    find /sys/fs/cgroup -depth -type d \( -name "$NAME" -o -path "*/$NAME/*" \) -exec rmdir {} \; 2>/dev/null
-    exit $status
-fi
-
-umask 022
-mount --make-rprivate / && mount --make-rshared / && mount -t proc proc /proc &&
-    mount -t tmpfs -o mode=755 labkit "$W" && ip link set lo up || exit 2
-count=0 different=0 cwd=/ input='' mask=022
-
-bundle() { # NAME: a bundle with a root file system of busybox, without config.json
-    for directory in '' /out /rootfs /rootfs/bin /rootfs/proc /rootfs/dev /rootfs/sys /rootfs/tmp /rootfs/out /rootfs/etc; do
-        mkdir "$W/$1$directory"
-    done
-    chmod 1777 "$W/$1/out" "$W/$1/rootfs/tmp"
-    cp "$BUSYBOX" "$W/$1/rootfs/bin/busybox"
-    "$W/$1/rootfs/bin/busybox" --list | while read -r applet; do
-        [ "$applet" = busybox ] || ln -s busybox "$W/$1/rootfs/bin/$applet"
-    done
-}
-
-put() { # FILE MODE PATH: a file of this folder, with the names of this run in it
-    sed -e "s|@WORK@|$W|g; s|@NAME@|$NAME|g; s|@BUSYBOX@|$BUSYBOX|g" "$here/work/$1" >"$W/.file"
-    if [ -e "$W/.pids" ]; then sed -f "$W/.pids" "$W/.file" >"$W/.file2" && mv "$W/.file2" "$W/.file"; fi
-    rm -rf "${W:?}/$3"
-    mv "$W/.file" "$W/$3" && chmod "$2" "$W/$3"
-}
-
-step() { # STATUS COMMAND...: run a command as the suite does; STATUS is how it ended then
-    was=$1
-    shift
-    count=$((count + 1))
-    printf '\n$ %s\n' "$*"
-    out=$W/$count.out err=$W/$count.err
-    for word; do case $word in *.pid) out=${word%.pid}.out err=${word%.pid}.err ;; esac; done
-    if [ "$input" ]; then
-        (cd "$cwd" && umask "$mask" && exec timeout -s KILL 40 "$@" <"$input" >"$out" 2>"$err")
-    else
-        : | (cd "$cwd" && umask "$mask" && exec timeout -s KILL 40 "$@" >"$out" 2>"$err")
-    fi
-    now=$?
-    sed -e '' "$out" "$err" # as cat, with a line end
-    printf 'exit status %s' "$now"
-    if [ "$now" = "$was" ]; then echo; else
-        different=$((different + 1))
-        printf ', which was %s\n' "$was"
-    fi
-    cwd=/ input='' mask=022
-}
-
-beside() { # COMMAND...: start a command, and go on
-    printf '\n$ %s &\n' "$*"
-    (cd "$cwd" && exec "$@" </dev/null >/dev/null 2>&1) &
-    cwd=/
-}
-
-known() { # NAME NUMBER: a process that files name
-    printf 's|@%s@|%s|g\n' "$1" "$2" >>"$W/.pids"
-}
-
-ended() { # PIDFILE: wait until that process has ended, 20 seconds at most
-    tries=0
-    while [ $tries -lt 200 ] && grep -qs '^State:.[^ZX]' "/proc/$(cat "$W/$1")/status"; do
-        sleep 0.1
-        tries=$((tries + 1))
-    done
-}
-
-found() { # TEXT: here the check found something bad
-    printf '  (then: %s)\n' "$1"
-}
-
-show() { # PATH: what a container wrote
-    if [ -f "$W/$1" ] && [ -s "$W/$1" ]; then printf '\n%s:\n' "$1"; cat "$W/$1"; fi
-}
-
-forget() { # ID: delete a container that may be left
-    timeout -s KILL 20 "$RUNTIME" delete --force "$1" >/dev/null 2>&1 </dev/null
-}
-
-# Of the suite there is more that a script may leave unused.
-: "$mask" "$input" "$cwd"
-"""
-
-_LISTEN = r"""
-listen() { # PATH: take what comes over a socket, as the check does
-    python3 -c 'import socket, sys
-listener, held = socket.socket(socket.AF_UNIX), []
-listener.bind(sys.argv[1])
-listener.listen()
-while True:
-    connection = listener.accept()[0]
-    held.append((connection, connection.recvmsg(4096, 4096)))' "$1" &
-    tries=0
-    while [ $tries -lt 50 ] && [ ! -S "$1" ]; do
-        sleep 0.1
-        tries=$((tries + 1))
-    done
-}
-"""
-
-_END = r"""
-@FORGET@
-if [ "$different" = 0 ]; then
-    printf '\nAll %s commands ended as they did then.\n' "$count"
-else
-    printf '\n%s of %s commands ended in another way.\n' "$different" "$count"
-    exit 1
-fi
-"""
 
 
 @dataclass
@@ -196,7 +67,6 @@ class _Script:
     failures: Mapping[str, Failure]
     files: dict[str, bytes] = field(default_factory=dict)
     ids: list[str] = field(default_factory=list)
-    listens: bool = False
     _pids: dict[str, str] = field(default_factory=dict)
 
     def step(self, step: Step) -> Iterator[str]:
@@ -253,7 +123,6 @@ class _Script:
         elif made.kind == "gone":
             yield f"rm -rf {path}"
         elif made.kind == "socket":
-            self.listens = True
             yield f"listen {path}"
         else:
             yield f"# here was something else: {path}"
@@ -283,7 +152,7 @@ class _Script:
     def _called(self, call: Called) -> Iterator[str]:
         yield ""
         runtime = self.transcript.runtime[0]
-        if call.argv[0] == runtime and "create" in call.argv or runtime in call.argv:
+        if runtime in call.argv:
             self._note_id(call)
         if call.cwd:
             yield f"cwd={self.word(call.cwd)}"
@@ -314,7 +183,8 @@ class _Script:
         if wait.pid_file:
             yield f"ended {self.word(wait.pid_file)}"
         else:
-            yield f"sleep {min(wait.seconds * 1.5 + 0.1, _LONGEST_WAIT):.1f} # the check waited for something of its own"
+            seconds = min(wait.seconds * 1.5 + 0.1, _LONGEST_WAIT)
+            yield f"sleep {seconds:.1f} # the check waited for something of its own"
 
     def _process(self, process: Process) -> Iterator[str]:
         if process.pid < 2 or str(process.pid) in self._pids:

@@ -91,7 +91,7 @@ class Waited:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """The number of the process of the container with this pid file, "" for that of the last command beside the check."""
+    """The number of the process of the container with this pid file, "" for that of the last command beside."""
 
     pid: int
     pid_file: str = ""
@@ -125,6 +125,29 @@ class Transcript:
     @property
     def calls(self) -> list[Called]:
         return [step for step in self.steps if isinstance(step, Called)]
+
+    @property
+    def needed(self) -> list[Step]:
+        """The steps without bundles that nothing uses: no command and no other file names them."""
+        bundles = [step.path for step in self.steps if isinstance(step, Made) and step.kind == "bundle"]
+        texts: dict[str, list[str]] = {"": []}
+        for step in self.steps:
+            if isinstance(step, Called):
+                texts[""] += [*step.argv, step.cwd, step.stdin]
+            elif isinstance(step, Made) and step.kind in ("file", "link"):
+                own = step.path.partition("/")[0]
+                texts.setdefault(own, []).append(f"{step.to} {step.data.decode('utf-8', 'replace')}")
+        unused = [
+            bundle
+            for bundle in bundles
+            if not any(
+                re.search(rf"\b{re.escape(bundle)}\b", text)
+                for own, told in texts.items()
+                if own != bundle
+                for text in told
+            )
+        ]
+        return [step for step in self.steps if not (isinstance(step, Made) and step.path.partition("/")[0] in unused)]
 
     def shortly(self, text: str) -> str:
         """A text with the check's directory as $W."""

@@ -226,7 +226,7 @@ class Container:
             found = int(text) if text.isdigit() else self.read_state().get("pid")
             self._t.require(type(found) is int and found > 0, "pid of the container", "positive int", found)
             self._pid = found
-            self._t._recorder.pid(found, self.pid_file)
+            self._t._recorder.pid(found, self.pid_file)  # type: ignore[arg-type]
         return int(self._pid)  # type: ignore[arg-type]
 
     @property
