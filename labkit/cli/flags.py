@@ -145,8 +145,7 @@ FLAGS: Mapping[str, Flag] = {
     "check_id": Flag(None, "a check by its id, or a program by its name", "ID", values.checks_of_run),
     "reproduce": Flag(
         None,
-        "do it again: a shell in the run's machine, beside a script that does; with DIR, write the script and its files "
-        "there",
+        "do it again: a shell in the run's machine, beside a script that does; with DIR, write script and files there",
         "DIR",
         values.directories,
         optional_value=True,

@@ -167,7 +167,7 @@ def config(data: bytes, versions: Sequence[str]) -> tuple[str, list[str]]:
     if isinstance(value.get("process"), dict) and "args" not in value["process"]:
         lines.append("without process.args")
     text = json.dumps(particular, indent=2, ensure_ascii=False)
-    text = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: f"[{re.sub(r'\s*\n\s*', ' ', found[1])}]", text)
+    text = re.sub(r"\[\s+[^\[\]{}]*?\s+\]", lambda found: re.sub(r"\s*\n\s*", " ", found[0]), text)  # short lists
     return "what it has beside a plain one (--full shows all of it)", [*text.splitlines(), *lines]
 
 

@@ -88,7 +88,7 @@ def _of_run(run: Run, raw: Path, ident: str) -> Explanation:
 
 
 _PROGRAMS = (
-    "A program of this suite makes its bundles itself, in the machine, and removes them: what it gave to the runtime is "
+    "A program of this suite makes its bundles itself, in the machine, and removes them: what it gave the runtime is "
     "not recorded, only what it printed. ./lab test --suite {} --only {} runs it again; ./lab ssh is the way to its "
     "machine."
 )
