@@ -91,7 +91,7 @@ def _failure(failure: Failure) -> Iterator[str]:
 def did(transcript: Transcript, result: Result, run: Run, *, full: bool = False) -> list[str]:
     """The steps of a check, in order, as lines."""
     failures = {failure.finding: failure for failure in evidence(result).failures}
-    plain = (run.suite.spec, run.suite.spec_claimed)
+    plain = tuple(filter(None, (run.suite.spec, run.suite.spec_claimed))) or ("1.0.0",)
     lines = [f"W={transcript.work}"]
     for step in transcript.needed:
         if isinstance(step, Made):
@@ -167,8 +167,12 @@ def config(data: bytes, versions: Sequence[str]) -> tuple[str, list[str]]:
     if isinstance(value.get("process"), dict) and "args" not in value["process"]:
         lines.append("without process.args")
     text = json.dumps(particular, indent=2, ensure_ascii=False)
-    text = re.sub(r"\[\s+[^\[\]{}]*?\s+\]", lambda found: re.sub(r"\s*\n\s*", " ", found[0]), text)  # short lists
+    text = re.sub(r"\[\n +([^\[\]{}]*?)\n +\]", lambda found: f"[{_one_line(found[1])}]", text)
     return "what it has beside a plain one (--full shows all of it)", [*text.splitlines(), *lines]
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\n +", " ", text)
 
 
 def _particular(value: Mapping[str, JSON], usual: Mapping[str, JSON], at: str, lines: list[str]) -> dict[str, JSON]:

@@ -178,9 +178,8 @@ def _transcript(value: Mapping[str, JSON]) -> Transcript | None:
     read = tuple(step for one in steps[:_STEPS] if isinstance(one, dict) and (step := _step(one)))
     written = []
     for pair in outputs[:100] if isinstance(outputs, list) else ():
-        words = _words(pair)
-        if len(words) == 2 and _is_inside(words[0]):
-            written.append((words[0], words[1]))
+        if isinstance(pair, list) and len(pair) == 2 and _is_inside(_text(pair[0])):
+            written.append((_text(pair[0]), _text(pair[1])))
     left_out = _number(value.get("left_out")) + max(len(steps) - _STEPS, 0)
     return Transcript(work, name, runtime, busybox, read, tuple(written), left_out)
 

@@ -110,7 +110,7 @@ def _refuse(run: Run, all_names: Sequence[str], ident: str) -> NoReturn:
     if ident.upper() in all_names or ident in all_names:
         message = f"{ident} did not run in {run.run.id}, which has {count(len(run.results), 'result')}"
         raise UsageError(message, hint=f"./lab test --only {ident} runs it")
-    near = did_you_mean(ident, [*known, *all_names])
+    near = did_you_mean(ident, known) or did_you_mean(ident, all_names)
     raise UsageError(
         f"{run.run.id} has neither a check nor a program {ident}{near}", hint="its report.html lists what it has"
     )
