@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -308,9 +309,8 @@ def test_what_failed_fails_in_the_same_way(tmp_path: Path, runtime: str) -> None
     """Of a dozen checks and more, all commands end as they did in the suite."""
     if not shutil.which(runtime):
         pytest.skip(f"no {runtime}")
-    ids = """CONF-001 CONF-006 CONF-008 CONF-009 CONF-018 CONF-020 CONF-021 CONF-022 CONF-024 DELETE-003 DEV-002 DEV-003
-    DEV-005 DEV-007 HOOK-007 HOOK-010 HOOK-011 HOOK-013 HOOK-031 MASK-002 MOUNT-040 MOUNT-041 NS-007 PERS-003 PROC-007
-    PROP-001 REQ-001 REQ-002 REQ-003 RLIM-003 ROPATH-002 SECC-014""".split()  # noqa: SIM905
+    ids = """CONF-001 CONF-006 CONF-009 CONF-024 DELETE-003 DEV-002 HOOK-007 HOOK-010 HOOK-011 HOOK-013 MASK-002
+    MOUNT-040 MOUNT-041 NS-007 PROC-007 REQ-001 REQ-002 RLIM-003 ROPATH-002 SECC-014""".split()  # noqa: SIM905
     suite = [sys.executable, "-m", "labkit.guest.spec", "--runtime", runtime, "--no-confirm", "--transcripts"]
     argv = ["unshare", "-m", "sh", "-c", INSIDE, "sh", *suite, "--only", ",".join(ids)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -330,4 +330,4 @@ def test_what_failed_fails_in_the_same_way(tmp_path: Path, runtime: str) -> None
         for call in transcript.calls:  # the words are the same, too
             if call.status and transcript.name not in call.stderr:
                 last = call.stderr.strip().splitlines()[-1].rpartition('msg="')[2]
-                assert transcript.shortly(last) in found.stdout, result.id
+                assert re.sub("[0-9]+", "N", last) in re.sub("[0-9]+", "N", found.stdout), result.id  # pids differ

@@ -291,13 +291,14 @@ def packed(file: Path, facts: Mapping[str, Any]) -> str:
             return printed
         # First goes what led to no finding, the last of it first; then what containers wrote; then what led to one.
         idle = [act for act in acts if not any("found" in step for step in act)]
-        if idle or not outputs:
-            if not acts:
-                return ""
-            gone = (idle or acts)[-1]
-            acts.remove(gone)
-            left_out += len(gone)
-        outputs = outputs if idle else []
+        if not idle and outputs:
+            outputs = []
+        elif acts:
+            gone = (idle or acts)[len(idle or acts) // 2 :]
+            acts = [act for act in acts if act not in gone]
+            left_out += sum(map(len, gone))
+        else:
+            return ""
 
 
 def _steps(lines: Sequence[bytes]) -> tuple[list[Step], list[Any], int]:
