@@ -33,9 +33,7 @@ def render(run: Run) -> str:
     rows = []
     for result in shown_results:
         # Of several unexpected results with one identity, the first is open.
-        rows.append(
-            _row(result, run, is_open=result.bad and not result.expected and result.identity not in seen)
-        )
+        rows.append(_row(result, run, is_open=result.bad and not result.expected and result.identity not in seen))
         seen.add(result.identity)
     by_program: dict[str, Counter[tuple[str, str, str]]] = {program.name: Counter() for program in run.programs}
     for result in run.results:
