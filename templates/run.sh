@@ -63,7 +63,7 @@ step() { # STATUS COMMAND...: run a command as the suite does; STATUS is how it 
         : | (cd "$cwd" && umask "$mask" && exec timeout -s KILL 40 "$@" >"$out" 2>"$err")
     fi
     now=$?
-    sed -e '' "$out" "$err" # as cat, with a line end
+    "$BUSYBOX" awk 1 "$out" "$err" # as cat, with an end to each line
     printf 'exit status %s' "$now"
     if [ "$now" = "$was" ]; then echo; else
         different=$((different + 1))
@@ -95,7 +95,7 @@ found() { # TEXT: here the check found something bad
 }
 
 show() { # PATH: what a container wrote
-    if [ -f "$W/$1" ] && [ -s "$W/$1" ]; then printf '\n%s:\n' "$1"; cat "$W/$1"; fi
+    if [ -f "$W/$1" ] && [ -s "$W/$1" ]; then printf '\n%s:\n' "$1"; "$BUSYBOX" awk 1 "$W/$1"; fi
 }
 
 forget() { # ID: delete a container that may be left
