@@ -45,6 +45,7 @@ TEXT_LIMIT = 4000  # bytes of a file, or of one stream of a command's output
 CONFIG_LIMIT = 32_000
 FILES = 200  # that are looked at for one command
 OUTPUTS = 40
+LATER = frozenset(("start", "state", "kill", "delete"))  # commands that come after the files of a bundle were made
 OUTCOME = ("status", "seconds", "stdout", "stderr", "times")
 USUAL_UMASK = 0o022  # the suite's
 SHORT = 0.05  # seconds: a shorter wait is nothing to tell of
@@ -65,6 +66,7 @@ class Recorder:
         self._fresh: dict[str, tuple[int, ...]] = {}
         self._last: tuple[Any, ...] = ()
         self._mounted: set[str] = set()
+        self._bundles: list[str] = []
         self._fd = -1
         if file:
             self._fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -92,7 +94,10 @@ class Recorder:
         if self._last[:1] == (call,):
             self._write({"call": 0})
             return
-        self._snapshot()
+        if self._fresh or LATER.isdisjoint(argv):
+            self._snapshot()
+        else:
+            self._configs()
         if tuple(argv[1:4]) == ("mount", "-t", "tmpfs"):
             self._mounted.add(self._relative(argv[-1]))
         self._last = (call,)
@@ -138,15 +143,22 @@ class Recorder:
 
     # What lies beside
 
+    def _configs(self) -> None:
+        """Those that were changed after the runtime had them: all that a later command could look at."""
+        for path in self._bundles:
+            with suppress(OSError):
+                self._look(f"{path}/config.json", os.lstat(f"{self._work}{path}/config.json"))
+
     def _snapshot(self) -> None:
         with suppress(OSError):
             if not self._inode:
                 self._inode = self._busybox.stat().st_ino
             fresh, self._fresh = self._fresh, {}
+            self._bundles += fresh
             for path, bin in fresh.items():
                 self._write({"bundle": path})
                 for name, mode in LAYOUT.items():
-                    self._known[os.path.normpath(f"{path}/{name}")] = (stat.S_IFDIR | mode, 0)
+                    self._known[f"{path}/{name}".rstrip("/")] = (stat.S_IFDIR | mode, 0)
                 self._known[f"{path}/rootfs/bin"] += bin
             device = Path(self._work).stat().st_dev
             there = set()
@@ -155,8 +167,8 @@ class Recorder:
                 self._look(path, found)
             for bundle in fresh:
                 for name in LAYOUT:
-                    path = os.path.normpath(f"{bundle}/{name}")
-                    if path not in there and os.path.dirname(path) in {*there, ""}:  # noqa: PTH120
+                    path = f"{bundle}/{name}".rstrip("/")
+                    if path not in there and path.rpartition("/")[0] in {*there, ""}:
                         self._write({"file": path, "kind": "gone"})
 
     def _walk(self, device: int, fresh: Mapping[str, Any]) -> Iterator[tuple[str, os.stat_result]]:
