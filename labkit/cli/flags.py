@@ -119,8 +119,8 @@ FLAGS: Mapping[str, Flag] = {
         None, "the id of a run in the reports directory, or its beginning; else the latest", "RUN", values.runs
     ),
     "failed": Flag(False, "run only what failed in the newest run of this suite and runtime"),
-    "repeat": Flag(None, "how often each program runs; tells which are flaky", "NUMBER"),
-    "limit": Flag(None, "seconds that each program may take", "SECONDS"),
+    "repeat": Flag(None, "how often each check or program runs; tells which are flaky", "NUMBER"),
+    "limit": Flag(None, "seconds that each check or program may take", "SECONDS"),
     "no_policy": Flag(False, "without the policy: mark nothing as expected"),
     "runtime_name": Flag(
         None, "what to call the runtime; else it is what its --version says, or the last part of its path", "NAME"

@@ -128,4 +128,6 @@ def _failure(entry: dict[str, JSON], known: Sequence[str]) -> Failure:
     what, expected, actual, finding = (
         shown(entry[key]) if key in entry else None for key in ("what", "expected", "actual", "finding")
     )
+    if isinstance(times := entry.get("times"), str):  # where the check ran several times
+        what = f"{what or finding or ''} ({times} times)".lstrip()
     return Failure(what or "", expected, actual, finding or "", finding in known)

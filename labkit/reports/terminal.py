@@ -70,7 +70,7 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
     for line in policy_lines(run):
         console.print(_text(line, "bold red" if line.startswith("EXPIRED") else "yellow"), overflow="fold")
     flaky = [f"{p.name} ({_attempts(p)})" for p in run.programs if p.flaky]
-    if flaky := [*flaky, *(result.id for result in run.by_id() if result.verdict is Verdict.FLAKY)]:
+    if flaky := [*flaky, *(_tried(result) for result in run.by_id() if result.verdict is Verdict.FLAKY)]:
         console.print(_text(f"flaky: {', '.join(flaky)}", "yellow"), overflow="fold")
     if run.programs:
         programs = Counter(program.verdict for program in run.programs)
@@ -103,6 +103,13 @@ def _totals(label: str, count: Mapping[Verdict, int], expected: Mapping[Verdict,
 def _attempts(program: Program) -> str:
     count = Counter(program.attempts)
     return ", ".join(f"{count[verdict]} {verdict}" for verdict in Verdict if count[verdict])
+
+
+def _tried(result: Result) -> str:
+    """The id of a flaky check and, where it ran several times, what it showed."""
+    attempts = result.diagnostic.get("attempts")
+    seen = Counter(str(word) for word in attempts) if isinstance(attempts, list) else {}
+    return f"{result.id} ({', '.join(f'{many} {word}' for word, many in seen.items())})" if seen else result.id
 
 
 def _table(counted: list[tuple[Result, int]], width: int) -> Table:
