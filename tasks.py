@@ -569,7 +569,17 @@ def _address(info: MachineInfo) -> str:
 def _told(call: Call, outcomes: Sequence[Outcome]) -> None:
     for warning in dict.fromkeys(warning for outcome in outcomes for warning in outcome.warnings):
         print(f"labkit: warning: {printable(warning)}", file=sys.stderr)
-    values = [{"folder": str(one.directory), "exit_status": one.exit_status, **one.run.summary()} for one in outcomes]
+    from labkit.results.causes import causes
+
+    values = [
+        {
+            "folder": str(one.directory),
+            "exit_status": one.exit_status,
+            **one.run.summary(),
+            **({"causes": [cause.to_json() for cause in found]} if (found := causes(one.run.unexpected)) else {}),
+        }
+        for one in outcomes
+    ]
     status = max(one.exit_status for one in outcomes)
 
     def text() -> str:

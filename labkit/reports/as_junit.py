@@ -14,6 +14,7 @@ from junitparser import Error, Failure, JUnitXml, Properties, Property, Skipped,
 
 from labkit.core.text import printable
 from labkit.reports.evidence import evidence, policy_lines
+from labkit.results.causes import causes
 from labkit.results.model import Object, Result, Run, Verdict
 from labkit.results.tap import JSON
 
@@ -65,6 +66,7 @@ def _facts(run: Run) -> Iterable[tuple[str, str]]:
         yield "judged.with", run.judged.with_what
     yield from (("read as", dialect) for dialect in run.dialects)
     yield from (("told", line) for line in run.told)
+    yield from (("cause", cause.text) for cause in causes(run.unexpected))
 
 
 def _flat(name: str, value: JSON | Object) -> Iterable[tuple[str, str]]:

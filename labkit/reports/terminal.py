@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labkit.core.text import count, one_line, printable
+from labkit.core.text import count, one_line, printable, some
 from labkit.reports.evidence import evidence, policy_lines
+from labkit.results.causes import Cause, divided
 from labkit.results.model import Program, Result, Run, Verdict
 
 STYLES = {
@@ -55,8 +56,14 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
         )
     if origin := run.machine.get("kernel_origin"):
         console.print(_text(f"kernel: {origin}, not the platform's", "dim"), overflow="fold")
-    alike = Counter(result.identity for result in run.unexpected)
-    bad = list({result.identity: result for result in reversed(run.unexpected)}.values())[::-1]
+    common, rest = divided(run.unexpected)
+    alike = Counter(result.identity for result in rest)
+    bad = list({result.identity: result for result in reversed(rest)}.values())[::-1]
+    for cause in common[:_CAUSES]:
+        console.print()
+        console.print(_cause(cause), overflow="fold")
+    if len(common) > _CAUSES:
+        console.print(_text(f"and {count(len(common) - _CAUSES, 'more cause')} in the report", "dim"))
     if bad:
         console.print()
         console.print(_table([(result, alike[result.identity]) for result in bad[:most]], width))
@@ -88,6 +95,14 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
         files = f"reports: {directory}/report.html (also results.json, results.tap, junit.xml)"
         console.print(_text(files, ""), soft_wrap=True)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+_CAUSES = 5  # that are shown
+
+
+def _cause(cause: Cause) -> Text:
+    text = _text(f"{len(cause.checks)} fail alike: ", "bold red").append(printable(cause.words))
+    return text.append(f"\n  {printable(some(cause.checks, 10))}", "dim")
 
 
 def _totals(label: str, count: Mapping[Verdict, int], expected: Mapping[Verdict, int]) -> Text:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from labkit.core.errors import LabError
 from labkit.results import tap
+from labkit.results.causes import causes
 from labkit.results.model import (
     Expected,
     Judged,
@@ -70,6 +71,8 @@ def to_json(run: Run) -> str:
     document["unexpected"] = len(run.unexpected)
     if run.nothing_shown:
         document["nothing_shown"] = run.nothing_shown
+    if found := causes(run.unexpected):
+        document["causes"] = [cause.to_json() for cause in found]
     if run.policy is not None:
         document["policy"] = {key: list(lines) for key, lines in asdict(run.policy).items()}
     # With an indent json is slow; a suite of programs has thousands of results, each fits a line of its own.

@@ -111,7 +111,7 @@ class Result:
             return ("", self.id, "")
         if self.whole:
             return (self.program, WHOLE, "")
-        return (self.program, _lasting(self.name), _without_version(self.reference))
+        return (self.program, lasting(self.name), _without_version(self.reference))
 
 
 # What differs from run to run though the check is the same, in the order in which it is looked for. Numbers of other
@@ -141,7 +141,7 @@ _SPEC_VERSION = re.compile(r"(https://github\.com/opencontainers/[a-z-]+/blob/)[
 
 
 @functools.lru_cache(10_000)  # a run has thousands of results, and hundreds of names
-def _lasting(name: str) -> str:
+def lasting(name: str) -> str:
     """A name without what each run makes up: times, addresses, pids, ids, temporary paths."""
     return _PASSING.sub("…", name)
 
