@@ -20,6 +20,7 @@ from labkit.core.text import amount, printable
 
 if TYPE_CHECKING:
     from labkit.machines.base import MachineInfo
+    from labkit.results.comparison import SideBySide
     from labkit.usecases.nightly import Outlook
     from labkit.usecases.run import Outcome
 
@@ -279,21 +280,30 @@ def judge(call: Call) -> None:
     _told(call, judge_all(call.settings, call.words["dir"], with_policy=not call.words["no_policy"], said=said))
 
 
-@lab_task("html json", words="run_a run_b")
+@lab_task("html markdown json", words="run_a run_b", rest="run_c")
 def diff(call: Call) -> None:
-    """Show what changed between two runs.
+    """Show what changed between two runs, or differs in several.
 
     Examples:
         ./lab diff ID latest
+        ./lab diff ID-OF-RUNC ID-OF-CRUN ID-OF-YOUKI
         ./lab diff reports/ID recordings/v0.9.0-crun-1.8.1-cgroup-v2 --html diff.html
     """
-    from labkit.reports import as_diff, files
-    from labkit.usecases.judge import diff as run_diff
+    from labkit.reports import as_diff, as_table, files
+    from labkit.usecases import judge as of_runs
 
-    compared = run_diff(call.settings, call.words["run_a"], call.words["run_b"])
+    call.refuse_beside("markdown", ["json"])
+    names = [call.words["run_a"], call.words["run_b"], *call.words["run_c"]]
+    if len(names) == 2 and not call.words["markdown"]:
+        compared = of_runs.diff(call.settings, *names)
+        if call.words["html"] is not None:
+            files.write(Path(call.words["html"]), as_diff.html(compared))
+        call.answer(compared.to_json(), as_diff.text(compared).rstrip("\n"))
+        return
+    sides = of_runs.beside(call.settings, names)
     if call.words["html"] is not None:
-        files.write(Path(call.words["html"]), as_diff.html(compared))
-    call.answer(compared.to_json(), as_diff.text(compared).rstrip("\n"))
+        files.write(Path(call.words["html"]), as_table.html(sides))
+    call.answer(sides.to_json(), lambda: _beside(call, sides))
 
 
 @lab_task("reason link expires wide file syntax shipped json", words="action", rest="word")
@@ -539,6 +549,15 @@ def _notes(machines: list[MachineInfo]) -> list[str]:
     ]
     notes += [(info.name, info.problem) for info in machines if info.problem]
     return [printable(f"{name}: {note}") for name, note in notes]
+
+
+def _beside(call: Call, sides: SideBySide) -> str:
+    from labkit.reports import as_table
+
+    if call.words.get("markdown"):
+        return as_table.as_markdown(sides).rstrip("\n")
+    width = shutil.get_terminal_size().columns
+    return as_table.text(sides, width=width, terminal=sys.stdout.isatty()).rstrip("\n")
 
 
 def _planned(call: Call, outlook: Outlook) -> None:

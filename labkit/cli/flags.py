@@ -143,6 +143,9 @@ FLAGS: Mapping[str, Flag] = {
         None, "the earlier run: a directory or id, as `judge` takes it", "RUN-A", values.runs_and_directories
     ),
     "run_b": Flag(None, "the later run", "RUN-B", values.runs_and_directories),
+    "run_c": Flag(
+        [], "more runs, each compared with the first: a table, side by side", "RUN-C", values.runs_and_directories
+    ),
     "action": Flag(None, "what to do with the policy", "ACTION", ("add", "check", "import")),
     "word": Flag(
         [],
