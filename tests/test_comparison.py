@@ -222,7 +222,8 @@ def test_findings_behind_the_same_verdict_are_told_by_name() -> None:
     assert line.findings == ("a", "c")  # b is in all
     text = as_table.text(sides, width=120)
     assert re.search(r"^ +c: runc 1.1.15 \(2\)$", text, re.MULTILINE)
-    assert "| ‘c’ | – | × | – | – |".replace("‘", "`").replace("’", "`") in as_table.as_markdown(sides)
+    row = next(line for line in as_table.as_markdown(sides).splitlines() if "`c`" in line)
+    assert [cell.strip() == "\N{MULTIPLICATION SIGN}" for cell in row.split("|")[3:-1]] == [False, True, False, False]
 
 
 def test_a_program_that_falls_silent_in_one_of_them() -> None:
@@ -285,7 +286,7 @@ def test_the_page_and_the_text_show_hostile_text_as_text() -> None:
     runs = [a_run(evil), a_run(replace(evil, verdict=Verdict.FAIL, diagnostic={"message": HOSTILE}))]
     sides = side_by_side(runs)
     page = Page(as_table.html(sides))
-    assert not page.links and "<script>alert" not in as_table.html(sides)
+    assert [tag for tag, _ in page.tags if tag in ("script", "img", "a", "b")] == ["b", "b"]  # labels
     for text in (as_table.text(sides, width=300), as_table.as_markdown(sides)):
         assert "\x1b" not in text and "\x07" not in text
 
