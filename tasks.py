@@ -55,7 +55,8 @@ def test(call: Call) -> None:
 
     Examples:
         ./lab test --runtime crun
-        ./lab test --runtime /usr/local/bin/runc --only STATE-001,KILL-002
+        ./lab test --runtime ./runc --only STATE-001,KILL-002
+        ./lab test --runtime runc --runtime ./runc
         ./lab test --platform debian --release 12 --json
         ./lab test --suite validation --only 'linux_cgroups_*' --skip not-ours.txt
         ./lab test --suite validation --failed
@@ -63,7 +64,7 @@ def test(call: Call) -> None:
         ./lab test --runtime crun --format github
     """
 
-    from labkit.usecases.test import test as run_test
+    from labkit.usecases.test import test_all
 
     machines = call.number("machines", 64) or 1
     if machines > 1:
@@ -71,16 +72,17 @@ def test(call: Call) -> None:
     with call.console() as console:
         failed, with_policy = bool(call.words["failed"]), not call.words["no_policy"]
         selection = call.selection()
-        outcome = run_test(
+        outcomes = test_all(
             call.settings,
             console,
             selection,
+            call.runtimes(),
             failed=failed,
             with_policy=with_policy,
             machines=machines,
             runtime_name=call.words["runtime_name"] or "",
         )
-    _told(call, [outcome])
+    _told(call, outcomes)
 
 
 @lab_task("matrix only checks on scheduler plan resume yes verbose format json")
@@ -271,8 +273,12 @@ def judge(call: Call) -> None:
     from labkit.usecases.judge import Said, judge_all
 
     call.refuse_beside("runtime_name", ["runtime"])
-    flags = ("runtime", "runtime_version", "cgroup", "ref", "platform")
+    flags = ("runtime_version", "cgroup", "ref", "platform")
     facts = {flag.replace("_", "-"): str(call.words[flag]) for flag in flags if call.words[flag]}
+    if len(call.words["runtime"]) > 1:
+        raise UsageError("--runtime is given several times: what is judged is of one runtime")
+    if call.words["runtime"]:
+        facts["runtime"] = str(call.words["runtime"][0])
     if call.words["runtime_name"]:
         facts["runtime"] = call.words["runtime_name"]
     programs = read_list(Path(call.words["programs"])) if call.words["programs"] else ()

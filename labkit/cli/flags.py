@@ -75,8 +75,10 @@ FLAGS: Mapping[str, Flag] = {
         None, "how many machines share the suite: NAME, NAME-2 and so on, made alike, each with a part of it", "NUMBER"
     ),
     "runtime": Flag(
-        None,
-        "a name from `runtimes`, or the absolute path of a program in the machine; else runc",
+        [],
+        "a name from `runtimes`, NAME@VERSION, NAME@REF, URL#REF; a file of this host (./runc, host:/x/runc, ./DIR/ "
+        "with a `runtime` in it); or the absolute path of a program in the machine; else runc; may be repeated, for a "
+        "run each",
         "RUNTIME",
         values.runtimes,
         True,
@@ -315,7 +317,15 @@ class Call:
     def settings(self) -> Settings:
         from labkit.core import config
 
-        return config.load({flag: value for flag, value in self.words.items() if FLAGS[flag].is_setting})
+        given = {flag: value for flag, value in self.words.items() if FLAGS[flag].is_setting}
+        given = {flag: next(iter(value), None) if isinstance(value, list) else value for flag, value in given.items()}
+        return config.load(given)
+
+    def runtimes(self) -> list[str]:
+        """The words of --runtime, which may be repeated."""
+        from labkit.core import config
+
+        return [config.host_file(word, Path.cwd()) for word in self.words["runtime"]]
 
     def listed(self, flag: str) -> list[str]:
         """The words of a flag that may be repeated, and takes several separated by commas."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 
@@ -25,7 +26,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """provider may be "auto"; runtime is the value of --runtime, runtime_name what to call it; machine is the name of
+    """provider may be "auto"; runtime is a word of --runtime, runtime_name what to call it; machine is the name of
     the machine to run it on, the first where machines, which share it, are several.
     """
 
@@ -44,7 +45,12 @@ class Cell:
         """What history knows it by, and people type: `debian-13/uml/runc/spec`. A runtime that is a path keeps its
         slashes: the words around it have none.
         """
-        return f"{self.platform}-{self.release}/{self.provider}/{self.runtime}/{self.suite}"
+        return f"{self.platform}-{self.release}/{self.provider}/{self.under_test}/{self.suite}"
+
+    @property
+    def under_test(self) -> str:
+        """The runtime with its arguments, as --runtime takes them."""
+        return f"{self.runtime} {shlex.join(self.selection.runtime_args)}".rstrip()
 
     @property
     def names(self) -> tuple[str, ...]:

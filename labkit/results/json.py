@@ -29,6 +29,7 @@ from labkit.results.model import (
 from labkit.results.tap import JSON
 
 SCHEMA = 1
+_OF_RUNTIME = ("arguments", "sha256", "source", "word")  # left out where they are empty
 _T = TypeVar("_T")
 
 
@@ -51,7 +52,7 @@ def to_json(run: Run) -> str:
             "name": run.runtime.name,
             "path": run.runtime.path,
             "version": run.runtime.version,
-            **({"arguments": run.runtime.arguments} if run.runtime.arguments else {}),
+            **{key: word for key in _OF_RUNTIME if (word := getattr(run.runtime, key))},
         },
         "suite": {
             "name": run.suite.name,
@@ -137,7 +138,10 @@ def from_json(text: str | bytes, where: str = "results.json") -> Run:
         ),
         machine=top.get("machine", dict, "an object"),
         runtime=RuntimeInfo(
-            runtime.text("name"), runtime.text("path"), runtime.text("version"), runtime.text("arguments", "")
+            runtime.text("name"),
+            runtime.text("path"),
+            runtime.text("version"),
+            *(runtime.text(key, "") for key in _OF_RUNTIME),
         ),
         suite=SuiteInfo(
             suite.text("name"), suite.text("version"), suite.text("spec", ""), suite.text("spec_claimed", "")

@@ -224,12 +224,18 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
-    """arguments: those that came before each command, as a shell would be given them."""
+    """arguments: those that came before each command, as a shell would be given them. sha256: the program's digest, of
+    a directory that of all its files; source: where it comes from; word: what was named, as --runtime takes it. These
+    are empty where nobody knows.
+    """
 
     name: str
     path: str
     version: str
     arguments: str = ""
+    sha256: str = ""
+    source: str = ""
+    word: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,7 +212,9 @@ def key_of(run: Run) -> str:
     about = run.machine
     platform, release, provider = (_text(about.get(key)) for key in ("platform", "release", "provider"))
     place = f"{platform}-{release}" if platform and release else platform or "elsewhere"
-    path, runtime = run.runtime.path, run.runtime.name
+    path, runtime, word = run.runtime.path, run.runtime.name, run.runtime.word
+    if word and not word.startswith("/"):
+        return f"{place}/{provider or 'recorded'}/{word}/{run.suite.name}"
     if path.startswith("/") and not _PATHS.fullmatch(path):
         runtime = path
     words = f"{runtime} {run.runtime.arguments}".strip()

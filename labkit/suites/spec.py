@@ -32,6 +32,7 @@ class Spec:
     title = "labkit's conformance suite for the OCI runtime-spec 1.0 to 1.3"
     version = guest.__version__
     needs: tuple[str, ...] = ()
+    takes_arguments = True
     programs: Mapping[str, str] = MappingProxyType({"python3": "python", "busybox": "busybox"})
 
     def file_name(self) -> str:
