@@ -45,7 +45,7 @@ def up(call: Call) -> None:
 
 @lab_task(
     f"{_MACHINE} machines runtime runtime_arg runtime_name untrusted suite spec only skip failed jobs repeat limit "
-    "no_confirm no_policy yes verbose format json"
+    "reference no_confirm no_policy yes verbose format json"
 )
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.
@@ -81,6 +81,7 @@ def test(call: Call) -> None:
             with_policy=with_policy,
             machines=machines,
             runtime_name=call.words["runtime_name"] or "",
+            reference=call.words["reference"],
         )
     _told(call, outcomes)
 

@@ -117,6 +117,13 @@ FLAGS: Mapping[str, Flag] = {
     "plan": Flag(False, "only show the cells, how long each took last time, and the expected end"),
     "resume": Flag(False, "go on with the last night, which did not finish"),
     "jobs": Flag(None, "how many checks at a time; else what the machine can do", "NUMBER", (), True),
+    "reference": Flag(
+        None,
+        "the runtime that what is bad and not expected is run over, too, to see whose failure it is: as of --runtime, or "
+        "none; else the platform's runc",
+        "RUNTIME",
+        values.references,
+    ),
     "run": Flag(
         None, "the id of a run in the reports directory, or its beginning; else the latest", "RUN", values.runs
     ),

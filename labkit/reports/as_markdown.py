@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from labkit.reports import markdown
-from labkit.reports.evidence import evidence, link, policy_lines
+from labkit.reports.evidence import attributions, evidence, link, policy_lines
 from labkit.results.causes import Cause, divided
 from labkit.results.model import Result, Run
 
@@ -33,10 +33,15 @@ def render(run: Run, limit: int = _LONGEST) -> str:
     parts += [
         f"| {verdict} | {count} | {expected[verdict] or ''} |\n" for verdict, count in run.totals.items() if count
     ]
-    parts += [f"\n{len(cause.checks)} fail alike: {markdown.code(cause.words)}: {_names(cause)}\n" for cause in common]
+    parts += [
+        f"\n{len(cause.checks)} fail alike: {markdown.code(cause.words)}: {_names(cause)}{_whose(cause, run)}\n"
+        for cause in common
+    ]
     if bad:
         parts.append("\n| | check | what | expected | seen |\n| --- | --- | --- | --- | --- |\n")
         parts += [_row(result, alike[result.identity], run.suite.spec) for result in bad]
+    if run.referred:
+        parts.append(f"\n{markdown.code(run.referred.text, 500)}\n")
     if flaky := run.flaky:
         parts.append(f"\nFlaky: {', '.join(markdown.code(name) for name in flaky)}\n")
     known = dict.fromkeys(result.program or result.id for result in run.by_id() if result.bad and result.expected)
@@ -54,6 +59,11 @@ def _names(cause: Cause) -> str:
     return ", ".join(listed[:_NAMES]) + more
 
 
+def _whose(cause: Cause, run: Run) -> str:
+    found = attributions(cause, run)
+    return f" ({markdown.code(', '.join(found))})" if found else ""
+
+
 def _row(result: Result, count: int, spec: str) -> str:
     found = evidence(result)
     first = next(iter(found.failures), None)
@@ -63,6 +73,7 @@ def _row(result: Result, count: int, spec: str) -> str:
     ident = markdown.code(result.program or result.id, 80)
     if address := link(result.reference, spec):
         ident = f"[{ident}]({address})"
-    cells = [result.verdict.value, ident, f"{markdown.code(what)}{more}{times}"]
+    whose = f" ({markdown.code(result.attribution.text)})" if result.attribution else ""
+    cells = [result.verdict.value, ident, f"{markdown.code(what)}{more}{times}{whose}"]
     cells += [markdown.code(first.expected or "") if first else "", markdown.code(first.actual or "") if first else ""]
     return f"| {' | '.join(cells)} |\n"

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labkit.core.text import count, one_line, printable, some
-from labkit.reports.evidence import evidence, policy_lines
+from labkit.reports.evidence import attributions, evidence, policy_lines
 from labkit.results.causes import Cause, divided
 from labkit.results.model import Program, Result, Run, Verdict
 
@@ -61,7 +61,7 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
     bad = list({result.identity: result for result in reversed(rest)}.values())[::-1]
     for cause in common[:_CAUSES]:
         console.print()
-        console.print(_cause(cause), overflow="fold")
+        console.print(_cause(cause, run), overflow="fold")
     if len(common) > _CAUSES:
         console.print(_text(f"and {count(len(common) - _CAUSES, 'more cause')} in the report", "dim"))
     if bad:
@@ -74,6 +74,8 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
         console.print(
             _text(f"failing as expected (--no-policy shows details): {', '.join(known)}", "dim"), overflow="fold"
         )
+    if run.referred:
+        console.print(_text(run.referred.text, "dim"), overflow="fold")
     for line in policy_lines(run):
         console.print(_text(line, "bold red" if line.startswith("EXPIRED") else "yellow"), overflow="fold")
     flaky = [f"{p.name} ({_attempts(p)})" for p in run.programs if p.flaky]
@@ -100,9 +102,12 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
 _CAUSES = 5  # that are shown
 
 
-def _cause(cause: Cause) -> Text:
+def _cause(cause: Cause, run: Run) -> Text:
     text = _text(f"{len(cause.checks)} fail alike: ", "bold red").append(printable(cause.words))
-    return text.append(f"\n  {printable(some(cause.checks, 10))}", "dim")
+    text.append(f"\n  {printable(some(cause.checks, 10))}", "dim")
+    if whose := attributions(cause, run):
+        text.append(f"\n  {printable(', '.join(whose))}", "cyan")
+    return text
 
 
 def _totals(label: str, count: Mapping[Verdict, int], expected: Mapping[Verdict, int]) -> Text:
@@ -140,6 +145,8 @@ def _table(counted: list[tuple[Result, int]], width: int) -> Table:
         lines = Text(one_line(f"{result.name} ({times} times)" if times > 1 else result.name, columns[-1]))
         for line in _why(result):
             lines.append("\n" + one_line(" ".join(line.split()), columns[-1]), "dim")
+        if result.attribution:
+            lines.append("\n" + one_line(result.attribution.text, columns[-1]), "cyan")
         table.add_row(_text(result.verdict, STYLES[result.verdict]), _text(ident, "bold"), lines)
     return table
 

@@ -24,7 +24,7 @@ from labkit.guest.common import versions
 from labkit.io import archives
 from labkit.io.files import disk_errors, make_directory, regular_inside, write_atomic
 from labkit.reports import files
-from labkit.results import comparison, policy
+from labkit.results import attribution, comparison, policy
 from labkit.results.comparison import Comparison, SideBySide
 from labkit.results.json import to_json
 from labkit.results.model import Run, RuntimeInfo
@@ -158,7 +158,7 @@ def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
             begun = run
             run = _read(begun, directory / runs.RAW, suite, said)
             run = _asking(_leaving_out(begun, run, directory / runs.RAW, entries, said), entries)
-    return _beside(one_run.judge(run, entries), kept, directory)
+    return _beside(attribution.carried(one_run.judge(run, entries), kept), kept, directory)
 
 
 def _beside(run: Run, kept: Run, directory: Path) -> Outcome:
