@@ -119,8 +119,8 @@ FLAGS: Mapping[str, Flag] = {
     "jobs": Flag(None, "how many checks at a time; else what the machine can do", "NUMBER", (), True),
     "reference": Flag(
         None,
-        "the runtime that what is bad and not expected is run over, too, to see whose failure it is: as of --runtime, or "
-        "none; else the platform's runc",
+        "the runtime that what is bad and not expected is run over, too, to see whose failure it is: as --runtime has "
+        "it, or none; else the platform's runc",
         "RUNTIME",
         values.references,
     ),
