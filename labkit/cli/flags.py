@@ -124,6 +124,7 @@ FLAGS: Mapping[str, Flag] = {
         "RUNTIME",
         values.references,
     ),
+    "watch": Flag(False, "run again whenever the file of --runtime changes, until Ctrl-C"),
     "run": Flag(
         None, "the id of a run in the reports directory, or its beginning; else the latest", "RUN", values.runs
     ),
