@@ -490,17 +490,25 @@ def platforms(call: Call) -> None:
     )
 
 
-@lab_task("json")
+@lab_task("platform release verbose json")
 def runtimes(call: Call) -> None:
-    """List the runtimes known by name; any other is named by its path.
+    """List the runtimes known by name, with what a platform has of them; any other is named by its path.
 
-    Example: ./lab runtimes
+    Example: ./lab runtimes --platform debian
     """
-    from labkit.subjects import runtimes
+    from labkit.usecases.runtimes import listing
 
-    found = [runtimes.find(name) for name in runtimes.names()]
-    rows = [(runtime.name, runtime.command, runtime.homepage) for runtime in found]
-    call.answer([runtime.to_json() for runtime in found], table([("RUNTIME", "COMMAND", "HOMEPAGE"), *rows]))
+    with call.console() as console:
+        found = listing(call.settings, console)
+    rows = [
+        (each.runtime.name, each.package or "-", ", ".join(each.about.releases) or "-", ", ".join(each.ways) or "-")
+        for each in found.runtimes
+    ]
+    notes = [f"{each.runtime.name}: {note}" for each in found.runtimes for note in each.notes]
+    if found.unasked:
+        notes.insert(0, f"packages of {found.distro.title} are not known: {found.unasked}")
+    shown = table([("RUNTIME", "PACKAGE", "RELEASES", "FROM"), *rows])
+    call.answer([each.to_json() for each in found.runtimes], "\n".join([shown, "", *notes]))
 
 
 @lab_task("export json")

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import pty
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -27,7 +28,7 @@ from labkit.core.observer import Silent
 from labkit.images import ingredients
 from labkit.machines import providers
 from labkit.machines.base import Difference, MachineState
-from labkit.machines.fake import FakeMachine
+from labkit.machines.fake import LOOK, FakeMachine, has_runtime
 from labkit.machines.host import HostRecord
 from labkit.machines.qemu import QemuMachine, QemuRecord
 from labkit.machines.uml import UmlRecord
@@ -451,6 +452,9 @@ class Host:
         answer, status = b"", 0
         if "/etc/os-release" in command:
             answer = self.system.encode()
+        elif LOOK in command:
+            words = shlex.split(command)
+            answer = has_runtime(words[words.index("sh") :]).stdout
         elif "command -v" in command:
             asked = command.rpartition(" sh ")[2].split()
             answer = "\n".join(name for name in asked if name not in self.programs).encode()

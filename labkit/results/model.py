@@ -276,6 +276,14 @@ class RuntimeInfo:
     source: str = ""
     word: str = ""
 
+    @property
+    def program(self) -> str:
+        """What ran, as a person is told: the word or the path, the source where that is another, and the digest."""
+        parts = [self.word or self.path]
+        parts += [self.source] if self.source not in ("", "machine", self.word) else []
+        parts += [f"sha256 {self.sha256[:16]}"] if self.sha256 else []
+        return ", ".join(filter(None, parts))
+
 
 @dataclass(frozen=True, slots=True)
 class SuiteInfo:

@@ -23,14 +23,15 @@ from labkit.core.config import Settings
 from labkit.core.errors import CommandTimeout, ConnectionFailed, MachineError, UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
+from labkit.core.sources import SourceKind
 from labkit.core.text import amount, one_line, printable, some
 from labkit.guest.common import versions
 from labkit.io.remote import Remote
 from labkit.machines.base import Machine, MachineState, Owned
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes import Runtime
-from labkit.subjects.runtimes.files import Parcel, packed, same_architecture, tar
-from labkit.subjects.runtimes.words import HOST, HostFile, InMachine, Package, Release, Source, Word
+from labkit.subjects.runtimes.files import Kind, Parcel, architecture, pack, packed, same_architecture
+from labkit.subjects.runtimes.words import HOST, HostFile, InMachine, Package, Word
 
 PLACE = "/var/lib/labkit/runtimes"  # in the machine
 _KEPT = 4  # builds that stay in a machine beside the one that is sent
@@ -60,21 +61,20 @@ def find(word: Word, settings: Settings, distro: Distro, observer: Observer, nam
     if isinstance(word, HostFile):
         path, called = word.path, word.path.name
     else:
-        path, source = _obtained(word, distro, settings, observer)
-        called = runtimes.named(word.name).command if word.name else runtime.name
+        from labkit.images.runtimes import obtain  # builds in a chroot: little that a file of this host needs
+
+        made = obtain(word, distro, settings, observer)
+        path, called = made.path, runtimes.named(word.name).command if word.name else made.path.name
+        source = f"{made.source} at {made.commit[:12]}" if made.commit else made.source
         runtime = dataclasses.replace(runtime, source=source)
     parcel = packed(path, called)
-    if settings.provider != "ssh" and not settings.ssh.host and (why := same_architecture(parcel, platform.machine())):
+    if (
+        settings.provider != "ssh"
+        and not settings.ssh.host
+        and (why := same_architecture(parcel.kind, platform.machine()))
+    ):
         raise UsageError(f"{path} {why}", hint="build it for the machine's architecture")
     return Subject(word, runtime, parcel)
-
-
-def _obtained(word: Release | Source, distro: Distro, settings: Settings, observer: Observer) -> tuple[Path, str]:
-    """The program of a release or a ref, and where it comes from."""
-    raise UsageError(
-        f"--runtime {word}: labkit gets no releases and builds no refs yet",
-        hint="build it, and name the file: --runtime ./runc; or have the machine made with it: runc in labkit.toml",
-    )
 
 
 def _source(word: Word, settings: Settings) -> str:
@@ -90,6 +90,24 @@ def require_possible(subject: Subject, machine: Machine) -> None:
         return
     if not isinstance(machine, Owned) and machine.status().state in _ANEW:
         raise _absent(str(word), f"machine {machine.name}, which is yet to be made")
+
+
+def require_committed(subject: Subject, settings: Settings, needs: Sequence[str]) -> None:
+    """UsageError where what the machine has of a git tree of this host, a runtime or what the suite needs, is not all
+    that is in that tree.
+    """
+    tools = [subject.word.name] if isinstance(subject.word, Package) else []
+    local = {tool: source for tool, source in settings.sources().items() if source.kind is SourceKind.LOCAL}
+    for tool, source in local.items():
+        from labkit.provision.bootstrap import uncommitted  # jinja2
+
+        if tool in (*tools, *needs) and (changed := uncommitted(source)):
+            raise UsageError(
+                f"{tool} = {source} is built of its last commit, and {source.where} has changes that no commit has: "
+                f"{some(changed, 5)}",
+                hint=f"commit them; or {tool} = {source}#HEAD says that the commit is meant; "
+                "or test the program that you have built: --runtime ./FILE",
+            )
 
 
 # --- into the machine
@@ -109,13 +127,19 @@ if test "$3" = there; then
   if ! test -e "$p"; then echo "state absent"; exit 0; fi
   if ! test -x "$p"; then echo "state unexecutable"; exit 0; fi
   echo "sha256 $(sha256sum <"$p" | cut -d' ' -f1)"
+  echo "head $(head -c 20 "$p" | od -An -v -tx1 | tr -d ' \n')"
 else
   cd "$1" 2>/dev/null && sha256sum -c >/dev/null 2>&1 || { echo "state absent"; exit 0; }
   touch "$1"
   p=$1/$3
   if test -n "$4" && ! test -e "$4"; then echo "lacks $4"
   elif test -n "$5" && ! command -v "$5" >/dev/null; then echo "lacks $5"
-  elif test -n "$6"; then "$4" --list "$p" 2>&1 | grep 'not found' | head -20 | sed 's/^/lacks /'
+  elif test -n "$6"; then
+    # What glibc has in place of a --list that ends at the first; any other loader would run the program with it.
+    case $4 in
+      */ld-linux*|*/ld64.so*) LD_TRACE_LOADED_OBJECTS=1 "$4" "$p" 2>&1 ;;
+      *) "$4" --list "$p" 2>&1 ;;
+    esac | grep -E 'not found|^Error loading shared library' | head -20 | sed 's/^/lacks /'
   fi
 fi
 echo "path $p"
@@ -130,17 +154,16 @@ echo
 echo "status $status"
 """
 # Arguments: the place, the digest, "file" or "tree", the name, how many older ones stay. stdin: the file, or the tree
-# as tar. It is written aside and renamed once it is whole. Prints nothing, or what is wrong.
+# as tar, packed with gzip: a virtual machine unpacks faster than it decrypts. It is written aside and renamed once it
+# is whole. Prints nothing, or what is wrong.
 _SEND_SCRIPT = r"""LC_ALL=C; export LC_ALL
 place=$1; key=$2; kind=$3; name=$4
 part=$place/.$key.$$.part
 trap 'rm -rf -- "$part"' EXIT
 trap 'exit 1' HUP INT TERM
 failed() {
-  case $1 in
-    *"No space left"*|*"Disk quota"*) echo "space $(df -Pk "$place" | awk 'END {print $4}')" ;;
-    *) echo "failed $1" ;;
-  esac
+  left=$(df -Pk "$place" 2>/dev/null | awk 'END {print $4}')
+  case $1 in *"No space left"*|*"Disk quota"*|*"Wrote only"*) echo "space $left" ;; *) echo "failed $1" ;; esac
   exit 0
 }
 said=$(mkdir -p -- "$place" 2>&1) || failed "$said"
@@ -149,9 +172,9 @@ rm -rf -- ./.*.part
 ls -1t | tail -n +"$(($5 + 1))" | while IFS= read -r old; do rm -rf -- "./$old"; done
 said=$(mkdir -- "$part" 2>&1) || failed "$said"
 if test "$kind" = tree; then
-  said=$(tar -xf - -C "$part" 2>&1) || failed "$said"
+  said=$(tar -xzf - -C "$part" 2>&1) || failed "$said"
 else
-  said=$(cat 2>&1 >"$part/$name") || failed "$said"
+  said=$(gzip -dc 2>&1 >"$part/$name") || failed "$said"
   said=$(chmod 755 "$part/$name" 2>&1) || failed "$said"
   test "$(sha256sum <"$part/$name" | cut -d' ' -f1)" = "$key" || { echo "changed"; exit 0; }
 fi
@@ -174,7 +197,7 @@ def send(subject: Subject, remote: Remote, observer: Observer, machine: str, arg
     parcel = subject.parcel
     found = _looked(subject, remote)
     if parcel is not None and found.state == "absent":
-        if why := same_architecture(parcel, found.machine):
+        if why := same_architecture(parcel.kind, found.machine):
             raise UsageError(f"{parcel.path} {why}", hint=f"build it for {found.machine}")
         _sent(parcel, remote, observer, machine)
         found = _looked(subject, remote)
@@ -218,6 +241,7 @@ class _Found:
     machine: str
     path: str
     sha256: str
+    kind: Kind
     lacks: tuple[str, ...]
     said: str
     stderr: str
@@ -255,6 +279,7 @@ def _looked(subject: Subject, remote: Remote) -> _Found:
         facts.get("machine", ""),
         facts.get("path", ""),
         facts.get("sha256", ""),
+        Kind(architecture(bytes.fromhex(facts.get("head", "")))) if parcel is None else parcel.kind,
         tuple(value for key, value in lines if key == "lacks"),
         "\n".join(before for before, _, _ in marked),
         "\n".join(after for _, mark, after in marked if mark),
@@ -265,17 +290,13 @@ def _looked(subject: Subject, remote: Remote) -> _Found:
 def _sent(parcel: Parcel, remote: Remote, observer: Observer, machine: str) -> None:
     observer.step(f"sending {parcel.path} ({amount(parcel.size)}) to {machine}")
     kind, name = ("tree" if parcel.is_tree else "file"), parcel.program.partition("/")[0]
+    words = [PLACE, parcel.sha256, kind, name, str(_KEPT)]
     with tempfile.NamedTemporaryFile(prefix="labkit-") as archive:
-        data = parcel.path
-        if parcel.is_tree:
-            tar(parcel, archive)
-            archive.flush()
-            data = Path(archive.name)
-        words = [PLACE, parcel.sha256, kind, name, str(_KEPT)]
-        try:
-            answer = remote.run(["sh", "-c", _SEND_SCRIPT, "sh", *words], timeout=_SEND, stdin=data, keep=4096)
-        except OSError as error:
-            raise UsageError(f"{parcel.path} cannot be read any more: {error.strerror}") from error
+        pack(parcel, archive)
+        archive.flush()
+        answer = remote.run(
+            ["sh", "-c", _SEND_SCRIPT, "sh", *words], timeout=_SEND, stdin=Path(archive.name), keep=4096
+        )
     what, _, more = answer.stdout.strip().partition(" ")
     if what == "changed":
         raise _changed(parcel)
@@ -319,12 +340,18 @@ def _require_there(subject: Subject, found: _Found, machine: str) -> None:
             f"{called} cannot run in machine {machine}, which lacks {some(dict.fromkeys(map(_lacking, found.lacks)))}",
             hint="link it statically; build it on the machine's distribution; or send a directory with what it needs",
         )
+    if why := same_architecture(found.kind, found.machine):
+        raise UsageError(f"{called} {why}: it cannot be executed in machine {machine}")
     if found.status in (126, 127):
         raise UsageError(f"{called} cannot be executed in machine {machine}: {said}")
 
 
 def _lacking(line: str) -> str:
-    """What a loader misses: `libyajl.so.2 => not found`, or `...: version `GLIBC_2.38' not found (required by ...)`."""
+    """What a loader misses: `libyajl.so.2 => not found`, or `...: version `GLIBC_2.38' not found (required by ...)`, or
+    musl's `Error loading shared library libyajl.so.2: No such file or directory (needed by ...)`.
+    """
+    if match := re.match(r"Error loading shared library ([^ :]+)", line):
+        return match[1]
     if match := re.search(r"version [`']([^']+)' not found", line):
         library = re.search(r"([^/ ]+): version", line)
         return f"{match[1]} of {library[1]}" if library else match[1]
