@@ -31,7 +31,7 @@ from labkit.usecases import past as earlier_runs
 from labkit.usecases.judge import judge
 from labkit.usecases.run import Outcome, run_cell
 from labkit.usecases.test import test as run_test
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Lab
 from tests.test_results import a_result, a_run
 
 FAIL, PASS, SKIP = Verdict.FAIL, Verdict.PASS, Verdict.SKIP
@@ -356,3 +356,8 @@ def test_the_reference_by_default_is_runc_and_never_itself(
 def test_a_reference_that_is_misspelt_is_told_before_a_machine_is_made(settings: Settings) -> None:
     with pytest.raises(UsageError, match="unknown runtime 'rnuc'; did you mean 'runc'"):
         run_test(settings.with_values(None, runtime="crun"), SilentRun(), Selection(), reference="rnuc")
+
+
+def test_a_reference_on_the_command_line(lab: Lab) -> None:
+    done = lab.run("test", "--runtime", "crun", "--reference", "rnuc", status=2)
+    assert "unknown runtime 'rnuc'; did you mean 'runc'" in done.stderr
