@@ -323,9 +323,25 @@ def test_what_a_run_was_before_it(tmp_path: Path) -> None:
             history.add("", "", replace(now, run=replace(base, id=ident), results=(result,), runtime=runtime))
         found = history.before(now, {now.results[0].identity})
     (shown,) = found.values()
-    assert [(ran.facts["runtime"], seen.bad) for ran, seen in shown] == [
-        ("runc 1.0", False), (f"runc {now.runtime.version}", True), ("runc 0.9", False),
-    ]  # fmt: skip
+    version = now.runtime.version
+    assert [(ran.facts["runtime"], seen.bad) for ran, seen in shown] == [("runc 1.0", False), (f"runc {version}", True)]
+
+
+def test_a_run_of_another_build_in_between_makes_nothing_new(tmp_path: Path) -> None:
+    """Bad, then the package's is good, then bad again: that is as old as its own first run."""
+    now = a_run(failing("A-001"))
+    mine, other = replace(now.runtime, word="host:/x/runc"), replace(now.runtime, word="runc@1.0", version="1.0")
+    with History.open(tmp_path / "history.sqlite", lambda text: None) as history:
+        for number, result, runtime in (
+            (1, a_result("A-001"), other), (2, failing("A-001"), mine), (3, a_result("A-001"), other),
+        ):  # fmt: skip
+            ident = f"20260101T000000Z.{number}-m-runc-spec"
+            history.add("", "", replace(now, run=replace(now.run, id=ident), results=(result,), runtime=runtime))
+        now = replace(now, run=replace(now.run, id="20260101T000000Z.4-m-runc-spec"), runtime=mine)
+        (shown,) = history.before(now, {now.results[0].identity}).values()
+    earlier = [Earlier(ran.name, ran.facts["runtime"].partition(" ")[2], seen.bad) for ran, seen in shown]
+    assert since(earlier, mine.version)[0] == f"since version {mine.version}"
+    assert [seen.bad for _, seen in shown] == [False, True]
 
 
 @pytest.mark.parametrize(
