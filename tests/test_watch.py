@@ -142,7 +142,8 @@ def watching(
     file: Path, runs: Sequence[Outcome | BaseException], change: Callable[[int], None] | None = None
 ) -> tuple[int, list[str], list[Run]]:
     """Watch a file that changes after each of the runs, until Ctrl-C is pressed where there are no more."""
-    observer, shown, number = Told(), [], [0]
+    observer, number = Told(), [0]
+    shown: list[Run] = []
 
     def run() -> Sequence[Outcome]:
         this = runs[number[0]]

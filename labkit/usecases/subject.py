@@ -26,11 +26,11 @@ from labkit.core.platforms import Distro
 from labkit.core.sources import SourceKind
 from labkit.core.text import amount, one_line, printable, some
 from labkit.guest.common import versions
-from labkit.io.remote import Remote
+from labkit.io.remote import Answer, Remote
 from labkit.machines.base import Machine, MachineState, Owned
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes import Runtime
-from labkit.subjects.runtimes.files import Kind, Parcel, architecture, pack, packed, same_architecture
+from labkit.subjects.runtimes.files import Kind, Parcel, architecture, packed, same_architecture, tar
 from labkit.subjects.runtimes.words import HOST, HostFile, InMachine, Package, Word
 
 PLACE = "/var/lib/labkit/runtimes"  # in the machine
@@ -129,7 +129,7 @@ if test "$3" = there; then
   echo "sha256 $(sha256sum <"$p" | cut -d' ' -f1)"
   echo "head $(head -c 20 "$p" | od -An -v -tx1 | tr -d ' \n')"
 else
-  cd "$1" 2>/dev/null && sha256sum -c >/dev/null 2>&1 || { echo "state absent"; exit 0; }
+  cd "$1" 2>/dev/null && { test -n "$whole" || sha256sum -c >/dev/null 2>&1; } || { echo "state absent"; exit 0; }
   touch "$1"
   p=$1/$3
   if test -n "$4" && ! test -e "$4"; then echo "lacks $4"
@@ -148,14 +148,15 @@ limit=$2
 shift 6
 exec 4>&1
 echo "said"
-status=$({ { { timeout -k 1 "$limit" "$p" "$@" --version </dev/null 2>&5; echo $? >&3; } | head -c 16384 >&4; } 5>&1 |
-  head -c 4096 | sed 's/^/labkit-stderr /' >&4; } 3>&1)
+# What it leaves running may hold its pipes: they are read no longer than that.
+status=$({ { { timeout -k 1 "$limit" "$p" "$@" --version </dev/null 2>&5 3>&- 4>&- 5>&-; echo $? >&3; } |
+  timeout "$((limit + 2))" dd bs=4096 count=16 2>/dev/null >&4; } 5>&1 |
+  timeout "$((limit + 2))" dd bs=1024 count=4 2>/dev/null 3>&- 4>&- | sed 's/^/labkit-stderr /' 3>&- >&4; } 3>&1)
 echo
 echo "status $status"
 """
 # Arguments: the place, the digest, "file" or "tree", the name, how many older ones stay. stdin: the file, or the tree
-# as tar, packed with gzip: a virtual machine unpacks faster than it decrypts. It is written aside and renamed once it
-# is whole. Prints nothing, or what is wrong.
+# as tar. It is written aside and renamed once it is whole. Prints nothing, or what is wrong.
 _SEND_SCRIPT = r"""LC_ALL=C; export LC_ALL
 place=$1; key=$2; kind=$3; name=$4
 part=$place/.$key.$$.part
@@ -172,14 +173,17 @@ rm -rf -- ./.*.part
 ls -1t | tail -n +"$(($5 + 1))" | while IFS= read -r old; do rm -rf -- "./$old"; done
 said=$(mkdir -- "$part" 2>&1) || failed "$said"
 if test "$kind" = tree; then
-  said=$(tar -xzf - -C "$part" 2>&1) || failed "$said"
+  said=$(tar -xf - -C "$part" 2>&1) || failed "$said"
 else
-  said=$(gzip -dc 2>&1 >"$part/$name") || failed "$said"
+  said=$(cat 2>&1 >"$part/$name") || failed "$said"
   said=$(chmod 755 "$part/$name" 2>&1) || failed "$said"
   test "$(sha256sum <"$part/$name" | cut -d' ' -f1)" = "$key" || { echo "changed"; exit 0; }
 fi
 rm -rf -- "./$key"
 mv -- "$part" "./$key" || failed "it cannot be renamed"
+trap - EXIT
+test "$kind" = tree || whole=yes  # it was just compared
+shift 5
 """
 # Arguments: the directory, the name, the program, its arguments.
 _WRAP = r"""set -e
@@ -199,10 +203,7 @@ def send(subject: Subject, remote: Remote, observer: Observer, machine: str, arg
     if parcel is not None and found.state == "absent":
         if why := same_architecture(parcel.kind, found.machine):
             raise UsageError(f"{parcel.path} {why}", hint=f"build it for {found.machine}")
-        _sent(parcel, remote, observer, machine)
-        found = _looked(subject, remote)
-        if found.state == "absent":  # of a tree, this is where it is seen
-            raise _changed(parcel)
+        found = _sent(subject, parcel, remote, observer, machine)
     _require_there(subject, found, machine)
     name, version = versions.told(found.said)
     digest = parcel.sha256 if parcel else found.sha256
@@ -249,23 +250,34 @@ class _Found:
 
 
 def _looked(subject: Subject, remote: Remote) -> _Found:
+    """What is there of it."""
+    sums = subject.parcel.sums if subject.parcel else ""
+    return _found(subject, remote, _asked(subject, remote, _PROBE, (), sums.encode(), _LOOK))
+
+
+def _asked(
+    subject: Subject, remote: Remote, script: str, first: Sequence[str], stdin: bytes | Path, timeout: float
+) -> Answer:
+    """The answer to a script that ends with _PROBE; first: its own arguments."""
     parcel = subject.parcel
     if parcel is None:
-        words, sums = [subject.runtime.command, str(_VERSION), "there", "", "", ""], ""
+        words = [subject.runtime.command, str(_VERSION), "there", "", "", ""]
     else:
         kind = parcel.kind
         is_elf = "elf" if kind.architecture and kind.loader else ""
-        place = f"{PLACE}/{parcel.sha256}"
-        words, sums = [place, str(_VERSION), parcel.program, kind.loader, kind.env, is_elf], parcel.sums
+        words = [f"{PLACE}/{parcel.sha256}", str(_VERSION), parcel.program, kind.loader, kind.env, is_elf]
+    argv = ["sh", "-c", script, "sh", *first, *words, *subject.runtime.arguments]
     try:
-        answer = remote.run(
-            ["sh", "-c", _PROBE, "sh", *words, *subject.runtime.arguments], timeout=_LOOK, stdin=sums.encode()
-        )
+        return remote.run(argv, timeout=timeout, stdin=stdin)
     except CommandTimeout as error:
         raise MachineError(
-            f"{subject.runtime.name} does not let go: what it started for --version still runs after {_LOOK:g} s",
+            f"{subject.runtime.name} could not be looked at within {timeout:g} s: {error.message}",
             hint="./lab reset makes the machine clean",
         ) from error
+
+
+def _found(subject: Subject, remote: Remote, answer: Answer) -> _Found:
+    parcel = subject.parcel
     head, _, rest = answer.stdout.partition("\nsaid\n")
     lines = [line.partition(" ")[::2] for line in head.splitlines()]
     facts = dict(reversed(lines))  # the first of each
@@ -287,17 +299,23 @@ def _looked(subject: Subject, remote: Remote) -> _Found:
     )
 
 
-def _sent(parcel: Parcel, remote: Remote, observer: Observer, machine: str) -> None:
+def _sent(subject: Subject, parcel: Parcel, remote: Remote, observer: Observer, machine: str) -> _Found:
+    """What is there of it once it was sent. A file is compared as it arrives, a tree afterwards."""
     observer.step(f"sending {parcel.path} ({amount(parcel.size)}) to {machine}")
     kind, name = ("tree" if parcel.is_tree else "file"), parcel.program.partition("/")[0]
     words = [PLACE, parcel.sha256, kind, name, str(_KEPT)]
+    script = _SEND_SCRIPT + ("exit 0\n" if parcel.is_tree else _PROBE)
     with tempfile.NamedTemporaryFile(prefix="labkit-") as archive:
-        pack(parcel, archive)
-        archive.flush()
-        answer = remote.run(
-            ["sh", "-c", _SEND_SCRIPT, "sh", *words], timeout=_SEND, stdin=Path(archive.name), keep=4096
-        )
-    what, _, more = answer.stdout.strip().partition(" ")
+        data = parcel.path
+        if parcel.is_tree:
+            tar(parcel, archive)
+            archive.flush()
+            data = Path(archive.name)
+        try:
+            answer = _asked(subject, remote, script, words, data, _SEND)
+        except OSError as error:
+            raise _changed(parcel) from error
+    what, _, more = answer.stdout.partition("\n")[0].partition(" ")
     if what == "changed":
         raise _changed(parcel)
     if what == "space":
@@ -306,9 +324,13 @@ def _sent(parcel: Parcel, remote: Remote, observer: Observer, machine: str) -> N
             f"machine {machine} has no room for {parcel.path}: {left}{amount(parcel.size)} to be sent",
             hint="./lab reset makes the machine clean; disk in [machine] of labkit.toml makes a new one larger",
         )
-    if what or answer.status:
+    if what == "failed" or answer.status:
         told = printable((more or answer.stderr).strip()) or f"status {answer.status}"
         raise MachineError(f"{parcel.path} could not be put into machine {machine}: {told}")
+    found = _looked(subject, remote) if parcel.is_tree else _found(subject, remote, answer)
+    if found.state == "absent":
+        raise _changed(parcel)
+    return found
 
 
 def _changed(parcel: Parcel) -> UsageError:

@@ -5,18 +5,16 @@ A directory is known by the digest of a list of all that is in it; a file by its
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import re
-import shutil
 import stat
 import struct
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO
 
 from labkit.core.errors import UsageError
 from labkit.core.text import amount
@@ -110,37 +108,27 @@ def same_architecture(kind: Kind, machine: str) -> str:
     return f"is built for {built_for}, and the machine is {wanted}"
 
 
-def pack(parcel: Parcel, out: IO[bytes]) -> None:
-    """Write the file, or the directory as a tar archive, packed with gzip. UsageError where it is gone meanwhile."""
-    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=1, mtime=0) as packing:
-        try:
-            if parcel.is_tree:
-                _tar(parcel, cast(IO[bytes], packing))
-            else:
-                with parcel.path.open("rb") as file:
-                    shutil.copyfileobj(file, packing, 1 << 20)
-        except OSError as error:
-            raise UsageError(
-                f"{parcel.path} changed while it was sent: {error}", hint="wait for its build to end"
-            ) from error
-
-
-def _tar(parcel: Parcel, out: IO[bytes]) -> None:
+def tar(parcel: Parcel, out: IO[bytes]) -> None:
+    """Write the directory as a tar archive. UsageError where something of it is gone meanwhile."""
     top = parcel.program.partition("/")[0]
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for path in (parcel.path, *_below(parcel.path)):
-            relative = path.relative_to(parcel.path)
-            entry = archive.gettarinfo(path, str(PurePosixPath(top, *relative.parts)))
-            entry.uid = entry.gid = 0
-            entry.uname = entry.gname = "root"
-            entry.mode &= 0o777
-            if entry.islnk():  # its other name may be outside
-                entry.type, entry.size = tarfile.REGTYPE, path.stat().st_size
-            if entry.isreg():
-                with path.open("rb") as file:
-                    archive.addfile(entry, file)
-            else:
-                archive.addfile(entry)
+    try:
+        with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
+            for path in (parcel.path, *_below(parcel.path)):
+                relative = path.relative_to(parcel.path)
+                entry = archive.gettarinfo(path, str(PurePosixPath(top, *relative.parts)))
+                entry.uid = entry.gid = 0
+                entry.uname = entry.gname = "root"
+                entry.mode &= 0o777
+                if entry.islnk():  # its other name may be outside
+                    entry.type, entry.size = tarfile.REGTYPE, path.stat().st_size
+                if entry.isreg():
+                    with path.open("rb") as file:
+                        archive.addfile(entry, file)
+                else:
+                    archive.addfile(entry)
+    except OSError as error:
+        message = f"{parcel.path} changed while it was sent: {error}"
+        raise UsageError(message, hint="wait for its build to end") from error
 
 
 def _digest(path: Path) -> tuple[str, int]:
