@@ -80,6 +80,7 @@ fetch_dependencies() {
 }
 
 build_program() {
+  export COMMIT
   case $SYSTEM in
     go)
       use_go /build/tree

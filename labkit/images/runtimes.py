@@ -31,10 +31,12 @@ from labkit.core.deadline import Deadline
 from labkit.core.errors import ImageError, LabError, ProgramFailed, UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
+from labkit.guest import shims
 from labkit.images import chroot
 from labkit.images.collect import discard
 from labkit.io import process
 from labkit.io.files import disk_errors, locked, make_directory, regular_inside, require_space, write_atomic
+from labkit.io.mmdebstrap import apart, mmdebstrap
 from labkit.provision import render
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes import About, Build, System
@@ -84,6 +86,127 @@ def obtain(word: Release | Source, distro: Distro, settings: Settings, observer:
     build: the message has the reasons.
     """
     return _Obtainer(word, distro, settings, observer).obtain()
+
+
+def supplied(name: str, distro: Distro, settings: Settings, observer: Observer) -> Obtained | None:
+    """What is to be sent for the platform's package of a runtime, where the images of that platform do not have it: its
+    file, taken from the platform's archive, or labkit's own program with what that runs beside it. None where the
+    machine has it, or is to bring it itself.
+
+    ImageError where the archive does not have it; UsageError for a runtime that cannot be a subject at all.
+    """
+    about = runtimes.about(name)
+    if about.none:
+        raise UsageError(f"{name} cannot be tested: {about.none}", hint="./lab runtimes")
+    family = distro.platform.family
+    beside = about.beside.packages.get(family, ()) if about.beside else ()
+    build = distro.release.build
+    if not about.shim and (not beside or build is None or set(beside) <= set(build.packages)):
+        return None
+    if about.shim and build is None:
+        beside = ()  # of a machine that has it, or has not: the program says so
+    return _Supply(name, about, beside, distro, settings, observer).get()
+
+
+class _Supply:
+    """Files of packages, unpacked and not installed."""
+
+    def __init__(
+        self,
+        name: str,
+        about: About,
+        packages: Sequence[str],
+        distro: Distro,
+        settings: Settings,
+        observer: Observer,
+    ) -> None:
+        self._name, self._about, self._packages = name, about, packages
+        self._distro, self._settings, self._observer = distro, settings, observer
+        self._shim = shims.file(about.shim).read_bytes() if about.shim else b""
+
+    def get(self) -> Obtained:
+        home, distro, packages = self._settings.home, self._distro, self._packages
+        made_of = {
+            "form": _FORMAT,
+            "supplied": self._name,
+            "files": self._about.beside.model_dump(mode="json") if self._about.beside and packages else None,
+            "shim": hashlib.sha256(self._shim).hexdigest(),
+            "platform": distro.name,
+            "machine": platform.machine(),
+            "mirror": [self._settings.mirror, self._settings.mirror_state(distro.name)],
+        }
+        key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+        directory = make_directory(home.runtimes) / key
+        timeout = self._settings.limits.build
+        what = f"the files of {self._name}"
+        with locked(home.lock(f"runtime-{key}"), timeout=timeout, waiting=self._observer.step, what=what):
+            if not (directory / _MADE).is_file():
+                self._make(directory)
+        os.utime(directory / _MADE)  # `gc --keep` goes by it
+        made = json.loads((directory / _MADE).read_text())
+        return Obtained(directory / made["name"], made["version"], made["source"], "")
+
+    def _make(self, directory: Path) -> None:
+        making = directory.with_name(f"{directory.name}.making")
+        if making.exists():
+            discard(making)
+        make_directory(making)
+        try:
+            version = self._unpack(making) if self._packages else ""
+            place = making / self._about.binary
+            if self._shim:
+                make_directory(place)
+                (place / "runtime").write_bytes(self._shim)
+                (place / "runtime").chmod(0o755)
+            files = self._about.beside.files if self._about.beside and self._packages else ()
+            for name in files:
+                found = regular_inside(making / "root", name)
+                if found is None:
+                    raise ImageError(f"{', '.join(self._packages)} of {self._distro.title} has no /{name}")
+                target = place / name if self._shim else place
+                make_directory(target.parent)
+                shutil.copy(found, target)
+            source = " and ".join([*(["labkit"] if self._shim else []), *(f"package {one}" for one in self._packages)])
+            about = {"name": self._about.binary, "version": version, "source": source}
+            write_atomic(making / _MADE, json.dumps(about, indent=1))
+            for rest in ("root", "tmp"):
+                if (making / rest).exists():
+                    discard(making / rest)
+            if directory.exists():
+                discard(directory)
+            making.rename(directory)
+        finally:
+            if making.exists():
+                discard(making)
+
+    def _unpack(self, making: Path) -> str:
+        """Unpack the packages with what they depend on into root; the version of the first."""
+        build = self._distro.release.build
+        assert build is not None
+        require_space(making, _SPACE)
+        names = ", ".join(self._packages)
+        self._observer.step(f"fetching {names} of {self._distro.title}")
+        begin, environment = apart(making)
+        listing = 'ls "$1/var/cache/apt/archives" >&2'
+        words = mmdebstrap(
+            build.suite,
+            making / "root",
+            self._packages,
+            (),
+            self._settings.mirror,
+            form="directory",
+            variant="extract",
+            first=[listing],
+        )
+        try:
+            done = process.run([*begin, *words], timeout=self._settings.limits.build, limit="build", env=environment)
+        except ProgramFailed as error:
+            raise ImageError(
+                f"{names} of {self._distro.title} cannot be had: {_last_of(error, 3)}",
+                hint="where there is no network: mirror in labkit.toml, or a file of your own: --runtime ./FILE",
+            ) from error
+        found = re.search(rf"^{re.escape(self._packages[0])}_([^_\s]+)_\S+\.deb$", done.stderr, re.MULTILINE)
+        return found[1].replace("%3a", ":") if found else ""
 
 
 class _Obtainer:
@@ -303,7 +426,7 @@ class _Obtainer:
                     _git(clone, "fetch", "--quiet", url, ref, timeout=_GIT)
                     commit = ref
             except ProgramFailed as error:
-                raise _No(_last_of(error, 1)) from error
+                raise _No(_said_by_git(error)) from error
             if not commit:
                 raise UsageError(f"{url} has no commit {ref}")
             return clone, commit
@@ -320,7 +443,7 @@ class _Obtainer:
             _submodules(tree, repository)
         except ProgramFailed as error:
             raise ImageError(
-                f"{self._word}: the sources of {commit[:12]} are not whole: {_last_of(error, 2)}", hint=self._hint()
+                f"{self._word}: the sources of {commit[:12]} are not whole: {_said_by_git(error)}", hint=self._hint()
             ) from error
 
     # ---- building
@@ -611,6 +734,11 @@ def _last_of(error: LabError, lines: int) -> str:
     """The last lines that a program printed, else what became of it."""
     printed = [line for line in (error.hint or "").splitlines() if line.strip()]
     return "\n".join(printed[-lines:]).strip() or error.message
+
+
+def _said_by_git(error: LabError) -> str:
+    said = re.search(r"^fatal: (.+)$", error.hint or "", re.MULTILINE)
+    return said[1] if said else _last_of(error, 1)
 
 
 def _json(directory: Path, name: str) -> dict[str, object]:

@@ -26,21 +26,31 @@ def apart(making: Path) -> tuple[list[str | Path], dict[str, str]]:
 
 
 def mmdebstrap(
-    suite: str, target: Path, packages: Sequence[str], hooks: Sequence[str], mirror: str | None, *, form: str
+    suite: str,
+    target: Path,
+    packages: Sequence[str],
+    hooks: Sequence[str],
+    mirror: str | None,
+    *,
+    form: str,
+    variant: str = "minbase",
+    first: Sequence[str] = (),
 ) -> list[str | Path]:
     """The command that builds a root file system with these packages at target, a tar archive or a directory; hooks
-    run at its end, with the root as $1.
+    run at its end, with the root as $1, and those of first once packages are unpacked. variant: "extract" installs
+    nothing.
     """
     options = ["Acquire::Languages none", "Acquire::Retries 3"]
     excluded = ("doc", "man", "locale", "info", "lintian")
     return [
         "mmdebstrap",
-        "--variant=minbase",
+        f"--variant={variant}",
         "--mode=auto",
         f"--format={form}",
         f"--include={','.join(packages)}",
         *(f"--aptopt={option}" for option in options),
         *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in excluded),
+        *(f"--extract-hook={hook}" for hook in first),
         *(f"--customize-hook={hook}" for hook in hooks),
         suite,
         target,

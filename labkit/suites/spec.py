@@ -47,6 +47,7 @@ class Spec:
         if selection.only or selection.skip:
             words += ["--only", ",".join(subset.of(self.name, "check", selection, self.names()))]
         words += [f"--runtime-arg={word}" for word in selection.runtime_args]
+        words += [f"--lacks={command}={why}" for command, why in selection.lacks]
         words += ["--spec", selection.spec] if selection.spec else []
         words += ["--repeat", str(selection.repeat)] if selection.repeat else []
         words += ["--timeout", f"{selection.timeout:g}"] if selection.timeout else []

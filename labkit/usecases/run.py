@@ -191,7 +191,10 @@ def _concluded(
 
 
 def _called(suite: Suite, runtime: Runtime, remote: Remote, selection: Selection) -> tuple[Runtime, Selection]:
-    """The runtime as the suite calls it, and the selection: either of the two has its arguments."""
+    """The runtime as the suite calls it, and the selection: either of the two has its arguments, and the
+    latter what it lacks.
+    """
+    selection = dataclasses.replace(selection, lacks=tuple(runtimes.lacks(runtime.name).items()))
     if suite.takes_arguments:
         return runtime, dataclasses.replace(selection, runtime_args=runtime.arguments)
     return subjects.called_alone(runtime, remote), dataclasses.replace(selection, runtime_args=())

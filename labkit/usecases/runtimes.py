@@ -50,7 +50,7 @@ class Listed:
             "package": self.package,
             "releases": list(about.releases),
             "ways": self.ways,
-            "lacks": dict(about.lacks),
+            "lacks": [{"command": command, "why": why} for command, why in about.lacks.items()],
             "limits": list(about.limits),
             "none": about.none or None,
         }
@@ -76,7 +76,7 @@ def listing(settings: Settings, observer: Observer) -> Listing:
         versions = mirrors.versions(distro, sorted(filter(None, packages.values())), settings, observer)
     except LabError as error:
         unasked = error.message
-    found = (Listed(runtimes.find(name), about, versions.get(packages[name])) for name, about in known.items())
+    found = (Listed(runtimes.named(name), about, versions.get(packages[name])) for name, about in known.items())
     return Listing(distro, tuple(found), unasked)
 
 

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from labkit.core.config import Settings
 from labkit.core.errors import CommandTimeout, ConnectionFailed, MachineError, UsageError
@@ -31,7 +32,10 @@ from labkit.machines.base import Machine, MachineState, Owned
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes import Runtime
 from labkit.subjects.runtimes.files import Kind, Parcel, architecture, packed, same_architecture, tar
-from labkit.subjects.runtimes.words import HOST, HostFile, InMachine, Package, Word
+from labkit.subjects.runtimes.words import HOST, HostFile, InMachine, Package, Release, Source, Word
+
+if TYPE_CHECKING:
+    from labkit.images.runtimes import Obtained
 
 PLACE = "/var/lib/labkit/runtimes"  # in the machine
 _KEPT = 4  # builds that stay in a machine beside the one that is sent
@@ -56,17 +60,17 @@ def find(word: Word, settings: Settings, distro: Distro, observer: Observer, nam
     it cannot run in a machine of this release.
     """
     runtime = dataclasses.replace(runtimes.of(word, name), source=_source(word, settings))
-    if isinstance(word, Package | InMachine):
+    if isinstance(word, InMachine):
         return Subject(word, runtime)
     if isinstance(word, HostFile):
         path, called = word.path, word.path.name
     else:
-        from labkit.images.runtimes import obtain  # builds in a chroot: little that a file of this host needs
-
-        made = obtain(word, distro, settings, observer)
-        path, called = made.path, runtimes.named(word.name).command if word.name else made.path.name
-        source = f"{made.source} at {made.commit[:12]}" if made.commit else made.source
-        runtime = dataclasses.replace(runtime, source=source)
+        obtained = _obtained(word, distro, settings, observer)
+        if obtained is None:
+            return Subject(word, runtime)
+        path = obtained.path
+        called = runtimes.named(word.name).command if word.name else runtime.name
+        runtime = dataclasses.replace(runtime, source=_from(obtained))
     parcel = packed(path, called)
     if (
         settings.provider != "ssh"
@@ -75,6 +79,28 @@ def find(word: Word, settings: Settings, distro: Distro, observer: Observer, nam
     ):
         raise UsageError(f"{path} {why}", hint="build it for the machine's architecture")
     return Subject(word, runtime, parcel)
+
+
+def _obtained(
+    word: Package | Release | Source, distro: Distro, settings: Settings, observer: Observer
+) -> Obtained | None:
+    """A release or a ref, or the package that images lack; None where the machine has it."""
+    about = runtimes.about(word.name) if isinstance(word, Package) else None
+    if about and not (about.beside or about.shim or about.none):
+        return None
+    from labkit.images.runtimes import obtain, supplied  # jinja2 and urllib3, which what is there needs not
+
+    if isinstance(word, Package):
+        elsewhere = settings.provider == "ssh" or settings.ssh.host  # what a host has is its owner's choice
+        if elsewhere and not runtimes.about(word.name).shim:
+            return None
+        return supplied(word.name, distro, settings, observer)
+    return obtain(word, distro, settings, observer)
+
+
+def _from(obtained: Obtained) -> str:
+    commit = obtained.commit[:12]
+    return f"{obtained.source} at {commit}" if commit and commit not in obtained.source else obtained.source
 
 
 def _source(word: Word, settings: Settings) -> str:
@@ -213,6 +239,9 @@ def send(subject: Subject, remote: Remote, observer: Observer, machine: str, arg
         if runtime.arguments:
             observer.step(f"{runtime.name} is {name} {version}, which gets {shlex.join(runtime.arguments)}")
     runtime = dataclasses.replace(runtime, arguments=(*runtime.arguments, *arguments))
+    if lacks := runtimes.lacks(runtime.name):
+        whys = "; ".join(dict.fromkeys(lacks.values()))
+        observer.warn(f"{runtime.name} has no {', '.join(lacks)} ({whys}): what needs that is skipped")
     if found.status is None:
         observer.warn(f"{runtime.name} does not answer --version within {_VERSION} s: its version is not known")
     elif not version:

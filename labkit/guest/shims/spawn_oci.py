@@ -16,7 +16,6 @@ import json
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -137,10 +136,16 @@ def signal_of(text: str) -> int:
 def nspawn() -> str:
     """systemd-nspawn: what was sent beside this program, else what is installed."""
     beside = Path(__file__).resolve().parent / "usr/bin/systemd-nspawn"
-    found = str(beside) if beside.exists() else shutil.which("systemd-nspawn")
+    places = [beside, *(Path(place) / "systemd-nspawn" for place in ("/usr/local/bin", "/usr/bin", "/bin"))]
+    found = next((str(path) for path in places if os.access(path, os.X_OK)), "")
     if not found:
         raise Failed("systemd-nspawn is not installed here")
     return found
+
+
+def has_systemd() -> bool:
+    """Whether there is one to ask for a scope: without, systemd-nspawn fails on linux.resources and says nothing."""
+    return Path("/run/systemd/system").is_dir()
 
 
 def nspawn_version() -> str:
@@ -149,6 +154,11 @@ def nspawn_version() -> str:
     except (Failed, OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.decode(errors="replace").partition("\n")[0]
+
+
+def table(config: dict[str, Any], name: str) -> dict[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def begun(pid: int) -> str:
@@ -182,8 +192,11 @@ class Container:
         rootfs = bundle / root["path"]
         if not rootfs.is_dir():
             raise Failed(f"{rootfs} is not a directory")
-        if (config.get("process") or {}).get("terminal"):
+        if table(config, "process").get("terminal"):
             raise Failed("a terminal cannot be handed over: systemd-nspawn has none for a --console-socket")
+        for name in ("resources", "cgroupsPath"):
+            if table(config, "linux").get(name) and not has_systemd():
+                raise Failed(f"linux.{name}: systemd-nspawn has systemd apply that, which does not run here")
         nspawn()
         self.directory.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         try:
@@ -232,7 +245,8 @@ class Container:
             with (self.directory / "start").open("rb") as go:  # until start opens it, too
                 if go.read(1) != b"!":
                     os._exit(1)
-            words = [nspawn(), "--quiet", "--register=no", "--keep-unit", f"--oci-bundle={self.directory}/bundle"]
+            words = [nspawn(), "--quiet", "--register=no", f"--oci-bundle={self.directory}/bundle"]
+            words += [] if has_systemd() else ["--keep-unit"]
             words += [f"--machine={re.sub('[^a-z0-9]+', '-', self.ident.lower()).strip('-')[:60] or 'container'}"]
             os.execvpe(words[0], words, {**os.environ, "NOTIFY_SOCKET": str(self.directory / "notify")})
         except (OSError, Failed) as error:
@@ -331,7 +345,12 @@ class Container:
         part.replace(self.directory / "state.json")
 
     def _remove(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
+        for top, directories, files in os.walk(self.directory, topdown=False):
+            for name in files:
+                (Path(top) / name).unlink()
+            for name in directories:
+                (Path(top) / name).rmdir()
+        self.directory.rmdir()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable, NoReturn, Optional
 
@@ -25,7 +25,7 @@ from ..common.files import remove_tree
 from ..common.names import chosen, near, read_list
 from ..common.text import printable
 from . import __version__, cleanup, process
-from .context import APPLETS, SuiteRun
+from .context import APPLETS, COMMANDS, SuiteRun
 from .control import NothingWorks, controlled
 from .host import Host, environment, find_busybox, this_host
 from .place import UNSHARED, hide, inherit_nothing, private, raise_limits, require_able, temporary
@@ -67,7 +67,8 @@ def _run(argv: list[str]) -> int:
     if args.timeout:
         checks = {id: replace(item, timeout=float(args.timeout)) for id, item in checks.items()}
     named = [] if args.control else list(checks.values())
-    plan = _Plan(named, host, args.jobs, args.confirm, args.shared, args.spec, args.transcripts, args.repeat)
+    lacks = _lacking(args.lacks)
+    plan = _Plan(named, host, args.jobs, args.confirm, args.shared, args.spec, args.transcripts, args.repeat, lacks)
     if os.environ.get(RESUME, "").startswith(f"{os.getpid()}:"):
         _, lifeline, lock, name, top = os.environ[RESUME].split(":", 4)
         pipes = _Pipes(int(lifeline), int(lock) if lock else None)
@@ -93,6 +94,16 @@ class _Plan:
     spec: Optional[tuple[int, int, int]]
     transcripts: bool
     repeat: int = 1
+    lacks: dict[str, str] = field(default_factory=dict)
+
+
+def _lacking(words: list[str]) -> dict[str, str]:
+    """COMMAND=REASON of --lacks. Raises UsageError."""
+    pairs = [word.partition("=")[::2] for word in words]
+    for command, _ in pairs:
+        if command not in COMMANDS:
+            raise UsageError(f"--lacks {command}: must be one of {', '.join(sorted(COMMANDS))}")
+    return {command: why or "it is told to lack it" for command, why in pairs}
 
 
 def runtime_words(text: str) -> list[str]:
@@ -173,6 +184,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--spec", type=_version, metavar="VERSION", help="hold it to this runtime-spec, not to the one that it claims"
+    )
+    parser.add_argument(
+        "--lacks",
+        action="append",
+        default=[],
+        metavar="COMMAND=REASON",
+        help="a command that the runtime does not have: what needs it is skipped",
     )
     parser.add_argument(
         "--no-confirm",
@@ -320,7 +338,7 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
     claims = claims_of(host.runtime, environment(work))
     held = replace(claims, spec=plan.spec or claims.spec)
     named = min(claims, held, key=lambda each: each.spec).spec_text
-    suite = SuiteRun(name, host, held, work, applets, named, cgroups=tuple(cleanup.cgroup_parents()))
+    suite = SuiteRun(name, host, held, work, applets, named, cgroups=tuple(cleanup.cgroup_parents()), lacks=plan.lacks)
     suite = replace(suite, transcripts=plan.transcripts)
     _print("TAP version 14", *_header(suite, claims.spec_text))
     failed = count = printed = 0

@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar, Union
 
@@ -56,8 +56,9 @@ class SuiteRun:
     """What all checks of one run share. work: top directory, on a tmpfs; applets: those the busybox has; oci_version:
     what configs name; works: the commands of the runtime that have been seen to work on a plain container; processes:
     whether its containers' processes are the host's; cgroups: where those of containers may be made, see
-    cleanup.cgroup_parents; private: the runtime has its records on a file system of this run, see place.hide;
-    transcripts: what checks do is recorded, see transcript.py.
+    cleanup.cgroup_parents; private: the runtime has its records on a file system of this run, see place.hide; lacks:
+    commands that the runtime is known not to have, with the reason; transcripts: what checks do is recorded, see
+    transcript.py.
     """
 
     name: str
@@ -71,6 +72,7 @@ class SuiteRun:
     cgroups: tuple[Path, ...] = ()
     private: bool = False
     attempt: int = 1
+    lacks: Mapping[str, str] = field(default_factory=dict)
     transcripts: bool = False
 
     def again(self) -> SuiteRun:
@@ -617,6 +619,10 @@ class T:
 
         return self.wait(text, timeout)
 
+    def has(self, command: str) -> bool:
+        """Whether the runtime is to be called for it: not where it is known to lack that."""
+        return command not in self._suite.lacks
+
     # Not for checks
 
     def _environment(self, more: Optional[Mapping[str, str]]) -> dict[str, str]:
@@ -629,6 +635,9 @@ class T:
             file.write(f"{sign}{id}\n")
 
     def _call(self, argv: Sequence[str], launch: Sequence[str] = (), **options: Any) -> Proc:
+        command = next((word for word in argv if word in self._suite.lacks), "")  # options may come before it
+        if command:
+            raise Skip(f"this runtime has no {command}: {self._suite.lacks[command]}")
         done = self._execute([*launch, *self.host.runtime, *argv], **options)
         done = replace(done, command=argv[0] if argv else "")
         self.commands.append(done)

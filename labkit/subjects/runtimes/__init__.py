@@ -84,6 +84,7 @@ class About(Table):
     homepage: StrictStr
     binary: StrictStr = Field(pattern=r"^[A-Za-z0-9._+-]+$", description="the name of a program, without a directory")
     untrusted: bool = False
+    arguments: tuple[StrictStr, ...] = Field(default=(), description="a list of arguments that come before a command")
     runtime_tools: _Older | None = None
     packages: dict[StrictStr, tuple[StrictStr, ...]] = Field(default={}, description="a table of lists of packages")
     repository: StrictStr = ""
@@ -93,7 +94,6 @@ class About(Table):
     published: Published | None = None
     build: Build | None = None
     releases: tuple[StrictStr, ...] = Field(default=(), description="a list of versions")
-    arguments: tuple[StrictStr, ...] = Field(default=(), description="a list of arguments")
     lacks: dict[OciCommand, StrictStr] = Field(default={}, description="a table of reasons, by command")
     limits: tuple[StrictStr, ...] = Field(default=(), description="a list of sentences")
     none: StrictStr = ""
@@ -134,6 +134,13 @@ def about(name: str) -> About:
         message, hint = unknown("runtime", name, names())
         raise UsageError(message, hint=hint)
     return _read(name)
+
+
+def lacks(name: str) -> dict[str, str]:
+    """Return the OCI commands that the runtime with that name does not have, with the reasons; none of one that labkit
+    does not know.
+    """
+    return {str(command): why for command, why in _read(name).lacks.items()} if name in names() else {}
 
 
 def older_refs() -> tuple[tuple[str, str, str], ...]:
