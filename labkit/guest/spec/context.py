@@ -57,8 +57,8 @@ class SuiteRun:
     what configs name; works: the commands of the runtime that have been seen to work on a plain container; processes:
     whether its containers' processes are the host's; cgroups: where those of containers may be made, see
     cleanup.cgroup_parents; private: the runtime has its records on a file system of this run, see place.hide;
-    transcripts: what checks do is recorded, see transcript.py; lacks: commands that the runtime is known not to have, with
-    the reason.
+    transcripts: what checks do is recorded, see transcript.py; lacks: commands that the runtime is known not to have,
+    with the reason.
     """
 
     name: str
