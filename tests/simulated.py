@@ -14,7 +14,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,10 @@ def result(ident: str, verdict: Verdict, attempts: Sequence[str] = ()) -> Result
     return Result(ident, f"what {ident} is about", "MUST", "", verdict, 0.1, diagnostic)
 
 
-def run_of(results: Sequence[Result], reason: str | None = None, kernel: str = "6.12.1") -> Run:
+def run_of(results: Sequence[Result], reason: str | None = None, kernel: str = "6.12.1", seconds: float = 0.0) -> Run:
     now = datetime(2026, 11, 26, tzinfo=UTC)
     machine = {"platform": "debian", "release": "13", "provider": "uml", "kernel": kernel, "cgroup": "v2"}
-    info = RunInfo("20261126T000000Z.1-m-r-spec", now, now, "0", reason, reason)
+    info = RunInfo("20261126T000000Z.1-m-r-spec", now, now + timedelta(seconds=seconds), "0", reason, reason)
     policy = PolicyNotes()
     return Run(info, machine, RuntimeInfo("r", "/r", "1"), SuiteInfo("spec", "1"), tuple(results), policy=policy)
 

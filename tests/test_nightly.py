@@ -8,12 +8,14 @@ import http.server
 import json
 import os
 import pickle
+import shlex
 import shutil
 import signal
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,19 @@ import pytest
 
 from labkit.cli.completion import complete
 from labkit.core import config
-from labkit.core.cell import Cell
-from labkit.core.errors import InfrastructureError
+from labkit.core.cell import Cell, Selection
+from labkit.core.errors import InfrastructureError, UsageError
 from labkit.images.build import recipe
 from labkit.io import process
 from labkit.io.files import attempted
-from labkit.matrix import bring, verdict, worker
+from labkit.matrix import bring, worker
 from labkit.matrix.outbox import Outbox
 from labkit.matrix.table import NightTable
 from labkit.reports import files
-from labkit.results.model import Verdict
+from labkit.results.model import RuntimeInfo, Verdict
 from labkit.store import nights as stored
 from labkit.store import runs
+from labkit.store.history import FILE, History, key_of
 from tests.conftest import until
 from tests.simulated import Nights, result, run_of
 from tests.test_cli import COMMANDS
@@ -188,11 +191,11 @@ def test_a_damaged_bundle_costs_one_attempt(nights: Nights, what: str) -> None:
     def damage() -> None:
         fetched = bring.bring
 
-        def cut(reports: Path, night: str, ended: Any, key: str, bundle: Path) -> str:
+        def cut(reports: Path, night: str, ended: Any, key: str, bundle: Path, warn: Any) -> str:
             if ended.name.endswith("a1") and "/r1/" in key:
                 data = bundle.read_bytes()
                 bundle.write_bytes(data[: len(data) // 2] if what == "truncated" else b"x" * len(data))
-            return fetched(reports, night, ended, key, bundle)
+            return fetched(reports, night, ended, key, bundle, warn)
 
         bring.bring = cut
 
@@ -332,10 +335,10 @@ def test_a_full_disk_ends_a_night_with_what_it_has(nights: Nights) -> None:
     def fill() -> None:
         real = bring.bring
 
-        def full(reports: Path, night: str, ended: Any, key: str, bundle: Path) -> str:
+        def full(reports: Path, night: str, ended: Any, key: str, bundle: Path, warn: Any) -> str:
             if "/r2/" in key:
                 raise InfrastructureError("no space left on the disk that holds x")
-            return real(reports, night, ended, key, bundle)
+            return real(reports, night, ended, key, bundle, warn)
 
         bring.bring = full
 
@@ -351,10 +354,89 @@ def test_a_full_disk_ends_a_night_with_what_it_has(nights: Nights) -> None:
 
 
 def test_durations_beyond_their_own_history_are_told(nights: Nights) -> None:
-    assert verdict.slower({"a": 100.0, "b": 12.0}, {"a": [10, 11, 12, 10, 11], "b": [10, 11, 12, 10, 11]}) == [
-        {"cell": "a", "seconds": 100.0, "usual": 11, "bound": 14}
-    ]
-    assert verdict.slower({"a": 100.0}, {"a": [10.0] * 4}) == []
+    good = [result("A-001", Verdict.PASS)]
+    nights.puts("slow", run_of(good, seconds=100.0))
+    for seconds in (10.0, 11.0, 12.0, 10.0, 11.0):
+        nights.puts("good", run_of(good, seconds=seconds))
+        assert nights.run()["changes"]["slower"] == []
+    nights.does("r2", "show slow")
+    night = nights.run()
+    assert night["changes"]["slower"] == [{"cell": KEY.format("r2"), "seconds": 100.0, "usual": 11.0, "bound": 14.0}]
+    assert "slower than usual" in nights.out
+
+
+# --- what the history says, and a night
+
+
+def test_a_night_and_the_history_judge_alike_though_nights_are_gone(nights: Nights) -> None:
+    nights.does("r1", "show bad")
+    first = nights.run(status=1)
+    nights.run(status=1)
+    for ident in (first["id"],):
+        shutil.rmtree(nights.reports / "nights" / ident)
+    for run in nights.reports.glob(f"*-night-{first['id']}-*"):
+        shutil.rmtree(run)
+    third = nights.run(status=1)
+    [still] = third["changes"]["still_failing"]
+    assert (still["since"], still["cells"]) == (first["id"], [KEY.format("r1")])
+    with History.open(nights.reports / FILE, print) as history:
+        [one] = history.failing(third["id"])
+        assert (one.since.night, one.streak, one.cell) == (first["id"], 3, KEY.format("r1"))
+
+
+def test_a_run_tells_its_cell_and_night_though_that_is_gone(nights: Nights) -> None:
+    night = nights.run()
+    shutil.rmtree(nights.reports / "nights")
+    (nights.reports / FILE).unlink()
+    with History.open(nights.reports / FILE, print) as history:
+        history.sync(nights.reports)
+        assert history.cells() == [KEY.format(name) for name in ("r1", "r2", "r3")]
+        assert {ran.night for ran in history.runs()} == {night["id"]}
+
+
+def test_one_key_for_a_cell_and_for_its_run() -> None:
+    selection = Selection(runtime_args=("--network", "a b"))
+    cell = Cell("debian", "13", "uml", "m", "runsc", "spec", selection)
+    run = replace(run_of([]), runtime=RuntimeInfo("runsc", "/usr/bin/runsc", "1", shlex.join(selection.runtime_args)))
+    assert key_of(run) == cell.key == "debian-13/uml/runsc --network 'a b'/spec"
+
+
+@pytest.mark.parametrize("what", ["newer", "no file"])
+def test_without_the_history_a_night_judges_by_the_last_nights(nights: Nights, what: str) -> None:
+    nights.does("r1", "show bad")
+    first = nights.run(status=1)
+    file = nights.reports / FILE
+    if what == "newer":
+        with contextlib.closing(sqlite3.connect(file)) as db:
+            db.execute("PRAGMA user_version = 99")
+            db.commit()
+    else:
+        for path in nights.reports.glob(f"{FILE}*"):
+            path.unlink()
+        file.mkdir()
+    night = nights.run(status=1)
+    assert "what is new is told by the last 30 nights alone" in nights.err
+    assert night["changes"]["new_failures"] == []
+    assert [entry["since"] for entry in night["changes"]["still_failing"]] == [first["id"]]
+
+
+def test_a_latest_that_cannot_be_a_link_is_told_once(nights: Nights) -> None:
+    (nights.reports / "latest").mkdir(parents=True)
+    nights.run()
+    assert nights.err.count("is a directory and no link") == 1
+
+
+def test_a_night_of_a_newer_labkit_is_no_night_to_any_reader(nights: Nights) -> None:
+    ident = nights.run()["id"]
+    path = nights.reports / "nights" / ident / "night.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2}))
+    (nights.reports / FILE).unlink()
+    with pytest.raises(UsageError, match="has schema 2, this labkit knows 1"):
+        stored.read(nights.reports, ident)
+    with History.open(nights.reports / FILE, print) as history:
+        history.sync(nights.reports)
+        assert [(night.name, night.complete) for night in history.nights()] == []
+    assert nights.run()["id"].endswith(".2")
 
 
 # --- what it would run

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+
+
+def key(platform: str, release: str, provider: str, runtime: str, arguments: str, suite: str) -> str:
+    """The key of a cell. A runtime that is a path keeps its slashes: the words around it have none; with arguments it
+    is another one. What is not known is empty: a recording tells of no machine.
+    """
+    place = f"{platform}-{release}" if platform and release else platform or "elsewhere"
+    return f"{place}/{provider or 'recorded'}/{f'{runtime} {arguments}'.strip()}/{suite}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +50,9 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """What history knows it by, and people type: `debian-13/uml/runc/spec`. A runtime that is a path keeps its
-        slashes: the words around it have none.
-        """
-        return f"{self.platform}-{self.release}/{self.provider}/{self.runtime}/{self.suite}"
+        """What history knows it by, and people type: `debian-13/uml/runc/spec`."""
+        arguments = shlex.join(self.selection.runtime_args)
+        return key(self.platform, self.release, self.provider, self.runtime, arguments, self.suite)
 
     @property
     def names(self) -> tuple[str, ...]:

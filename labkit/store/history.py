@@ -11,8 +11,8 @@ what is known of the others.
 All of it can be made again from the run directories and nights/ID/night.json, but for runs whose directories are gone:
 those stay in the history, without a report to look at. Several processes may read and write at a time (WAL).
 
-A run is of the cell and night that a night says, else of the cell that its own results.json tells and of night "". In a
-cell runs are in the order of their numbers, as in labkit.store.runs, whatever the clock said.
+A run is of the cell and night that a night says, else, where it is complete, of those that its own results.json tells.
+In a cell runs are in the order of their numbers, as in labkit.store.runs, whatever the clock said.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TypeAlias
 
+from labkit.core import cell as cells
 from labkit.core.errors import LabError
 from labkit.core.text import one_line
 from labkit.results.json import from_json
@@ -205,18 +206,19 @@ class Synced:
 
 
 def key_of(run: Run) -> str:
-    """The key of the cell that a run belongs to, by what its results.json says.
+    """The key of the cell that a run belongs to, by what its results.json says: that of its night, or else made of
+    what it ran on.
 
     A program at a path where no package puts one is a runtime of its own; so is a runtime with arguments.
     """
     about = run.machine
+    if cell := _text(about.get("cell")):
+        return cell
     platform, release, provider = (_text(about.get(key)) for key in ("platform", "release", "provider"))
-    place = f"{platform}-{release}" if platform and release else platform or "elsewhere"
     path, runtime = run.runtime.path, run.runtime.name
     if path.startswith("/") and not _PATHS.fullmatch(path):
         runtime = path
-    words = f"{runtime} {run.runtime.arguments}".strip()
-    return f"{place}/{provider or 'recorded'}/{words}/{run.suite.name}"
+    return cells.key(platform, release, provider, runtime, run.runtime.arguments, run.suite.name)
 
 
 def outlier_bound(seconds: Sequence[float]) -> float | None:
@@ -331,6 +333,16 @@ class History:
         """
         return cls(path, database.connect(path, tell))
 
+    @classmethod
+    def in_memory(cls) -> History:
+        """One of its own, empty, which goes with the process."""
+        return cls(Path(":memory:"), database.in_memory())
+
+    @property
+    def kept(self) -> bool:
+        """Whether what is done goes to the file, and does not stay in memory."""
+        return bool(self._db.execute("PRAGMA database_list").fetchone()[2])
+
     def close(self) -> None:
         self._db.close()
 
@@ -350,7 +362,7 @@ class History:
         stamp = _stamp(directory / runs.RESULTS) if directory else ""
         with errors(self._path), self._writing():
             return (
-                self._put([_Column(_storable(run.run.id), _storable(cell or key_of(run)), night, run, stamp or "")]) > 0
+                self._put([_Column(storable(run.run.id), storable(cell or key_of(run)), night, run, stamp or "")]) > 0
             )
 
     def sync(self, reports: Path, tell: Tell | None = None) -> Synced:
@@ -563,7 +575,8 @@ class History:
             )
         }
         unread = dict(self._db.execute("SELECT name, stamp FROM unread"))
-        there = [name for name in runs.ids(reports) if name == _storable(name)]
+        told = {name for (name,) in self._db.execute("SELECT name FROM night")}
+        there = [name for name in runs.ids(reports) if name == storable(name)]
         stamps = {name: stamp for name in there if (stamp := _stamp(f"{reports}/{name}/{runs.RESULTS}"))}
         wanted = []
         for name, stamp in stamps.items():
@@ -589,7 +602,10 @@ class History:
                 except LabError as error:
                     bad.append((name, stamps[name], one_line(error.message, 500)))
                     continue
-                columns.append(_Column(name, _storable(cell or key_of(run)), night, run, stamps[name]))
+                said = _text(run.machine.get("night"))
+                if not night and said not in told and run.run.complete:  # night.json is gone, and this run is not
+                    night = said
+                columns.append(_Column(name, storable(cell or key_of(run)), night, run, stamps[name]))
             with self._writing():
                 self._put(columns)
                 self._db.executemany("INSERT OR REPLACE INTO unread VALUES (?, ?, ?)", bad)
@@ -620,7 +636,7 @@ class History:
         for name in names:
             stamp = _stamp(place / name / nights.FILE)
             if stamp and stamp != known.get(name):
-                row = _night(place / name / nights.FILE, name)
+                row = _night(reports, name)
                 if row:
                     fresh.append((*row, stamp))
         if fresh:
@@ -745,13 +761,13 @@ class History:
         values: dict[Identity, int] = {}
         titles: dict[Identity, str] = {}
         for result in run.results:
-            program, name, reference = map(_storable, result.identity)
+            program, name, reference = map(storable, result.identity)
             identity, value = (program, name, reference), value_of(seen_in(result))
             if identity not in values or urgency(value) < urgency(values[identity]):
                 values[identity] = value
-            titles[identity] = "" if result.program else _storable(result.name)
+            titles[identity] = "" if result.program else storable(result.name)
         for ran in run.programs:  # nothing said about one as a whole: it is as it should be
-            values.setdefault((_storable(ran.name), WHOLE, ""), value_of(Seen(Verdict.PASS)))
+            values.setdefault((storable(ran.name), WHOLE, ""), value_of(Seen(Verdict.PASS)))
         if self._tests is None:
             rows = self._db.execute("SELECT program, name, reference, id FROM test")
             self._tests = {(program, name, reference): ident for program, name, reference, ident in rows}
@@ -861,7 +877,7 @@ def _of_nights(name: str) -> tuple[int, tuple[tuple[int, str], ...]]:
     return int(found[1]) if found else 0, natural(name)
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """The text without what SQLite cannot keep: half of a surrogate pair."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
@@ -884,22 +900,14 @@ def _load(path: Path) -> Run:
         raise LabError(f"{path}: {error.strerror}") from error
 
 
-def _night(path: Path, name: str) -> tuple[object, ...] | None:
-    """A row of the table of nights; None where the file cannot be read or is none."""
-    try:
-        if path.stat().st_size > _LARGEST:
-            return None
-        document = json.loads(path.read_bytes())
-        started = datetime.fromisoformat(document["started"])
-        finished = datetime.fromisoformat(document.get("finished") or document["started"])
-        cells = [cell for cell in document["cells"] if isinstance(cell["cell"], str)]
-        states = {cell["cell"]: str(cell.get("state")) for cell in cells}
-        ran = {cell["cell"]: cell["run"] for cell in cells if isinstance(cell.get("run"), str)}
-        status = document.get("exit_status")
-        return (
-            name, started.timestamp(), max((finished - started).total_seconds(), 0.0),
-            bool(document.get("complete")), status if type(status) is int else None,
-            json.dumps(ran), json.dumps(states),
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+def _night(reports: Path, name: str) -> tuple[object, ...] | None:
+    """A row of the table of nights; None where its file cannot be read, is none, or is of a newer labkit."""
+    night = nights.known(reports, name)
+    if night is None:
         return None
+    states = {cell.cell: cell.state for cell in night.cells}
+    ran = {cell.cell: cell.run for cell in night.cells if cell.run}
+    return (
+        name, night.started.timestamp(), max((night.ended - night.started).total_seconds(), 0.0), night.complete,
+        night.exit_status, json.dumps(ran), json.dumps(states),
+    )  # fmt: skip
