@@ -20,7 +20,7 @@ from labkit.core.observer import Silent
 from labkit.images.collect import Kind
 from labkit.io import libvirt
 from labkit.io.files import attempted, usage
-from labkit.matrix.keep import served
+from labkit.matrix.outbox import served
 from labkit.store.history import FILE, History
 from labkit.usecases.gc import Collected, gc
 from tests.simulated import Nights

@@ -34,13 +34,16 @@ from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Address, Endpoint, shell_argv
 from labkit.core.errors import InfrastructureError, LabError, UsageError
+from labkit.core.home import Home
 from labkit.core.observer import Observer
+from labkit.images.collect import discard
 from labkit.io import process
-from labkit.io.files import make_directory, write_atomic
+from labkit.io.files import attempted, make_directory, sweep, write_atomic
 from labkit.matrix import local, worker
 from labkit.matrix.job import Ended, Job
-from labkit.matrix.outbox import DamagedBundle, Outbox
+from labkit.matrix.outbox import DamagedBundle, Outbox, served
 from labkit.matrix.window import EngineGone, Room
+from labkit.store import nights
 
 _PLUGIN = "labkit"
 _TTL = "30s"  # a worker that says nothing for so long is gone
@@ -483,9 +486,26 @@ class _Plugin(WorkerPlugin):
     def __init__(self, home: Path) -> None:
         self.home = home
         self.stop = threading.Event()
+        self._serving = contextlib.ExitStack()
+
+    def serve(self, night: str) -> None:
+        """Work for that night: while this process lives, nobody clears up after it. What older nights, which nobody
+        goes on with, have left in this home goes.
+        """
+        home = Home(self.home)
+        self._serving.close()
+        self._serving.enter_context(attempted(home.lock(served(night)), "the night"))
+        for old in nights.ids(home.outbox):
+            if nights.order(old) < nights.order(night):
+                with attempted(home.lock(served(old)), "the night") as who:
+                    if who is None:
+                        Outbox(home.outbox / old).clear()
+                        discard(home.outbox / old)
+        sweep(home.outbox)
 
     def teardown(self, worker: Worker) -> None:
         self.stop.set()
+        self._serving.close()
 
 
 def _plugin(dask_worker: Any) -> _Plugin:
@@ -518,6 +538,7 @@ def _health(night: str, dask_worker: Any = None) -> _Health:
         plugin = _plugin(dask_worker)
         outbox = _outbox(dask_worker, night)
         make_directory(outbox.directory, mode=0o700)
+        plugin.serve(night)
         outbox.clear()
         write_atomic(outbox.directory / "health", b"")
         (outbox.directory / "health").unlink()
