@@ -2,6 +2,8 @@
 
 dealt   1000 cells of a second on 20 slots: the ratio to the ideal, CPU time and memory a cell in all processes
 killed  600 cells, with the night's process killed at random and resumed until it ends
+hundred 100 nights in a row with a scripted clock, mirror and verdicts, every tenth killed: whether the history is exact
+        and the disk bounded by nights.keep
 real    Debian 13 and 12, runc and crun, spec, on machines of User-Mode Linux, twice: what the second builds again
 """
 
@@ -28,6 +30,7 @@ from labkit.matrix.local import LocalEngine
 from labkit.matrix.plan import Planned
 from labkit.matrix.table import NightTable, Row, State
 from labkit.matrix.window import Engine, Room, Window
+from tests.many_nights import KEEP, Script
 from tests.namespaces import network
 from tests.simulated import Nights
 
@@ -144,6 +147,24 @@ def killed(cells: int, seed: int) -> None:
         print(f"  {len(runs)} runs at home, left: {nights.left() or 'nothing'}")
 
 
+def hundred(nights: int, seed: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="labkit-bench-") as name:
+        script = Script(Path(name), seed)
+        made = script.run(nights)
+    mib = [size / (1 << 20) for size in made.sizes]
+    full = mib[KEEP - 1 :] or mib
+    most, least, last = max(full), full[0], full[-1]
+    print(
+        f"{made.nights} nights of {len(script.names)} cells in {made.seconds:.0f} s, {made.kills} kills of a night, "
+        f"{made.gc_kills} of gc:"
+    )
+    print(f"  {made.failures} new failures; every night and every verdict of the history as scripted")
+    print(
+        f"  keep {KEEP} nights: at most {made.kept} runs; {least:.1f} MiB after {KEEP} nights, at most {most:.1f}, "
+        f"{last:.1f} at the end, of which the history takes {made.history / 1024:.0f} KiB"
+    )
+
+
 def real() -> None:
     with lab(provider="uml") as made:
         (made.cwd / "labkit.toml").write_text("[machine]\nmemory = '1G'\n")
@@ -155,8 +176,9 @@ def real() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="+", choices=("dealt", "killed", "real"))
+    parser.add_argument("what", nargs="+", choices=("dealt", "killed", "hundred", "real"))
     parser.add_argument("--cells", type=int)
+    parser.add_argument("--nights", type=int, default=100)
     parser.add_argument("--slots", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--hosts", type=int, default=0, help="over Dask, on so many hosts in networks of their own")
@@ -167,6 +189,8 @@ def main() -> None:
             dealt(asked.cells or 1000, asked.slots, asked.seconds, asked.hosts)
         elif what == "killed":
             killed(asked.cells or 600, asked.seed)
+        elif what == "hundred":
+            hundred(asked.nights, asked.seed)
         else:
             real()
 

@@ -32,7 +32,7 @@ show() {
     mkdir -p run/raw
     cp "$plan/$1.json" run/results.json
     [ ! -f "$plan/packages" ] || cp "$plan/packages" run/packages.txt
-    case $1 in bad) exit 1 ;; cut) exit 4 ;; *) exit 0 ;; esac
+    case ${2-$1} in bad | 1) exit 1 ;; cut | 4) exit 4 ;; *) exit 0 ;; esac
 }
 lab() {
     printf '{"message": "%s", "hint": null, "again": %s}' "$1" "${2-true}" >error
@@ -134,8 +134,12 @@ class Nights:
             nightly.nightly = functools.partial(nightly.nightly, argv=self.argv)
             first()
 
+        return self.call("nightly", *words, first=prepare)
+
+    def call(self, *words: str, first: Callable[[], None] = lambda: None) -> int:
+        """Begin `labkit words`; its pid."""
         out, err = (os.open(self.place / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for name in ("out", "err"))
-        pid = forked(["nightly", *words], self.environ(), self.place / "work", out, err, prepare)
+        pid = forked(words, self.environ(), self.place / "work", out, err, first)
         os.close(out)
         os.close(err)
         self.children.append(pid)

@@ -23,6 +23,7 @@ from labkit.io.files import attempted, usage
 from labkit.matrix.outbox import served
 from labkit.store.history import FILE, History
 from labkit.usecases.gc import Collected, gc
+from tests.many_nights import KEEP, Script
 from tests.simulated import Nights
 from tests.test_nightly import KEY
 
@@ -319,3 +320,12 @@ def test_what_keep_may_not_be(tmp_path: Path, text: object) -> None:
     with pytest.raises(UsageError, match=r"nights\.keep .*must be a number of nights") as error:
         config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
     assert "labkit.toml" in error.value.message
+
+
+@pytest.mark.timeout(300)
+def test_many_nights_some_of_them_killed_leave_an_exact_history_and_a_bounded_disk(tmp_path: Path) -> None:
+    """A hundred: benchmarks/nightly.py hundred."""
+    figures = Script(tmp_path, seed=7, cells=2).run(20)
+    assert figures.kills >= 2
+    assert figures.failures
+    assert figures.kept <= KEEP * 2 * 2 + 3
