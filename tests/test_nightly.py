@@ -25,6 +25,7 @@ from labkit.cli.completion import complete
 from labkit.core import config
 from labkit.core.cell import Cell, Selection
 from labkit.core.errors import InfrastructureError, UsageError
+from labkit.images import refs
 from labkit.images.build import recipe
 from labkit.io import process
 from labkit.io.files import attempted
@@ -36,6 +37,7 @@ from labkit.results.model import RuntimeInfo, Verdict
 from labkit.store import nights as stored
 from labkit.store import runs
 from labkit.store.history import FILE, History, key_of
+from labkit.usecases import nightly
 from tests.conftest import until
 from tests.simulated import Nights, result, run_of
 from tests.test_cli import COMMANDS
@@ -571,6 +573,87 @@ def test_the_state_of_the_mirror_is_part_of_the_key_of_an_image(tmp_path: Path) 
     cell = Cell("debian", "13", "uml", "m", "runc", "spec")
     again = pickle.loads(pickle.dumps(settings.with_mirrors({"debian-13": "a"}).of_cell(cell)))
     assert recipe(distro, again).key == keys[0]
+
+
+def test_a_ref_that_has_moved_makes_another_image_and_that_is_told(nights: Nights, tmp_path: Path) -> None:
+    place = tmp_path / "web/runc.git"
+    place.mkdir(parents=True)
+
+    def git(*words: str) -> str:
+        env = {
+            "GIT_AUTHOR_NAME": "a",
+            "GIT_AUTHOR_EMAIL": "a@b",
+            "GIT_COMMITTER_NAME": "a",
+            "GIT_COMMITTER_EMAIL": "a@b",
+        }
+        return process.run(["git", "-C", place, *words], timeout=60, env=env).stdout.strip()
+
+    git("init", "--quiet", "--bare", "--initial-branch=main")
+    tree = git("mktree")
+    commits = [git("commit-tree", tree, "-m", str(number)) for number in range(3)]
+
+    def points(commit: str) -> None:
+        git("update-ref", "refs/heads/main", commit)
+        git("update-ref", "refs/heads/old/main", commits[2])  # ls-remote takes patterns for the ends of names
+        git("update-server-info")
+
+    nights.rebuild = True
+    points(commits[0])
+    with serving(tmp_path / "web") as url:
+        nights.write()
+        file = nights.place / "work/labkit.toml"
+        text = file.read_text()
+        file.write_text(f'mirror = "{url}/none"\nrunc = "{url}/runc.git#main"\n{text}')
+        first = nights.run()
+        assert first["refs"] == {"runc main": commits[0]}
+        assert nights.run()["lab"] == {}
+        points(commits[1])
+        third = nights.run()
+        said = f"runc main {commits[0][:7]} -> {commits[1][:7]}"
+        assert third["lab"] == {"debian-13": [said]}
+        assert said in nights.err
+        git("update-ref", "-d", "refs/heads/main")
+        git("update-server-info")
+        fourth = nights.run()
+        assert f"runc main cannot be had, it stays {commits[1][:7]}" in nights.err
+        assert "has no ref main" in nights.err
+        assert (fourth["refs"], fourth["lab"]) == (third["refs"], {})
+    fifth = nights.run()  # the host is gone, too
+    assert "does not tell what main is" in nights.err
+    assert (fifth["refs"], fifth["exit_status"]) == (third["refs"], 0)
+
+
+def test_a_ref_that_was_never_had_is_told_and_the_night_goes_on(nights: Nights, tmp_path: Path) -> None:
+    nights.rebuild = True
+    nights.write()
+    file = nights.place / "work/labkit.toml"
+    with serving(tmp_path) as url:
+        file.write_text(f'mirror = "{url}/none"\nrunc = "{url}/none.git#main"\n{file.read_text()}')
+        assert nights.run()["refs"] == {}
+    assert "runc main cannot be had, what is built of it is whatever it is then" in nights.err
+
+
+def test_a_night_builds_of_the_commits_that_refs_stood_for_when_it_began(tmp_path: Path) -> None:
+    url = "https://example.org/runc.git"
+    (tmp_path / "labkit.toml").write_text(f'runc = "{url}#main"\nruntime_tools = "{url}"\ngo = "release:1.27.3"\n')
+    settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
+    pinned = nightly._pinned(settings, {"runc main": "a" * 40, "runtime-tools HEAD": "b" * 40})
+    assert [str(pinned.sources()[tool]) for tool in ("runc", "runtime-tools")] == [
+        f"{url}#{'a' * 40}",
+        f"{url}#{'b' * 40}",
+    ]
+    assert pinned.sources()["go"] == settings.sources()["go"]
+    distro = settings.distro()
+    others = [nightly._pinned(settings, {"runc main": letter * 40}) for letter in "ab"]
+    assert len({recipe(distro, one).key for one in (settings, *others)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("ref", "moves"),
+    [("main", True), ("", True), ("v1.3", True), ("a" * 40, False), ("5e6390", True), ("5e63903", False)],
+)
+def test_what_moves(ref: str, moves: bool) -> None:
+    assert refs.moves(ref) is moves
 
 
 def test_completion_offers_the_cells_of_the_matrix(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,7 @@ class Mirror(_Part):
 
 class Night(_Part):
     """lab: what is another thing in the machines than it was, by platform. mirrors: what images were made of, by
-    release; refs: the commits that git refs stood for, `runc` or `runc@main` to one.
+    release; refs: the commits that git refs stood for, `runc main` to one.
     """
 
     version: int = Field(alias="schema")

@@ -26,7 +26,7 @@ from labkit.core.endpoint import Address
 from labkit.core.errors import HostError, InfrastructureError, LabError, UsageError
 from labkit.core.observer import Observer
 from labkit.core.sources import SourceKind
-from labkit.images import mirrors
+from labkit.images import mirrors, refs
 from labkit.io.files import attempted
 from labkit.matrix import bring, local, plan, verdict, worker
 from labkit.matrix.job import Ended, Job, Work
@@ -42,6 +42,8 @@ from labkit.results.night import SCHEMA, Mirror, Night, from_json
 from labkit.results.policy import Entry
 from labkit.store import nights, runs
 from labkit.store.history import FILE, History
+from labkit.subjects import runtimes
+from labkit.subjects.runtimes import words
 from labkit.usecases import history, tell
 from labkit.usecases.judge import policies
 
@@ -221,6 +223,7 @@ def _begun(settings: Settings, only: Sequence[str], checks: Sequence[str], obser
         "labkit": worker.version(),
         "reports": str(settings.reports),
         "at_once": str(made.at_once or ""),
+        "refs": json.dumps(_refs(made, settings, observer) if made.rebuild else {}),
         "mirrors": _as_json(_mirrors(made, settings, observer) if made.rebuild else {}),
     }
     return NightTable.make(home / ident / TABLE, about, made.cells)
@@ -257,7 +260,61 @@ def _as_json(mirrors: Mapping[str, Mirror]) -> str:
 
 
 def _moved(before: Mirror, after: Mirror) -> str:
+    if not before.date and not after.date:
+        return f"the cloud image {before.digest[:7]} -> {after.digest[:7]}"
     return f"the mirror {before.date or '?'} -> {after.date or '?'}"
+
+
+def _refs(made: Plan, settings: Settings, observer: Observer) -> dict[str, str]:
+    """The commits that the refs stand for which the settings and the cells' runtimes name, by `runc main`; of one that
+    cannot be had, what it was when a night last asked.
+    """
+    wanted: dict[str, tuple[str, str]] = {}
+    for tool, source in settings.sources().items():
+        if source.kind is SourceKind.GIT or (source.kind is SourceKind.LOCAL and source.ref):
+            wanted[f"{tool} {source.ref or 'HEAD'}"] = (source.where, source.ref)
+    for one in made.cells:
+        with contextlib.suppress(LabError):  # of a word that is none, the cell tells
+            word = words.parse(runtimes.split(one.cell.runtime)[0], runtimes.names(), Path.cwd())
+            if isinstance(word, words.Source) and (where := word.where or _repository(word.name)):
+                wanted.setdefault(f"{word.name or word.where} {word.ref}", (where, word.ref))
+    last = next((night.refs for night in nights.before(settings.reports, _NEWEST)), {})
+    found: dict[str, str] = {}
+    for name, (where, ref) in wanted.items():
+        if not refs.moves(ref):
+            continue
+        try:
+            found[name] = refs.commit(where, ref, timeout=_MIRROR)
+        except LabError as error:
+            stays = f"it stays {last[name][:7]}" if name in last else "what is built of it is whatever it is then"
+            observer.warn(f"{name} cannot be had, {stays}: {error.message}")
+            if name in last:
+                found[name] = last[name]
+        if last.get(name, found.get(name)) != found.get(name):
+            observer.step(_ref_moved(name, last[name], found[name]))
+    return found
+
+
+def _repository(name: str) -> str:
+    """Where the sources of a runtime are that labkit knows."""
+    source = default_source(name)
+    return source.where if source.kind is SourceKind.GIT else ""
+
+
+def _ref_moved(name: str, before: str, after: str) -> str:
+    return f"{name} {before[:7]} -> {after[:7]}"
+
+
+def _pinned(settings: Settings, found: Mapping[str, str]) -> Settings:
+    """The settings with commits in place of refs: every image of a night is of the same, and of another than last
+    night's where a ref has moved.
+    """
+    pins = {
+        tool.replace("-", "_"): dataclasses.replace(source, ref=found[name])
+        for tool, source in settings.sources().items()
+        if source.kind is SourceKind.GIT and (name := f"{tool} {source.ref or 'HEAD'}") in found
+    }
+    return settings.with_values(None, **pins)
 
 
 def unfinished(settings: Settings) -> list[str]:
@@ -299,7 +356,9 @@ class _Night:
     ) -> None:
         found = json.loads(table.about("mirrors") or "{}")
         self._mirrors = {name: Mirror(**state) for name, state in found.items()}
-        self._settings = settings.with_mirrors({name: state.digest for name, state in self._mirrors.items()})
+        self._refs: dict[str, str] = json.loads(table.about("refs") or "{}")
+        made_of = {name: state.digest for name, state in self._mirrors.items()}
+        self._settings = _pinned(settings, self._refs).with_mirrors(made_of)
         self._observer, self._table = observer, table
         self._entries, self._argv = entries, argv
         self._reports = Path(table.about("reports") or settings.reports)
@@ -386,6 +445,11 @@ class _Night:
             old = begun.mirrors.get(name) if begun else None
             if old and old.digest != state.digest:
                 lab.setdefault(name, []).append(_moved(old, state))
+        for name, commit in self._refs.items():
+            was = begun.refs.get(name) if begun else None
+            if was and was != commit:
+                for system in dict.fromkeys(verdict.split(key)[0] for key in shown):
+                    lab.setdefault(system, []).append(_ref_moved(name, was, commit))
         changed = verdict.changes(self._ident, shown, failing, fixed, lab)
         document = self._document(reason, {**changed, "slower": verdict.slower(slower)}, lab)
         came_to = Nightly(document, nights.write(self._reports, document))
@@ -474,6 +538,7 @@ class _Night:
             "changes": changes,
             "lab": {system: list(lines) for system, lines in lab.items()},
             "mirrors": {name: state.model_dump() for name, state in self._mirrors.items()},
+            "refs": self._refs,
         }
 
 
