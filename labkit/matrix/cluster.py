@@ -223,7 +223,8 @@ class ClusterEngine:
 
     def _look(self) -> None:
         try:
-            found = self._client.scheduler_info(n_workers=-1)["workers"]
+            # Not scheduler_info(): what it gives may be the client's own last look, which asks for no workers.
+            found = self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"]
             alive = self._client.status == "running"
         except Exception:
             found, alive = {}, False
