@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,17 @@ _ASK = 60.0
 _CLOSE = 10.0  # seconds for all workers to end once their scheduler has
 
 
-# Dask looks a hundred times a second what each thread does, and twice a second how the host is: nobody asks.
+# Dask looks a hundred times a second what each thread does, fifty times whether its loop is late, and twice how the host
+# is: nobody asks. Nor is there anything to balance: each cell is for one host, and its answer is fetched at once.
 _QUIET = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.event-loop-monitor-interval": "1s",
+    "distributed.admin.tick.interval": "1s",
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.diagnostics.nvml": False,
+    "distributed.client.scheduler-info-interval": "60s",
 }
 
 
@@ -464,6 +470,7 @@ async def _serve(scheduler: str, name: str, port: int, contact: str, pem: Path, 
         made = Worker(
             scheduler,
             nthreads=_THREADS,
+            executor=ThreadPoolExecutor(_THREADS, "cell"),  # Dask's own threads wake up every second, all of them
             name=name,
             host="127.0.0.1",
             port=port,
