@@ -24,7 +24,7 @@ from labkit.matrix import table
 from labkit.store import nights as stored
 from labkit.store import runs
 from tests.conftest import ROOT, until
-from tests.simulated import Nights
+from tests.simulated import Nights, processes_of
 from tests.test_night_cluster import Hosts, hosts, where
 from tests.test_nightly import KEY, nights, states
 
@@ -180,20 +180,6 @@ def test_a_clock_that_jumps_while_a_night_runs(nights: Nights, days: int) -> Non
 
 
 # --- hosts and schedulers
-
-
-def processes_of(place: Path, word: bytes) -> list[int]:
-    """The processes whose command names the place and has the word."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if str(place).encode() in line and word in line:
-                found.append(int(entry.name))
-    return found
 
 
 def test_a_host_that_freezes_and_thaws(hosts: Hosts) -> None:

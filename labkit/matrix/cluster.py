@@ -57,8 +57,8 @@ _ASK = 60.0
 _CLOSE = 10.0  # seconds for all workers to end once their scheduler has
 
 
-# Dask looks a hundred times a second what each thread does, fifty times whether its loop is late, and twice how the host
-# is: nobody asks. Nor is there anything to balance: each cell is for one host, and its answer is fetched at once.
+# Dask looks a hundred times a second what each thread does, fifty times whether its loop is late, and twice how the
+# host is: nobody asks. Nor is there anything to balance: each cell is for one host, and its answer is fetched at once.
 _QUIET = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.interval": "10s",
@@ -99,7 +99,8 @@ class ClusterEngine:
         self._home: dict[str, list[str]] = {}  # what a worker is told with its next cell: these are at home
 
     def __enter__(self) -> ClusterEngine:
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters of it is told in labkit's words
+        for name in ("distributed", "asyncio"):  # asyncio: of tasks of Dask's that nobody awaits, as a worker dies
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters of it is told in labkit's words
         try:
             self._stack.enter_context(
                 dask.config.set(
