@@ -36,7 +36,8 @@ from labkit.reports import files
 from labkit.results.model import RuntimeInfo, Verdict
 from labkit.store import nights as stored
 from labkit.store import runs
-from labkit.store.history import FILE, History, key_of
+from labkit.store.history import FILE, History
+from labkit.store.past import key_of
 from labkit.usecases import nightly
 from tests.conftest import until
 from tests.simulated import Nights, result, run_of

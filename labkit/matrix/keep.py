@@ -21,7 +21,8 @@ from labkit.io.files import disk_errors, part_name, sync_directory, usage
 from labkit.matrix import worker
 from labkit.matrix.outbox import Outbox, served
 from labkit.store import nights, runs
-from labkit.store.history import History, Ran
+from labkit.store.history import History
+from labkit.store.past import Ran
 
 _DAY = 86400.0
 _RUN = re.compile(r"[0-9]{8}T[0-9]{6}Z\.[0-9]{1,9}-night-([0-9]{8}\.[0-9]{1,9})-c[0-9]+-a[0-9]+-.+", re.DOTALL)

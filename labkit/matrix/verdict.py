@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.results.model import WHOLE, Result, Run, Verdict
-from labkit.store.history import Durations, Failing, Fixed, storable
+from labkit.store.past import Durations, Failing, Fixed
+from labkit.store.writing import storable
 
 Identity = tuple[str, str, str]
 
