@@ -297,6 +297,35 @@ def diff(call: Call) -> None:
     call.answer(compared.to_json(), as_diff.text(compared).rstrip("\n"))
 
 
+@lab_task("reproduce full verbose json", words="of_run check_id")
+def explain(call: Call) -> None:
+    """Say why a check failed: what it demands, what it did, what it saw.
+
+    With --reproduce a shell in the machine of the run, in a folder with the check's bundles and a script run.sh that
+    does again what the check did; with --reproduce DIR that folder is written to DIR, for any host.
+
+    Examples:
+        ./lab explain latest HOOK-010
+        ./lab explain ID CONF-006 --full
+        ./lab explain latest HOOK-010 --reproduce
+        ./lab explain latest HOOK-010 --reproduce /tmp/hook-010
+    """
+    from labkit.reports import as_explanation as shown
+    from labkit.usecases import explain as use
+
+    folder = call.words["reproduce"]
+    with call.console() as console:
+        found = use.explain(call.settings, call.words["of_run"], call.words["check_id"])
+        if folder is True:
+            call.refuse_beside("reproduce", ["json", "full"])
+            use.enter(call.settings, found, console)
+    if folder:
+        script = use.write(found, Path(folder))
+        call.answer({"script": str(script)}, str(script))
+    else:
+        call.answer(shown.to_json(found), lambda: shown.text(found, full=bool(call.words["full"])))
+
+
 @lab_task("reason link expires wide file syntax shipped json", words="action", rest="word")
 def policy(call: Call) -> None:
     """Write entries into your policy, or look them over.

@@ -139,6 +139,18 @@ FLAGS: Mapping[str, Flag] = {
         "DIR",
         values.runs_and_directories,
     ),
+    "of_run": Flag(
+        None, "a run: its id or the beginning of that, its directory, or latest", "RUN", values.runs_and_directories
+    ),
+    "check_id": Flag(None, "a check by its id, or a program by its name", "ID", values.checks_of_run),
+    "reproduce": Flag(
+        None,
+        "do it again: a shell in the run's machine, beside a script that does; with DIR, write script and files there",
+        "DIR",
+        values.directories,
+        optional_value=True,
+    ),
+    "full": Flag(False, "all that is known, whole files and outputs, not only what matters"),
     "run_a": Flag(
         None, "the earlier run: a directory or id, as `judge` takes it", "RUN-A", values.runs_and_directories
     ),
@@ -409,6 +421,7 @@ def lab_task(
             auto_shortflags=False,
             help={name: FLAGS[name].text for name in names},
             iterable=[name for name in names if FLAGS[name].repeats],
+            optional=[name for name in names if FLAGS[name].optional_value],
         )
         made.command = command
         return made

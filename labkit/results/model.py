@@ -57,6 +57,7 @@ class Result:
 
     program is "" where the suite is one program. The keys of diagnostic that reports know: message, reason, violation
     (a requirement that an error outside the assertions names), failures (objects with what, expected, actual), notes.
+    transcript is what the spec suite recorded of a bad check, packed (transcript.py); raw output alone has it.
     expected and known are set by the policy, which never changes the verdict: known are the findings that it names; a
     result is expected where those are all.
     """
@@ -71,6 +72,7 @@ class Result:
     program: str = ""
     expected: Expected | None = None
     known: tuple[str, ...] = ()
+    transcript: str = field(default="", compare=False, repr=False)
 
     @property
     def findings(self) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from .tap import point
 from .versions import version_of
 
 RESUME = "LABKIT_SPEC_RESUME"
+TRANSCRIPTS_LIMIT = 4 << 20  # characters of them in all
 
 
 STATUSES = """\
@@ -63,7 +64,7 @@ def _run(argv: list[str]) -> int:
         become_root(host.busybox, _again())
     if host.in_user_namespace:
         host = replace(host, delegated=cleanup.can_make_cgroups())
-    plan = _Plan(list(checks.values()), host, args.jobs, args.confirm, args.shared, args.spec)
+    plan = _Plan(list(checks.values()), host, args.jobs, args.confirm, args.shared, args.spec, args.transcripts)
     if os.environ.get(RESUME, "").startswith(f"{os.getpid()}:"):
         _, lifeline, lock, name, top = os.environ[RESUME].split(":", 4)
         pipes = _Pipes(int(lifeline), int(lock) if lock else None)
@@ -85,6 +86,7 @@ class _Plan:
     confirm: bool
     shared: bool
     spec: Optional[tuple[int, int, int]]
+    transcripts: bool
 
 
 def runtime_words(text: str) -> list[str]:
@@ -186,6 +188,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         dest="shared",
         action="store_false",
         help="give every check a container of its own from the start",
+    )
+    parser.add_argument(
+        "--transcripts", action="store_true", help="print as comments what each bad check did, for `labkit explain`"
     )
     add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"labkit-spec {__version__}")
@@ -301,14 +306,18 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
     held = replace(claims, spec=plan.spec or claims.spec)
     named = min(claims, held, key=lambda each: each.spec).spec_text
     suite = SuiteRun(name, host, held, work, applets, named, cgroups=tuple(cleanup.cgroup_parents()))
+    suite = replace(suite, transcripts=plan.transcripts)
     _print("TAP version 14", *_header(suite, claims.spec_text))
-    failed = count = 0
+    failed = count = printed = 0
 
     def emit(result: Result, check: Check) -> None:
-        nonlocal failed, count
+        nonlocal failed, count, printed
         count += 1
         failed += result["verdict"] in BAD
-        _print(point(count, result, check.requirement.summary).rstrip("\n"))
+        transcript = result.pop("transcript", "")
+        printed += len(transcript)
+        told = [f"# transcript {result['id']} {transcript}"] if transcript and printed <= TRANSCRIPTS_LIMIT else []
+        _print(point(count, result, check.requirement.summary).rstrip("\n"), *told)
 
     try:
         suite = controlled(
@@ -333,6 +342,7 @@ def _furnish(host: Host, work: Path) -> tuple[str, ...]:
     """What all checks share; the applets of busybox that there are."""
     (work / "exits").mkdir()
     (work / "controls").mkdir()
+    (work / "transcripts").mkdir()
     busybox = work / "busybox"
     busybox.write_bytes(Path(host.busybox).read_bytes())
     busybox.chmod(0o755)
