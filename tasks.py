@@ -229,7 +229,8 @@ def gc(call: Call) -> None:
     """Remove what no machine needs: old images, downloads, boxes.
 
     What a machine stands on stays, whatever its state, and what another labkit works on. What goes is made again when
-    it is needed. Exit status: 3 if something could not be removed.
+    it is needed. Where nights.keep says what is kept of nights, the others go too, for good. Exit status: 3 if
+    something could not be removed.
 
     Examples:
         ./lab gc --dry-run

@@ -6,6 +6,14 @@ import shlex
 from dataclasses import dataclass
 
 
+def key(platform: str, release: str, provider: str, runtime: str, arguments: str, suite: str) -> str:
+    """The key of a cell. A runtime that is a path keeps its slashes: the words around it have none; with arguments it
+    is another one. What is not known is empty: a recording tells of no machine.
+    """
+    place = f"{platform}-{release}" if platform and release else platform or "elsewhere"
+    return f"{place}/{provider or 'recorded'}/{f'{runtime} {arguments}'.strip()}/{suite}"
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """What to run of a suite, and how: checks or programs by name or pattern (all where empty), but none of skip; how
@@ -46,10 +54,8 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """What history knows it by, and people type: `debian-13/uml/runc/spec`. A runtime that is a path keeps its
-        slashes: the words around it have none.
-        """
-        return f"{self.platform}-{self.release}/{self.provider}/{self.under_test}/{self.suite}"
+        """What history knows it by, and people type: `debian-13/uml/runc/spec`."""
+        return key(self.platform, self.release, self.provider, self.under_test, "", self.suite)
 
     @property
     def under_test(self) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -252,6 +253,49 @@ class TellSettings(Table):
     link: Annotated[str | None, BeforeValidator(_link), Field(description=_LINK)] = None
 
 
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What is kept of nights: the newest so many, those of so many days, as much as fits in so many MiB; a night has to
+    be within all that are given.
+    """
+
+    nights: int | None = None
+    days: int | None = None
+    mib: int | None = None
+
+    def __str__(self) -> str:
+        said = (("nights", self.nights), ("days", self.days), ("M", self.mib))
+        return ", ".join(f"{number}{'' if unit == 'M' else ' '}{unit}" for unit, number in said if number is not None)
+
+
+_KEEP = 'a number of nights, of days, a size, or several of them, such as "14 nights" or "30 days, 20G"'
+
+
+def _keep(value: object) -> object:
+    """Turns text such as "14 nights" to a Keep."""
+    if isinstance(value, Keep) or value is None:
+        return value
+    words = re.split(r"\s*,\s*", value.strip()) if isinstance(value, str) else value
+    found: dict[str, int] = {}
+    for word in words if isinstance(words, list | tuple) else [None]:
+        said = re.fullmatch(r"([0-9]{1,5}) ?(night|day|week)s?", word.strip()) if isinstance(word, str) else None
+        size = _mebibytes(word.strip().replace(" ", "")) if isinstance(word, str) else None
+        unit, number = ("mib", size or 0) if size is not None else (said[2] + "s", int(said[1])) if said else ("", 0)
+        unit, number = ("days", 7 * number) if unit == "weeks" else (unit, number)
+        if not number or unit in found:
+            raise ValueError(f"is {value!r}, must be {_KEEP}")
+        found[unit] = number
+    if not found:
+        raise ValueError(f"is {value!r}, must be {_KEEP}")
+    return Keep(**found)
+
+
+class NightsSettings(Table):
+    """keep: what `gc` leaves of nights; all where it is not given."""
+
+    keep: Annotated[Keep | None, BeforeValidator(_keep), Field(description=_KEEP)] = None
+
+
 class Settings(Table):
     platform: Name = "debian"
     release: Name | None = Field(default=None, description='a release in quotes, such as "13"')
@@ -295,6 +339,7 @@ class Settings(Table):
     cluster: ClusterSettings = ClusterSettings()
     limits: Limits = Limits()
     tell: TellSettings = TellSettings()
+    nights: NightsSettings = NightsSettings()
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _file: Path | None = PrivateAttr(default=None)

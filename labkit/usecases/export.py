@@ -108,7 +108,7 @@ def timer(settings: Settings, observer: Observer, out: Path) -> list[Path]:
     here = str(Path.cwd())
     writable = dict.fromkeys(map(str, (here, settings.reports, settings.home, resources.root())))
     user = pwd.getpwuid(os.geteuid()).pw_name
-    nightly = schedule.Nightly(argv, here, user, variables, tuple(writable))
+    nightly = schedule.Nightly(argv, here, user, variables, tuple(writable), settings.nights.keep is not None)
     return _write(out, schedule.units(nightly))
 
 
