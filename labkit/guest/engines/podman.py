@@ -32,8 +32,8 @@ class Podman(docker.Docker):
         done = self._run("pull", f"oci-archive:{archive}")
         return self._run("tag", done.out.strip().splitlines()[-1], image) if done.ok else done
 
-    def stats(self, name: str) -> Done:
-        return self._run("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}} {{.PIDs}}", name)
+    def remove(self, name: str, force: bool = False) -> Done:
+        return self._run("rm", *["--force", "--time", "0"] * force, name)
 
     def healthy(self, name: str, image: str, check: str) -> Done:
         """Without systemd's timers nothing asks by itself."""
