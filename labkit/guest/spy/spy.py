@@ -4,11 +4,10 @@
 Started for every call, so it imports what takes no time: not os, signal or json, but what they stand on.
 """
 
+import _signal  # type: ignore[import-not-found]
 import posix
 import sys
 import time
-
-import _signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def value(words: "list[str]", *names: str) -> "Optional[str]":
     return found
 
 
-def arguments(words: "list[str]") -> "list[str]":
+def arguments(command: str, words: "list[str]") -> "list[str]":
     """What of the words after a command is neither an option nor its value."""
     found: "list[str]" = []
     at = 0
@@ -89,7 +88,7 @@ def arguments(words: "list[str]") -> "list[str]":
         if word == "--":
             return found + words[at + 1 :]
         if word.startswith("-") and word != "-":
-            at += word in VALUED_AFTER
+            at += word in VALUED_AFTER and not (command == "delete" and word == "-f")  # --force
         else:
             found.append(word)
         at += 1
@@ -98,7 +97,7 @@ def arguments(words: "list[str]") -> "list[str]":
 
 def ident(command: str, words: "list[str]") -> str:
     """The id of the container that a command is about; "" where it names none."""
-    found = arguments(words)
+    found = arguments(command, words)
     return found[0] if found and command not in ("list", "features", "help", "spec") else ""
 
 
@@ -677,7 +676,9 @@ def main() -> None:
     number, fault = chosen(faults, command, name, settings["record"]) if faults else (0, {})
     program = raw([settings["runtime"], *settings["arg"]])
     do = fault.get("do", "")
-    runs = not do or fault.get("run", "yes" if do in RUNS or (do == "garbage" and command != "state") else "no") == "yes"
+    runs = (
+        not do or fault.get("run", "yes" if do in RUNS or (do == "garbage" and command != "state") else "no") == "yes"
+    )
     how, status = "status", int(fault.get("status", "0" if do == "garbage" else "1"))
     if fault and not (do == "wrong-status" and command == "state"):
         answer(fault, command, options, fds)
