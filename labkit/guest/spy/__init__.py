@@ -11,7 +11,7 @@ The configuration has lines `key = value`, then a section `[fault]` for each fau
     arg = --network=none                put before what the engine says; may stand several times
     state = create start kill delete    after which commands the runtime is asked for the state; this is the default
     line = 1048576                      bytes of the longest line of the record
-    file = 67108864                     bytes of the record, after which calls are only counted, in RECORD.left
+    file = 16777216                     bytes of the record, after which calls are only counted, in RECORD.left
 
     [fault]
     do = fail                           fail, hang, garbage, lose-pid-file or wrong-status

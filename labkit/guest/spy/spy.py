@@ -31,7 +31,7 @@ VALUED_AFTER = {
 }  # fmt: skip
 LOGS = ("--log", "--log-format", "--log-level")
 STATE = ("create", "start", "kill", "delete")
-LINE, FILE = 1 << 20, 64 << 20
+LINE, FILE = 1 << 20, 16 << 20
 ENDS = 1 << 20  # bytes beyond FILE for what ends calls that are in the record
 ASK = 5.0  # seconds for the runtime to tell a state
 OUTPUT = 1 << 16  # bytes of it that are kept
@@ -299,7 +299,7 @@ def bundle(words: "list[str]", limit: int) -> "dict[str, Any]":
     except ImportError:  # python3-minimal of Debian 12
         return {"config_text": data.decode("utf-8", "replace")}
     except (ValueError, RecursionError) as error:
-        return {"config_text": data.decode("utf-8", "replace"), "config_error": str(error)}
+        return {"config_text": data.decode("utf-8", "replace"), "config_error": "config.json is not JSON: %s" % error}
     return {"config": Raw(found.replace("\n", " ").replace("\r", " "))}  # in a string of JSON there is neither
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -15,8 +16,8 @@ _NAMESPACES = {"pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"
 _RLIMITS = {
     f"RLIMIT_{name}"
     for name in (
-        "AS", "CORE", "CPU", "DATA", "FSIZE", "LOCKS", "MEMLOCK", "MSGQUEUE", "NICE", "NOFILE", "NPROC", "RSS", "RTPRIO",
-        "RTTIME", "SIGPENDING", "STACK",
+        "AS", "CORE", "CPU", "DATA", "FSIZE", "LOCKS", "MEMLOCK", "MSGQUEUE", "NICE", "NOFILE", "NPROC", "RSS",
+        "RTPRIO", "RTTIME", "SIGPENDING", "STACK",
     )
 }  # fmt: skip
 _CAPABILITIES = {
@@ -69,7 +70,11 @@ def _absolute(value: JSON) -> bool:
 
 def whole(calls: tuple[Call, ...]) -> Iterator[Found]:
     for call in creates(calls):
-        if call.config is None and call.config_error and ("JSON" in call.config_error or "config_text" in call.left_out):
+        if (
+            call.config is None
+            and call.config_error
+            and ("JSON" in call.config_error or "config_text" in call.left_out)
+        ):
             yield Finding("config.json is no JSON object", call, "a JSON object", one_line(call.config_error, 200))
         elif call.twice:
             for key in call.twice[:10]:
@@ -134,7 +139,9 @@ def mounts(call: Call, config: Object) -> Iterator[Found]:
     for one in objects(config, "mounts"):
         given = one.get("destination")
         right = _absolute(given)
-        yield None if right else Finding("a mount's destination is not absolute", call, "an absolute path", _shown(given))
+        yield (
+            None if right else Finding("a mount's destination is not absolute", call, "an absolute path", _shown(given))
+        )
 
 
 def namespaces(call: Call, config: Object) -> Iterator[Found]:
@@ -178,7 +185,7 @@ def _overlap(given: list[dict[str, JSON]]) -> str:
             if isinstance(first, int) and isinstance(size, int):
                 spans.append((first, first + size))
         spans.sort()
-        if any(end > begin for (_, end), (begin, _) in zip(spans, spans[1:], strict=False)):
+        if any(end > begin for (_, end), (begin, _) in itertools.pairwise(spans)):
             return f"that overlap by {side}"
     return ""
 
@@ -224,10 +231,12 @@ def hostname(call: Call, config: Object) -> Iterator[Found]:
     has = any(one.get("type") == "uts" for one in objects(config, "linux", "namespaces"))
     for key in ("hostname", "domainname"):
         if config.get(key):
-            yield None if has else Finding(f"{key} without a UTS namespace", call, "a UTS namespace", _shown(config[key]))
+            yield (
+                None if has else Finding(f"{key} without a UTS namespace", call, "a UTS namespace", _shown(config[key]))
+            )
 
 
-def annotations(call: Call, config: Object) -> Iterator[Found]:
+def annotated(call: Call, config: Object) -> Iterator[Found]:
     given = at(config, "annotations")
     for key, value in given.items() if isinstance(given, dict) else ():
         if not key:
@@ -253,9 +262,13 @@ def capabilities(call: Call, config: Object) -> Iterator[Found]:
     unknown = sorted(set().union(*sets.values()) - _CAPABILITIES)
     more = sorted(sets.get("effective", set()) - sets.get("permitted", set()))
     if unknown:
-        yield Finding("a capability that nobody knows", call, "those of capabilities(7)", one_line(", ".join(unknown), 200))
+        yield Finding(
+            "a capability that nobody knows", call, "those of capabilities(7)", one_line(", ".join(unknown), 200)
+        )
     if more:
-        yield Finding("effective capabilities that are not permitted", call, "permitted", one_line(", ".join(more), 200))
+        yield Finding(
+            "effective capabilities that are not permitted", call, "permitted", one_line(", ".join(more), 200)
+        )
     if not unknown and not more:
         yield None
 
@@ -275,7 +288,7 @@ CHECKS: dict[str, Check] = {
     "CALL-051": _each(hooks),
     "CALL-052": _each(paths),
     "CALL-053": _each(hostname),
-    "CALL-054": _each(annotations),
+    "CALL-054": _each(annotated),
     "CALL-055": _each(mount_mappings),
     "CALL-056": _each(capabilities),
 }

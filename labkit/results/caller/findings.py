@@ -11,8 +11,8 @@ from labkit.results.caller.calls import Call
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """name is the same wherever the same is wrong, whatever the ids and paths; practised: the document lacks it, and all
-    callers and runtimes have it.
+    """name is the same wherever the same is wrong, whatever the ids and paths; practised: the document lacks it, and
+    all callers and runtimes have it.
     """
 
     name: str

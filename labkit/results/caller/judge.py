@@ -109,7 +109,8 @@ def _told(failure: JSON) -> str:
 
 
 def _words(call: Call) -> str:
-    return one_line(" ".join(call.argv), 160)
+    """The command line, long ids and paths cut in their middle."""
+    return one_line(" ".join(w if len(w) <= 32 else f"{w[:12]}…{w[-16:]}" for w in call.argv), 250)
 
 
 def _features(calls: tuple[Call, ...]) -> Result:

@@ -171,8 +171,8 @@ def bundles(calls: tuple[Call, ...]) -> Iterator[Found]:
     for call in calls:
         if call.command != "create":
             continue
-        if call.config is not None or "config" in call.left_out:
-            yield None
+        if call.config is not None or "JSON" in call.config_error or call.left_out:
+            yield None  # what is no JSON is another check's
         elif call.config_error:
             yield Finding("no config.json that can be read", call, "config.json", one_line(call.config_error, 200))
         else:

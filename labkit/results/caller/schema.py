@@ -8,12 +8,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from jsonschema import Draft4Validator
+from typing import TYPE_CHECKING, Any
 
 from labkit.core.text import one_line
 from labkit.results.tap import JSON
+
+if TYPE_CHECKING:
+    from jsonschema import Draft4Validator
 
 _SCHEMAS = Path(__file__).with_name("schemas")
 _TOP = "config-schema.json"
@@ -73,6 +74,8 @@ def _inlined(schema: Any, version: str, file: str) -> Any:
 
 @functools.cache
 def _validator(version: str) -> Draft4Validator:
+    from jsonschema import Draft4Validator  # takes a tenth of a second, and few records of other suites need it
+
     return Draft4Validator(_schema(version))
 
 
