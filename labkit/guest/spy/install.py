@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -9,11 +10,51 @@ from . import spy
 
 ENDING = ".spy"  # of the configuration's name, after that of the program
 
+# Python keeps no compiled form of a script, and to compile spy.py takes half the time of a call. So it is kept beside
+# the program, for each version of Python, by whoever may write there first; nobody else's is taken.
+_STUB = """#!{python} -SI
+import marshal
+import posix
+import sys
+
+SOURCE = {source!r}
+KEY = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER + {digest!r}
+
+
+def code(path):
+    cache = path + ".spy." + sys.implementation.cache_tag
+    try:
+        fd = posix.open(cache, posix.O_RDONLY | posix.O_NOFOLLOW)
+        kept = posix.fstat(fd)
+        data = posix.read(fd, 1 << 20)
+        posix.close(fd)
+        if data.startswith(KEY) and kept.st_uid == posix.stat(path).st_uid and not kept.st_mode & 0o22:
+            return marshal.loads(data[len(KEY):])
+    except (OSError, ValueError, EOFError, TypeError):
+        pass
+    made = compile(SOURCE, path, "exec")
+    part = "%s.%d" % (cache, posix.getpid())
+    try:
+        if posix.geteuid() == posix.stat(path).st_uid:
+            fd = posix.open(part, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL, 0o644)
+            data = KEY + marshal.dumps(made)
+            whole = posix.write(fd, data) == len(data)
+            posix.close(fd)
+            posix.rename(part, cache) if whole else posix.unlink(part)
+    except OSError:
+        pass
+    return made
+
+
+exec(code(sys.argv[0]))
+"""
+
 
 def program(python: str = "/usr/bin/python3") -> bytes:
     """The spy as a file for a system whose Python is at that path."""
-    first, rest = Path(spy.__file__).read_bytes().split(b"\n", 1)
-    return b"#!%b %b\n%b" % (python.encode(), first.split(b" ", 1)[1], rest)
+    source = Path(spy.__file__).read_text()
+    digest = hashlib.sha256(source.encode()).digest()
+    return _STUB.format(python=python, source=source, digest=digest).encode()
 
 
 def configuration(
