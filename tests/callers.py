@@ -236,34 +236,87 @@ def _all(*changes: Callable[[Lines], None]) -> Callable[[Lines], None]:
 
 MUTANTS = [
     Mutant("asks for features", "CALL-001", _more("features"), in_practice=False),
-    Mutant("uses a command of one runtime", "CALL-001", _more("events", "--stats", "one", before=("kill",)), also=("CALL-002",)),
-    Mutant("says --root", "CALL-002", _argv("state", to=lambda w: ["--debug", *w]), in_practice=False),
+    Mutant(
+        "uses a command of one runtime",
+        "CALL-001",
+        _more("events", "--stats", "one", before=("kill",)),
+        also=("CALL-002",),
+    ),
+    Mutant("says --debug", "CALL-002", _argv("state", to=lambda w: ["--debug", *w]), in_practice=False),
     Mutant("says --log-level", "CALL-002", _argv("state", to=lambda w: ["--log-level", "debug", *w])),
-    Mutant("deletes with --force", "CALL-002", _argv("delete", "one", to=lambda w: ["delete", "--force", "one"]), in_practice=False),
+    Mutant(
+        "deletes with --force",
+        "CALL-002",
+        _argv("delete", "one", to=lambda w: ["delete", "--force", "one"]),
+        in_practice=False,
+    ),
     Mutant("deletes with --regex", "CALL-002", _argv("delete", "one", to=lambda w: ["delete", "--regex", "one"])),
-    Mutant("bundle by -b", "CALL-002", _argv("create", "one", to=lambda w: ["create", "-b", "/b", "one"]), in_practice=False),
+    Mutant(
+        "bundle by -b",
+        "CALL-002",
+        _argv("create", "one", to=lambda w: ["create", "-b", "/b", "one"]),
+        in_practice=False,
+    ),
     Mutant("names no command", "CALL-003", _more("--systemd-cgroup"), also=("CALL-002",)),
     Mutant("says nothing", "CALL-003", _more()),
     Mutant("state without an ID", "CALL-004", _more("state", status=1)),
     Mutant("state of an empty ID", "CALL-004", _more("state", "", status=1)),
     Mutant("state of two", "CALL-004", _more("state", "one", "two", status=1)),
-    Mutant("kills by a second word", "CALL-005", _argv("kill", "TERM", to=lambda w: ["kill", "one", "TERM"]), in_practice=False),
-    Mutant("kills by number", "CALL-005", _argv("kill", "TERM", to=lambda w: ["kill", "--signal", "9", "one"]), in_practice=False),
-    Mutant("sends what is no signal", "CALL-005", _argv("kill", "TERM", to=lambda w: ["kill", "--signal", "STOPP", "one"])),
-    Mutant("bundle twice", "CALL-006", _argv("create", "one", to=lambda w: ["create", "--bundle", "/b", "--bundle", "/b", "one"])),
+    Mutant(
+        "kills by a second word",
+        "CALL-005",
+        _argv("kill", "TERM", to=lambda w: ["kill", "one", "TERM"]),
+        in_practice=False,
+    ),
+    Mutant(
+        "kills by number",
+        "CALL-005",
+        _argv("kill", "TERM", to=lambda w: ["kill", "--signal", "9", "one"]),
+        in_practice=False,
+    ),
+    Mutant(
+        "sends what is no signal", "CALL-005", _argv("kill", "TERM", to=lambda w: ["kill", "--signal", "STOPP", "one"])
+    ),
+    Mutant(
+        "bundle twice",
+        "CALL-006",
+        _argv("create", "one", to=lambda w: ["create", "--bundle", "/b", "--bundle", "/b", "one"]),
+    ),
     Mutant("bundle without a path", "CALL-006", _argv("create", "one", to=lambda w: ["create", "--bundle=", "one"])),
-    Mutant("options after the ID", "CALL-006", _argv("create", "one", to=lambda w: ["create", "one", "--bundle", "/b"])),
+    Mutant(
+        "options after the ID", "CALL-006", _argv("create", "one", to=lambda w: ["create", "one", "--bundle", "/b"])
+    ),
     Mutant("no config.json", "CALL-010", lambda lines: _find(lines, "create", "one").pop("config")),
     Mutant("a terminal and no socket", "CALL-011", _config(_put(True, "process", "terminal"))),
-    Mutant("a socket and no terminal", "CALL-011", _argv("create", "one", to=lambda w: ["create", "--console-socket", "1", "one"]), also=("CALL-013",)),
-    Mutant("the socket by its path", "CALL-012", _argv("create", "two", to=lambda w: ["create", "--console-socket", "/s", "two"]), in_practice=False),
-    Mutant("the socket by a number that is closed", "CALL-012", _argv("create", "two", to=lambda w: ["create", "--console-socket", "9", "two"])),
+    Mutant(
+        "a socket and no terminal",
+        "CALL-011",
+        _argv("create", "one", to=lambda w: ["create", "--console-socket", "1", "one"]),
+        also=("CALL-013",),
+    ),
+    Mutant(
+        "the socket by its path",
+        "CALL-012",
+        _argv("create", "two", to=lambda w: ["create", "--console-socket", "/s", "two"]),
+        in_practice=False,
+    ),
+    Mutant(
+        "the socket by a number that is closed",
+        "CALL-012",
+        _argv("create", "two", to=lambda w: ["create", "--console-socket", "9", "two"]),
+    ),
     Mutant("the socket is a pipe", "CALL-013", _field("console", "no socket", "create", "two")),
     Mutant("LISTEN_FDS counts too many", "CALL-014", _field("listen_fds", "3", "create", "two")),
     Mutant("LISTEN_FDS is no number", "CALL-014", _field("listen_fds", "two", "create", "two")),
     Mutant("state to a closed stdout", "CALL-015", _field("fds", {"0": "/dev/null", "2": "/dev/null"}, "state")),
-    Mutant("create with a closed stderr", "CALL-016", _field("fds", {"0": "/dev/null", "1": "/dev/null"}, "create", "one")),
-    Mutant("an ID that is there", "CALL-020", _more("create", "--bundle", "/b", "one", status=1, config=CONFIG, before=("start", "one"))),
+    Mutant(
+        "create with a closed stderr", "CALL-016", _field("fds", {"0": "/dev/null", "1": "/dev/null"}, "create", "one")
+    ),
+    Mutant(
+        "an ID that is there",
+        "CALL-020",
+        _more("create", "--bundle", "/b", "one", status=1, config=CONFIG, before=("start", "one")),
+    ),
     Mutant("start of nothing", "CALL-021", _more("start", "three", status=1)),
     Mutant("start after delete", "CALL-021", _more("start", "one", status=1)),
     Mutant("start while create runs", "CALL-021", _late),
@@ -275,12 +328,33 @@ MUTANTS = [
     Mutant("delete fails and is given up", "CALL-024", _fails("delete", "one")),
     Mutant("delete of nothing", "CALL-025", _more("delete", "three", status=1)),
     Mutant("deletes twice", "CALL-025", _more("delete", "one", status=1)),
-    Mutant("deletes twice with --force", "CALL-025", _more("delete", "--force", "one"), in_practice=False, also=("CALL-002",)),
+    Mutant(
+        "deletes twice with --force",
+        "CALL-025",
+        _more("delete", "--force", "one"),
+        in_practice=False,
+        also=("CALL-002",),
+    ),
     Mutant("no delete after a failed start", "CALL-026", _without("delete", "two")),
     Mutant("pauses what is deleted", "CALL-027", _more("pause", "one", status=1), also=("CALL-001",)),
-    Mutant("an ID with a slash", "CALL-030", lambda lines: [line.update(argv=[w.replace("one", "o/ne") for w in line["argv"]]) for line in lines if line["event"] == "call"]),
+    Mutant(
+        "an ID with a slash",
+        "CALL-030",
+        lambda lines: [
+            line.update(argv=[w.replace("one", "o/ne") for w in line["argv"]])
+            for line in lines
+            if line["event"] == "call"
+        ],
+    ),
     Mutant("config.json is a list", "CALL-040", _field("config", [], "create", "one")),
-    Mutant("a key twice", "CALL-040", _all(_field("config", None, "create", "one"), _field("config_text", json.dumps(CONFIG)[:-1] + ', "root": {"path": "x"}}', "create", "one"))),
+    Mutant(
+        "a key twice",
+        "CALL-040",
+        _all(
+            _field("config", None, "create", "one"),
+            _field("config_text", json.dumps(CONFIG)[:-1] + ', "root": {"path": "x"}}', "create", "one"),
+        ),
+    ),
     Mutant("ociVersion is v1.2.0", "CALL-041", _config(_put("v1.2.0", "ociVersion"))),
     Mutant("ociVersion is 1.0.7", "CALL-041", _config(_put("1.0.7", "ociVersion"))),
     Mutant("env is a map", "CALL-042", _config(_put({"PATH": "/"}, "process", "env"))),
@@ -292,22 +366,40 @@ MUTANTS = [
     Mutant("no root", "CALL-046", _config(_pop("root"))),
     Mutant("a mount at proc", "CALL-047", _config(_entry("destination", "proc", "mounts"))),
     Mutant("a namespace twice", "CALL-048", _config(_again("linux", "namespaces"))),
-    Mutant("a namespace's path is relative", "CALL-048", _config(_entry("path", "proc/1/ns/pid", "linux", "namespaces"))),
-    Mutant("a namespace called net", "CALL-048", _config(_entry("type", "net", "linux", "namespaces")), also=("CALL-042",)),
+    Mutant(
+        "a namespace's path is relative", "CALL-048", _config(_entry("path", "proc/1/ns/pid", "linux", "namespaces"))
+    ),
+    Mutant(
+        "a namespace called net", "CALL-048", _config(_entry("type", "net", "linux", "namespaces")), also=("CALL-042",)
+    ),
     Mutant("a user namespace without gids", "CALL-049", _config(_pop("linux", "gidMappings"))),
     Mutant("mappings that overlap", "CALL-049", _config(_again("linux", "uidMappings"))),
     Mutant("mappings and no user namespace", "CALL-049", _config(lambda c: c["linux"]["namespaces"].pop())),
     Mutant("an rlimit twice", "CALL-050", _config(_again("process", "rlimits"))),
     Mutant("an rlimit above its hard one", "CALL-050", _config(_entry("soft", 129, "process", "rlimits"))),
-    Mutant("an rlimit called NOFILE", "CALL-050", _config(_entry("type", "NOFILE", "process", "rlimits")), also=("CALL-042",)),
+    Mutant(
+        "an rlimit called NOFILE",
+        "CALL-050",
+        _config(_entry("type", "NOFILE", "process", "rlimits")),
+        also=("CALL-042",),
+    ),
     Mutant("a hook by its name", "CALL-051", _config(_entry("path", "true", "hooks", "prestart"))),
     Mutant("a hook without time", "CALL-051", _config(_entry("timeout", 0, "hooks", "prestart")), also=("CALL-042",)),
     Mutant("a masked path is relative", "CALL-052", _config(_put(["proc/kcore"], "linux", "maskedPaths"))),
     Mutant("a device at fuse", "CALL-052", _config(_entry("path", "fuse", "linux", "devices"))),
     Mutant("a hostname for the host", "CALL-053", _config(lambda c: c["linux"]["namespaces"].pop(2))),
     Mutant("an annotation without a key", "CALL-054", _config(_put("1", "annotations", ""))),
-    Mutant("an annotation that is a number", "CALL-054", _config(_put(1, "annotations", "org.example.one")), also=("CALL-042",)),
-    Mutant("a mount with uids alone", "CALL-055", _config(_entry("uidMappings", [{"containerID": 0, "hostID": 0, "size": 1}], "mounts"))),
+    Mutant(
+        "an annotation that is a number",
+        "CALL-054",
+        _config(_put(1, "annotations", "org.example.one")),
+        also=("CALL-042",),
+    ),
+    Mutant(
+        "a mount with uids alone",
+        "CALL-055",
+        _config(_entry("uidMappings", [{"containerID": 0, "hostID": 0, "size": 1}], "mounts")),
+    ),
     Mutant("effective and not permitted", "CALL-056", _config(_put([], "process", "capabilities", "permitted"))),
-    Mutant("a capability called KILL", "CALL-056", _config(_put(["KILL"], "process", "capabilities", "bounding")), also=("CALL-042",)),
-]  # fmt: skip
+    Mutant("a capability called KILL", "CALL-056", _config(_put(["KILL"], "process", "capabilities", "bounding"))),
+]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from labkit.core.text import one_line
 from labkit.results.caller import schema
 from labkit.results.caller.calls import Call, Object
-from labkit.results.caller.findings import Check, Finding, Found, creates
+from labkit.results.caller.findings import Check, Finding, Found, Undecided, creates
 from labkit.results.tap import JSON
 
 _NAMESPACES = {"pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"}
@@ -109,6 +109,8 @@ def later(call: Call, config: Object) -> Iterator[Found]:
     found = schema.later(dict(config), given)
     for place, release in found:
         yield Finding(f"{place} is of {release}", call, f"ociVersion {release} or later", _shown(config["ociVersion"]))
+    for place in schema.strange(dict(config)):
+        yield Undecided(call, f"{place} is of no release: runtimes ignore it, or have it as an extension")
     if not found:
         yield None
 

@@ -133,7 +133,7 @@ def later(config: JSON, version: str) -> list[tuple[str, str]]:
 
 def strange(config: JSON) -> list[str]:
     """The fields that no release names."""
-    return sorted(fields(config, NEWEST))
+    return sorted(set.intersection(*(fields(config, version) for version in sorted(set(RELEASES.values())))))
 
 
 def _order(version: str) -> tuple[int, ...]:
