@@ -251,7 +251,8 @@ def report(call: Call) -> None:
 
 
 @lab_task(
-    "no_policy only skip programs runtime runtime_name runtime_version cgroup ref platform format json", words="dir"
+    "no_policy only skip programs runtime runtime_name runtime_version cgroup ref platform profile format json",
+    words="dir",
 )
 def judge(call: Call) -> None:
     """Judge saved output under today's policy, without a machine.
@@ -265,12 +266,13 @@ def judge(call: Call) -> None:
         ./lab judge elsewhere --runtime crun --runtime-version 1.21 --cgroup v2 --ref master
         ./lab judge ci-logs.tar.xz --runtime youki --skip not-meant.txt
         ./lab judge log/kill.tap
+        ./lab judge calls.jsonl --profile document
     """
     from labkit.suites.subset import Subset, read_list
     from labkit.usecases.judge import Said, judge_all
 
     call.refuse_beside("runtime_name", ["runtime"])
-    flags = ("runtime", "runtime_version", "cgroup", "ref", "platform")
+    flags = ("runtime", "runtime_version", "cgroup", "ref", "platform", "profile")
     facts = {flag.replace("_", "-"): str(call.words[flag]) for flag in flags if call.words[flag]}
     if call.words["runtime_name"]:
         facts["runtime"] = call.words["runtime_name"]

@@ -128,6 +128,12 @@ FLAGS: Mapping[str, Flag] = {
     "runtime_version": Flag(None, "the runtime's version, in place of what the output says", "VERSION"),
     "cgroup": Flag(None, "the cgroup version, in place of what the output says", "VERSION", ("v1", "v2", "hybrid")),
     "ref": Flag(None, "the ref of runtime-tools, in place of what the output says", "REF"),
+    "profile": Flag(
+        None,
+        "what engines are held to: the document as it stands, or (default) what all callers and runtimes practise",
+        "PROFILE",
+        ("practice", "document"),
+    ),
     "programs": Flag(
         None, "a file with the names of all programs, one a line, of a fork of runtime-tools", "FILE", values.files
     ),
