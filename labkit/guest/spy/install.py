@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import pkgutil
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from . import spy
 
@@ -52,7 +52,9 @@ exec(code(sys.argv[0]))
 
 def program(python: str = "/usr/bin/python3") -> bytes:
     """The spy as a file for a system whose Python is at that path."""
-    source = Path(spy.__file__).read_text()
+    data = pkgutil.get_data(__package__ or "", "spy.py")
+    assert data is not None
+    source = data.decode()
     digest = hashlib.sha256(source.encode()).digest()
     return _STUB.format(python=python, source=source, digest=digest).encode()
 

@@ -1,0 +1,122 @@
+"""The command line: the outer process makes a place of its own, the inner one works in it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..common.arguments import Parser
+from ..common.attached import add_arguments, take_lock
+from ..common.cgroups import CGROUP_ROOT
+from ..common.claims import claims_of
+from ..common.errors import Busy, Interrupted, UsageError
+from ..common.executables import find_runtime
+from . import __version__, conversation, own
+from .base import Broken, Place
+from .session import Session, names
+
+PARTS = ("swap",)
+
+
+def run(argv: list[str]) -> int:
+    """The exit status; see the package's docstring."""
+    try:
+        args = _parse(argv)
+        runtime = find_runtime(args.runtime)
+        if os.geteuid() != 0:
+            raise UsageError("must run as root (sudo)")
+        if args.inner:
+            own.inner()
+            return _work(args, runtime, Path(args.top))
+        lock = take_lock(args.lock, args.attached) if args.lock else None
+        words = [sys.executable, *_program(), *(word for word in argv if word != "--attached"), "--inner"]
+        status = own.outer(words, args.attached)
+        del lock
+        return status
+    except UsageError as error:
+        sys.stderr.write(f"labkit-engine: {error}\n")
+        return 2
+    except (Broken, Busy, OSError) as error:
+        sys.stderr.write(f"labkit-engine: {error}\n")
+        return 3
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Interrupted as end:
+        return 128 + end.number
+
+
+def _program() -> list[str]:
+    """How this program is started again: the archive that it is in, or its package."""
+    start = Path(sys.argv[0])
+    return [str(start.absolute())] if start.suffix == ".pyz" else ["-m", __package__ or ""]
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(prog="labkit-engine", description="Uses an engine over a runtime, and prints JSON lines.")
+    parser.add_argument("--engine", required=True, choices=names())
+    parser.add_argument("--runtime", required=True, help="name or path of the runtime under test")
+    parser.add_argument("--runtime-arg", action="append", default=[], metavar="WORD", help="before each of its commands")
+    parser.add_argument("--reference", default="", help="name or path of a runtime to compare with")
+    parser.add_argument("--part", action="append", choices=PARTS, default=[], help="only this (default: all)")
+    parser.add_argument("--step", action="append", default=[], metavar="NAME", help="only these steps of the swap")
+    parser.add_argument("--inner", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("top", nargs="?", default="", help=argparse.SUPPRESS)
+    add_arguments(parser)
+    parser.add_argument("--version", action="version", version=f"labkit-engine {__version__}")
+    return parser.parse_args(argv)
+
+
+def _work(args: argparse.Namespace, runtime: str, top: Path) -> int:
+    parts = args.part or list(PARTS)
+    reference = find_runtime(args.reference) if args.reference else ""
+    same = bool(reference) and os.path.realpath(reference) == os.path.realpath(runtime) and not args.runtime_arg
+    under = {"runtime": (runtime, args.runtime_arg)}
+    if reference and not same:
+        under = {"reference": (reference, []), **under}
+    facts = {
+        "engine": args.engine,
+        "runtime-path": runtime,
+        "runtime-version": claims_of([runtime, *args.runtime_arg]).version,
+        "runtime-arguments": " ".join(args.runtime_arg),
+        "reference-path": "" if same else reference,
+        "kernel": os.uname().release,
+        "cgroup": "v2" if (CGROUP_ROOT / "cgroup.controllers").exists() else "v1",
+        "suite": f"labkit-engine {__version__}",
+    }
+    put("plan", facts=facts, parts=parts, steps=[step.id for step in conversation.STEPS])
+    for label, (path, arguments) in under.items():
+        put("session", under=label, runtime=path)
+        if "swap" in parts:
+            _swap(args, top / label, Path("/run", label), path, arguments, label)
+    put("finish")
+    return 0
+
+
+def _swap(
+    args: argparse.Namespace, data: Path, place: Path, runtime: str, arguments: Sequence[str], label: str
+) -> None:
+    """The conversation, and the calls that it made."""
+    own_place = Place(data, place, str(data / "bin" / Path(runtime).name))
+    try:
+        with Session(args.engine, own_place, runtime, arguments) as session:
+            put("version", engine=session.engine.version())
+            for found in conversation.hold(session.engine, args.step):
+                put("step", under=label, **found)
+            log = session.log()
+    except Broken as why:
+        put("broken", under=label, why=str(why))
+        return
+    for line in session.calls():
+        put("call", under=label, line=line)
+    put("log", under=label, text=log)
+
+
+def put(kind: str, **values: Any) -> None:
+    sys.stdout.write(json.dumps({"type": kind, **values}) + "\n")
+    sys.stdout.flush()
