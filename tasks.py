@@ -20,6 +20,7 @@ from labkit.core.text import amount, printable
 
 if TYPE_CHECKING:
     from labkit.machines.base import MachineInfo
+    from labkit.results.comparison import SideBySide
     from labkit.usecases.nightly import Outlook
     from labkit.usecases.run import Outcome
 
@@ -44,7 +45,7 @@ def up(call: Call) -> None:
 
 @lab_task(
     f"{_MACHINE} machines runtime runtime_arg runtime_name untrusted suite spec only skip failed jobs repeat limit "
-    "no_confirm no_policy yes verbose format json"
+    "reference no_confirm no_policy yes verbose format json"
 )
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.
@@ -54,7 +55,8 @@ def test(call: Call) -> None:
 
     Examples:
         ./lab test --runtime crun
-        ./lab test --runtime /usr/local/bin/runc --only STATE-001,KILL-002
+        ./lab test --runtime ./runc --only STATE-001,KILL-002
+        ./lab test --runtime runc --runtime ./runc
         ./lab test --platform debian --release 12 --json
         ./lab test --suite validation --only 'linux_cgroups_*' --skip not-ours.txt
         ./lab test --suite validation --failed
@@ -62,7 +64,7 @@ def test(call: Call) -> None:
         ./lab test --runtime crun --format github
     """
 
-    from labkit.usecases.test import test as run_test
+    from labkit.usecases.test import test_all
 
     machines = call.number("machines", 64) or 1
     if machines > 1:
@@ -70,16 +72,18 @@ def test(call: Call) -> None:
     with call.console() as console:
         failed, with_policy = bool(call.words["failed"]), not call.words["no_policy"]
         selection = call.selection()
-        outcome = run_test(
+        outcomes = test_all(
             call.settings,
             console,
             selection,
+            call.runtimes(),
             failed=failed,
             with_policy=with_policy,
             machines=machines,
             runtime_name=call.words["runtime_name"] or "",
+            reference=call.words["reference"],
         )
-    _told(call, [outcome])
+    _told(call, outcomes)
 
 
 @lab_task("matrix only checks on scheduler plan resume yes verbose format json")
@@ -272,8 +276,12 @@ def judge(call: Call) -> None:
     from labkit.usecases.judge import Said, judge_all
 
     call.refuse_beside("runtime_name", ["runtime"])
-    flags = ("runtime", "runtime_version", "cgroup", "ref", "platform", "profile")
+    flags = ("runtime_version", "cgroup", "ref", "platform", "profile")
     facts = {flag.replace("_", "-"): str(call.words[flag]) for flag in flags if call.words[flag]}
+    if len(call.words["runtime"]) > 1:
+        raise UsageError("--runtime is given several times: what is judged is of one runtime")
+    if call.words["runtime"]:
+        facts["runtime"] = str(call.words["runtime"][0])
     if call.words["runtime_name"]:
         facts["runtime"] = call.words["runtime_name"]
     programs = read_list(Path(call.words["programs"])) if call.words["programs"] else ()
@@ -281,21 +289,30 @@ def judge(call: Call) -> None:
     _told(call, judge_all(call.settings, call.words["dir"], with_policy=not call.words["no_policy"], said=said))
 
 
-@lab_task("html json", words="run_a run_b")
+@lab_task("html markdown json", words="run_a run_b", rest="run_c")
 def diff(call: Call) -> None:
-    """Show what changed between two runs.
+    """Show what changed between two runs, or differs in several.
 
     Examples:
         ./lab diff ID latest
+        ./lab diff ID-OF-RUNC ID-OF-CRUN ID-OF-YOUKI
         ./lab diff reports/ID recordings/v0.9.0-crun-1.8.1-cgroup-v2 --html diff.html
     """
-    from labkit.reports import as_diff, files
-    from labkit.usecases.judge import diff as run_diff
+    from labkit.reports import as_diff, as_table, files
+    from labkit.usecases import judge as of_runs
 
-    compared = run_diff(call.settings, call.words["run_a"], call.words["run_b"])
+    call.refuse_beside("markdown", ["json"])
+    names = [call.words["run_a"], call.words["run_b"], *call.words["run_c"]]
+    if len(names) == 2 and not call.words["markdown"]:
+        compared = of_runs.diff(call.settings, *names)
+        if call.words["html"] is not None:
+            files.write(Path(call.words["html"]), as_diff.html(compared))
+        call.answer(compared.to_json(), as_diff.text(compared).rstrip("\n"))
+        return
+    sides = of_runs.beside(call.settings, names)
     if call.words["html"] is not None:
-        files.write(Path(call.words["html"]), as_diff.html(compared))
-    call.answer(compared.to_json(), as_diff.text(compared).rstrip("\n"))
+        files.write(Path(call.words["html"]), as_table.html(sides))
+    call.answer(sides.to_json(), lambda: _beside(call, sides))
 
 
 @lab_task("reason link expires wide file syntax shipped json", words="action", rest="word")
@@ -543,6 +560,15 @@ def _notes(machines: list[MachineInfo]) -> list[str]:
     return [printable(f"{name}: {note}") for name, note in notes]
 
 
+def _beside(call: Call, sides: SideBySide) -> str:
+    from labkit.reports import as_table
+
+    if call.words.get("markdown"):
+        return as_table.as_markdown(sides).rstrip("\n")
+    width = shutil.get_terminal_size().columns
+    return as_table.text(sides, width=width, terminal=sys.stdout.isatty()).rstrip("\n")
+
+
 def _planned(call: Call, outlook: Outlook) -> None:
     def text() -> str:
         cells = [
@@ -571,7 +597,17 @@ def _address(info: MachineInfo) -> str:
 def _told(call: Call, outcomes: Sequence[Outcome]) -> None:
     for warning in dict.fromkeys(warning for outcome in outcomes for warning in outcome.warnings):
         print(f"labkit: warning: {printable(warning)}", file=sys.stderr)
-    values = [{"folder": str(one.directory), "exit_status": one.exit_status, **one.run.summary()} for one in outcomes]
+    from labkit.results.causes import causes
+
+    values = [
+        {
+            "folder": str(one.directory),
+            "exit_status": one.exit_status,
+            **one.run.summary(),
+            **({"causes": [cause.to_json() for cause in found]} if (found := causes(one.run.unexpected)) else {}),
+        }
+        for one in outcomes
+    ]
     status = max(one.exit_status for one in outcomes)
 
     def text() -> str:

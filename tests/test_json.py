@@ -166,7 +166,12 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "judge": told,
         "judge of two suites": [two],
         "report": [run("report"), run("report", "--no-policy")],
-        "diff": [run("diff", recorded.V1, recorded.V2), run("diff", recorded.V2, changed), run("diff", *findings)],
+        "diff": [
+            run("diff", recorded.V1, recorded.V2),
+            run("diff", recorded.V2, changed),
+            run("diff", *findings),
+            run("diff", *findings, failing),
+        ],
         "policy": [run("policy", "add", failing, "STATE-001", "--reason", "x"), run("policy", "check", failing)],
         "platforms": [run("platforms")],
         "runtimes": [run("runtimes")],

@@ -75,8 +75,10 @@ FLAGS: Mapping[str, Flag] = {
         None, "how many machines share the suite: NAME, NAME-2 and so on, made alike, each with a part of it", "NUMBER"
     ),
     "runtime": Flag(
-        None,
-        "a name from `runtimes`, or the absolute path of a program in the machine; else runc",
+        [],
+        "a name from `runtimes`, NAME@VERSION, NAME@REF, URL#REF; a file of this host (./runc, host:/x/runc, ./DIR/ "
+        "with a `runtime` in it); or the absolute path of a program in the machine; else runc; may be repeated, for a "
+        "run each",
         "RUNTIME",
         values.runtimes,
         True,
@@ -115,12 +117,19 @@ FLAGS: Mapping[str, Flag] = {
     "plan": Flag(False, "only show the cells, how long each took last time, and the expected end"),
     "resume": Flag(False, "go on with the last night, which did not finish"),
     "jobs": Flag(None, "how many checks at a time; else what the machine can do", "NUMBER", (), True),
+    "reference": Flag(
+        None,
+        "the runtime that what is bad and not expected is run over, too, to see whose failure it is: as of --runtime, or "
+        "none; else the platform's runc",
+        "RUNTIME",
+        values.references,
+    ),
     "run": Flag(
         None, "the id of a run in the reports directory, or its beginning; else the latest", "RUN", values.runs
     ),
     "failed": Flag(False, "run only what failed in the newest run of this suite and runtime"),
-    "repeat": Flag(None, "how often each program runs; tells which are flaky", "NUMBER"),
-    "limit": Flag(None, "seconds that each program may take", "SECONDS"),
+    "repeat": Flag(None, "how often each check or program runs; tells which are flaky", "NUMBER"),
+    "limit": Flag(None, "seconds that each check or program may take", "SECONDS"),
     "no_policy": Flag(False, "without the policy: mark nothing as expected"),
     "runtime_name": Flag(
         None, "what to call the runtime; else it is what its --version says, or the last part of its path", "NAME"
@@ -149,6 +158,9 @@ FLAGS: Mapping[str, Flag] = {
         None, "the earlier run: a directory or id, as `judge` takes it", "RUN-A", values.runs_and_directories
     ),
     "run_b": Flag(None, "the later run", "RUN-B", values.runs_and_directories),
+    "run_c": Flag(
+        [], "more runs, each compared with the first: a table, side by side", "RUN-C", values.runs_and_directories
+    ),
     "action": Flag(None, "what to do with the policy", "ACTION", ("add", "check", "import")),
     "word": Flag(
         [],
@@ -318,7 +330,15 @@ class Call:
     def settings(self) -> Settings:
         from labkit.core import config
 
-        return config.load({flag: value for flag, value in self.words.items() if FLAGS[flag].is_setting})
+        given = {flag: value for flag, value in self.words.items() if FLAGS[flag].is_setting}
+        given = {flag: next(iter(value), None) if isinstance(value, list) else value for flag, value in given.items()}
+        return config.load(given)
+
+    def runtimes(self) -> list[str]:
+        """The words of --runtime, which may be repeated."""
+        from labkit.core import config
+
+        return [config.host_file(word, Path.cwd()) for word in self.words["runtime"]]
 
     def listed(self, flag: str) -> list[str]:
         """The words of a flag that may be repeated, and takes several separated by commas."""

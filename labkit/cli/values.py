@@ -129,6 +129,11 @@ def policy_conditions(_given: Given) -> Iterator[str]:
     yield from policy.NARROWED
 
 
+def references(given: Given) -> Iterator[str]:
+    yield from runtimes(given)
+    yield "none"
+
+
 def files(_given: Given) -> Iterator[str]:
     yield FILES
 

@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from labkit.core import resources
 from labkit.core.text import printable, truncate
-from labkit.reports.evidence import evidence, link, policy_lines, shown
+from labkit.reports.evidence import attributions, evidence, link, policy_lines, shown
+from labkit.results.causes import causes
 from labkit.results.model import URGENCY, Object, Result, Run
 
 # Nobody reads a longer value here; results.json has all of it.
@@ -47,6 +48,7 @@ def render(run: Run) -> str:
         rows=rows,
         programs=[(program, by_program[program.name]) for program in programs],
         policy_lines=policy_lines(run),
+        causes=[(cause, attributions(cause, run)) for cause in causes(run.unexpected)],
         verdicts=[(verdict.value, count) for verdict, count in run.totals.items()],
         levels=sorted({result.level for result in run.results} - {""}),
         bad=sum(result.bad for result in run.results),

@@ -31,7 +31,7 @@ from .host import Host, environment, find_busybox, this_host
 from .place import UNSHARED, hide, inherit_nothing, private, raise_limits, require_able, temporary
 from .registry import PACKAGE, Check, load
 from .rootless import become_root
-from .runner import BAD, Result, Way, run_alone, run_checks, run_confirmed
+from .runner import BAD, Result, Way, run_alone, run_checks, run_confirmed, run_repeated
 from .tap import point
 from .versions import version_of
 
@@ -63,7 +63,9 @@ def _run(argv: list[str]) -> int:
         become_root(host.busybox, _again())
     if host.in_user_namespace:
         host = replace(host, delegated=cleanup.can_make_cgroups())
-    plan = _Plan(list(checks.values()), host, args.jobs, args.confirm, args.shared, args.spec)
+    if args.timeout:
+        checks = {id: replace(item, timeout=float(args.timeout)) for id, item in checks.items()}
+    plan = _Plan(list(checks.values()), host, args.jobs, args.confirm, args.shared, args.spec, args.repeat)
     if os.environ.get(RESUME, "").startswith(f"{os.getpid()}:"):
         _, lifeline, lock, name, top = os.environ[RESUME].split(":", 4)
         pipes = _Pipes(int(lifeline), int(lock) if lock else None)
@@ -77,7 +79,9 @@ def _run(argv: list[str]) -> int:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is to be run. spec: the version of the runtime-spec to hold the runtime to, None: what it claims."""
+    """What is to be run. spec: the version of the runtime-spec to hold the runtime to, None: what it claims. repeat:
+    how often each check runs; what is bad is not run once more then.
+    """
 
     checks: list[Check]
     host: Host
@@ -85,6 +89,7 @@ class _Plan:
     confirm: bool
     shared: bool
     spec: Optional[tuple[int, int, int]]
+    repeat: int = 1
 
 
 def runtime_words(text: str) -> list[str]:
@@ -171,6 +176,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         dest="confirm",
         action="store_false",
         help="do not run what is bad again, alone, to see whether it repeats",
+    )
+    parser.add_argument(
+        "--repeat", type=number(1000), default=1, metavar="N", help="run each check N times; tells which are flaky"
+    )
+    parser.add_argument(
+        "--timeout", type=number(86400), metavar="S", help="seconds that each check may take (default: its own limit)"
     )
     parser.add_argument("--only", metavar="ID,ID", action="append", help="run only these checks; ID may have * and ?")
     parser.add_argument(
@@ -315,8 +326,12 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
             suite, lambda check, suite: run_alone(check, suite, lifeline), functools.partial(hide, host, top)
         )
         _print(f"1..{len(plan.checks)}")
-        run = run_confirmed if plan.confirm else run_checks
-        run(plan.checks, suite, Way(lifeline, plan.jobs, plan.shared), emit)
+        way = Way(lifeline, plan.jobs, plan.shared)
+        if plan.repeat > 1:
+            run_repeated(plan.checks, suite, way, emit, plan.repeat)
+        else:
+            run = run_confirmed if plan.confirm else run_checks
+            run(plan.checks, suite, way, emit)
     except NothingWorks as error:
         said = f"no container can be created here: {printable(str(error))}"
         _print(f"Bail out! {said}")
