@@ -11,8 +11,8 @@ class Selection:
     """What to run of a suite, and how: checks or programs by name or pattern (all where empty), but none of skip; how
     many at a time, how often each, and the seconds that each may take; None leaves it to the suite. runtime_args come
     before each command of the runtime; spec is the version of the runtime-spec to hold it to, in place of the one that
-    it claims; confirm: run what is bad again. reference: the runtime to compare with what is bad and not expected; empty
-    for earlier runs alone, None for no comparison.
+    it claims; confirm: run what is bad again. reference: the runtime to compare with what is bad and not expected;
+    empty for earlier runs alone, None for no comparison.
     """
 
     only: tuple[str, ...] = ()
@@ -29,7 +29,8 @@ class Selection:
 @dataclass(frozen=True, slots=True)
 class Cell:
     """provider may be "auto"; runtime is a word of --runtime, runtime_name what to call it; machine is the name of
-    the machine to run it on, the first where machines, which share it, are several.
+    the machine to run it on, the first where machines, which share it, are several; engine: what uses the runtime, of
+    the suite that is about engines.
     """
 
     platform: str
@@ -41,13 +42,15 @@ class Cell:
     selection: Selection = Selection()
     machines: int = 1
     runtime_name: str = ""
+    engine: str = ""
 
     @property
     def key(self) -> str:
-        """What history knows it by, and people type: `debian-13/uml/runc/spec`. A runtime that is a path keeps its
-        slashes: the words around it have none.
+        """What history knows it by, and people type: `debian-13/uml/runc/spec`, `debian-13/uml/crun/engine:docker`. A
+        runtime that is a path keeps its slashes: the words around it have none.
         """
-        return f"{self.platform}-{self.release}/{self.provider}/{self.under_test}/{self.suite}"
+        suite = f"{self.suite}:{self.engine}" if self.engine else self.suite
+        return f"{self.platform}-{self.release}/{self.provider}/{self.under_test}/{suite}"
 
     @property
     def under_test(self) -> str:

@@ -4,9 +4,7 @@ It judges nothing. It prints one JSON object per line, each with a "type":
 
   plan     facts, parts (the names of what will run)
   session  under ("runtime" or "reference"), runtime (its path): what follows is about this one
-  step     a step of the conversation: step, title, expected, seconds, commands, and one of observed, cannot, failed
-  report   what the container that gives a report saw (report.py)
-  fault    what an engine did where its runtime failed (faults.py)
+  step     a step of the conversation: step (its id), expected, seconds, commands, and one of observed, cannot, failed
   call     a line of the spy's record, as it is, in "line"
   log      the end of the daemons' log, in "text"
   finish   everything ran
@@ -18,10 +16,10 @@ this machine, or another suite runs there (--lock); 128 + n ended by signal n.
 
 How the machine is left as it was
 =================================
-The engine, its daemons and containers are in a PID, a mount, a network and a cgroup namespace of their own (own.py), with
-file systems of their own on /run, and no daemon of the machine is asked for anything. Whatever happens, their processes
-and mounts are gone when the first process of the namespace is; storage and cgroups are below one directory each, which
-the next run removes where this one could not.
+The engine, its daemons and containers are in a PID, a mount, a network and a cgroup namespace of their own (own.py),
+with a file system of their own on /run, and no daemon of the machine is asked for anything. Whatever happens, their
+processes and mounts are gone when the first process of the namespace is; storage and cgroups are below one directory
+each, which the next run removes where this one could not.
 
 Standard library only, Python 3.9, and only json and modules of Debian's python3-minimal.
 """

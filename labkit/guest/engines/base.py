@@ -97,11 +97,8 @@ class Place:
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
                 status = None
-            texts = []
-            for stream in (out, err):
-                stream.seek(0)
-                texts.append(stream.read(OUTPUT).decode("utf-8", "replace"))
-        done = Done(argv, status, *texts, time.monotonic() - began)
+            said = [_beginning(stream) for stream in (out, err)]
+        done = Done(argv, status, said[0], said[1], time.monotonic() - began)
         self.commands.append(done)
         return done
 
@@ -136,6 +133,11 @@ class Place:
         with suppress(OSError):
             return self.log.read_bytes()[-size:].decode("utf-8", "replace")
         return ""
+
+
+def _beginning(stream: BinaryIO) -> str:
+    stream.seek(0)
+    return stream.read(OUTPUT).decode("utf-8", "replace")
 
 
 def _drain(master: int, child: subprocess.Popen[bytes], out: BinaryIO, deadline: float) -> None:

@@ -27,7 +27,9 @@ class Buildah(Engine):
 
     def run(self, name: str, image: str, command: Sequence[str], options: Optional[Options] = None) -> Done:
         options = options or Options()
-        made = self._run("from", "--pull=never", "--name", name, *[f"--memory={options.memory}"] * bool(options.memory), image)
+        made = self._run(
+            "from", "--pull=never", "--name", name, *[f"--memory={options.memory}"] * bool(options.memory), image
+        )
         if not made.ok:
             return made
         words = ["--isolation=oci", f"--runtime={self.place.runtime}", "--network=none"]

@@ -61,10 +61,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="labkit-engine", description="Uses an engine over a runtime, and prints JSON lines.")
     parser.add_argument("--engine", required=True, choices=names())
     parser.add_argument("--runtime", required=True, help="name or path of the runtime under test")
-    parser.add_argument("--runtime-arg", action="append", default=[], metavar="WORD", help="before each of its commands")
+    parser.add_argument(
+        "--runtime-arg", action="append", default=[], metavar="WORD", help="before each of its commands"
+    )
     parser.add_argument("--reference", default="", help="name or path of a runtime to compare with")
     parser.add_argument("--part", action="append", choices=PARTS, default=[], help="only this (default: all)")
-    parser.add_argument("--step", action="append", default=[], metavar="NAME", help="only these steps of the swap")
+    parser.add_argument("--only", metavar="A,B", default="", help="only what these checks need")
     parser.add_argument("--inner", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("top", nargs="?", default="", help=argparse.SUPPRESS)
     add_arguments(parser)
@@ -89,24 +91,32 @@ def _work(args: argparse.Namespace, runtime: str, top: Path) -> int:
         "cgroup": "v2" if (CGROUP_ROOT / "cgroup.controllers").exists() else "v1",
         "suite": f"labkit-engine {__version__}",
     }
-    put("plan", facts=facts, parts=parts, steps=[step.id for step in conversation.STEPS])
+    only = [word for word in args.only.split(",") if word]
+    steps = [step.id for step in conversation.STEPS if _is_needed(step.id, only)]
+    put("plan", facts=facts, parts=parts, steps=steps, only=only)
     for label, (path, arguments) in under.items():
         put("session", under=label, runtime=path)
         if "swap" in parts:
-            _swap(args, top / label, Path("/run", label), path, arguments, label)
+            _swap(args, steps, top / label, Path("/run", label), path, arguments, label)
     put("finish")
     return 0
 
 
 def _swap(
-    args: argparse.Namespace, data: Path, place: Path, runtime: str, arguments: Sequence[str], label: str
+    args: argparse.Namespace,
+    steps: Sequence[str],
+    data: Path,
+    place: Path,
+    runtime: str,
+    arguments: Sequence[str],
+    label: str,
 ) -> None:
     """The conversation, and the calls that it made."""
     own_place = Place(data, place, str(data / "bin" / Path(runtime).name))
     try:
         with Session(args.engine, own_place, runtime, arguments) as session:
             put("version", engine=session.engine.version())
-            for found in conversation.hold(session.engine, args.step):
+            for found in conversation.hold(session.engine, steps):
                 put("step", under=label, **found)
             log = session.log()
     except Broken as why:
@@ -115,6 +125,11 @@ def _swap(
     for line in session.calls():
         put("call", under=label, line=line)
     put("log", under=label, text=log)
+
+
+def _is_needed(step: str, only: Sequence[str]) -> bool:
+    """Whether a step is to run: where anything but steps is asked for, all do, for the calls that they make."""
+    return not only or step in only or any(not ident.startswith(conversation.ID) for ident in only)
 
 
 def put(kind: str, **values: Any) -> None:

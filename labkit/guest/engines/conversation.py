@@ -18,6 +18,7 @@ from typing import Optional
 from . import machine
 from .base import Broken, Cannot, Done, Engine, Options
 
+ID = "SWAP-"  # what ids begin with
 IMAGE = "docker.io/labkit/container:latest"
 _MEBIBYTE = 1 << 20
 _LOOP = "trap 'echo bye; exit 3' TERM; trap 'echo usr1' USR1; echo up; while :; do sleep 0.1; done"
@@ -28,8 +29,9 @@ Observed = dict[str, object]
 class Step:
     """expected is what every runtime must show, as far as the engine is right; None where only the reference says."""
 
-    def __init__(self, ident: str, title: str, function: Callable[[Talk], Observed], expected: Observed) -> None:
-        self.id, self.title, self.function, self.expected = ident, title, function, expected
+    def __init__(self, name: str, title: str, function: Callable[[Talk], Observed], expected: Observed) -> None:
+        self.name, self.title, self.function, self.expected = name, title, function, expected
+        self.id = f"{ID}{name}"
 
 
 class Talk:
@@ -105,7 +107,9 @@ def _terminal(talk: Talk) -> Observed:
 
 
 def _read_only(talk: Talk) -> Observed:
-    return _shown(talk.run(["sh", "-c", "touch /x 2>/dev/null && echo written || echo refused"], Options(read_only=True)))
+    return _shown(
+        talk.run(["sh", "-c", "touch /x 2>/dev/null && echo written || echo refused"], Options(read_only=True))
+    )
 
 
 def _volume(talk: Talk) -> Observed:
@@ -149,7 +153,7 @@ def _stats(talk: Talk) -> Observed:
 
 
 def _pause(talk: Talk) -> Observed:
-    """Whether its process stops is seen by a file that it writes to, as not every runtime's processes are the host's."""
+    """A file that it writes to tells whether it stops: not every runtime's processes are the host's."""
     shared = talk.engine.place.data / "ticks"
     shared.mkdir(exist_ok=True)
     ticks = shared / "ticks"
@@ -297,7 +301,12 @@ STEPS = [
     Step("run", "a container runs, and its output comes back", _run, _expects(0, "hello")),
     Step("status", "its exit status comes back", _status, _expects(7, "out")),
     Step("missing", "a program that is not there is told", _missing, {"fails": True, "then": _expects(0, "hello")}),
-    Step("options", "user, directory, environment, host name", _options, _expects(0, "1000", "/tmp", "a b", "labkit-host")),
+    Step(
+        "options",
+        "user, directory, environment, host name",
+        _options,
+        _expects(0, "1000", "/tmp", "a b", "labkit-host"),
+    ),
     Step("terminal", "a terminal", _terminal, _expects(0, "a terminal", "size")),
     Step("read-only", "a read-only root file system", _read_only, _expects(0, "refused")),
     Step("volume", "a directory of the host", _volume, _expects(0, "from the host", written="back")),
@@ -337,16 +346,16 @@ STEPS = [
 ]
 
 
-def hold(engine: Engine, only: Sequence[str] = ()) -> Iterator[dict[str, object]]:
+def hold(engine: Engine, steps: Sequence[str]) -> Iterator[dict[str, object]]:
     """Each step's outcome as it comes: step, title, expected, and one of observed, cannot (why), failed (what).
     commands are what was run for it.
     """
     talk = Talk(engine)
     for step in STEPS:
-        if only and step.id not in only:
+        if step.id not in steps:
             continue
         first = len(engine.place.commands)
-        found: dict[str, object] = {"step": step.id, "title": step.title, "expected": step.expected}
+        found: dict[str, object] = {"step": step.id, "expected": step.expected}
         began = time.monotonic()
         try:
             found["observed"] = step.function(talk)

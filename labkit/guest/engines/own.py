@@ -1,7 +1,7 @@
 """Namespaces, file systems and a cgroup for one run, all gone at its end.
 
-    outer   makes a directory and a cgroup, starts the inner process in new namespaces, waits for it or ends it, cleans up
-    inner   mounts what is the run's own, and does the work
+outer   makes a directory and a cgroup, starts the inner process in new namespaces, waits for it or ends it, cleans up
+inner   mounts what is the run's own, and does the work
 """
 
 from __future__ import annotations
@@ -49,7 +49,20 @@ def outer(argv: Sequence[str], attached: bool) -> int:
         group.mkdir()
         spaces.append("--cgroup")
     join = 'test -z "$1" || echo $$ >"$1/cgroup.procs" || exit; shift; exec "$@"'
-    words = ["sh", "-c", join, "sh", str(group or ""), setpriv, "--pdeathsig", "KILL", unshare, *spaces, *argv, str(top)]
+    words = [
+        "sh",
+        "-c",
+        join,
+        "sh",
+        str(group or ""),
+        setpriv,
+        "--pdeathsig",
+        "KILL",
+        unshare,
+        *spaces,
+        *argv,
+        str(top),
+    ]
     signals = Signals()
     child = subprocess.Popen(words, stdin=subprocess.DEVNULL)
     try:

@@ -15,29 +15,23 @@ from . import image
 from .base import Broken, Engine, Place
 from .conversation import IMAGE
 
-_APPLETS = (
-    "sh cat chmod dd echo env false grep head hostname id kill ls mkdir mount ps pwd rm sleep stat stty tail test touch "
-    "tr true tty ulimit umask uname wc"
-).split()
+_APPLETS = """
+sh cat chmod dd echo env false grep head hostname id kill ls mkdir mount ps pwd rm sleep stat stty tail test touch tr
+true tty uname wc
+"""
 _PASSWD = "root:x:0:0:root:/root:/bin/sh\nlabkit:x:1000:1000:labkit:/home/labkit:/bin/sh\n"
 _GROUP = "root:x:0:\nlabkit:x:1000:\nextra:x:2000:labkit\n"
-_OTHERS = {"base", "cli", "conversation", "faults", "image", "machine", "main", "own", "report", "session", "strict"}
+_OTHERS = {
+    "base", "cli", "conversation", "faults", "image", "machine", "main", "own", "report", "session",
+}  # fmt: skip
 _LOG = 64 << 10
 
 
 def names() -> list[str]:
     """The engines that have a module here."""
-    found = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    try:
-        listed = list(found) or _in_archive()
-    except OSError:
-        listed = _in_archive()
-    return sorted(name for name in listed if name not in _OTHERS and not name.startswith("_"))
-
-
-def _in_archive() -> list[str]:
     package = importlib.import_module(__package__ or "")
-    return [module.name for module in pkgutil.iter_modules(package.__path__)]
+    listed = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(name for name in listed if name not in _OTHERS and not name.startswith("_"))
 
 
 class Session:
@@ -94,7 +88,7 @@ class Session:
                 yield line.rstrip("\n")
 
 
-def make_image(archive: Path, extra: Mapping[str, bytes] = {}) -> None:  # noqa: B006
+def make_image(archive: Path, extra: Mapping[str, bytes] = {}) -> None:
     """An image with busybox, two users, and these programs in /bin."""
     busybox = find_program("busybox")
     if not busybox:
@@ -104,7 +98,7 @@ def make_image(archive: Path, extra: Mapping[str, bytes] = {}) -> None:  # noqa:
         tree.directory(path)
     tree.directory("tmp", 0o1777)
     tree.file("bin/busybox", Path(busybox).read_bytes(), 0o755)
-    for name in _APPLETS:
+    for name in _APPLETS.split():
         tree.link(f"bin/{name}", "busybox")
     for name, data in extra.items():
         tree.file(f"bin/{name}", data, 0o755)
