@@ -61,6 +61,7 @@ class Place:
         self.log = data / "daemon.log"
         self.commands: list[Done] = []  # all that were run, in order
         self.daemons: list[subprocess.Popen[bytes]] = []
+        self.limit = SECONDS
         for directory in (data, run):
             directory.mkdir(parents=True, exist_ok=True)
 
@@ -68,13 +69,14 @@ class Place:
         self,
         argv: Sequence[str],
         *,
-        seconds: float = SECONDS,
+        seconds: Optional[float] = None,
         env: Optional[Mapping[str, str]] = None,
         terminal: bool = False,
     ) -> Done:
         """Run a command; what hangs is killed with its whole process group. terminal: on a terminal of its own, which
         is what stdin, stdout and stderr are then.
         """
+        seconds = seconds or self.limit
         began = time.monotonic()
         master, slave = os.openpty() if terminal else (-1, -1)
         with (self.data / "out").open("w+b") as out, (self.data / "err").open("w+b") as err:

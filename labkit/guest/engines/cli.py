@@ -17,11 +17,11 @@ from ..common.cgroups import CGROUP_ROOT
 from ..common.claims import claims_of
 from ..common.errors import Busy, Interrupted, UsageError
 from ..common.executables import find_runtime
-from . import __version__, conversation, own
+from . import __version__, conversation, faults, own
 from .base import Broken, Place
 from .session import Session, names
 
-PARTS = ("swap",)
+PARTS = ("swap", "faults")
 
 
 def run(argv: list[str]) -> int:
@@ -93,11 +93,15 @@ def _work(args: argparse.Namespace, runtime: str, top: Path) -> int:
     }
     only = [word for word in args.only.split(",") if word]
     steps = [step.id for step in conversation.STEPS if _is_needed(step.id, only)]
-    put("plan", facts=facts, parts=parts, steps=steps, only=only)
+    wrong = [fault.id for fault in faults.FAULTS if not only or fault.id in only]
+    put("plan", facts=facts, parts=parts, steps=steps, faults=wrong, only=only)
     for label, (path, arguments) in under.items():
         put("session", under=label, runtime=path)
-        if "swap" in parts:
+        if "swap" in parts and steps:
             _swap(args, steps, top / label, Path("/run", label), path, arguments, label)
+    if "faults" in parts and wrong:
+        put("session", under="faults", runtime=runtime)
+        _faults(args, wrong, top / "faults", runtime)
     put("finish")
     return 0
 
@@ -127,9 +131,23 @@ def _swap(
     put("log", under=label, text=log)
 
 
+def _faults(args: argparse.Namespace, wanted: Sequence[str], data: Path, runtime: str) -> None:
+    place = Place(data, Path("/run/faults"), str(data / "bin" / Path(runtime).name))
+    try:
+        with Session(args.engine, place, runtime, args.runtime_arg) as session:
+            for found in faults.hold(session, wanted):
+                put("fault", **found)
+            log = session.log()
+    except Broken as why:
+        put("broken", under="faults", why=str(why))
+        return
+    put("log", under="faults", text=log)
+
+
 def _is_needed(step: str, only: Sequence[str]) -> bool:
     """Whether a step is to run: where anything but steps is asked for, all do, for the calls that they make."""
-    return not only or step in only or any(not ident.startswith(conversation.ID) for ident in only)
+    apart = (conversation.ID, faults.ID)
+    return not only or step in only or any(not ident.startswith(apart) for ident in only)
 
 
 def put(kind: str, **values: Any) -> None:

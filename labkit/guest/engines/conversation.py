@@ -362,7 +362,7 @@ def hold(engine: Engine, steps: Sequence[str]) -> Iterator[dict[str, object]]:
         except Cannot as why:
             found["cannot"] = str(why)
         except Failed as failed:
-            found["failed"] = failed.what
+            found["failed"] = f"{failed.what}: {(failed.done.err or failed.done.out).strip()[-500:]}"
         except Broken as broken:
             found["failed"] = str(broken)
         finally:

@@ -42,13 +42,14 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """parts and steps are what was to run, only the checks that were asked for (empty: all); reason says why it is not
+    """parts, steps and faults are what was to run, only the checks that were asked for (empty: all); reason says why it is not
     whole.
     """
 
     facts: dict[str, str] = field(default_factory=dict)
     parts: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     sessions: dict[str, Session] = field(default_factory=dict)
     reason: str | None = None
@@ -65,6 +66,7 @@ def read(data: bytes) -> Events:
     facts: dict[str, str] = {}
     parts: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     events: dict[str, list[Event]] = {}
     calls: dict[str, list[str]] = {}
@@ -80,7 +82,7 @@ def read(data: bytes) -> Events:
         kind = event.get("type")
         if kind == "plan":
             facts = _texts(event.get("facts"))
-            parts, steps, only = (_names(event.get(key)) for key in ("parts", "steps", "only"))
+            parts, steps, wrong, only = (_names(event.get(key)) for key in ("parts", "steps", "faults", "only"))
         elif kind == "session":
             under = str(event.get("under"))[:40]
             events.setdefault(under, [])
@@ -102,7 +104,7 @@ def read(data: bytes) -> Events:
     }
     reasons = [f"{damaged} damaged lines"] if damaged else []
     reasons += [] if finished else ["the suite did not finish"]
-    return Events(facts, parts, steps, only, sessions, "; ".join(reasons) or None)
+    return Events(facts, parts, steps, wrong, only, sessions, "; ".join(reasons) or None)
 
 
 def _event(line: bytes) -> Event | None:
