@@ -16,7 +16,7 @@ from labkit.guest.pyz import pyz
 from labkit.io.files import regular_inside
 from labkit.results.caller import calls
 from labkit.results.caller.judge import Profile, judge, table
-from labkit.results.engines import events, faults, swap
+from labkit.results.engines import events, faults, report, swap
 from labkit.results.model import Reading, Result
 from labkit.subjects import engines
 from labkit.suites import subset
@@ -65,7 +65,7 @@ class Engine:
         return words + (["--reference", _REFERENCE] if selection.reference != "" else [])
 
     def names(self) -> list[str]:
-        return [*table(), *swap.NAMES, *faults.NAMES]
+        return [*table(), *report.NAMES, *swap.NAMES, *faults.NAMES]
 
     def listing(self, program: str, runtime: str) -> list[str] | None:
         return None
@@ -114,7 +114,7 @@ class Engine:
         results = judge(record, profile)
         if output:
             swapped = swap.judge(output)
-            results = (*results, *swapped, *faults.judge(output))
+            results = (*results, *report.judge(output, record.calls), *swapped, *faults.judge(output))
             told = (*told, *_swapped(output, swapped))
             if output.only:
                 results = tuple(result for result in results if result.id in output.only)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, Optional
 
 from ..common.executables import find_program
@@ -176,11 +177,16 @@ class Options:
         self.words = list(words)  # in the engine's own words
 
 
+# What a person asks of a container, by names of ours; each engine has words of its own for some of them.
+Asked = dict[str, str]
+
+
 class Engine:
     """An engine that has been started. Every method runs one command or few, and gives back the last."""
 
     name = ""
     program = ""  # what has to be installed
+    asks: Mapping[str, str] = MappingProxyType({})  # its words for what is asked, with {} for the value
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -209,6 +215,11 @@ class Engine:
     def run(self, name: str, image: str, command: Sequence[str], options: Optional[Options] = None) -> Done:
         """A container in the foreground, removed at its end."""
         raise NotImplementedError
+
+    def asked(self, name: str, image: str, command: Sequence[str], asked: Asked) -> Done:
+        """run(), with what is asked, all of which is in asks."""
+        words = [self.asks[key].format(value) for key, value in asked.items()]
+        return self.run(name, image, command, Options(words=words))
 
     def detach(self, name: str, image: str, command: Sequence[str], options: Optional[Options] = None) -> Done:
         raise Cannot(f"{self.name} does not run containers in the background")

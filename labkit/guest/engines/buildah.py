@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Optional
 
 from .base import Done, Engine, Options, Place
@@ -12,6 +13,16 @@ from .base import Done, Engine, Options, Place
 class Buildah(Engine):
     name = "buildah"
     program = "buildah"
+    asks = MappingProxyType(
+        {
+            "user": "--user={}",
+            "hostname": "--hostname={}",
+            "env": "--env={}",
+            "workdir": "--workingdir={}",
+            "cap-drop": "--cap-drop=CAP_{}",
+            "volume": "--volume={}",
+        }
+    )
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)

@@ -17,11 +17,12 @@ from ..common.cgroups import CGROUP_ROOT
 from ..common.claims import claims_of
 from ..common.errors import Busy, Interrupted, UsageError
 from ..common.executables import find_runtime
-from . import __version__, conversation, faults, own
+from . import __version__, conversation, faults, own, report
 from .base import Broken, Place
 from .session import Session, names
 
-PARTS = ("swap", "faults")
+PARTS = ("report", "swap", "faults")
+_APART = (conversation.ID, faults.ID, *report.IDS)  # what ids begin with that are not about calls
 
 
 def run(argv: list[str]) -> int:
@@ -75,7 +76,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _work(args: argparse.Namespace, runtime: str, top: Path) -> int:
-    parts = args.part or list(PARTS)
+    only = [word for word in args.only.split(",") if word]
+    parts = args.part or [part for part in PARTS if _is_wanted(part, only)]
     reference = find_runtime(args.reference) if args.reference else ""
     same = bool(reference) and os.path.realpath(reference) == os.path.realpath(runtime) and not args.runtime_arg
     under = {"runtime": (runtime, args.runtime_arg)}
@@ -91,14 +93,13 @@ def _work(args: argparse.Namespace, runtime: str, top: Path) -> int:
         "cgroup": "v2" if (CGROUP_ROOT / "cgroup.controllers").exists() else "v1",
         "suite": f"labkit-engine {__version__}",
     }
-    only = [word for word in args.only.split(",") if word]
     steps = [step.id for step in conversation.STEPS if _is_needed(step.id, only)]
     wrong = [fault.id for fault in faults.FAULTS if not only or fault.id in only]
     put("plan", facts=facts, parts=parts, steps=steps, faults=wrong, only=only)
     for label, (path, arguments) in under.items():
         put("session", under=label, runtime=path)
-        if "swap" in parts and steps:
-            _swap(args, steps, top / label, Path("/run", label), path, arguments, label)
+        if steps or label == "runtime":
+            _over(args, parts, steps, top / label, Path("/run", label), path, arguments, label)
     if "faults" in parts and wrong:
         put("session", under="faults", runtime=runtime)
         _faults(args, wrong, top / "faults", runtime)
@@ -106,8 +107,9 @@ def _work(args: argparse.Namespace, runtime: str, top: Path) -> int:
     return 0
 
 
-def _swap(
+def _over(
     args: argparse.Namespace,
+    parts: Sequence[str],
     steps: Sequence[str],
     data: Path,
     place: Path,
@@ -115,12 +117,15 @@ def _swap(
     arguments: Sequence[str],
     label: str,
 ) -> None:
-    """The conversation, and the calls that it made."""
+    """The report, the conversation, and the calls that both made."""
     own_place = Place(data, place, str(data / "bin" / Path(runtime).name))
     try:
         with Session(args.engine, own_place, runtime, arguments) as session:
             put("version", engine=session.engine.version())
-            for found in conversation.hold(session.engine, steps):
+            if label == "runtime" and "report" in parts:
+                for found in report.hold(session):
+                    put("report", **found)
+            for found in conversation.hold(session.engine, steps if "swap" in parts else ()):
                 put("step", under=label, **found)
             log = session.log()
     except Broken as why:
@@ -144,10 +149,16 @@ def _faults(args: argparse.Namespace, wanted: Sequence[str], data: Path, runtime
     put("log", under="faults", text=log)
 
 
+def _is_wanted(part: str, only: Sequence[str]) -> bool:
+    """Whether a part is to run: calls are made by all but the faults."""
+    own = {"report": report.IDS, "swap": (conversation.ID,), "faults": (faults.ID,)}
+    calls = any(not ident.startswith(_APART) for ident in only)
+    return not only or any(ident.startswith(own[part]) for ident in only) or (calls and part != "faults")
+
+
 def _is_needed(step: str, only: Sequence[str]) -> bool:
     """Whether a step is to run: where anything but steps is asked for, all do, for the calls that they make."""
-    apart = (conversation.ID, faults.ID)
-    return not only or step in only or any(not ident.startswith(apart) for ident in only)
+    return not only or step in only or any(not ident.startswith(_APART) for ident in only)
 
 
 def put(kind: str, **values: Any) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Optional
 
 from ..common.executables import find_program
-from .base import Broken, Cannot, Done, Engine, Options, Place
+from .base import Asked, Broken, Cannot, Done, Engine, Options, Place
 
 _CONFIG = """version = 2
 root = "{data}/containerd"
@@ -35,6 +36,19 @@ def own_containerd(place: Place) -> None:
 class Containerd(Engine):
     name = "containerd"
     program = "containerd"
+    asks = MappingProxyType(
+        {
+            "memory": "--memory-limit={}",
+            "user": "--user={}",
+            "read-only": "--read-only",
+            "tmpfs": "--mount=type=tmpfs,src=tmpfs,dst={},options=nosuid:nodev",
+            "hostname": "--hostname={}",
+            "env": "--env={}",
+            "workdir": "--cwd={}",
+            "cap-drop": "--cap-drop=CAP_{}",
+            "volume": "--mount={}",
+        }
+    )
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
@@ -64,6 +78,11 @@ class Containerd(Engine):
     def detach(self, name: str, image: str, command: Sequence[str], options: Optional[Options] = None) -> Done:
         log = f"file://{self.place.data}/{name}.log"
         return self._run("run", *self._words(options), "--detach", "--log-uri", log, image, name, *command)
+
+    def asked(self, name: str, image: str, command: Sequence[str], asked: Asked) -> Done:
+        source, _, target = asked.get("volume", ":").partition(":")
+        mount = f"type=bind,src={source},dst={target},options=rbind:rw"
+        return super().asked(name, image, command, {**asked, "volume": mount})
 
     def _words(self, options: Optional[Options]) -> list[str]:
         options = options or Options()

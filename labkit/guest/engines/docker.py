@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Optional
 
 from .base import Done, Engine, Options, Place
@@ -17,6 +18,24 @@ _NAME = "under-test"
 class Docker(Engine):
     name = "docker"
     program = "dockerd"
+    asks = MappingProxyType(
+        {
+            "memory": "--memory={}",
+            "pids": "--pids-limit={}",
+            "user": "--user={}",
+            "read-only": "--read-only",
+            "tmpfs": "--tmpfs={}",
+            "device": "--device={}",
+            "no-new-privileges": "--security-opt=no-new-privileges",
+            "ulimit": "--ulimit={}",
+            "sysctl": "--sysctl={}",
+            "hostname": "--hostname={}",
+            "env": "--env={}",
+            "workdir": "--workdir={}",
+            "cap-drop": "--cap-drop={}",
+            "volume": "--volume={}",
+        }
+    )
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)

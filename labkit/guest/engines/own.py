@@ -102,7 +102,7 @@ def inner() -> None:
     _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
     if (CGROUP_ROOT / "cgroup.procs").exists():
         _mount("-t", "cgroup2", "none", str(CGROUP_ROOT))
-        own = CGROUP_ROOT / "labkit"
+        own = CGROUP_ROOT / "inside"
         own.mkdir()  # a group with processes gives no controllers to those below it
         (own / "cgroup.procs").write_text("0")
         deadline = time.monotonic() + 5

@@ -42,8 +42,8 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """parts, steps and faults are what was to run, only the checks that were asked for (empty: all); reason says why it is not
-    whole.
+    """parts, steps and faults are what was to run, only the checks that were asked for (empty: all); reason says why
+    it is not whole.
     """
 
     facts: dict[str, str] = field(default_factory=dict)
