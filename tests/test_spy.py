@@ -159,7 +159,7 @@ def test_descriptors_are_those_of_the_call(spied: Spy, tmp_path: Path) -> None:
             os.dup2(left.fileno(), 3)
             os.dup2(file.fileno(), 9)
 
-        fds = {"pass_fds": (3, 9), "preexec_fn": prepare, "close_fds": False}
+        fds = {"preexec_fn": prepare, "close_fds": False}
         bare, ours = call([spied.runtime, "create", "fds"], **fds), spied("create", "fds", **fds)
 
     def leads(output: bytes) -> dict[str, str]:
@@ -177,9 +177,11 @@ def test_descriptors_are_those_of_the_call(spied: Spy, tmp_path: Path) -> None:
 def test_closed_descriptors_stay_closed(spied: Spy, tmp_path: Path, closed: tuple[int, ...]) -> None:
     """The record is opened in their place, and is not what the runtime writes to."""
     spied.runtime.write_text(f"#!/bin/sh\nls /proc/$$/fd >{tmp_path}/seen\necho to stdout\necho to stderr >&2\n")
-    done = spied("create", "a", preexec_fn=lambda: [os.close(fd) for fd in closed], close_fds=False)
-    numbers = (tmp_path / "seen").read_text().split()
-    assert not {str(fd) for fd in closed} & {*numbers} or closed == (1,)  # the shell's own redirection is 1
+    options = {"preexec_fn": lambda: [os.close(fd) for fd in closed], "close_fds": False}
+    call([spied.runtime, "create", "a"], **options)
+    bare = (tmp_path / "seen").read_text()
+    done = spied("create", "a", **options)
+    assert (tmp_path / "seen").read_text() == bare
     assert [line["event"] for line in spied.lines()] == ["call", "end"]
     assert not set(map(str, closed)) & set(spied.lines()[0]["fds"])
     assert b"labkit-spy" not in done.stderr
@@ -481,7 +483,7 @@ def test_garbage(spied: Spy) -> None:
     spied.configure(fault("garbage", "state"), fault("garbage", stderr="a\\x00b", repeat="3", run="yes"))
     done = spied("state", "a")
     assert done.returncode == 0
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(json.JSONDecodeError):
         json.loads(done.stdout)
     done = spied("create", "err")
     assert (done.stdout, done.stderr, done.returncode) == (b"out\n", b"a\x00ba\x00ba\x00berr\n", 0)
@@ -572,7 +574,7 @@ def _spec(runtime: Path | str, only: str) -> dict[str, str]:
 @pytest.mark.needs("runc", "busybox")
 def test_the_spec_suite_finds_no_difference_with_runc(spied: Spy, tmp_path: Path) -> None:
     """Its calls run beside each other, with terminals, LISTEN_FDS and closed descriptors."""
-    only = "STATE-*,CLI-*,FD-*,PIDF-*,HOOK-*,OPS-*,CREATE-*,START-*,KILL-*,DELETE-*,LIFE-*"
+    only = "STATE-*,CLI-*,FD-*,PIDF-*,LIFE-*,CREATE-*,START-*,KILL-*,DELETE-*,HOOK-01*"
     runc = next(Path(at, "runc") for at in ("/usr/sbin", "/usr/bin", "/usr/local/sbin") if Path(at, "runc").exists())
     spied.runtime = runc
     spied.configure(state=spy.STATE)
