@@ -177,7 +177,7 @@ def test_descriptors_are_those_of_the_call(spied: Spy, tmp_path: Path) -> None:
 def test_closed_descriptors_stay_closed(spied: Spy, tmp_path: Path, closed: tuple[int, ...]) -> None:
     """The record is opened in their place, and is not what the runtime writes to."""
     spied.runtime.write_text(f"#!/bin/sh\nls /proc/$$/fd >{tmp_path}/seen\necho to stdout\necho to stderr >&2\n")
-    options = {"preexec_fn": lambda: [os.close(fd) for fd in closed], "close_fds": False}
+    options = {"preexec_fn": lambda: [*map(os.close, closed)], "close_fds": False}
     call([spied.runtime, "create", "a"], **options)
     bare = (tmp_path / "seen").read_text()
     done = spied("create", "a", **options)
