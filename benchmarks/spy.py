@@ -57,8 +57,8 @@ def main() -> None:
                 whole, cpu = (statistics.median(one[at] for one in found[1:]) * 1000 for at in (0, 1))
                 print(f"  {what:16} {whole:7.1f} ({cpu:5.1f})")
             added = [(b[0] - a[0]) * 1000 for a, b in zip(bare[1:], ours[1:], strict=True)]
-            cpu = [(b[1] - a[1]) * 1000 for a, b in zip(bare[1:], ours[1:], strict=True)]
-            print(f"  {'added':16} {statistics.median(added):7.1f} ({statistics.median(cpu):5.1f}); reach: under 30")
+            more = [(b[1] - a[1]) * 1000 for a, b in zip(bare[1:], ours[1:], strict=True)]
+            print(f"  {'added':16} {statistics.median(added):7.1f} ({statistics.median(more):5.1f}); reach: under 30")
 
 
 if __name__ == "__main__":

@@ -451,6 +451,12 @@ def test_a_command_fails_in_place_of_the_runtime(spied: Spy, tmp_path: Path, com
     assert spied("--root", "/r", other, "err").stdout == b"out\n"
 
 
+def test_a_failure_that_did_its_work(spied: Spy, tmp_path: Path) -> None:
+    spied.runtime.write_text(f"#!/bin/sh\ntouch {tmp_path}/done\n")
+    spied.configure(fault("fail", run="yes"))
+    assert spied("create", "a").returncode == 1 and (tmp_path / "done").exists()
+
+
 def test_a_success_that_did_nothing(spied: Spy) -> None:
     spied.configure(fault("fail", status="0"))
     done = spied("create", "err")
