@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import signal
@@ -553,6 +554,11 @@ def test_patterns_are_those_of_a_shell(pattern: str, name: str) -> None:
 def test_its_json_is_json(value: Any) -> None:
     text = spy.encode(value)
     assert json.loads(text) == value and text.isascii() and "\n" not in text
+
+
+def test_python_3_9_can_read_it() -> None:
+    ast.parse(Path(spy.__file__).read_text(), feature_version=(3, 9))
+    ast.parse(install.program().decode(), feature_version=(3, 9))
 
 
 def test_it_imports_nothing_that_takes_time() -> None:
