@@ -311,16 +311,23 @@ def test_many_at_once_lose_nothing(spied: Spy, tmp_path: Path) -> None:
 def test_killed_at_any_time_what_was_written_can_be_read(spied: Spy, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "annotations": {"x": "y" * 30_000}}))
 
-    def one(number: int) -> None:
+    def one(number: int) -> float:
+        started = time.monotonic()
         with subprocess.Popen([spied.path, "create", f"a{number}"], cwd=tmp_path) as child:
-            time.sleep(0.012 * (number % 20))
+            if number < 6:
+                child.wait(60)
+            else:  # somewhere in the time that those took
+                time.sleep(whole * (number % 20) / 20)
             child.kill()
+        return time.monotonic() - started
 
+    whole = 0.0
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(one, range(60)))
-    record = calls.read(spied.record.read_bytes() if spied.record.exists() else b"")
+        whole = max(pool.map(one, range(6)))
+        list(pool.map(one, range(6, 66)))
+    record = calls.read(spied.record.read_bytes())
     assert record.reason is None
-    assert len({call.id for call in record.calls}) == len(record.calls) > 0
+    assert len({call.id for call in record.calls}) == len(record.calls) >= 6
     assert spied("create", "exit-7").returncode == 7
 
 
