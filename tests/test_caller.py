@@ -266,8 +266,11 @@ def test_the_ends_of_the_spys_lines() -> None:
         lambda text: b"[\n" + text.strip().replace(b"\n", b",\n") + b"\n]\n",
         lambda text: b"[" + text.strip().replace(b"\n", b",") + b"]",
         lambda text: text.replace(b"\n", b"\n\n"),
+        lambda text: b"".join(b"Nov 27 00:00:01 host spy[7]: " + line for line in text.splitlines(keepends=True)),
+        lambda text: b"".join(json.dumps(json.loads(line), indent=2).encode() + b"\n" for line in text.splitlines()),
+        lambda text: json.dumps([json.loads(line) for line in text.splitlines()], indent=4).encode(),
     ],
-    ids=["bom", "crlf", "utf-16", "array", "array on one line", "empty lines"],
+    ids=["bom", "crlf", "utf-16", "array", "array on one line", "empty lines", "a log", "indented", "indented array"],
 )
 def test_records_that_went_through_other_hands(change: Any) -> None:
     record = calls.read(change(data(right())))

@@ -694,7 +694,7 @@ def main() -> None:
         ended, code = run(program + raw(argv), environ, mask)
         if do == "wrong-status":
             how, status = "status", int(fault.get("status", "0" if (ended, code) != ("status", 0) else "1"))
-        elif "status" not in fault:
+        elif do != "fail" and "status" not in fault:
             how, status = ended, code
     if do == "lose-pid-file":
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TypeAlias
@@ -23,6 +23,7 @@ Object: TypeAlias = Mapping[str, JSON]
 
 LINE, CALLS = 4 << 20, 100_000  # bytes of a line that is read, and how many calls
 _DEPTH = 64
+_FAR = 400  # bytes that a log puts before a line
 _SHOWN = 5  # numbers of lines in a reason
 
 
@@ -97,6 +98,7 @@ class _Reading:
     damaged: list[int] = field(default_factory=list)
     long: list[int] = field(default_factory=list)
     foreign: list[int] = field(default_factory=list)
+    prefixed: list[int] = field(default_factory=list)
     without_call: int = 0
     full: bool = False
     many: bool = False
@@ -106,13 +108,13 @@ def read(data: bytes) -> Record:
     """The calls in the bytes of a record."""
     data, notes = copies.mend(data)
     reading = _Reading()
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if not line.strip():
-            continue
+    for number, line in _documents(data):
         if len(line) > LINE:
             reading.long.append(number)
             continue
         found = _values(line)
+        if found is None and (found := _after_other_words(line)) is not None:
+            reading.prefixed.append(number)
         if found is None:
             reading.damaged.append(number)
         twice = keys_twice(line.decode("utf-8", "replace")) if b'"config"' in line else []
@@ -123,8 +125,45 @@ def read(data: bytes) -> Record:
 
 def is_record(data: bytes) -> bool:
     """Whether the beginning of a file has a call in it."""
-    lines = copies.mend(data)[0].split(b"\n")
-    return any(_argv(value) is not None for line in lines for value in _values(line) or () if isinstance(value, dict))
+    lines = (line for _, line in _documents(copies.mend(data)[0]))
+    found = (_values(line) or _after_other_words(line) or () for line in lines)
+    return any(_argv(value) is not None for values in found for value in values)
+
+
+def _documents(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The JSON texts of a record, each with the number of its first line: its lines, or where a program has made many
+    lines of each, what is between braces that stand alone.
+    """
+    lines = data.split(b"\n")
+    first = next((line.rstrip() for line in lines if line.strip()), b"")
+    if first not in (b"{", b"[") or b"{" not in (line.strip() for line in lines):
+        yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+        return
+    opening = next(line.rstrip() for line in lines if line.strip() == b"{")
+    closing = opening.replace(b"{", b"}")
+    part: list[bytes] = []
+    begun = 0
+    for number, line in enumerate(lines, 1):
+        end = line.rstrip().removesuffix(b",")
+        if not part:
+            if line.rstrip() == opening:
+                part, begun = [line], number
+            elif line.strip() not in (b"", b"[", b"]"):
+                yield number, line
+            continue
+        part.append(line)
+        if end == closing:
+            yield begun, b" ".join(part)
+            part = []
+    if part:
+        yield begun, b" ".join(part)
+
+
+def _after_other_words(line: bytes) -> list[Object] | None:
+    """The call in a line that a log has put something before; None where there is none."""
+    at = line.find(b"{", 0, _FAR)
+    found = _values(line[at:]) if at > 0 else None
+    return found if found and {"argv", "event"} & found[0].keys() else None
 
 
 def _values(line: bytes) -> list[Object] | None:
@@ -322,6 +361,8 @@ def _record(calls: tuple[Call, ...], reading: _Reading, told: tuple[str, ...]) -
     if reading.without_call:
         reasons.append(f"{count(reading.without_call, 'line')} of calls whose beginning is not there")
     more = [f"{_lines(reading.foreign)} that are no calls were left out"] if reading.foreign else []
+    if reading.prefixed:
+        more.append(f"{_lines(reading.prefixed)} begin with what a log put before them")
     if calls:
         engines = Counter(call.engine for call in calls)
         more.append("calls: " + ", ".join(f"{number} of {engine}" for engine, number in engines.items()))

@@ -123,4 +123,6 @@ def _features(calls: tuple[Call, ...]) -> Result:
 
 def _of(ident: str, verdict: Verdict, diagnostic: dict[str, JSON]) -> Result:
     row = table()[ident]
+    if row["implied"]:
+        diagnostic = {**diagnostic, "implied": row["implied"]}
     return Result(ident, row["summary"], row["level"], row["section"], verdict, 0.0, diagnostic)

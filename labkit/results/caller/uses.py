@@ -82,22 +82,22 @@ def _used(config: Object) -> Iterator[tuple[str, str]]:
 def _limits(resources: JSON) -> Iterator[str]:
     for key, value in _items(resources):
         if key in _LIMITS:
-            yield from (f"{key}.{name}" for name in _LIMITS[key] if at(value, name) not in (None, False))
+            yield from (f"{key}.{name}" for name in _LIMITS[key] if _set(at(value, name)))
         elif key == "devices":
             yield "devices"
         elif key == "unified":
             yield from (f"unified {name}" for name, _ in _items(value))
-        elif value not in (None, {}, []):
+        elif _set(value):
             yield key
 
 
 def _other(config: Object) -> Iterator[str]:
     process = at(config, "process")
     for key in ("noNewPrivileges", "oomScoreAdj", "apparmorProfile", "selinuxLabel", "scheduler", "ioPriority"):
-        if at(process, key) not in (None, "", False):
+        if _set(at(process, key)):
             yield key
     for key in ("umask", "additionalGids"):
-        if at(process, "user", key) not in (None, []):
+        if _set(at(process, "user", key)):
             yield f"user.{key}"
     for key in ("hostname", "domainname"):
         if config.get(key):
@@ -108,7 +108,7 @@ def _other(config: Object) -> Iterator[str]:
         "cgroupsPath", "devices", "maskedPaths", "readonlyPaths", "rootfsPropagation", "mountLabel", "personality",
         "intelRdt", "timeOffsets", "netDevices", "memoryPolicy",
     ):  # fmt: skip
-        if at(config, "linux", key) not in (None, "", [], {}):
+        if _set(at(config, "linux", key)):
             yield key
 
 
@@ -121,6 +121,11 @@ def markdown(engines: Mapping[str, Mapping[str, str]]) -> str:
             cells = (engines[name].get(feature, "").replace("|", "\\|") for name in names)
             lines.append(f"| {feature} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _set(value: JSON) -> bool:
+    """Whether a field says anything: 0 does, as a number."""
+    return value is not False and value not in (None, "", [], {})
 
 
 def _items(value: JSON) -> list[tuple[str, JSON]]:
