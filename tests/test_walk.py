@@ -232,6 +232,8 @@ ELSEWHERE = {
         *((command, flag) for command in ("flaky", "nights", "site") for flag in ("json", "verbose")),
         ("site", "out"),
     ],
+    "test_attribution": [("test", "reference")],
+    "test_watch": [("test", "watch")],
 }
 LACKING = {("test", "yes"), ("doctor", "yes")}  # rows of a host that lacks programs, and of a user who is not root
 USER = LACKING | {("package", "yes"), ("check", "yes")}

@@ -120,11 +120,12 @@ FLAGS: Mapping[str, Flag] = {
     "jobs": Flag(None, "how many checks at a time; else what the machine can do", "NUMBER", (), True),
     "reference": Flag(
         None,
-        "the runtime that what is bad and not expected is run over, too, to see whose failure it is: as of --runtime, or "
-        "none; else the platform's runc",
+        "the runtime that what is bad and not expected is run over, too, to see whose failure it is: as --runtime has "
+        "it, or none; else the platform's runc",
         "RUNTIME",
         values.references,
     ),
+    "watch": Flag(False, "run again whenever the file of --runtime changes, until Ctrl-C"),
     "run": Flag(
         None, "the id of a run in the reports directory, or its beginning; else the latest", "RUN", values.runs
     ),
@@ -155,6 +156,18 @@ FLAGS: Mapping[str, Flag] = {
         "DIR",
         values.runs_and_directories,
     ),
+    "of_run": Flag(
+        None, "a run: its id or the beginning of that, its directory, or latest", "RUN", values.runs_and_directories
+    ),
+    "check_id": Flag(None, "a check by its id, or a program by its name", "ID", values.checks_of_run),
+    "reproduce": Flag(
+        None,
+        "do it again: a shell in the run's machine, beside a script that does; with DIR, write script and files there",
+        "DIR",
+        values.directories,
+        optional_value=True,
+    ),
+    "full": Flag(False, "all that is known, whole files and outputs, not only what matters"),
     "run_a": Flag(
         None, "the earlier run: a directory or id, as `judge` takes it", "RUN-A", values.runs_and_directories
     ),
@@ -436,6 +449,7 @@ def lab_task(
             auto_shortflags=False,
             help={name: FLAGS[name].text for name in names},
             iterable=[name for name in names if FLAGS[name].repeats],
+            optional=[name for name in names if FLAGS[name].optional_value],
         )
         made.command = command
         return made
@@ -479,7 +493,7 @@ def _refuse_after_dashes(task_name: str) -> None:
         hint = "only `./lab ssh` takes words after --: the command to run in the machine"
         if task_name == "test":
             hint = (
-                "labkit passes no arguments to a runtime; put them into a wrapper script in the machine and name it: "
-                "--runtime /PATH/OF/SCRIPT"
+                "arguments for the runtime are given with --runtime-arg=ARG, each with its own, or in quotes: "
+                "--runtime 'runc --debug'"
             )
         raise UsageError(f"{task_name} takes no words after --: {shlex.join(extra)}", hint=hint)

@@ -59,6 +59,9 @@ def _facts(run: Run) -> Iterable[tuple[str, str]]:
     if run.runtime.arguments:
         yield "runtime.arguments", run.runtime.arguments
     yield "runtime.path", run.runtime.path
+    for key in ("sha256", "source", "word"):
+        if value := getattr(run.runtime, key):
+            yield f"runtime.{key}", value
     yield "runtime.version", run.runtime.version
     yield from _flat("machine", run.machine)
     if run.judged:

@@ -21,6 +21,8 @@ def render(run: Run, limit: int = _LONGEST) -> str:
     failing = len({result.identity for result in unexpected})
     where = " ".join(str(run.machine.get(key, "")) for key in ("platform", "release", "provider", "kernel"))
     parts = [f"## {markdown.code(run.title)}\n\n{markdown.code(where)}, run {markdown.code(run.run.id)}\n\n"]
+    if run.runtime.sha256:
+        parts.append(f"runtime: {markdown.code(run.runtime.program, 500)}\n\n")
     if run.run.reason is not None:
         parts.append(f"**Incomplete**: {markdown.code(run.run.reason, 500)}\n\n")
     if failing:

@@ -37,7 +37,13 @@ def _summary(sides: SideBySide) -> list[tuple[str, str, str]]:
     for number, (label, run, counts) in enumerate(zip(labels(sides.runs), sides.runs, sides.counts, strict=True)):
         said = ", ".join(f"{many} {relation}" for relation, many in counts.items()) or "nothing to compare"
         said = said if number else "the others are compared with it"
-        told.append((label, said + _incomplete(run), ", ".join(filter(None, (run.runtime.path, run.run.id)))))
+        told.append(
+            (
+                label,
+                said + _incomplete(run),
+                ", ".join(filter(None, (run.runtime.word or run.runtime.path, run.run.id))),
+            )
+        )
     return told
 
 

@@ -43,6 +43,8 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
     if run.suite.spec_claimed:
         claim = f"held to runtime-spec {run.suite.spec}; it claims {run.suite.spec_claimed}"
         console.print(_text(claim, "dim"), overflow="fold")
+    if run.runtime.sha256:
+        console.print(_text(f"runtime: {run.runtime.program}", "dim"), overflow="fold")
     if run.runtime.arguments:
         console.print(_text(f"runtime arguments: {run.runtime.arguments}", "dim"), overflow="fold")
     if run.dialects:

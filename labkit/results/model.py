@@ -95,6 +95,7 @@ class Result:
 
     program is "" where the suite is one program. The keys of diagnostic that reports know: message, reason, violation
     (a requirement that an error outside the assertions names), failures (objects with what, expected, actual), notes.
+    transcript is what the spec suite recorded of a bad check, packed (transcript.py); raw output alone has it.
     expected and known are set by the policy, which never changes the verdict: known are the findings that it names; a
     result is expected where those are all. attribution: whose failure it is, where something is known of that.
     """
@@ -109,6 +110,7 @@ class Result:
     program: str = ""
     expected: Expected | None = None
     known: tuple[str, ...] = ()
+    transcript: str = field(default="", compare=False, repr=False)
     attribution: Attribution | None = None
 
     @property
@@ -275,6 +277,14 @@ class RuntimeInfo:
     sha256: str = ""
     source: str = ""
     word: str = ""
+
+    @property
+    def program(self) -> str:
+        """What ran, as a person is told: the word or the path, the source where that is another, and the digest."""
+        parts = [self.word or self.path]
+        parts += [self.source] if self.source not in ("", "machine", self.word) else []
+        parts += [f"sha256 {self.sha256[:16]}"] if self.sha256 else []
+        return ", ".join(filter(None, parts))
 
 
 @dataclass(frozen=True, slots=True)

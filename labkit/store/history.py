@@ -469,7 +469,8 @@ class History:
 
     def before(self, run: Run, wanted: Collection[Identity]) -> dict[Identity, list[tuple[Ran, Seen]]]:
         """What the runs before this one showed of these checks, the oldest first: those of the same suite and runtime,
-        by its name, in the same place, whatever its version was and how it was named.
+        by its name, in the same place. Those of the same cell; of others what was before the first of these, such as
+        other versions.
         """
         place, provider, _ = key_of(run).split("/", 2)
         cells = [key for key in self.cells() if key.startswith(f"{place}/{provider}/")]
@@ -487,7 +488,12 @@ class History:
                     seen = seen_of(column[number]) if number < len(column) else None
                     if seen:
                         found.setdefault(identity, []).append((ran, seen))
-        return {identity: sorted(ran, key=lambda one: runs.order(one[0].name)) for identity, ran in found.items()}
+        own = key_of(run)
+        for identity, several in found.items():
+            several.sort(key=lambda one: runs.order(one[0].name))
+            first = next((at for at, (ran, _) in enumerate(several) if ran.cell == own), len(several))
+            found[identity] = [one for at, one in enumerate(several) if at < first or one[0].cell == own]
+        return found
 
     def failing(self, night: str) -> list[Failing]:
         """What fails in a night's runs against the policy, by cell and check."""

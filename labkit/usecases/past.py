@@ -26,7 +26,7 @@ def past(reports: Path, run: Run, observer: Observer) -> Mapping[Identity, Seque
             behind = history.behind(reports) - 1
             if behind > _READ:
                 observer.step(
-                    f"not compared with earlier runs: {count(behind, 'run')} to read; ./lab nights reads them"
+                    f"not compared with earlier runs: {count(behind, 'run')} are to be read; ./lab flaky does"
                 )
                 return {}
             history.sync(reports, without=run.run.id)

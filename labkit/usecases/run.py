@@ -57,6 +57,7 @@ from labkit.suites.base import RunObserver, SilentRun, Suite
 from labkit.usecases import subject as subjects
 from labkit.usecases.machines import bring_up, compare
 from labkit.usecases.past import past
+from labkit.usecases.preflight import preflight, told
 from labkit.usecases.subject import Subject
 
 UNKNOWN = "unknown"  # the name of a runtime that nobody has named
@@ -111,6 +112,7 @@ def run_cell(
     settings = settings.of_cell(cell)
     distro = settings.distro()
     subject = subjects.find(runtimes.word(cell.runtime), settings, distro, observer, cell.runtime_name)
+    subjects.require_committed(subject, settings, suite.needs)
     machine = make_machine(cell.machine, settings, observer, distro, suite.needs)
     with machine.lock():
         subjects.require_possible(subject, machine)
@@ -127,7 +129,7 @@ def run_cell(
             begun = _begin(settings.reports, machine.name, suite, cell.under_test, runtime, facts, observer)
             directory = begun.directory
             with begun.told():
-                recording = record(
+                recording = _checked(suite, runtime, remote, directory) or record(
                     directory / runs.RAW,
                     directory / _LOG,
                     suite,
@@ -146,6 +148,15 @@ def run_cell(
     return outcome
 
 
+def _not_decided(run: Run, entries: Sequence[Entry] | None) -> list[str]:
+    """A line where policy entries wait for what is not known of the run, such as a version that nobody told."""
+    lacking = policy.lacking(run, entries or ())
+    if not lacking.entries:
+        return []
+    entry = "1 policy entry" if lacking.entries == 1 else f"{lacking.entries} policy entries"
+    return [f"{entry} could not apply: unknown {', '.join(sorted(lacking.facts))}"]
+
+
 Again = Callable[[Path, int, tuple[str, ...]], str | None]
 Whose = Callable[[Run, Path], Run]
 
@@ -160,7 +171,8 @@ def _concluded(
     raw = directory / runs.RAW
 
     def judged() -> Run:
-        return judge(with_reading(begun.ended(recording.reason), shards.read(suite, raw)), entries)
+        run = judge(with_reading(begun.ended(recording.reason), shards.read(suite, raw)), entries)
+        return dataclasses.replace(run, told=(*run.told, *_not_decided(run, entries)))
 
     with begun.told():
         run = judged()
@@ -179,7 +191,10 @@ def _concluded(
 
 
 def _called(suite: Suite, runtime: Runtime, remote: Remote, selection: Selection) -> tuple[Runtime, Selection]:
-    """The runtime as the suite calls it, and the selection: either of the two has its arguments."""
+    """The runtime as the suite calls it, and the selection: either of the two has its arguments, and the
+    latter what it lacks.
+    """
+    selection = dataclasses.replace(selection, lacks=tuple(runtimes.lacks(runtime.name).items()))
     if suite.takes_arguments:
         return runtime, dataclasses.replace(selection, runtime_args=runtime.arguments)
     return subjects.called_alone(runtime, remote), dataclasses.replace(selection, runtime_args=())
@@ -312,6 +327,7 @@ def _run_shared(
     """
     suite, distro = registry.find(cell.suite, cell.engine), settings.of_cell(cell).distro()
     subject = subjects.find(runtimes.word(cell.runtime), settings.of_cell(cell), distro, observer, cell.runtime_name)
+    subjects.require_committed(subject, settings, suite.needs)
     machines = _several(cell, settings, observer, distro, suite, make_machine)
     with contextlib.ExitStack() as stack:
         for _, machine in sorted((machine.name, machine) for machine in machines):  # one order: nobody waits in a ring
@@ -571,7 +587,8 @@ def record(
                 raise NoRun(printable(answer.stderr.strip() or "the suite rejected its arguments"))
             if answer.status not in (0, 1):
                 stderr = printable(answer.stderr.strip()[-500:])
-                reason = f"the suite exited with status {answer.status}" + (f": {stderr}" if stderr else "")
+                exited = f"the suite exited with status {answer.status}" + (f": {stderr}" if stderr else "")
+                reason = told(answer.stderr, runtime) or exited
         except CommandTimeout as error:
             late = f"the suite did not end within {deadline.allowed}, and was ended"
             reason = late if deadline.passed else error.message
@@ -582,6 +599,23 @@ def record(
     if reason and (panic := panic_lines(log.read_bytes())):
         reason = f"the machine's kernel panicked ({panic}); {reason}"
     return Recording(reason, interrupt)
+
+
+def _checked(suite: Suite, runtime: Runtime, remote: Remote, directory: Path) -> Recording | None:
+    """The recording of a suite that is not run, because the runtime can do nothing; None where it can."""
+    if suite.name == "spec":  # which begins so itself
+        return None
+    try:
+        why = preflight(runtime, remote, PROGRAMS)
+    except ConnectionFailed as error:
+        why = error.message
+    except KeyboardInterrupt as error:
+        return Recording(_why(error), error)
+    if not why:
+        return None
+    with disk_errors(directory):
+        (directory / _LOG).touch()
+    return Recording(why)
 
 
 def _upload(suite: Suite, remote: Remote, timeout: float) -> str:

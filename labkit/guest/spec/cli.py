@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable, NoReturn, Optional
 
@@ -25,7 +25,7 @@ from ..common.files import remove_tree
 from ..common.names import chosen, near, read_list
 from ..common.text import printable
 from . import __version__, cleanup, process
-from .context import APPLETS, SuiteRun
+from .context import APPLETS, COMMANDS, SuiteRun
 from .control import NothingWorks, controlled
 from .host import Host, environment, find_busybox, this_host
 from .place import UNSHARED, hide, inherit_nothing, private, raise_limits, require_able, temporary
@@ -36,6 +36,7 @@ from .tap import point
 from .versions import version_of
 
 RESUME = "LABKIT_SPEC_RESUME"
+TRANSCRIPTS_LIMIT = 4 << 20  # characters of them in all
 
 
 STATUSES = """\
@@ -65,7 +66,9 @@ def _run(argv: list[str]) -> int:
         host = replace(host, delegated=cleanup.can_make_cgroups())
     if args.timeout:
         checks = {id: replace(item, timeout=float(args.timeout)) for id, item in checks.items()}
-    plan = _Plan(list(checks.values()), host, args.jobs, args.confirm, args.shared, args.spec, args.repeat)
+    named = [] if args.control else list(checks.values())
+    lacks = _lacking(args.lacks)
+    plan = _Plan(named, host, args.jobs, args.confirm, args.shared, args.spec, args.transcripts, args.repeat, lacks)
     if os.environ.get(RESUME, "").startswith(f"{os.getpid()}:"):
         _, lifeline, lock, name, top = os.environ[RESUME].split(":", 4)
         pipes = _Pipes(int(lifeline), int(lock) if lock else None)
@@ -89,7 +92,18 @@ class _Plan:
     confirm: bool
     shared: bool
     spec: Optional[tuple[int, int, int]]
+    transcripts: bool
     repeat: int = 1
+    lacks: dict[str, str] = field(default_factory=dict)
+
+
+def _lacking(words: list[str]) -> dict[str, str]:
+    """COMMAND=REASON of --lacks. Raises UsageError."""
+    pairs = [word.partition("=")[::2] for word in words]
+    for command, _ in pairs:
+        if command not in COMMANDS:
+            raise UsageError(f"--lacks {command}: must be one of {', '.join(sorted(COMMANDS))}")
+    return {command: why or "it is told to lack it" for command, why in pairs}
 
 
 def runtime_words(text: str) -> list[str]:
@@ -172,6 +186,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "--spec", type=_version, metavar="VERSION", help="hold it to this runtime-spec, not to the one that it claims"
     )
     parser.add_argument(
+        "--lacks",
+        action="append",
+        default=[],
+        metavar="COMMAND=REASON",
+        help="a command that the runtime does not have: what needs it is skipped",
+    )
+    parser.add_argument(
         "--no-confirm",
         dest="confirm",
         action="store_false",
@@ -188,6 +209,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "--skip", metavar="FILE", help="leave out the checks that this file names, one ID or pattern a line"
     )
     parser.add_argument("--list", action="store_true", help="list the checks and exit")
+    parser.add_argument(
+        "--control", action="store_true", help="run a plain container, and no check: see that the runtime works here"
+    )
     default = 2 * (os.cpu_count() or 1)
     parser.add_argument(
         "--jobs", type=number(256), default=default, metavar="N", help="checks to run at a time (default: %(default)s)"
@@ -197,6 +221,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         dest="shared",
         action="store_false",
         help="give every check a container of its own from the start",
+    )
+    parser.add_argument(
+        "--transcripts", action="store_true", help="print as comments what each bad check did, for `labkit explain`"
     )
     add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"labkit-spec {__version__}")
@@ -311,15 +338,19 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
     claims = claims_of(host.runtime, environment(work))
     held = replace(claims, spec=plan.spec or claims.spec)
     named = min(claims, held, key=lambda each: each.spec).spec_text
-    suite = SuiteRun(name, host, held, work, applets, named, cgroups=tuple(cleanup.cgroup_parents()))
+    suite = SuiteRun(name, host, held, work, applets, named, cgroups=tuple(cleanup.cgroup_parents()), lacks=plan.lacks)
+    suite = replace(suite, transcripts=plan.transcripts)
     _print("TAP version 14", *_header(suite, claims.spec_text))
-    failed = count = 0
+    failed = count = printed = 0
 
     def emit(result: Result, check: Check) -> None:
-        nonlocal failed, count
+        nonlocal failed, count, printed
         count += 1
         failed += result["verdict"] in BAD
-        _print(point(count, result, check.requirement.summary).rstrip("\n"))
+        transcript = result.pop("transcript", "")
+        printed += len(transcript)
+        told = [f"# transcript {result['id']} {transcript}"] if transcript and printed <= TRANSCRIPTS_LIMIT else []
+        _print(point(count, result, check.requirement.summary).rstrip("\n"), *told)
 
     try:
         suite = controlled(
@@ -348,6 +379,7 @@ def _furnish(host: Host, work: Path) -> tuple[str, ...]:
     """What all checks share; the applets of busybox that there are."""
     (work / "exits").mkdir()
     (work / "controls").mkdir()
+    (work / "transcripts").mkdir()
     busybox = work / "busybox"
     busybox.write_bytes(Path(host.busybox).read_bytes())
     busybox.chmod(0o755)

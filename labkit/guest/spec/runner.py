@@ -19,7 +19,7 @@ from typing import Any, Callable, Optional
 from ..common.children import ENDING, Signals, exit_with, kill_group
 from ..common.errors import Interrupted
 from ..common.repeats import counted, repeated
-from . import cleanup
+from . import cleanup, transcript
 from .context import Skip, Stop, SuiteRun, T
 from .registry import Check, Requirement
 from .tap import ITEM_LIMIT, shortened
@@ -144,6 +144,8 @@ class _Runner:
             t._finish()
         else:
             outcome = _perform(check, t, check.function)
+        if self.suite.transcripts and outcome.get("verdict") in BAD:
+            transcript.aftermath(self.suite.transcript(check.requirement.id), t.work)
         text = json.dumps(outcome).encode()
         with os.fdopen(write, "wb") as pipe:
             pipe.write(text)
@@ -201,6 +203,7 @@ class _Runner:
         self._close(job)
         if job.result is None:
             job.result = self._result(job, "error", f"the check's process ended with status {status} and no report")
+            self._aftermath(job)
             self._janitor(job)
         elif status and not job.cleaning:
             self._janitor(job)
@@ -212,15 +215,39 @@ class _Runner:
                 else:
                     self.waiting.insert(0, member)
         else:
-            self.emit(job.result, job.check)
+            self.emit(self._told(job.check, job.result), job.check)
+
+    def _told(self, check: Check, outcome: Result) -> Result:
+        """The result with what the check did, where it is bad."""
+        suite, id = self.suite, check.requirement.id
+        file = suite.transcript(id)
+        if not suite.transcripts:
+            return outcome
+        facts = {
+            "work": str(suite.check_work(id)),
+            "name": suite.name,
+            "runtime": list(suite.host.runtime),
+            "busybox": suite.host.busybox,
+        }
+        packed = transcript.packed(file, facts) if outcome["verdict"] in BAD else ""
+        file.unlink(missing_ok=True)
+        return {**outcome, "transcript": packed} if packed else outcome
 
     def _overdue(self, job: _Job) -> None:
         kill_group(job.pid)
         if job.result is None:
             job.result = self._result(job, "timeout", f"timed out after {job.check.timeout:g} s")
+            self._aftermath(job)
             job.deadline = time.monotonic() + CLEANUP_TIMEOUT  # it ends now; _ended sends the janitor
         else:
             job.deadline = time.monotonic() + CLEANUP_TIMEOUT
+
+    def _aftermath(self, job: _Job) -> None:
+        """What a check leaves that cannot tell it any more."""
+        id = job.check.requirement.id
+        if self.suite.transcripts and not job.members:
+            with suppress(OSError):
+                transcript.aftermath(self.suite.transcript(id), self.suite.check_work(id))
 
     def _janitor(self, job: _Job) -> None:
         """Clean up after a check that cannot do it itself any more; it keeps its slot meanwhile."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import enum
 import re
 import shlex
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, StrictStr
 
 from labkit.core import tomlfile
 from labkit.core.errors import UsageError
+from labkit.core.platforms import Sha256
+from labkit.core.suggest import unknown
 from labkit.core.tomlfile import Table
 from labkit.subjects.runtimes import words
 from labkit.subjects.runtimes.words import HostFile, InMachine, Package, Source, Word
 
 _DIRECTORY = Path(__file__).parent
+# Of the OCI Runtime Command Line Interface.
+OciCommand = Literal["create", "start", "state", "kill", "delete"]
 
 
 class _Older(Table):
@@ -24,13 +29,76 @@ class _Older(Table):
     ref: StrictStr = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="a git ref without a slash")
 
 
-class _File(Table):
+class System(enum.StrEnum):
+    """How sources are built: what fetches and compiles them."""
+
+    GO = "go"
+    CARGO = "cargo"
+    AUTOTOOLS = "autotools"
+    MAKE = "make"
+
+
+class Build(Table):
+    """How a runtime is built from its sources. packages: by family of platforms, what must be installed besides the
+    system's own; package: what of a Go module is built; recipe: shell, run in the sources, and program what it makes
+    there; mark: a file of the sources and a text in it, by which they are known to be this runtime's.
+    """
+
+    system: System
+    packages: dict[StrictStr, tuple[StrictStr, ...]] = Field(default={}, description="a table of lists of packages")
+    package: StrictStr = "."
+    recipe: StrictStr = Field(min_length=1)
+    program: StrictStr = Field(pattern=r"^[A-Za-z0-9._+/-]+$", description="a path in the sources")
+    mark: tuple[StrictStr, StrictStr] | None = None
+
+
+class Published(Table):
+    """Where the programs of releases are published. In url and sums, {version} and {arch} are filled in; arch: what
+    the publisher calls an architecture, by uname -m; sums: a list of digests; why: what is told where there is none.
+    """
+
+    url: StrictStr
+    sums: StrictStr = ""
+    arch: dict[StrictStr, StrictStr] = Field(default={}, description="a table of names")
+    sha256: dict[StrictStr, dict[StrictStr, Sha256]] = Field(
+        default={}, description="tables of digests by architecture, one for each version"
+    )
+
+
+class Beside(Table):
+    """Files of packages that images lack, sent with or as the runtime: paths in the root file system."""
+
+    packages: dict[StrictStr, tuple[StrictStr, ...]] = Field(description="a table of lists of packages")
+    files: tuple[StrictStr, ...] = Field(min_length=1, description="a list of paths without a leading /")
+
+
+class About(Table):
+    """What labkit knows of a runtime. packages: by family of platforms; repository, module, crate: where its sources
+    are; tag: the tag of a version; arguments: given before each command; lacks: commands of the OCI command line that
+    it does not have, with the reason; limits: what else it cannot do; none: why it is no subject for suites at all;
+    beside: what of packages is sent to a machine whose image has not got it; shim: a program of labkit.guest.shims that
+    is the runtime.
+    """
+
     title: StrictStr
     homepage: StrictStr
     binary: StrictStr = Field(pattern=r"^[A-Za-z0-9._+-]+$", description="the name of a program, without a directory")
     untrusted: bool = False
     arguments: tuple[StrictStr, ...] = Field(default=(), description="a list of arguments that come before a command")
     runtime_tools: _Older | None = None
+    packages: dict[StrictStr, tuple[StrictStr, ...]] = Field(default={}, description="a table of lists of packages")
+    repository: StrictStr = ""
+    module: StrictStr = ""
+    crate: StrictStr = ""
+    tag: StrictStr = "v{version}"
+    published: Published | None = None
+    build: Build | None = None
+    releases: tuple[StrictStr, ...] = Field(default=(), description="a list of versions")
+    lacks: dict[OciCommand, StrictStr] = Field(default={}, description="a table of reasons, by command")
+    limits: tuple[StrictStr, ...] = Field(default=(), description="a list of sentences")
+    none: StrictStr = ""
+    beside: Beside | None = None
+    shim: StrictStr = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +126,21 @@ class Runtime:
 def names() -> list[str]:
     """Return the names of the runtimes that have a file, sorted."""
     return sorted(file.stem for file in _DIRECTORY.glob("*.toml"))
+
+
+def about(name: str) -> About:
+    """Return what labkit knows of the runtime with that name. UsageError."""
+    if name not in names():
+        message, hint = unknown("runtime", name, names())
+        raise UsageError(message, hint=hint)
+    return _read(name)
+
+
+def lacks(name: str) -> dict[str, str]:
+    """Return the OCI commands that the runtime with that name does not have, with the reasons; none of one that labkit
+    does not know.
+    """
+    return {str(command): why for command, why in _read(name).lacks.items()} if name in names() else {}
 
 
 def older_refs() -> tuple[tuple[str, str, str], ...]:
@@ -130,6 +213,6 @@ def named(name: str) -> Runtime:
     return Runtime(name, data.binary, data.title, data.homepage, data.untrusted, data.arguments)
 
 
-def _read(name: str) -> _File:
+def _read(name: str) -> About:
     file = _DIRECTORY / f"{name}.toml"
-    return tomlfile.check(_File, tomlfile.read(file), lambda _: str(file))
+    return tomlfile.check(About, tomlfile.read(file), lambda _: str(file))
