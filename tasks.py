@@ -45,8 +45,8 @@ def up(call: Call) -> None:
 
 
 @lab_task(
-    f"{_MACHINE} machines runtime runtime_arg runtime_name untrusted suite spec only skip failed jobs repeat limit "
-    "reference watch no_confirm no_policy yes verbose format json"
+    f"{_MACHINE} machines runtime runtime_arg runtime_name untrusted suite engine spec only skip failed jobs repeat "
+    "limit reference watch no_confirm no_policy yes verbose format json"
 )
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.
@@ -268,7 +268,8 @@ def report(call: Call) -> None:
 
 
 @lab_task(
-    "no_policy only skip programs runtime runtime_name runtime_version cgroup ref platform format json", words="dir"
+    "no_policy only skip programs runtime runtime_name runtime_version cgroup ref platform profile format json",
+    words="dir",
 )
 def judge(call: Call) -> None:
     """Judge saved output under today's policy, without a machine.
@@ -282,12 +283,13 @@ def judge(call: Call) -> None:
         ./lab judge elsewhere --runtime crun --runtime-version 1.21 --cgroup v2 --ref master
         ./lab judge ci-logs.tar.xz --runtime youki --skip not-meant.txt
         ./lab judge log/kill.tap
+        ./lab judge calls.jsonl --profile document
     """
     from labkit.suites.subset import Subset, read_list
     from labkit.usecases.judge import Said, judge_all
 
     call.refuse_beside("runtime_name", ["runtime"])
-    flags = ("runtime_version", "cgroup", "ref", "platform")
+    flags = ("runtime_version", "cgroup", "ref", "platform", "profile")
     facts = {flag.replace("_", "-"): str(call.words[flag]) for flag in flags if call.words[flag]}
     if len(call.words["runtime"]) > 1:
         raise UsageError("--runtime is given several times: what is judged is of one runtime")

@@ -96,6 +96,7 @@ FLAGS: Mapping[str, Flag] = {
         is_setting=True,
     ),
     "suite": Flag(None, "what to run, see `suites`; else spec", "SUITE", values.suites, True),
+    "engine": Flag(None, "what uses the runtime, of `--suite engine`", "ENGINE", values.engines, True),
     "only": Flag(
         [],
         "only this check or program: ID or ID,ID, or a pattern with * and ?, or a program's path; may be repeated; "
@@ -138,6 +139,12 @@ FLAGS: Mapping[str, Flag] = {
     "runtime_version": Flag(None, "the runtime's version, in place of what the output says", "VERSION"),
     "cgroup": Flag(None, "the cgroup version, in place of what the output says", "VERSION", ("v1", "v2", "hybrid")),
     "ref": Flag(None, "the ref of runtime-tools, in place of what the output says", "REF"),
+    "profile": Flag(
+        None,
+        "what engines are held to: the document as it stands, or (default) what all callers and runtimes practise",
+        "PROFILE",
+        ("practice", "document"),
+    ),
     "programs": Flag(
         None, "a file with the names of all programs, one a line, of a fork of runtime-tools", "FILE", values.files
     ),

@@ -39,7 +39,8 @@ class Selection:
 @dataclass(frozen=True, slots=True)
 class Cell:
     """provider may be "auto"; runtime is a word of --runtime, runtime_name what to call it; machine is the name of
-    the machine to run it on, the first where machines, which share it, are several.
+    the machine to run it on, the first where machines, which share it, are several; engine: what uses the runtime, of
+    the suite that is about engines.
     """
 
     platform: str
@@ -51,11 +52,13 @@ class Cell:
     selection: Selection = Selection()
     machines: int = 1
     runtime_name: str = ""
+    engine: str = ""
 
     @property
     def key(self) -> str:
-        """What history knows it by, and people type: `debian-13/uml/runc/spec`."""
-        return key(self.platform, self.release, self.provider, self.under_test, "", self.suite)
+        """What history knows it by, and people type: `debian-13/uml/runc/spec`, `debian-13/uml/crun/engine:docker`."""
+        suite = f"{self.suite}:{self.engine}" if self.engine else self.suite
+        return key(self.platform, self.release, self.provider, self.under_test, "", suite)
 
     @property
     def under_test(self) -> str:

@@ -303,6 +303,7 @@ class Settings(Table):
     runtime: StrictStr = Field(default="runc", min_length=1, description="a runtime: a name, NAME@VERSION, ./FILE, ...")
     untrusted: bool = Field(default=False, description="true or false")
     suite: Name = "spec"
+    engine: Name | None = None
     image: Literal["auto", "build", "cloud"] = "auto"
     uml_kernel: Location | None = Field(default=None, description="the path of a kernel of User-Mode Linux")
     platforms: Location | None = Field(default=None, description="a directory of platforms")
@@ -383,6 +384,7 @@ class Settings(Table):
     def of_cell(self, cell: Cell) -> Settings:
         """Return these settings with the cell's values in place of their own: what differs is asked for by the cell."""
         named = {key: getattr(cell, key) for key in ("platform", "release", "provider", "runtime", "suite")}
+        named["engine"] = cell.engine or None
         made = self.model_copy(update={**named, "machine": self.machine.model_copy(update={"name": cell.machine})})
         made._origins = {**self._origins, **{key: "the cell" for key in named if named[key] != getattr(self, key)}}
         return made

@@ -101,7 +101,7 @@ def run_cell(
     what is asked, such as a runtime that is not there; a KeyboardInterrupt is raised again after the reports are
     written.
     """
-    suite = registry.find(cell.suite)
+    suite = registry.find(cell.suite, cell.engine)
     suite.check(cell.selection)
     runs.require_room(settings.reports)  # now, and not after a machine was made and the suite has run
     enough = min(cell.machines, len(subset.of(suite.name, "check", cell.selection, suite.names())))
@@ -325,7 +325,7 @@ def _run_shared(
 
     A machine that does not come up, or is lost, makes the run incomplete; the others do their parts.
     """
-    suite, distro = registry.find(cell.suite), settings.of_cell(cell).distro()
+    suite, distro = registry.find(cell.suite, cell.engine), settings.of_cell(cell).distro()
     subject = subjects.find(runtimes.word(cell.runtime), settings.of_cell(cell), distro, observer, cell.runtime_name)
     subjects.require_committed(subject, settings, suite.needs)
     machines = _several(cell, settings, observer, distro, suite, make_machine)
@@ -471,7 +471,7 @@ def _up(
             info = bring_up(machine, settings, distro, observer, insist=True)
             remote = stack.enter_context(machine.connect(Deadline.after(settings.limits.connect, "connect")))
             runtime = subjects.send(subject, remote, observer, machine.name, cell.selection.runtime_args)
-            called, selection = _called(registry.find(cell.suite), runtime, remote, cell.selection)
+            called, selection = _called(registry.find(cell.suite, cell.engine), runtime, remote, cell.selection)
         except InfrastructureError as error:
             # What is wrong with this host, no other machine can make good.
             if not members and (machine is machines[-1] or not isinstance(error, MachineError | ConnectionFailed)):

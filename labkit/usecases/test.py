@@ -107,7 +107,7 @@ def cell_of(settings: Settings, selection: Selection, *, failed: bool = False, m
         name = runtimes.of(word).name
         selection = dataclasses.replace(selection, only=runs.failed_before(settings.reports, settings.suite, name))
     else:
-        known = registry.find(settings.suite).names()
+        known = registry.find(settings.suite, settings.engine or "").names()
         selection = dataclasses.replace(selection, only=subset.settled(selection, known))
     return Cell(
         distro.platform.name,
@@ -118,4 +118,5 @@ def cell_of(settings: Settings, selection: Selection, *, failed: bool = False, m
         settings.suite,
         selection,
         machines,
+        engine=settings.engine or "",
     )
