@@ -93,7 +93,7 @@ def run(tmp_path: Path) -> Run:
     tmp.mkdir()
 
     def start(tree: Path, *words: str, runtime: str = "/bin/true", path: str | None = None) -> Ran:
-        argv = [sys.executable, program, "--set", "bats", "--tree", tree, "--runtime", runtime, *words]
+        argv = [sys.executable, str(program), "--set", "bats", "--tree", str(tree), "--runtime", runtime, *words]
         where = path if path is not None else f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = {**os.environ, "TMPDIR": str(tmp), "PATH": where}
         done = subprocess.run(argv, capture_output=True, env=environment, timeout=120, stdin=subprocess.DEVNULL)

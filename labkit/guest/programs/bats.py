@@ -1,7 +1,7 @@
 """runc's integration tests: a tree of bats files that run whatever runtime RUNC= names.
 
-A file is a program: it has a sandbox, with a cgroup namespace of its own, as cgroups have the same names in all files. A
-test that is too slow is ended by bats, a file that says nothing for longer than any test may take by the driver.
+A file is a program: it has a sandbox, with a cgroup namespace of its own, for cgroups have the same names in all files.
+A test that is too slow is ended by bats, a file that says nothing for longer than any test may take by the driver.
 """
 
 from __future__ import annotations
@@ -306,8 +306,9 @@ def _become(config: BatsConfig, file: str, here: Path) -> int:
         _script(own / Path(config.runtime).name, f'exec {quoted_words([config.runtime, *arguments])} "$@"')
     # All that get-images.sh, which is run for each test, wants of it.
     _script(own / "go", f"case $2 in GOARCH) echo {_GOARCH.get(os.uname().machine, os.uname().machine)} ;; esac")
+    path = f"{own}:{os.environ.get('PATH', os.defpath)}"
     environment = {
-        "PATH": f"{own}:{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": f"{path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/root",
         "LC_ALL": "C.UTF-8",
         "TERM": "dumb",

@@ -39,8 +39,8 @@ CLONE_NEWPID = 0x20000000
 GRACE = 0.1  # seconds in which processes that a program leaves may still end by themselves
 MOST_LEFT = 50  # texts; a report stays below what a pipe holds
 
-# Arguments: the propagation, whose processes, then directories of runtimes' records to hide. Where the host's mounts are
-# shared, as systemd leaves them, these are too, in a peer group of their own.
+# Arguments: the propagation, whose processes, then directories of runtimes' records to hide. Where the host's mounts
+# are shared, as systemd leaves them, these are too, in a peer group of their own.
 _MOUNTS = """
 set -e
 mount --make-rprivate /
