@@ -1,6 +1,6 @@
 # purpose: runc's integration tests, their helper programs built, and archives for their containers
 # inputs: RUNC_TESTS_FROM RUNC_TESTS_URL RUNC_TESTS_REF RUNC_TESTS_SHA256 RUNC_TESTS_SUMS
-# check: test -x /opt/labkit/src/runc-tests/tests/cmd/_bin/recvtty && test -e /opt/labkit/src/runc-tests/labkit-ref
+# check: cd /opt/labkit/src/runc-tests && test -x tests/cmd/_bin/recvtty && test -e labkit-ref && set -- tests/integration/testdata/*.tar.xz && test $# -ge 2
 # needs: bats test-programs busybox
 # builds: toolchain libseccomp go
 #
@@ -82,25 +82,25 @@ system() {
 
 # tree_copy FILE DIRECTORY: the file, with the links that its path goes through.
 tree_copy() {
-  file=$1
+  from=$1
   while :; do
-    at=$2$(cd "${file%/*}" && pwd -P)/${file##*/}
-    mkdir -p "${at%/*}"
-    test -e "$at" || test -L "$at" || cp -P --preserve=mode,timestamps "$file" "$at"
-    test -L "$file" || break
-    next=$(readlink "$file")
+    to=$2$(cd "${from%/*}" && pwd -P)/${from##*/}
+    mkdir -p "${to%/*}"
+    test -e "$to" || test -L "$to" || cp -P --preserve=mode,timestamps "$from" "$to"
+    test -L "$from" || break
+    next=$(readlink "$from")
     case $next in
-      /*) file=$next ;;
-      *) file=${file%/*}/$next ;;
+      /*) from=$next ;;
+      *) from=${from%/*}/$next ;;
     esac
   done
 }
 
-# archive NAME DIRECTORY FILE
+# archive DIRECTORY FILE
 archive() {
-  tar -C "$2" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cJf "$3.part" .
-  mv "$3.part" "$3"
-  rm -rf "$2"
+  tar -C "$1" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cJf "$2.part" .
+  mv "$2.part" "$2"
+  rm -rf "$1"
 }
 
 take runc-tests "$RUNC_TESTS_FROM" "$RUNC_TESTS_URL" "$RUNC_TESTS_REF" "$RUNC_TESTS_SHA256" "$RUNC_TESTS_SUMS"
@@ -113,14 +113,14 @@ chmod -R u+w "$tree"
 data=$tree/tests/integration/testdata
 mkdir -p "$data"
 for image in busybox debian; do
-  file=$data/$image-$(machine).tar.xz
-  if ! test -e "$file" && grep -q "$image" "$tree/tests/integration/get-images.sh"; then
+  wanted=$data/$image-$(machine).tar.xz
+  if ! test -e "$wanted" && grep -q "$image" "$tree/tests/integration/get-images.sh"; then
     rm -rf "$taken/root"
     case $image in
       busybox) applets "$taken/root" ;;
       debian) system "$taken/root" ;;
     esac
-    archive "$image" "$taken/root" "$file"
+    archive "$taken/root" "$wanted"
   fi
 done
 

@@ -297,3 +297,21 @@ def test_the_suite_passes_on_what_is_asked() -> None:
     assert words[-len(expected) - 2 :] == [*expected, "--timeout", "7.5"]
     with pytest.raises(UsageError, match="does not take --spec"):
         SUITE.check(Selection(spec="1.2.0"))
+
+
+@has_bats
+def test_a_test_has_a_terminal_as_a_person_s_has(run: Run, tmp_path: Path) -> None:
+    text = '@test "a" { echo said >/dev/tty; tty <&0 || true; [ -c /dev/tty ]; }\n'
+    ran = run(make_tree(tmp_path / "tree", {"a": text}))
+    assert verdicts(read(ran, tmp_path / "raw")) == {"a:a": "pass"}
+    assert ran.events[-2]["left"] == []
+
+
+@has_bats
+def test_an_archive_that_is_not_there_is_told_before_each_test_tries_to_fetch_it(run: Run, tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", {"a": '@test "x" { true; }\n'})
+    script = tree / "tests/integration/get-images.sh"
+    script.write_text('rootfs="$TESTDATA/busybox-${arch}.tar.xz"\nget "$rootfs" "$url"\n')
+    ran = run(tree)
+    assert (ran.status, ran.out) == (3, b"")
+    assert "testdata/busybox-" in ran.stderr and "each test would try to fetch it" in ran.stderr

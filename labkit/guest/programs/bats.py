@@ -6,6 +6,7 @@ A test that is too slow is ended by bats, a file that says nothing for longer th
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import re
@@ -44,6 +45,7 @@ _LEAST_BATS = (1, 8)  # the first with BATS_TEST_TIMEOUT
 _NAME = re.compile(r"(?!labkit-)[A-Za-z0-9_-]{1,64}")
 # As bats itself finds them (bats-preprocess).
 _TEST = re.compile(r"^[ \t]*@test[ \t]+(.*[^ \t])[ \t]+\{.*$", re.MULTILINE)
+_TIOCSCTTY = 0x540E  # asm-generic/ioctls.h; python3-minimal may have no termios
 _GOARCH = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
 _MOST = 1 << 20  # bytes of a file that are looked at
 
@@ -213,6 +215,20 @@ def missing_helpers(tree: BatsTree) -> str:
     return ", ".join(f"no {name}" for name in names if where and not os.access(where / name, os.X_OK))
 
 
+def missing_images(tree: BatsTree) -> list[str]:
+    """The archives that the tests unpack, of those that get-images.sh would fetch, which are not there."""
+    with suppress(OSError):
+        text = (tree.path / TESTS / "get-images.sh").read_text(errors="replace")
+        names = re.findall(r"\$\{?TESTDATA\}?/([a-z-]+)-\$\{?arch\}?(\.tar[.a-z]*)", text)
+        found = (f"testdata/{name}-{_goarch()}{end}" for name, end in names)
+        return [name for name in dict.fromkeys(found) if not (tree.path / TESTS / name).exists()]
+    return []
+
+
+def _goarch() -> str:
+    return _GOARCH.get(os.uname().machine, os.uname().machine)
+
+
 def prepare(config: BatsConfig) -> None:
     """Make the cgroup that those of all files are in, anew, with all controllers. Raises HostError."""
     runtime = config.tree.path / "runc"  # where tests of before RUNC= look for it
@@ -228,6 +244,11 @@ def prepare(config: BatsConfig) -> None:
         raise HostError(f"{CGROUP}: {error.strerror}") from error
     _enable(CGROUP_ROOT)
     _enable(CGROUP)
+
+
+def mounts(tmp: Path) -> tuple[str, ...]:
+    """What body() mounts something on, of a run with this directory."""
+    return (str(tmp / SHORT), *(f"/etc/{what}" for what in IDS))
 
 
 def clean() -> None:
@@ -305,7 +326,7 @@ def _become(config: BatsConfig, file: str, here: Path) -> int:
         runtime = str(own / Path(config.runtime).name)
         _script(own / Path(config.runtime).name, f'exec {quoted_words([config.runtime, *arguments])} "$@"')
     # All that get-images.sh, which is run for each test, wants of it.
-    _script(own / "go", f"case $2 in GOARCH) echo {_GOARCH.get(os.uname().machine, os.uname().machine)} ;; esac")
+    _script(own / "go", f"case $2 in GOARCH) echo {_goarch()} ;; esac")
     path = f"{own}:{os.environ.get('PATH', os.defpath)}"
     environment = {
         "PATH": f"{path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -334,7 +355,27 @@ def _become(config: BatsConfig, file: str, here: Path) -> int:
         ids = [f"--reuid={record.pw_uid}", f"--regid={record.pw_gid}", "--init-groups"]
         words = [setpriv, *ids, "--", *words]
     os.chdir("/")
+    _take_terminal()
     os.execve(words[0], words, environment)
+
+
+def _take_terminal() -> None:
+    """A terminal to control this session, as tests run by a person have one; what is written to it is thrown away."""
+    ours, theirs = os.openpty()
+    if os.fork() == 0:
+        os.setsid()
+        for fd in range(os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 4096 else 4096):
+            if fd != ours:
+                with suppress(OSError):
+                    os.close(fd)
+        with suppress(OSError):  # EIO: nobody has it open any more
+            while os.read(ours, 4096):
+                pass
+        os._exit(0)
+    os.close(ours)
+    fcntl.ioctl(theirs, _TIOCSCTTY, 0)
+    os.dup2(theirs, 0)
+    os.close(theirs)
 
 
 def _script(path: Path, line: str) -> None:

@@ -91,6 +91,9 @@ def _bats(args: argparse.Namespace) -> int:
         raise HostError(f"the tests call {', '.join(missing)}, which is not there: install it")
     if lacking := bats.missing_helpers(tree):
         raise HostError(f"the helper programs of {tree.path} are not built, {lacking}: make test-binaries")
+    if absent := bats.missing_images(tree):
+        where = tree.path / bats.TESTS
+        raise HostError(f"{', '.join(absent)} is not there in {where}, and each test would try to fetch it")
     program, version = bats.find_bats()
     lock = (take_lock(args.lock, args.attached),) if args.lock else ()
     about: Facts = {
@@ -120,7 +123,7 @@ def _run_bats(args: argparse.Namespace, config: bats.BatsConfig, about: Facts, l
     config = dataclasses.replace(config, limit=limit)
     tmp = _temporary()
     most = max(map(len, config.chosen.values()))
-    sandbox = SandboxConfig(config.runtime, limit * (most + 1), lock, apart=not config.systemd)
+    sandbox = SandboxConfig(config.runtime, limit * (most + 1), lock, apart=not config.systemd, known=bats.mounts(tmp))
     about.update(suite=f"labkit-programs {__version__}", cores=cores, jobs=jobs, limit=limit, reset=config.systemd)
     signals = Signals()
     output = Output(signals)

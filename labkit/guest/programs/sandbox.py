@@ -68,14 +68,16 @@ class Report:
 class SandboxConfig:
     """What all sandboxes of a run have in common.
 
-    timeout: seconds for the program; held: descriptors that stay open until the sandbox has ended, a lock's;
-    apart: with a PID namespace. Without it what a program leaves goes on, and nothing is said of it.
+    timeout: seconds for the program; held: descriptors that stay open until the sandbox has ended, a lock's; apart: with
+    a PID namespace (without it what a program leaves goes on, and nothing is said of it); known: what the body itself
+    mounts something on.
     """
 
     runtime: str
     timeout: float
     held: tuple[int, ...] = ()
     apart: bool = True
+    known: tuple[str, ...] = ()
 
     @property
     def state_directories(self) -> list[Path]:
@@ -205,7 +207,9 @@ def _init(config: SandboxConfig, body: Callable[[], int], out: int, err: int, re
         kill_group(program)
         status = _wait(program, time.monotonic() + GRACE)
     left = [f"process {line}" for line in _processes()] if config.apart else []
-    left += [f"mount {printable(mount.point)}" for mount in own_mounts() if mount.point not in before]
+    left += [
+        f"mount {printable(mount.point)}" for mount in own_mounts() if mount.point not in before.union(config.known)
+    ]
     records = [name for directory in config.state_directories for name in sorted(os.listdir(directory))]  # noqa: PTH208
     left += [f"container {printable(name)}" for name in records]
     more = [f"and {len(left) - MOST_LEFT} more"] if len(left) > MOST_LEFT else []
