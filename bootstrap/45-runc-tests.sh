@@ -83,10 +83,10 @@ system() {
 # tree_copy FILE DIRECTORY: the file, with the links that its path goes through.
 tree_copy() {
   from=$1
-  while :; do
+  while ! test -e "$2$from"; do
     to=$2$(cd "${from%/*}" && pwd -P)/${from##*/}
     mkdir -p "${to%/*}"
-    test -e "$to" || test -L "$to" || cp -P --preserve=mode,timestamps "$from" "$to"
+    test -L "$to" || cp -P --preserve=mode,timestamps "$from" "$to"
     test -L "$from" || break
     next=$(readlink "$from")
     case $next in
@@ -98,7 +98,7 @@ tree_copy() {
 
 # archive DIRECTORY FILE
 archive() {
-  tar -C "$1" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cJf "$2.part" .
+  XZ_OPT=-2 tar -C "$1" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cJf "$2.part" .
   mv "$2.part" "$2"
   rm -rf "$1"
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from labkit.core import resources
 from labkit.core.cell import Selection
 from labkit.core.errors import UsageError
 from labkit.guest.common.errors import UsageError as GuestUsageError
@@ -315,3 +317,67 @@ def test_an_archive_that_is_not_there_is_told_before_each_test_tries_to_fetch_it
     ran = run(tree)
     assert (ran.status, ran.out) == (3, b"")
     assert "testdata/busybox-" in ran.stderr and "each test would try to fetch it" in ran.stderr
+
+
+@pytest.mark.skipif(not shutil.which("busybox") or not shutil.which("xz"), reason="not installed: busybox, xz")
+def test_the_step_builds_a_tree_and_makes_archives_that_it_does_not_bring(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", {"a": '@test "x" { true; }\n'}, built=False)
+    (tree / "labkit-ref").unlink()
+    script = tree / "tests/integration/get-images.sh"
+    script.write_text("# busybox-${arch}.tar.xz debian-${arch}.tar.xz hello-world\n")
+    (tree / "Makefile").write_text("test-binaries:\n\tmkdir -p tests/cmd/_bin && touch tests/cmd/_bin/recvtty\n")
+    (tree / "main.go").write_text("package main\n")
+    (tmp_path / "state/sources").mkdir(parents=True)
+    subprocess.run(["tar", "-C", tree, "-cf", tmp_path / "state/sources/runc-tests.tar", "."], check=True)
+    root = resources.root() / "bootstrap"
+    text = f"""set -eu
+state={tmp_path}/state lab={tmp_path}/lab cache={tmp_path}/cache
+mkdir -p "$lab/src" "$cache"
+RUNC_TESTS_FROM=upload RUNC_TESTS_URL=runc-tests.tar RUNC_TESTS_REF=abc RUNC_TESTS_SHA256= RUNC_TESTS_SUMS=
+LAB_FAMILY=debian LAB_MIRROR= PACKAGES_DOWNLOAD=
+. {root}/functions.sh
+. {root}/45-runc-tests.sh
+"""
+    done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "lab/src/runc-tests"
+    assert (made / "labkit-ref").read_text() == "abc\n"
+    assert sorted(path.name for path in made.iterdir()) == ["labkit-ref", "tests"]
+    data = made / "tests/integration/testdata"
+    arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+    assert sorted(path.name for path in data.iterdir()) == [f"busybox-{arch}.tar.xz", f"debian-{arch}.tar.xz"]
+    for name, command in (
+        ("busybox", "sh -c 'id -u && stat -c %a /tmp'"),
+        ("debian", "bash -c 'id -u; stat -c %a /tmp'"),
+    ):
+        at = tmp_path / name
+        at.mkdir()
+        subprocess.run(["tar", "-C", at, "-xf", data / f"{name}-{arch}.tar.xz"], check=True)
+        ran = subprocess.run(["chroot", at, *shlex.split(command)], capture_output=True, text=True, timeout=60)
+        assert (ran.returncode, ran.stdout.split()) == (0, ["0", "1777"]), ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"README": ""}, "runc-tests.tar has no tests/integration: it is not a tree of runc"),
+        ({"tests/integration/helpers.bash": ""}, "no tests/integration/*.bats: it is a tree of runc without its tests"),
+    ],
+)
+def test_the_step_says_of_a_tree_without_tests_what_it_lacks(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    for name, text in {**files, "other": ""}.items():
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / name).write_text(text)
+    (tmp_path / "state/sources").mkdir(parents=True)
+    subprocess.run(["tar", "-C", tmp_path / "tree", "-cf", tmp_path / "state/sources/runc-tests.tar", "."], check=True)
+    root = resources.root() / "bootstrap"
+    text = f"""set -eu
+state={tmp_path}/state lab={tmp_path}/lab cache={tmp_path}/cache
+mkdir -p "$lab/src" "$cache"
+RUNC_TESTS_FROM=upload RUNC_TESTS_URL=runc-tests.tar RUNC_TESTS_REF= RUNC_TESTS_SHA256= RUNC_TESTS_SUMS=
+. {root}/functions.sh
+. {root}/45-runc-tests.sh
+"""
+    done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert said in done.stderr

@@ -68,9 +68,9 @@ class Report:
 class SandboxConfig:
     """What all sandboxes of a run have in common.
 
-    timeout: seconds for the program; held: descriptors that stay open until the sandbox has ended, a lock's; apart: with
-    a PID namespace (without it what a program leaves goes on, and nothing is said of it); known: what the body itself
-    mounts something on.
+    timeout: seconds for the program; held: descriptors that stay open until the sandbox has ended, a lock's; apart:
+    with a PID namespace (without it what a program leaves goes on, and nothing is said of it); known: what the body
+    itself mounts something on.
     """
 
     runtime: str
