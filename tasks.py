@@ -44,7 +44,7 @@ def up(call: Call) -> None:
 
 @lab_task(
     f"{_MACHINE} machines runtime runtime_arg runtime_name untrusted suite spec only skip failed jobs repeat limit "
-    "no_confirm no_policy yes verbose format json"
+    "user no_confirm no_policy yes verbose format json"
 )
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.

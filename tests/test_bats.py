@@ -297,6 +297,12 @@ def test_the_suite_passes_on_what_is_asked() -> None:
     words = SUITE.argv("/p", "runc", selection)
     expected = ["--runtime-arg=--debug", "--only", "exec", "--leave-out", "kill", "--jobs", "3", "--repeat", "2"]
     assert words[-len(expected) - 2 :] == [*expected, "--timeout", "7.5"]
+    assert SUITE.argv("/p", "runc", Selection(user="rootless"))[-2:] == ["--user", "rootless"]
+    with pytest.raises(UsageError, match="need a session of the user's own"):
+        SUITE.check(Selection(user="rootless", runtime_args=("--systemd-cgroup",)))
+    for other in ("spec", "validation"):
+        with pytest.raises(UsageError, match=f"the {other} suite does not take --user; --suite bats does"):
+            registry.find(other).check(Selection(user="rootless"))
     with pytest.raises(UsageError, match="does not take --spec"):
         SUITE.check(Selection(spec="1.2.0"))
 
@@ -334,6 +340,7 @@ def test_the_step_builds_a_tree_and_makes_archives_that_it_does_not_bring(tmp_pa
 state={tmp_path}/state lab={tmp_path}/lab cache={tmp_path}/cache
 mkdir -p "$lab/src" "$cache"
 RUNC_TESTS_FROM=upload RUNC_TESTS_URL=runc-tests.tar RUNC_TESTS_REF=abc RUNC_TESTS_SHA256= RUNC_TESTS_SUMS=
+LAB_KIND=host
 LAB_FAMILY=debian LAB_MIRROR= PACKAGES_DOWNLOAD=
 . {root}/functions.sh
 . {root}/45-runc-tests.sh
@@ -375,6 +382,7 @@ def test_the_step_says_of_a_tree_without_tests_what_it_lacks(tmp_path: Path, fil
 state={tmp_path}/state lab={tmp_path}/lab cache={tmp_path}/cache
 mkdir -p "$lab/src" "$cache"
 RUNC_TESTS_FROM=upload RUNC_TESTS_URL=runc-tests.tar RUNC_TESTS_REF= RUNC_TESTS_SHA256= RUNC_TESTS_SUMS=
+LAB_KIND=host
 . {root}/functions.sh
 . {root}/45-runc-tests.sh
 """

@@ -10,7 +10,7 @@ class Selection:
     """What to run of a suite, and how: checks or programs by name or pattern (all where empty), but none of skip; how
     many at a time, how often each, and the seconds that each may take; None leaves it to the suite. runtime_args come
     before each command of the runtime; spec is the version of the runtime-spec to hold it to, in place of the one that
-    it claims; confirm: run what is bad again.
+    it claims; confirm: run what is bad again; user: who runs the suite in the machine, root where it is empty.
     """
 
     only: tuple[str, ...] = ()
@@ -21,6 +21,7 @@ class Selection:
     spec: str = ""
     confirm: bool = True
     skip: tuple[str, ...] = ()
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)

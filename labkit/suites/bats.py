@@ -30,6 +30,7 @@ class Bats(Validation):
     title = "runc's integration tests, for any runtime"
     needs: tuple[str, ...] = ("runc-tests", "toolchain")
     programs: Mapping[str, str] = MappingProxyType({"python3": "python", "bats": "bats", "jq": "jq"})
+    takes_arguments = True
     alone = False
 
     def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
@@ -37,6 +38,7 @@ class Bats(Validation):
         words += [f"--runtime-arg={word}" for word in selection.runtime_args]
         only, skip = ",".join(selection.only), ",".join(selection.skip)
         flags = {"only": only, "leave-out": skip, "jobs": selection.jobs, "repeat": selection.repeat}
+        flags["user"] = selection.user
         for flag, value in flags.items():
             words += [f"--{flag}", str(value)] if value else []
         return words + (["--timeout", f"{selection.timeout:g}"] if selection.timeout else [])
@@ -50,6 +52,11 @@ class Bats(Validation):
     def check(self, selection: Selection) -> None:
         if selection.spec:
             raise UsageError("the bats suite does not take --spec; --suite spec does")
+        if selection.user and SYSTEMD in selection.runtime_args:
+            raise UsageError(
+                f"--user and {SYSTEMD} together need a session of the user's own, which the machine does not make",
+                hint="leave one of them out",
+            )
 
     def needs_reset(self, selection: Selection) -> bool:
         return SYSTEMD in selection.runtime_args  # units and processes that tests leave are the machine's

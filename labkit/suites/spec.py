@@ -56,6 +56,8 @@ class Spec:
         return None
 
     def check(self, selection: Selection) -> None:
+        if selection.user:
+            raise UsageError(f"the {self.name} suite does not take --user; --suite bats does")
         if selection.repeat or selection.timeout:
             raise UsageError("the spec suite takes neither --repeat nor --limit", hint="--suite validation takes both")
         if selection.spec and version_of(selection.spec) is None:

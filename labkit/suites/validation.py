@@ -64,6 +64,8 @@ class Validation:
         return [*self.argv(program, runtime, Selection()), "--list"]  # a tree may have others than the known refs
 
     def check(self, selection: Selection) -> None:
+        if selection.user:
+            raise UsageError(f"the {self.name} suite does not take --user; --suite bats does")
         for flag, given in (("--runtime-arg", selection.runtime_args), ("--spec", selection.spec)):
             if given:
                 raise UsageError(f"the {self.name} suite does not take {flag}; --suite spec does")
