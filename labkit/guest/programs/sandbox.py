@@ -285,12 +285,16 @@ def _processes() -> list[str]:
 
 
 def _running() -> Iterator[str]:
+    own = Path("/proc/self/cmdline").read_bytes()  # of what was forked here, and is none of the program's
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and entry.name != "1":
             with suppress(OSError):
                 name, _, rest = (entry / "stat").read_text(errors="replace").rpartition(") ")
                 if not rest.startswith(("Z", "X")):
-                    words = (entry / "cmdline").read_bytes()[:1000].rstrip(b"\0").replace(b"\0", b" ")
+                    line = (entry / "cmdline").read_bytes()
+                    if line == own:
+                        continue
+                    words = line[:1000].rstrip(b"\0").replace(b"\0", b" ")
                     yield printable(words.decode("utf-8", "replace") or name.partition("(")[2])
 
 
