@@ -9,8 +9,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,11 @@ from labkit.core.errors import UsageError
 from labkit.guest.common.errors import UsageError as GuestUsageError
 from labkit.guest.programs import bats
 from labkit.guest.pyz import pyz
-from labkit.results.model import Reading, Verdict
+from labkit.results import policy
+from labkit.results.model import Reading, RuntimeInfo, Verdict
 from labkit.suites import registry, shards
 from labkit.suites.bats import SUITE
+from labkit.usecases import run as run_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
 has_bats = pytest.mark.skipif(
@@ -389,3 +393,33 @@ LAB_KIND=host
     done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert said in done.stderr
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Parts of runs of runc's tests on machines of User-Mode Linux, Debian 13: raw/ of each runtime."""
+    directory = tmp_path_factory.mktemp("recordings")
+    for file in sorted((Path(__file__).parent / "recordings/bats").glob("*.tar.xz")):
+        with tarfile.open(file) as archive:
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
+            archive.extractall(directory / file.name.partition(".")[0])
+    return {path.name: path for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["runc", "crun"])
+def test_a_recorded_run_is_judged_and_its_failures_are_in_the_policy(recordings: dict[str, Path], name: str) -> None:
+    reading = shards.read(SUITE, recordings[name])
+    assert reading.reason is not None and "not run: " in reading.reason, "it was ended before its end"
+    assert {program.verdict.value for program in reading.programs} <= {"pass", "fail", "error", "skip"}
+    begun = run_of.new_run("1", SUITE, {}, RuntimeInfo(name, name, ""), None)
+    judged = policy.apply(run_of.with_reading(begun, reading), policy.load(suites=registry.names()), date(2026, 11, 27))
+    assert [f"{r.program}:{r.name}" for r in judged.results if r.bad and not r.whole and not r.expected] == []
+    assert sum(r.verdict is Verdict.PASS for r in judged.results) > 10
+    assert all(r.diagnostic["reason"] for r in judged.results if r.verdict is Verdict.SKIP)
+
+
+def test_every_entry_of_the_policy_is_about_something(recordings: dict[str, Path]) -> None:
+    results = [result for path in recordings.values() for result in shards.read(SUITE, path).results]
+    for entry in policy.load(suites=registry.names()):
+        if entry.rule.suite == "bats":
+            assert any(map(entry.concerns, results)), entry.source
