@@ -18,7 +18,7 @@ from labkit.core import config
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Endpoint
 from labkit.images import golden
-from labkit.images.build import mmdebstrap, recipe
+from labkit.images.build import packaged, recipe
 from labkit.io.network import Network
 from labkit.io.ssh import SshRemote
 from labkit.machines import identity
@@ -154,7 +154,7 @@ def bare_cold(made: Lab, directory: Path) -> None:
     shell = f"""set -e; cd {directory}
 tar -C rootfs -xf rootfs.tar --exclude='./dev/*'; rm rootfs.tar
 truncate -s {wanted.disk_mib}M raw; mkfs.ext4 -q -F -d rootfs raw; qemu-img convert -O qcow2 raw disk.qcow2; rm raw"""
-    subprocess.run(mmdebstrap(wanted, script, directory / "rootfs.tar"), check=True, capture_output=True)
+    subprocess.run(packaged(wanted, script, directory / "rootfs.tar"), check=True, capture_output=True)
     subprocess.run(["sh", "-c", shell], check=True)
     kernel, initrd = (sorted((tree / "boot").glob(name))[-1] for name in ("vmlinuz-*", "initrd.img-*"))
     hw = hardware_of(settings)

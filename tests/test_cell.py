@@ -84,7 +84,7 @@ def test_the_cell_decides_not_the_settings(settings: Settings) -> None:
     outcome = run(CELL, other, machine)
     assert (machine.platform, machine.release) == ("debian", "13")
     assert outcome.run.title == f"spec {outcome.run.suite.version} on runc 1.1"
-    assert machine.commands[-1][-5:] == ("--runtime", "runc", "--only", "QUERY-001", "--no-confirm")
+    assert machine.commands[-1][-5:] == ("--runtime", "/usr/bin/runc", "--only", "QUERY-001", "--no-confirm")
     assert (outcome.exit_status, outcome.run.machine["cgroup"]) == (0, "v2")
     assert {path.name for path in outcome.directory.iterdir()} == {
         "raw", "console.log", "results.json", "results.tap", "junit.xml", "report.html",

@@ -40,7 +40,7 @@ def test_a_bootstrap_that_takes_too_long(output: bytes, what: str) -> None:
         time.sleep(0.1)
         return Reply(0, output, error=CommandTimeout("`sh /var/lib/labkit/bootstrap` ran longer than 0.09 s"))
 
-    remote = FakeMachine("m", respond, MachineState.RUNNING).connect(Deadline.after(1))
+    remote = FakeMachine("m", respond, state=MachineState.RUNNING).connect(Deadline.after(1))
     with pytest.raises(MachineError) as caught:
         provision(remote, BootstrapPlan("#!/bin/sh\n", (), ("docker",)), Silent(), timeout=0.1)
     said = rf"the bootstrap of .* did not end within 0\.1 s \(limits\.build\); it was ended{what}"

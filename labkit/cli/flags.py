@@ -75,8 +75,10 @@ FLAGS: Mapping[str, Flag] = {
         None, "how many machines share the suite: NAME, NAME-2 and so on, made alike, each with a part of it", "NUMBER"
     ),
     "runtime": Flag(
-        None,
-        "a name from `runtimes`, or the absolute path of a program in the machine; else runc",
+        [],
+        "a name from `runtimes`, NAME@VERSION, NAME@REF, URL#REF; a file of this host (./runc, host:/x/runc, ./DIR/ "
+        "with a `runtime` in it); or the absolute path of a program in the machine; else runc; may be repeated, for a "
+        "run each",
         "RUNTIME",
         values.runtimes,
         True,
@@ -116,12 +118,20 @@ FLAGS: Mapping[str, Flag] = {
     "plan": Flag(False, "only show the cells, how long each took last time, and the expected end"),
     "resume": Flag(False, "go on with the last night, which did not finish"),
     "jobs": Flag(None, "how many checks at a time; else what the machine can do", "NUMBER", (), True),
+    "reference": Flag(
+        None,
+        "the runtime that what is bad and not expected is run over, too, to see whose failure it is: as --runtime has "
+        "it, or none; else the platform's runc",
+        "RUNTIME",
+        values.references,
+    ),
+    "watch": Flag(False, "run again whenever the file of --runtime changes, until Ctrl-C"),
     "run": Flag(
         None, "the id of a run in the reports directory, or its beginning; else the latest", "RUN", values.runs
     ),
     "failed": Flag(False, "run only what failed in the newest run of this suite and runtime"),
-    "repeat": Flag(None, "how often each program runs; tells which are flaky", "NUMBER"),
-    "limit": Flag(None, "seconds that each program may take", "SECONDS"),
+    "repeat": Flag(None, "how often each check or program runs; tells which are flaky", "NUMBER"),
+    "limit": Flag(None, "seconds that each check or program may take", "SECONDS"),
     "no_policy": Flag(False, "without the policy: mark nothing as expected"),
     "runtime_name": Flag(
         None, "what to call the runtime; else it is what its --version says, or the last part of its path", "NAME"
@@ -140,10 +150,25 @@ FLAGS: Mapping[str, Flag] = {
         "DIR",
         values.runs_and_directories,
     ),
+    "of_run": Flag(
+        None, "a run: its id or the beginning of that, its directory, or latest", "RUN", values.runs_and_directories
+    ),
+    "check_id": Flag(None, "a check by its id, or a program by its name", "ID", values.checks_of_run),
+    "reproduce": Flag(
+        None,
+        "do it again: a shell in the run's machine, beside a script that does; with DIR, write script and files there",
+        "DIR",
+        values.directories,
+        optional_value=True,
+    ),
+    "full": Flag(False, "all that is known, whole files and outputs, not only what matters"),
     "run_a": Flag(
         None, "the earlier run: a directory or id, as `judge` takes it", "RUN-A", values.runs_and_directories
     ),
     "run_b": Flag(None, "the later run", "RUN-B", values.runs_and_directories),
+    "run_c": Flag(
+        [], "more runs, each compared with the first: a table, side by side", "RUN-C", values.runs_and_directories
+    ),
     "action": Flag(None, "what to do with the policy", "ACTION", ("add", "check", "import")),
     "word": Flag(
         [],
@@ -313,7 +338,15 @@ class Call:
     def settings(self) -> Settings:
         from labkit.core import config
 
-        return config.load({flag: value for flag, value in self.words.items() if FLAGS[flag].is_setting})
+        given = {flag: value for flag, value in self.words.items() if FLAGS[flag].is_setting}
+        given = {flag: next(iter(value), None) if isinstance(value, list) else value for flag, value in given.items()}
+        return config.load(given)
+
+    def runtimes(self) -> list[str]:
+        """The words of --runtime, which may be repeated."""
+        from labkit.core import config
+
+        return [config.host_file(word, Path.cwd()) for word in self.words["runtime"]]
 
     def listed(self, flag: str) -> list[str]:
         """The words of a flag that may be repeated, and takes several separated by commas."""
@@ -334,7 +367,7 @@ class Call:
             self.words["spec"] or "",
             not self.words["no_confirm"],
             skip,
-            self.words["user"] or "",
+            user=self.words["user"] or "",
         )
 
     def meant(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -411,6 +444,7 @@ def lab_task(
             auto_shortflags=False,
             help={name: FLAGS[name].text for name in names},
             iterable=[name for name in names if FLAGS[name].repeats],
+            optional=[name for name in names if FLAGS[name].optional_value],
         )
         made.command = command
         return made
@@ -454,7 +488,7 @@ def _refuse_after_dashes(task_name: str) -> None:
         hint = "only `./lab ssh` takes words after --: the command to run in the machine"
         if task_name == "test":
             hint = (
-                "labkit passes no arguments to a runtime; put them into a wrapper script in the machine and name it: "
-                "--runtime /PATH/OF/SCRIPT"
+                "arguments for the runtime are given with --runtime-arg=ARG, each with its own, or in quotes: "
+                "--runtime 'runc --debug'"
             )
         raise UsageError(f"{task_name} takes no words after --: {shlex.join(extra)}", hint=hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 
@@ -10,7 +11,9 @@ class Selection:
     """What to run of a suite, and how: checks or programs by name or pattern (all where empty), but none of skip; how
     many at a time, how often each, and the seconds that each may take; None leaves it to the suite. runtime_args come
     before each command of the runtime; spec is the version of the runtime-spec to hold it to, in place of the one that
-    it claims; confirm: run what is bad again; user: who runs the suite in the machine, root where it is empty.
+    it claims; confirm: run what is bad again. reference: the runtime that what is bad and not expected is compared
+    with; empty for earlier runs alone, None for no comparison. user: who runs the suite in the machine,
+    root where it is empty.
     """
 
     only: tuple[str, ...] = ()
@@ -21,12 +24,13 @@ class Selection:
     spec: str = ""
     confirm: bool = True
     skip: tuple[str, ...] = ()
+    reference: str | None = None
     user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """provider may be "auto"; runtime is the value of --runtime, runtime_name what to call it; machine is the name of
+    """provider may be "auto"; runtime is a word of --runtime, runtime_name what to call it; machine is the name of
     the machine to run it on, the first where machines, which share it, are several.
     """
 
@@ -45,7 +49,12 @@ class Cell:
         """What history knows it by, and people type: `debian-13/uml/runc/spec`. A runtime that is a path keeps its
         slashes: the words around it have none.
         """
-        return f"{self.platform}-{self.release}/{self.provider}/{self.runtime}/{self.suite}"
+        return f"{self.platform}-{self.release}/{self.provider}/{self.under_test}/{self.suite}"
+
+    @property
+    def under_test(self) -> str:
+        """The runtime with its arguments, as --runtime takes them."""
+        return f"{self.runtime} {shlex.join(self.selection.runtime_args)}".rstrip()
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -256,7 +256,7 @@ class Settings(Table):
     platform: Name = "debian"
     release: Name | None = Field(default=None, description='a release in quotes, such as "13"')
     provider: Literal["auto", "qemu", "uml", "vagrant", "ssh"] = "auto"
-    runtime: StrictStr = Field(default="runc", min_length=1, description="a runtime's name or its absolute path")
+    runtime: StrictStr = Field(default="runc", min_length=1, description="a runtime: a name, NAME@VERSION, ./FILE, ...")
     untrusted: bool = Field(default=False, description="true or false")
     suite: Name = "spec"
     image: Literal["auto", "build", "cloud"] = "auto"
@@ -405,6 +405,8 @@ def load(
         elif key[0] in _SOURCES and isinstance(value, str) and _is_local(value):
             path, hash_, ref = value.rpartition("#") if "#" in value else (value, "", "")
             value = f"{_absolute(path, base, source, environ)}{hash_}{ref}"
+        elif key == ("runtime",) and isinstance(value, str):
+            value = host_file(value, base)
         elif key in _SECRETS:
             value = _from_file(value, base, source, environ)
         table[str(key[-1])] = str(value) if key == ("box",) else value
@@ -435,6 +437,23 @@ def variables() -> dict[str, str]:
 def secret_variables() -> frozenset[str]:
     """The variables of the environment whose values are secrets."""
     return frozenset(name for name, key in _VARIABLES.items() if key in _SECRETS)
+
+
+def host_file(runtime: str, base: Path) -> str:
+    """What follows --runtime, with the path of a file of this host made absolute: that is a word everywhere."""
+    given = runtime.startswith(_HOST)
+    path = runtime.removeprefix(_HOST)
+    first, slash, rest = path.partition("/")
+    if not (given or first in (".", "..") or first.startswith("~")) or path.startswith("/"):
+        return runtime
+    try:
+        start = Path(first).expanduser() if first.startswith("~") else base / first
+    except RuntimeError as error:  # ~nobody
+        raise UsageError(f"runtime {runtime!r}: {error}") from error
+    return f"{_HOST}{start}{slash}{rest}"
+
+
+_HOST = "host:"  # as labkit.subjects.runtimes.words has it
 
 
 def _is_local(value: str) -> bool:

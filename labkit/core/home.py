@@ -36,6 +36,21 @@ class Home:
         return self.path / "sources"
 
     @property
+    def runtimes(self) -> Path:
+        """Runtimes that were fetched or built, each under its key."""
+        return self.path / "runtimes"
+
+    @property
+    def builders(self) -> Path:
+        """Chroots with compilers, in which runtimes are built."""
+        return self.path / "builders"
+
+    @property
+    def repositories(self) -> Path:
+        """Bare clones of the git repositories that runtimes are built from."""
+        return self.path / "repositories"
+
+    @property
     def keys(self) -> Path:
         """The lab's own SSH key."""
         return self.path / "keys"

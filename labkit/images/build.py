@@ -28,7 +28,7 @@ from labkit.images import grub, sums
 from labkit.images.golden import Image, find, new_directory
 from labkit.io import process
 from labkit.io.files import disk_errors, locked, make_directory, no_space, require_space, write_atomic
-from labkit.io.mmdebstrap import TEMPORARY, apart
+from labkit.io.mmdebstrap import TEMPORARY, apart, mmdebstrap
 from labkit.io.network import Network
 from labkit.provision import bootstrap, render
 from labkit.provision.bootstrap import Target, Upload
@@ -207,7 +207,7 @@ class Builder:
                 raise ImageError(f"{failure}{why}", hint="\n".join(said) or None) from error
 
         tar, tree, raw = making / "rootfs.tar", making / "rootfs", making / "disk.raw"
-        step([*begin, *mmdebstrap(wanted, script, tar)], f"the image of {wanted.title} could not be built")
+        step([*begin, *packaged(wanted, script, tar)], f"the image of {wanted.title} could not be built")
         self._observer.step("making a disk of it")
         tree.mkdir()
         unpack: list[str | Path] = ["tar", "-C", tree, "-xf", tar, "--exclude=./dev/*"]
@@ -278,11 +278,9 @@ class Builder:
         seed.unlink()
 
 
-def mmdebstrap(wanted: Recipe, script: Path, target: Path) -> list[str | Path]:
+def packaged(wanted: Recipe, script: Path, target: Path) -> list[str | Path]:
     """The command that builds wanted's root file system as a tar archive at target, running script in its chroot."""
     assert wanted.suite is not None
-    options = ["Acquire::Languages none", "Acquire::Retries 3"]
-    excluded = ("doc", "man", "locale", "info", "lintian")
     hooks = [
         f"copy-in {shlex.quote(str(script))} /",
         f'mkdir -p "$1{bootstrap.SOURCES}"',
@@ -290,19 +288,7 @@ def mmdebstrap(wanted: Recipe, script: Path, target: Path) -> list[str | Path]:
         'chroot "$1" /bin/sh /bootstrap',
         f'rm -r "$1/bootstrap" "$1{bootstrap.SOURCES}"',
     ]
-    return [
-        "mmdebstrap",
-        "--variant=minbase",
-        "--mode=auto",
-        "--format=tar",
-        f"--include={','.join(wanted.packages)}",
-        *(f"--aptopt={option}" for option in options),
-        *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in excluded),
-        *(f"--customize-hook={hook}" for hook in hooks),
-        wanted.suite,
-        target,
-        *([wanted.mirror] if wanted.mirror else []),
-    ]
+    return mmdebstrap(wanted.suite, target, wanted.packages, hooks, wanted.mirror, form="tar")
 
 
 def _plain_disk(base: Path, disk: Path, mib: int) -> None:

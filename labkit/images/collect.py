@@ -45,6 +45,9 @@ class Kind(enum.StrEnum):
     KERNEL = "kernel"
     DOWNLOAD = "download"
     SOURCE = "source"
+    RUNTIME = "runtime"  # that was fetched or built
+    BUILDER = "build chroot"
+    REPOSITORY = "repository"  # the clone of one
     BOX = "box"
     VOLUME = "volume"  # of a box, in libvirt's pool
     UNFINISHED = "unfinished"
@@ -120,7 +123,7 @@ class Collector:
 
     def look(self) -> list[Thing]:
         """All that there is in the home, with what is to become of it."""
-        return [*self._images(), *self._kernels(), *self._boxes(), *self._files(), *self._unfinished()]
+        return [*self._images(), *self._kernels(), *self._boxes(), *self._files(), *self._built(), *self._unfinished()]
 
     def remove(self, thing: Thing) -> None:
         """Remove what look() has found. LabError where that fails or must not be any more."""
@@ -203,6 +206,22 @@ class Collector:
             if file.suffix in (".bundle", ".tar"):
                 yield self._thing(Kind.SOURCE, file, "it can be packed again", at_work, _time(file))
 
+    def _built(self) -> Iterator[Thing]:
+        """Runtimes that were fetched or built, and what they were built in and from."""
+        home = self._home
+        at_work = next(iter(self._needs.busy.values()), "")
+        for path in _inside(home.runtimes):
+            if _KEY.fullmatch(path.name) or path.suffix in (".failed", ".log"):
+                used = _time(path / "made.json") if path.is_dir() else _time(path)
+                yield self._thing(Kind.RUNTIME, path, "it can be had again", at_work, used)
+        for path in _inside(home.builders):
+            if _KEY.fullmatch(path.name):
+                used = _time(path / "made.json")
+                yield self._thing(Kind.BUILDER, path, "it can be made again", at_work, used, self._aside(path))
+        for path in _inside(home.repositories):
+            if path.suffix == ".git":
+                yield self._thing(Kind.REPOSITORY, path, "it can be cloned again", at_work, _time(path))
+
     def _unfinished(self) -> Iterator[Thing]:
         """What killed commands have left; what another process is making stays."""
         home, busy = self._home, self._needs.busy
@@ -221,6 +240,12 @@ class Collector:
             if path.suffix == ".making" or path.name.startswith(_GONE) or path.name == FETCHING:
                 kept = next((busy[lock] for lock in ("kernel", "kernel-of-host") if lock in busy), "")
                 yield self._thing(Kind.UNFINISHED, path, "the command that made it is gone", kept, 0.0)
+        for directory, lock in ((home.runtimes, "runtime"), (home.builders, "builder")):
+            for path in _inside(directory):
+                if path.suffix == ".making" or path.name.startswith(_GONE):
+                    name = path.name.removesuffix(".making").removeprefix(_GONE)
+                    kept = busy.get(f"{lock}-{name}", "")
+                    yield self._thing(Kind.UNFINISHED, path, "the command that made it is gone", kept, 0.0)
         for path in _inside(home.host):
             if path.name.startswith("trial-"):
                 alive = Path(f"/proc/{path.name.removeprefix('trial-')}").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from labkit.io import process
@@ -22,3 +23,26 @@ def apart(making: Path) -> tuple[list[str | Path], dict[str, str]]:
         return [], environment
     environment["TMPDIR"] = str(make_directory(making / TEMPORARY))
     return ["unshare", "--mount", "--propagation=private"], environment
+
+
+def mmdebstrap(
+    suite: str, target: Path, packages: Sequence[str], hooks: Sequence[str], mirror: str | None, *, form: str
+) -> list[str | Path]:
+    """The command that builds a root file system with these packages at target, a tar archive or a directory; hooks
+    run at its end, with the root as $1.
+    """
+    options = ["Acquire::Languages none", "Acquire::Retries 3"]
+    excluded = ("doc", "man", "locale", "info", "lintian")
+    return [
+        "mmdebstrap",
+        "--variant=minbase",
+        "--mode=auto",
+        f"--format={form}",
+        f"--include={','.join(packages)}",
+        *(f"--aptopt={option}" for option in options),
+        *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in excluded),
+        *(f"--customize-hook={hook}" for hook in hooks),
+        suite,
+        target,
+        *([mirror] if mirror else []),
+    ]

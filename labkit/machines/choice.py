@@ -50,7 +50,7 @@ def untrusted(settings: Settings) -> str:
     if settings.untrusted:
         return f"the runtime is marked untrusted ({by('untrusted', settings.origin('untrusted') or 'by default')})"
     with contextlib.suppress(UsageError):  # `up` needs no runtime
-        if runtimes.find(settings.runtime).untrusted:
+        if runtimes.find(runtimes.split(settings.runtime)[0]).untrusted:
             return f"the runtime {settings.runtime} is marked untrusted in its file"
     return ""
 

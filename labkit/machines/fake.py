@@ -6,6 +6,7 @@ Its disk is a dict of files; the test supplies a function that answers commands.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,19 @@ class Reply:
     error: BaseException | None = None
 
 
+LOOK = "# what is under test"  # how the command begins that looks at a runtime: see labkit.usecases.subject
+
+
+def has_runtime(argv: Sequence[str]) -> Reply:
+    """The runtime is there, and says that it is version 1.2.3."""
+    _, _, _, _, place, _, program, *_ = argv
+    path = f"/usr/bin/{place}".replace("/usr/bin//", "/") if program == "there" else f"{place}/{program}"
+    digest = hashlib.sha256(path.encode()).hexdigest()
+    name = path.rpartition("/")[2]
+    facts = f"machine x86_64\nsha256 {digest}\npath {path}\nstate there\n"
+    return Reply(0, f"{facts}said\n{name} version 1.2.3\n\nstatus 0\n".encode())
+
+
 def succeed(_argv: Sequence[str]) -> Reply:
     """Every command succeeds and prints nothing."""
     return Reply()
@@ -37,13 +51,15 @@ def succeed(_argv: Sequence[str]) -> Reply:
 
 @dataclass(slots=True)
 class FakeMachine:
-    """respond answers each command; fails maps the name of a method to the error that it raises instead of working.
+    """respond answers each command, runtime the look at what is under test; fails maps the name of a method to the
+    error that it raises instead of working.
 
     files is the disk; commands and steps record the calls so far, in order.
     """
 
     name: str = "fake"
     respond: Callable[[Sequence[str]], Reply] = succeed
+    runtime: Callable[[Sequence[str]], Reply] = has_runtime
     state: MachineState = MachineState.ABSENT
     console_path: Path | None = None
     files: dict[str, bytes] = field(default_factory=dict)
@@ -141,8 +157,11 @@ class FakeRemote:
     ) -> Answer:
         if self._machine.state is not MachineState.RUNNING:
             raise ConnectionFailed(f"the SSH connection to {self._endpoint} was cut")
-        self._machine.commands.append(tuple(argv))
-        reply = self._machine.respond(argv)
+        if argv[:2] == ["sh", "-c"] and argv[2].startswith(LOOK):
+            reply = self._machine.runtime(argv)
+        else:
+            self._machine.commands.append(tuple(argv))
+            reply = self._machine.respond(argv)
         for call, data in ((on_stdout, reply.stdout), (on_stderr, reply.stderr)):
             if call and data:
                 call(data)

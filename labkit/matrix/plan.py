@@ -8,10 +8,13 @@ night tells of it and goes on.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import fnmatch
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, StrictStr
@@ -200,10 +203,23 @@ def _cells(matrix: Matrix, block: Include, settings: Settings) -> Iterator[tuple
     for name, fallback in fallbacks.items():
         named, general = getattr(block, name), getattr(matrix, name)
         lists.append(named if named is not None else general if general is not None else fallback)
-    for word, provider, runtime, suite in itertools.product(*lists):
+    for word, provider, given, suite in itertools.product(*lists):
+        runtime, chosen = _under_test(given, selection, settings)
         for platform, release, problem in _systems(word, settings):
-            cell = Cell(platform, release, provider, "", runtime, suite, selection)
+            cell = Cell(platform, release, provider, "", runtime, suite, chosen)
             yield cell, problem or _problem(cell, settings)
+
+
+def _under_test(given: str, selection: Selection, settings: Settings) -> tuple[str, Selection]:
+    """The runtime as a word that is one everywhere, and the selection with its arguments. Paths are those of the file
+    that has the matrix. What is none stays as it is: see _problem().
+    """
+    file = settings.matrix if isinstance(settings.matrix, Path) else settings.file
+    with contextlib.suppress(LabError):
+        text, arguments = runtimes.split(given)
+        word = runtimes.word(text, file.parent if file else None)
+        return str(word), dataclasses.replace(selection, runtime_args=(*selection.runtime_args, *arguments))
+    return given, selection
 
 
 def _systems(word: str, settings: Settings) -> Iterator[tuple[str, str, str]]:
@@ -227,7 +243,7 @@ def _problem(cell: Cell, settings: Settings) -> str:
     try:
         suite = registry.find(cell.suite)
         suite.check(cell.selection)
-        runtimes.find(cell.runtime)
+        runtimes.word(cell.runtime)
         known = ("auto", "qemu", "uml", "vagrant", "ssh")
         if cell.provider not in known:
             return f"unknown provider {cell.provider!r}; known: {', '.join(known)}"

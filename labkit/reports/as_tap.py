@@ -37,6 +37,8 @@ def render(run: Run) -> str:
         "runtime": run.runtime.name,
         "runtime-path": run.runtime.path,
         "runtime-version": run.runtime.version,
+        "runtime-source": run.runtime.source,
+        "runtime-sha256": run.runtime.sha256,
         "platform": f"{run.machine.get('platform', '')} {run.machine.get('release', '')}".strip(),
         "kernel": str(run.machine.get("kernel", "")),
         "kernel-origin": str(run.machine.get("kernel_origin", "")),

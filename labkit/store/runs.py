@@ -252,8 +252,9 @@ def failed_before(reports: Path, suite: str, runtime: str) -> tuple[str, ...]:
 
 
 def _is_of(run: Run, suite: str, runtime: str) -> bool:
-    """Whether it is of that suite and runtime, by its name or the last part of its path."""
-    return run.suite.name == suite and runtime in (run.runtime.name, PurePosixPath(run.runtime.path).name)
+    """Whether it is of that suite and runtime, by its name or the last part of its path, or of that of this host."""
+    names = (run.runtime.name, *(PurePosixPath(path).name for path in (run.runtime.path, run.runtime.word)))
+    return run.suite.name == suite and runtime in names
 
 
 def seconds_before(reports: Path, suite: str, runtime: str, names: Collection[str]) -> dict[str, float]:

@@ -53,6 +53,7 @@ class Suite(Protocol):
     version: str
     needs: tuple[str, ...]  # the bootstrap steps that it requires
     programs: Mapping[str, str]  # what it starts in the machine, and the bootstrap step that brings each
+    takes_arguments: bool  # whether argv() passes on the runtime's; else a script in the machine gives it them
 
     def program(self) -> bytes:
         """The file to put on the machine."""

@@ -40,6 +40,7 @@ class Validation:
     title = "the validation programs of opencontainers/runtime-tools"
     version = ""  # the ref of its tree, known only in the machine
     needs: tuple[str, ...] = ("runtime-tools",)
+    takes_arguments = False
     programs: Mapping[str, str] = MappingProxyType({"python3": "python"})
 
     def file_name(self) -> str:
@@ -66,9 +67,8 @@ class Validation:
     def check(self, selection: Selection) -> None:
         if selection.user:
             raise UsageError(f"the {self.name} suite does not take --user; --suite bats does")
-        for flag, given in (("--runtime-arg", selection.runtime_args), ("--spec", selection.spec)):
-            if given:
-                raise UsageError(f"the {self.name} suite does not take {flag}; --suite spec does")
+        if selection.spec:
+            raise UsageError(f"the {self.name} suite does not take --spec; --suite spec does")
         subset.of(self.name, "program", selection, self.names())
 
     def needs_reset(self, selection: Selection) -> bool:

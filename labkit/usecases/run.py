@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,21 +42,28 @@ from labkit.machines import record as record_of
 from labkit.machines.base import Machine, MachineInfo, Owned, Resettable
 from labkit.provision.remote import step_seconds
 from labkit.reports import files
-from labkit.results import policy
+from labkit.results import attribution, policy
 from labkit.results.json import to_json
-from labkit.results.model import Judged, Reading, Result, Run, RunInfo, RuntimeInfo, SuiteInfo, exit_status
+from labkit.results.model import Judged, Reading, Referred, Result, Run, RunInfo, RuntimeInfo, SuiteInfo, exit_status
 from labkit.results.policy import Entry
 from labkit.results.tap import JSON
 from labkit.store import runs
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes import Runtime
+from labkit.subjects.runtimes.words import Package
 from labkit.suites import again as repeats
 from labkit.suites import registry, shards, subset
 from labkit.suites.base import RunObserver, SilentRun, Suite
+from labkit.usecases import subject as subjects
 from labkit.usecases.machines import bring_up, compare
+from labkit.usecases.past import past
+from labkit.usecases.preflight import preflight, told
+from labkit.usecases.subject import Subject
 
 UNKNOWN = "unknown"  # the name of a runtime that nobody has named
 PROGRAMS = "/var/lib/labkit"  # in the machine: where a suite's program goes
+_REFERENCE = "reference"  # in raw/
+_COMPARE = 300.0  # seconds that the reference may take at most
 _UNFINISHED = "the run did not finish"
 _LOG = "console.log"
 _ASK = 60.0  # seconds for a question to a machine
@@ -104,48 +112,68 @@ def run_cell(
         return _run_shared(dataclasses.replace(cell, machines=enough), settings, observer, entries, make_machine)
     settings = settings.of_cell(cell)
     distro = settings.distro()
-    runtime = runtimes.find(cell.runtime, cell.runtime_name)
+    subject = subjects.find(runtimes.word(cell.runtime), settings, distro, observer, cell.runtime_name)
+    subjects.require_committed(subject, settings, suite.needs)
     machine = make_machine(cell.machine, settings, observer, distro, suite.needs)
     with machine.lock():
+        subjects.require_possible(subject, machine)
         info = bring_up(machine, settings, distro, observer, insist=True)
         if isinstance(machine, Owned):
-            bring = {runtime.command: cell.runtime} if cell.runtime in runtimes.names() else {}
+            bring = {subject.runtime.command: subject.word.name} if isinstance(subject.word, Package) else {}
             compare(machine, machine.not_brought(distro), observer, insist=True)
             machine.provide(distro, {**suite.programs, **bring})
-        observer.step(f"running {suite.name} against {runtime.name} on {machine.name}")
         with machine.connect(Deadline.after(settings.limits.connect, "connect")) as remote:
+            runtime = subjects.send(subject, remote, observer, machine.name, cell.selection.runtime_args)
+            called, selection = _called(suite, runtime, remote, cell.selection)
+            observer.step(f"running {suite.name} against {runtime.name} on {machine.name}")
             facts: dict[str, JSON] = {**_facts(info), "bootstrap": step_seconds(remote)}
-            begun = _begin(settings.reports, machine.name, suite, runtime, facts, observer)
+            begun = _begin(settings.reports, machine.name, suite, cell.under_test, runtime, facts, observer)
             directory = begun.directory
             with begun.told():
-                recording = record(
+                recording = _checked(suite, runtime, remote, directory) or record(
                     directory / runs.RAW,
                     directory / _LOG,
                     suite,
-                    runtime,
+                    called,
                     remote,
                     observer,
-                    cell.selection,
+                    selection,
                     timeout=settings.limits.suite,
                     console=machine.console(),
                 )
-            again = partial(_again, cell, settings, observer, suite, runtime, machine, remote)
-            outcome = _concluded(begun, recording, entries, again)
+            again = partial(_again, selection, settings, observer, suite, called, machine, remote)
+            whose = partial(_whose, cell, settings, distro, observer, suite, machine, remote)
+            outcome = _concluded(begun, recording, entries, again, whose)
         if suite.needs_reset(cell.selection) and isinstance(machine, Resettable):
             _reset(machine, suite, observer)
     return outcome
 
 
+def _not_decided(run: Run, entries: Sequence[Entry] | None) -> list[str]:
+    """A line where policy entries wait for what is not known of the run, such as a version that nobody told."""
+    lacking = policy.lacking(run, entries or ())
+    if not lacking.entries:
+        return []
+    entry = "1 policy entry" if lacking.entries == 1 else f"{lacking.entries} policy entries"
+    return [f"{entry} could not apply: unknown {', '.join(sorted(lacking.facts))}"]
+
+
 Again = Callable[[Path, int, tuple[str, ...]], str | None]
+Whose = Callable[[Run, Path], Run]
 
 
-def _concluded(begun: _Begun, recording: Recording, entries: Sequence[Entry] | None, again: Again) -> Outcome:
-    """The run that was recorded, judged and written, after what it has bad and unexpected was run again."""
+def _concluded(
+    begun: _Begun, recording: Recording, entries: Sequence[Entry] | None, again: Again, whose: Whose
+) -> Outcome:
+    """The run that was recorded, judged and written, after what it has bad and unexpected was run again, and over the
+    reference runtime.
+    """
     suite, directory = begun.suite, begun.directory
     raw = directory / runs.RAW
 
     def judged() -> Run:
-        return judge(with_reading(begun.ended(recording.reason), shards.read(suite, raw)), entries)
+        run = judge(with_reading(begun.ended(recording.reason), shards.read(suite, raw)), entries)
+        return dataclasses.replace(run, told=(*run.told, *_not_decided(run, entries)))
 
     with begun.told():
         run = judged()
@@ -154,6 +182,8 @@ def _concluded(begun: _Begun, recording: Recording, entries: Sequence[Entry] | N
             if not names or recording.reason or again(repeats.place(raw, number), number, names):
                 break
             run = judged()
+        if not recording.interrupt:
+            run = whose(run, raw)
         outcome = write(run, directory)
     if recording.interrupt:
         _note(recording.interrupt, directory)
@@ -161,8 +191,15 @@ def _concluded(begun: _Begun, recording: Recording, entries: Sequence[Entry] | N
     return outcome
 
 
+def _called(suite: Suite, runtime: Runtime, remote: Remote, selection: Selection) -> tuple[Runtime, Selection]:
+    """The runtime as the suite calls it, and the selection: either of the two has its arguments."""
+    if suite.takes_arguments:
+        return runtime, dataclasses.replace(selection, runtime_args=runtime.arguments)
+    return subjects.called_alone(runtime, remote), dataclasses.replace(selection, runtime_args=())
+
+
 def _again(
-    cell: Cell,
+    selection: Selection,
     settings: Settings,
     observer: RunObserver,
     suite: Suite,
@@ -174,7 +211,6 @@ def _again(
     names: tuple[str, ...],
 ) -> str | None:
     """Run these programs again, one at a time; why that did not come to its end, None where it did."""
-    selection = cell.selection
     listed = one_line(", ".join(names), 200)
     if selection.repeat:
         return "they were run several times already"
@@ -200,17 +236,84 @@ def _again(
     return recording.reason
 
 
+def _whose(
+    cell: Cell,
+    settings: Settings,
+    distro: Distro,
+    observer: RunObserver,
+    suite: Suite,
+    machine: Machine,
+    remote: Remote,
+    run: Run,
+    raw: Path,
+) -> Run:
+    """The run with whose failure it is at what is bad and not expected: see labkit/results/attribution.py."""
+    word = cell.selection.reference
+    if word is None or not run.unexpected:
+        return run
+    reference = referred = None
+    if word and run.run.complete:
+        names, left = attribution.chosen(run)
+        try:
+            runtime = subjects.send(
+                subjects.find(runtimes.word(word), settings, distro, observer), remote, observer, machine.name
+            )
+            if (runtime.sha256, shlex.join(runtime.arguments)) == (run.runtime.sha256, run.runtime.arguments):
+                observer.step(f"not compared with {word}: that is the program under test")
+            else:
+                observer.step(f"running over {word}, to see whose failure it is: {one_line(', '.join(names), 200)}")
+                reference, why = _referred(cell, settings, suite, runtime, machine, remote, raw, names)
+                referred = Referred(attribution.title(reference), len(names), left, why)
+        except LabError as error:  # the results are there
+            observer.warn(f"not compared with {word}: {error.message}")
+    return attribution.attributed(run, reference, past(settings.reports, run, observer), referred)
+
+
+def _referred(
+    cell: Cell,
+    settings: Settings,
+    suite: Suite,
+    runtime: Runtime,
+    machine: Machine,
+    remote: Remote,
+    raw: Path,
+    names: tuple[str, ...],
+) -> tuple[Run, str]:
+    """What the reference shows of these checks or programs, into raw/reference; why that ended early, or ""."""
+    place = make_directory(raw / _REFERENCE)
+    selection = dataclasses.replace(cell.selection, only=names, skip=(), jobs=1, repeat=None, runtime_args=())
+    called, selection = _called(suite, runtime, remote, selection)
+    recording = record(
+        place,
+        raw.parent / f"console-{_REFERENCE}.log",
+        suite,
+        called,
+        remote,
+        SilentRun(),
+        selection,
+        timeout=min(settings.limits.suite, _COMPARE),
+        console=machine.console(),
+    )
+    if recording.interrupt:
+        raise recording.interrupt
+    info = RuntimeInfo(runtime.name, runtime.command, "", sha256=runtime.sha256)
+    read = with_reading(new_run("", suite, {}, info, recording.reason), shards.read(suite, place))
+    return read, read.run.reason or ""
+
+
 # --- several machines
 
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A machine that shares a suite and is up; runtime: the digest of the runtime there, empty where it is not."""
+    """A machine that shares a suite and is up; runtime: what is under test there, called: as the suite calls it."""
 
     machine: Machine
     info: MachineInfo
     remote: Remote
-    runtime: str
+    runtime: Runtime
+    called: Runtime
+    selection: Selection
 
 
 def _run_shared(
@@ -220,15 +323,17 @@ def _run_shared(
 
     A machine that does not come up, or is lost, makes the run incomplete; the others do their parts.
     """
-    suite, runtime = registry.find(cell.suite), runtimes.find(cell.runtime, cell.runtime_name)
-    distro = settings.of_cell(cell).distro()
+    suite, distro = registry.find(cell.suite), settings.of_cell(cell).distro()
+    subject = subjects.find(runtimes.word(cell.runtime), settings.of_cell(cell), distro, observer, cell.runtime_name)
+    subjects.require_committed(subject, settings, suite.needs)
     machines = _several(cell, settings, observer, distro, suite, make_machine)
     with contextlib.ExitStack() as stack:
         for _, machine in sorted((machine.name, machine) for machine in machines):  # one order: nobody waits in a ring
             stack.enter_context(machine.lock())
-        members, failed = _up(machines, settings.of_cell(cell), distro, observer, runtime, stack)
-        _alike(members, settings, runtime)
-        given = _given(cell, settings, suite, runtime, machines, members)
+        members, failed = _up(cell, machines, settings.of_cell(cell), distro, observer, subject, stack)
+        _alike(members, settings)
+        runtime = members[0].runtime
+        given = _given(cell, settings, suite, machines, members)
         observer.step(f"running {suite.name} against {runtime.name} on {', '.join(given)}")
         facts: dict[str, JSON] = {
             **_facts(members[0].info),
@@ -236,16 +341,17 @@ def _run_shared(
             "machines": list(given),
             "bootstrap": step_seconds(members[0].remote),
         }
-        begun = _begin(settings.reports, cell.machine, suite, runtime, facts, observer)
+        begun = _begin(settings.reports, cell.machine, suite, cell.under_test, runtime, facts, observer)
         directory = begun.directory
         with begun.told():
-            recording = _record_parts(cell, settings, observer, suite, runtime, members, given, directory)
+            recording = _record_parts(settings, observer, suite, members, given, directory)
         reasons = [why for name, why in failed.items() if name in given]
         reasons += [recording.reason] if recording.reason else []
         recording = dataclasses.replace(recording, reason="; ".join(reasons) or None)
         first = members[0]
-        again = partial(_again, cell, settings, observer, suite, runtime, first.machine, first.remote)
-        outcome = _concluded(begun, recording, entries, again)
+        again = partial(_again, first.selection, settings, observer, suite, first.called, first.machine, first.remote)
+        whose = partial(_whose, cell, settings, distro, observer, suite, first.machine, first.remote)
+        outcome = _concluded(begun, recording, entries, again, whose)
         if suite.needs_reset(cell.selection):
             for member in members:
                 if isinstance(member.machine, Resettable):
@@ -257,7 +363,6 @@ def _given(
     cell: Cell,
     settings: Settings,
     suite: Suite,
-    runtime: Runtime,
     machines: Sequence[Machine],
     members: Sequence[_Member],
 ) -> dict[str, tuple[str, ...]]:
@@ -266,20 +371,18 @@ def _given(
     """
     names: Sequence[str] = cell.selection.only
     if subset.is_open(cell.selection):
-        listed = _listed(suite, runtime, members[0], settings.limits.suite)
+        listed = _listed(suite, members[0], settings.limits.suite)
         names = subset.of(suite.name, "check", cell.selection, listed)
     up = [member.machine.name for member in members]
     sharing = [machine.name for machine in machines if len({*names}) >= len(machines) or machine.name in up]
-    seconds = runs.seconds_before(settings.reports, suite.name, runtime.name, names)
+    seconds = runs.seconds_before(settings.reports, suite.name, members[0].runtime.name, names)
     return dict(zip(sharing, shards.split(names, seconds, len(sharing)), strict=False))
 
 
 def _record_parts(
-    cell: Cell,
     settings: Settings,
     observer: RunObserver,
     suite: Suite,
-    runtime: Runtime,
     members: Sequence[_Member],
     given: Mapping[str, tuple[str, ...]],
     directory: Path,
@@ -298,10 +401,10 @@ def _record_parts(
                 places[name],
                 directory / log,
                 suite,
-                runtime,
+                member.called,
                 member.remote,
                 whole,
-                dataclasses.replace(cell.selection, only=given[name], skip=()),
+                dataclasses.replace(member.selection, only=given[name], skip=()),
                 timeout=settings.limits.suite,
                 console=member.machine.console(),
             )
@@ -348,11 +451,12 @@ def _several(
 
 
 def _up(
+    cell: Cell,
     machines: Sequence[Machine],
     settings: Settings,
     distro: Distro,
     observer: RunObserver,
-    runtime: Runtime,
+    subject: Subject,
     stack: contextlib.ExitStack,
 ) -> tuple[list[_Member], dict[str, str]]:
     """Bring the machines up and connect to them; those that are, and why the others are not. Raises what kept the last
@@ -364,7 +468,8 @@ def _up(
         try:
             info = bring_up(machine, settings, distro, observer, insist=True)
             remote = stack.enter_context(machine.connect(Deadline.after(settings.limits.connect, "connect")))
-            answer = remote.run(["sh", "-c", _DIGEST, "sh", runtime.command], timeout=_ASK)
+            runtime = subjects.send(subject, remote, observer, machine.name, cell.selection.runtime_args)
+            called, selection = _called(registry.find(cell.suite), runtime, remote, cell.selection)
         except InfrastructureError as error:
             # What is wrong with this host, no other machine can make good.
             if not members and (machine is machines[-1] or not isinstance(error, MachineError | ConnectionFailed)):
@@ -372,15 +477,11 @@ def _up(
             failed[machine.name] = f"machine {machine.name} did not come up: {error.message}"
             observer.warn(failed[machine.name])
         else:
-            members.append(_Member(machine, info, remote, answer.stdout.partition(" ")[0].strip()))
+            members.append(_Member(machine, info, remote, runtime, called, selection))
     return members, failed
 
 
-# The digest of a program that is found as the suites find it: by its path, or in PATH.
-_DIGEST = 'p=$(command -v "$1") && exec sha256sum "$p"'
-
-
-def _alike(members: Sequence[_Member], settings: Settings, runtime: Runtime) -> None:
+def _alike(members: Sequence[_Member], settings: Settings) -> None:
     """UsageError where the machines are not of one kind: one report would be about two things."""
     first = members[0]
     for other in members[1:]:
@@ -390,9 +491,7 @@ def _alike(members: Sequence[_Member], settings: Settings, runtime: Runtime) -> 
             "the accelerator": (first.info.accelerator, other.info.accelerator),
             "the kernel": (first.info.kernel_origin, other.info.kernel_origin),
             "the image": tuple(record_of.image_of(settings.home, one.machine.name) for one in (first, other)),
-            f"{runtime.command}": tuple(
-                f"sha256 {one.runtime[:16]}" if one.runtime else "not there" for one in (first, other)
-            ),
+            first.runtime.command: tuple(f"sha256 {one.runtime.sha256[:16]}" for one in (first, other)),
         }
         unlike = [
             f"{what} is {mine} on {first.machine.name}, {its} on {other.machine.name}"
@@ -408,9 +507,9 @@ def _alike(members: Sequence[_Member], settings: Settings, runtime: Runtime) -> 
             )
 
 
-def _listed(suite: Suite, runtime: Runtime, member: _Member, timeout: float) -> tuple[str, ...]:
+def _listed(suite: Suite, member: _Member, timeout: float) -> tuple[str, ...]:
     """All that the suite has, as far as need be by the word of a machine."""
-    command = suite.listing(f"{PROGRAMS}/{suite.file_name()}", runtime.command)
+    command = suite.listing(f"{PROGRAMS}/{suite.file_name()}", member.called.command)
     if command is None:
         return tuple(suite.names())
     _upload(suite, member.remote, timeout)
@@ -486,7 +585,8 @@ def record(
                 raise NoRun(printable(answer.stderr.strip() or "the suite rejected its arguments"))
             if answer.status not in (0, 1):
                 stderr = printable(answer.stderr.strip()[-500:])
-                reason = f"the suite exited with status {answer.status}" + (f": {stderr}" if stderr else "")
+                exited = f"the suite exited with status {answer.status}" + (f": {stderr}" if stderr else "")
+                reason = told(answer.stderr, runtime) or exited
         except CommandTimeout as error:
             late = f"the suite did not end within {deadline.allowed}, and was ended"
             reason = late if deadline.passed else error.message
@@ -497,6 +597,23 @@ def record(
     if reason and (panic := panic_lines(log.read_bytes())):
         reason = f"the machine's kernel panicked ({panic}); {reason}"
     return Recording(reason, interrupt)
+
+
+def _checked(suite: Suite, runtime: Runtime, remote: Remote, directory: Path) -> Recording | None:
+    """The recording of a suite that is not run, because the runtime can do nothing; None where it can."""
+    if suite.name == "spec":  # which begins so itself
+        return None
+    try:
+        why = preflight(runtime, remote, PROGRAMS)
+    except ConnectionFailed as error:
+        why = error.message
+    except KeyboardInterrupt as error:
+        return Recording(_why(error), error)
+    if not why:
+        return None
+    with disk_errors(directory):
+        (directory / _LOG).touch()
+    return Recording(why)
 
 
 def _upload(suite: Suite, remote: Remote, timeout: float) -> str:
@@ -589,23 +706,30 @@ def with_reading(run: Run, reading: Reading) -> Run:
 
 def _runtime(was: RuntimeInfo, facts: Mapping[str, str]) -> RuntimeInfo:
     """The runtime by the facts of its suite. One that is known only by a path, as a wrapper may be, is what it says."""
-    path = facts.get("runtime-path", was.path)
+    path = was.path if was.sha256 else facts.get("runtime-path", was.path)
     said = facts.get("runtime-version", was.version)
     name, version = versions.told(said)
     by_path = PurePosixPath(path).name
     known = was.name if was.name != UNKNOWN else facts.get("runtime", "") or by_path or UNKNOWN
-    if known in (UNKNOWN, by_path):
+    if known in (UNKNOWN, by_path, *_by_word(was)):
         known = name or known
-    return RuntimeInfo(known, path, version or said, facts.get("runtime-arguments", was.arguments))
+    arguments = was.arguments or facts.get("runtime-arguments", "")
+    return dataclasses.replace(was, name=known, path=path, version=version or said, arguments=arguments)
+
+
+def _by_word(runtime: RuntimeInfo) -> tuple[str, ...]:
+    """What a runtime may be called for the name of its file, or of the tree that it was built of."""
+    word = runtimes.split(runtime.word)[0]
+    tree = PurePosixPath(word.rpartition("#")[0]).name.removesuffix(".git")
+    return (PurePosixPath(word).name, tree) if "/" in word else ()
 
 
 def _calls_itself(runtime: RuntimeInfo) -> list[str]:
-    by_path = PurePosixPath(runtime.path).name
-    return (
-        []
-        if by_path in ("", runtime.name)
-        else [f"{runtime.path} is taken for {runtime.name} {runtime.version}".rstrip()]
-    )
+    names = _by_word(runtime) or (PurePosixPath(runtime.path).name,)
+    if runtime.name in names or not names[0]:
+        return []
+    called = runtime.word if "/" in runtime.word else runtime.path
+    return [f"{called} is taken for {runtime.name} {runtime.version}".rstrip()]
 
 
 def _facts(machine: MachineInfo) -> dict[str, JSON]:
@@ -670,16 +794,25 @@ def _note(error: BaseException, directory: Path) -> None:
 
 
 def _begin(
-    reports: Path, machine: str, suite: Suite, runtime: Runtime, facts: Mapping[str, JSON], observer: RunObserver
+    reports: Path,
+    machine: str,
+    suite: Suite,
+    word: str,
+    runtime: Runtime,
+    facts: Mapping[str, JSON],
+    observer: RunObserver,
 ) -> _Begun:
     at = time.monotonic()
+    arguments = shlex.join(runtime.arguments)
+    info = RuntimeInfo(runtime.name, runtime.command, "", arguments, runtime.sha256, runtime.source, word)
     made: dict[str, Run] = {}
 
     def begin(ident: str) -> str:
-        made[ident] = new_run(ident, suite, facts, RuntimeInfo(runtime.name, runtime.command, ""), _UNFINISHED)
+        made[ident] = new_run(ident, suite, facts, info, _UNFINISHED)
         return to_json(made[ident])
 
-    directory = runs.new_directory(reports, [machine, runtime.name, suite.name], begin)
+    called = re.sub(r"[^\w.+-]+", "_", runtime.name, flags=re.ASCII)[:60].strip("_.-") or "runtime"
+    directory = runs.new_directory(reports, [machine, called, suite.name], begin)
     if why := runs.point_latest(directory):
         observer.warn(why)
     return _Begun(made[directory.name], directory, suite, at)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import enum
 import re
 import shlex
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, StrictStr
 
 from labkit.core import tomlfile
 from labkit.core.errors import UsageError
+from labkit.core.platforms import Sha256
 from labkit.core.suggest import unknown
 from labkit.core.tomlfile import Table
+from labkit.subjects.runtimes import words
+from labkit.subjects.runtimes.words import HostFile, InMachine, Package, Source, Word
 
 _DIRECTORY = Path(__file__).parent
+# Of the OCI Runtime Command Line Interface.
+OciCommand = Literal["create", "start", "state", "kill", "delete"]
 
 
 class _Older(Table):
@@ -23,18 +29,83 @@ class _Older(Table):
     ref: StrictStr = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="a git ref without a slash")
 
 
-class _File(Table):
+class System(enum.StrEnum):
+    """How sources are built: what fetches and compiles them."""
+
+    GO = "go"
+    CARGO = "cargo"
+    AUTOTOOLS = "autotools"
+    MAKE = "make"
+
+
+class Build(Table):
+    """How a runtime is built from its sources. packages: by family of platforms, what must be installed besides the
+    system's own; package: what of a Go module is built; recipe: shell, run in the sources, and program what it makes
+    there; mark: a file of the sources and a text in it, by which they are known to be this runtime's.
+    """
+
+    system: System
+    packages: dict[StrictStr, tuple[StrictStr, ...]] = Field(default={}, description="a table of lists of packages")
+    package: StrictStr = "."
+    recipe: StrictStr = Field(min_length=1)
+    program: StrictStr = Field(pattern=r"^[A-Za-z0-9._+/-]+$", description="a path in the sources")
+    mark: tuple[StrictStr, StrictStr] | None = None
+
+
+class Published(Table):
+    """Where the programs of releases are published. In url and sums, {version} and {arch} are filled in; arch: what
+    the publisher calls an architecture, by uname -m; sums: a list of digests; why: what is told where there is none.
+    """
+
+    url: StrictStr
+    sums: StrictStr = ""
+    arch: dict[StrictStr, StrictStr] = Field(default={}, description="a table of names")
+    sha256: dict[StrictStr, dict[StrictStr, Sha256]] = Field(
+        default={}, description="tables of digests by architecture, one for each version"
+    )
+
+
+class Beside(Table):
+    """Files of packages that images lack, sent with or as the runtime: paths in the root file system."""
+
+    packages: dict[StrictStr, tuple[StrictStr, ...]] = Field(description="a table of lists of packages")
+    files: tuple[StrictStr, ...] = Field(min_length=1, description="a list of paths without a leading /")
+
+
+class About(Table):
+    """What labkit knows of a runtime. packages: by family of platforms; repository, module, crate: where its sources
+    are; tag: the tag of a version; arguments: given before each command; lacks: commands of the OCI command line that
+    it does not have, with the reason; limits: what else it cannot do; none: why it is no subject for suites at all;
+    beside: what of packages is sent to a machine whose image has not got it; shim: a program of labkit.guest.shims that
+    is the runtime.
+    """
+
     title: StrictStr
     homepage: StrictStr
     binary: StrictStr = Field(pattern=r"^[A-Za-z0-9._+-]+$", description="the name of a program, without a directory")
     untrusted: bool = False
     runtime_tools: _Older | None = None
+    packages: dict[StrictStr, tuple[StrictStr, ...]] = Field(default={}, description="a table of lists of packages")
+    repository: StrictStr = ""
+    module: StrictStr = ""
+    crate: StrictStr = ""
+    tag: StrictStr = "v{version}"
+    published: Published | None = None
+    build: Build | None = None
+    releases: tuple[StrictStr, ...] = Field(default=(), description="a list of versions")
+    arguments: tuple[StrictStr, ...] = Field(default=(), description="a list of arguments")
+    lacks: dict[OciCommand, StrictStr] = Field(default={}, description="a table of reasons, by command")
+    limits: tuple[StrictStr, ...] = Field(default=(), description="a list of sentences")
+    none: StrictStr = ""
+    beside: Beside | None = None
+    shim: StrictStr = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """command is what to execute in the guest: a program's name, or its absolute path. untrusted: whether it may be
-    hostile, so that only a machine that is a wall may run it.
+    """command is what to execute in the guest: a program's name, or its absolute path; empty for what is not there yet.
+    arguments come before each of its commands. untrusted: whether it may be hostile, so that only a machine that is a
+    wall may run it. sha256 and source: what the program is, and where it comes from, once that is known.
     """
 
     name: str
@@ -42,14 +113,27 @@ class Runtime:
     title: str
     homepage: str = ""
     untrusted: bool = False
+    arguments: tuple[str, ...] = ()
+    sha256: str = ""
+    source: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """What is known of a runtime by its name."""
+        left_out = ("sha256", "source")
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
 
 def names() -> list[str]:
     """Return the names of the runtimes that have a file, sorted."""
     return sorted(file.stem for file in _DIRECTORY.glob("*.toml"))
+
+
+def about(name: str) -> About:
+    """Return what labkit knows of the runtime with that name. UsageError."""
+    if name not in names():
+        message, hint = unknown("runtime", name, names())
+        raise UsageError(message, hint=hint)
+    return _read(name)
 
 
 def older_refs() -> tuple[tuple[str, str, str], ...]:
@@ -61,39 +145,67 @@ def older_refs() -> tuple[tuple[str, str, str], ...]:
 
 
 def split(text: str) -> tuple[str, list[str]]:
-    """A runtime's name or path, and the arguments that follow it in quotes: `/usr/bin/runc --debug`. UsageError."""
-    if not re.search(r"\s-", text):
-        return text, []  # a path may have spaces
+    """A runtime's word, and the arguments that follow it: `/usr/bin/runc --debug`. UsageError."""
+    found = re.search(r"\s+-", text)  # a path may have spaces
+    if not found or _is_there(text):
+        return text, []
+    word, rest = text[: found.start()], text[found.start() :]
     try:
-        name, *arguments = shlex.split(text)
+        arguments = shlex.split(rest)
+        quoted = shlex.split(word) if "'" in word or '"' in word else []
     except ValueError as error:
         raise UsageError(f"runtime {text!r}: {error}") from error
-    return name, arguments
+    return quoted[0] if len(quoted) == 1 else word, arguments
 
 
-def find(name_or_path: str, name: str = "") -> Runtime:
-    """Return the runtime with that name, or the program at that absolute path in the guest; else UsageError. name is
-    what to call it, where that is not its own name.
+def _is_there(text: str) -> bool:
+    """Whether all of it is the name of a file of this host."""
+    try:
+        return "/" in text and Path(text.removeprefix(words.HOST)).exists()
+    except OSError:  # too long to be one
+        return False
+
+
+def word(text: str, directory: Path | None = None) -> Word:
+    """Read what follows --runtime, without the arguments; relative paths are below directory. UsageError."""
+    return words.parse(text, names(), directory or Path.cwd())
+
+
+def find(text: str, name: str = "", directory: Path | None = None) -> Runtime:
+    """of() what the text means. UsageError."""
+    return of(word(text, directory), name)
+
+
+def of(word: Word, name: str = "") -> Runtime:
+    """Return the runtime that a word means, as far as it is known without a machine. name is what to call it, where
+    that is not its own name.
     """
     if name and not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,62}", name, re.ASCII):
         raise UsageError(f"--runtime-name is {name!r}, must be a name of letters, digits and . _ + -")
-    runtime = _find(name_or_path)
+    runtime = _of(word)
     return replace(runtime, name=name) if name else runtime
 
 
-def _find(name_or_path: str) -> Runtime:
-    if name_or_path in names():
-        data = _read(name_or_path)
-        return Runtime(name_or_path, data.binary, data.title, data.homepage, data.untrusted)
-    path = PurePosixPath(name_or_path)
-    if "/" not in name_or_path:
-        message, hint = unknown("runtime", name_or_path, names())
-        raise UsageError(message, hint=f"{hint}; or the absolute path of a program in the machine")
-    if not path.is_absolute() or path.name in ("", "..") or not name_or_path.isprintable():
-        raise UsageError(f"runtime {name_or_path!r} is not an absolute path", hint="such as /usr/local/bin/runc")
-    return Runtime(path.name, str(path), path.name)
+def _of(word: Word) -> Runtime:
+    if isinstance(word, Package):
+        return named(word.name)
+    if isinstance(word, InMachine):
+        return Runtime(word.path.name, str(word.path), word.path.name)
+    if isinstance(word, HostFile):
+        return Runtime(word.path.name, "", word.path.name)
+    if word.name:
+        return replace(named(word.name), command="")
+    assert isinstance(word, Source)
+    title = re.sub(r"\.git$", "", word.where.rstrip("/")).rpartition("/")[2] or "runtime"
+    return Runtime(title, "", title)
 
 
-def _read(name: str) -> _File:
+def named(name: str) -> Runtime:
+    """Return the runtime that has a file of that name, as the platform's package has it."""
+    data = _read(name)
+    return Runtime(name, data.binary, data.title, data.homepage, data.untrusted, data.arguments)
+
+
+def _read(name: str) -> About:
     file = _DIRECTORY / f"{name}.toml"
-    return tomlfile.check(_File, tomlfile.read(file), lambda _: str(file))
+    return tomlfile.check(About, tomlfile.read(file), lambda _: str(file))
