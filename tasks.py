@@ -46,7 +46,7 @@ def up(call: Call) -> None:
 
 @lab_task(
     f"{_MACHINE} machines runtime runtime_arg runtime_name untrusted suite engine spec only skip failed jobs repeat "
-    "limit reference watch no_confirm no_policy yes verbose format json"
+    "limit user reference watch no_confirm no_policy yes verbose format json"
 )
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.

@@ -11,6 +11,7 @@ import itertools
 import re
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,19 @@ def test_a_local_repository_becomes_a_bundle_named_by_its_commit(tmp_path: Path,
     assert pack(tmp_path, f"{repository}#") == packed
     with pytest.raises(UsageError, match=r"has no v9"):
         pack(tmp_path, f"{repository}#v9")
+
+
+def test_a_shallow_clone_is_sent_as_the_files_of_its_commit(tmp_path: Path, repository: Path) -> None:
+    (repository / "runc.go").write_text("package main\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "two")
+    shallow = tmp_path / "shallow"
+    git(tmp_path, "clone", "-q", "--depth", "1", repository.as_uri(), str(shallow))
+    packed = pack(tmp_path, str(shallow))
+    assert (packed.ref, packed.built, packed.local.suffix) == (git(repository, "rev-parse", "HEAD"), True, ".tar")
+    with tarfile.open(packed.local) as archive:
+        assert "runc.go" in archive.getnames()
+    assert pack(tmp_path, str(shallow)) == packed
 
 
 def test_a_repository_that_lacks_something_is_told(tmp_path: Path, repository: Path) -> None:

@@ -89,6 +89,7 @@ FLAGS: Mapping[str, Flag] = {
         "ARG",
     ),
     "spec": Flag(None, "hold the runtime to this runtime-spec rather than to the one that it claims", "VERSION"),
+    "user": Flag(None, "who runs the suite in the machine, instead of root: of the bats suite", "NAME"),
     "no_confirm": Flag(False, "do not run a check that is bad again to see whether that repeats"),
     "untrusted": Flag(
         False,
@@ -373,6 +374,7 @@ class Call:
             self.words["spec"] or "",
             not self.words["no_confirm"],
             skip,
+            user=self.words["user"] or "",
         )
 
     def meant(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -21,7 +21,7 @@ class Selection:
     before each command of the runtime; spec is the version of the runtime-spec to hold it to, in place of the one that
     it claims; confirm: run what is bad again; lacks: commands that the runtime does not have, with the reason.
     reference: the runtime that what is bad and not expected is compared with; empty for earlier runs alone, None for no
-    comparison.
+    comparison. user: who runs the suite in the machine, root where it is empty.
     """
 
     only: tuple[str, ...] = ()
@@ -34,6 +34,7 @@ class Selection:
     skip: tuple[str, ...] = ()
     lacks: tuple[tuple[str, str], ...] = ()
     reference: str | None = None
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -328,6 +328,10 @@ class Settings(Table):
     runtime_tools_sha256: Sha256 | None = None
     image_tools: Origin = Source(SourceKind.AUTO)
     image_tools_sha256: Sha256 | None = None
+    bats: Origin = Source(SourceKind.AUTO)
+    bats_sha256: Sha256 | None = None
+    runc_tests: Origin = Source(SourceKind.AUTO)
+    runc_tests_sha256: Sha256 | None = None
     box: StrictStr | None = Field(default=None, description="the http(s) address or path of a Vagrant box")
     box_sha256: Sha256 | None = None
     home: Annotated[Home, BeforeValidator(_home), Field(description="a path")]

@@ -229,6 +229,13 @@ def pack(tool: str, source: Source, directory: Path) -> Packed:
         raise UsageError(f"{tool} = {source}: {path} does not exist")
     if path.is_dir() and ((path / ".git").exists() or ((path / "HEAD").is_file() and (path / "objects").is_dir())):
         commit = _commit(tool, source)
+        if _git(path, "rev-parse", "--is-shallow-repository").stdout.strip() == "true":
+            # git reads no bundle of it: what the commit is made of is missing. The files of the commit are all there.
+            archive = directory / f"{tool}-{commit[:16]}.tar"
+            if not archive.exists():
+                _make(archive, lambda part: _git(path, "archive", "--format=tar", f"--output={part}", commit))
+            archive.touch()
+            return Packed(archive, archive.name, commit, built=True)
         bundle = directory / f"{tool}-{commit[:16]}.bundle"
         if not bundle.exists():
             try:

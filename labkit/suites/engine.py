@@ -76,8 +76,14 @@ class Engine:
                 "--suite engine needs --engine",
                 hint=f"known: {', '.join(engines.names())}; a record of calls is judged by ./lab judge FILE.jsonl",
             )
-        for flag, given in (("--repeat", selection.repeat), ("--limit", selection.timeout), ("--spec", selection.spec)):
-            if given:
+        given = {
+            "--repeat": selection.repeat,
+            "--limit": selection.timeout,
+            "--spec": selection.spec,
+            "--user": selection.user,
+        }
+        for flag, value in given.items():
+            if value:
                 raise UsageError(f"the engine suite does not take {flag}")
         subset.of(self.name, "check", selection, self.names())
 

@@ -104,7 +104,8 @@ def run_cell(
     suite = registry.find(cell.suite, cell.engine)
     suite.check(cell.selection)
     runs.require_room(settings.reports)  # now, and not after a machine was made and the suite has run
-    enough = min(cell.machines, len(subset.of(suite.name, "check", cell.selection, suite.names())))
+    names = suite.names()  # none where only the machine knows them
+    enough = min(cell.machines, len(subset.of(suite.name, "check", cell.selection, names)) if names else cell.machines)
     if enough < cell.machines:
         observer.step(f"{enough} to run: no more machines than that share it")
     if enough > 1:
