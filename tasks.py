@@ -561,7 +561,7 @@ def suites(call: Call) -> None:
         call.answer(names, "\n".join(names))
 
 
-@lab_task("fast long faults yes verbose")
+@lab_task("fast long faults mutants yes verbose")
 def check(call: Call) -> None:
     """Run labkit's own checks; needs a checkout.
 
@@ -572,10 +572,11 @@ def check(call: Call) -> None:
         ./lab check
         ./lab check --long
         ./lab check --faults
+        ./lab check --mutants
     """
     from labkit.cli.selfcheck import Extent, run
 
-    asked = [word for word in ("fast", "long", "faults") if call.words[word]]
+    asked = [word for word in ("fast", "long", "faults", "mutants") if call.words[word]]
     if len(asked) > 1:
         both = f"--{asked[0]} and --{asked[1]} exclude each other"
         raise UsageError(both, hint="./lab check without any of these is between --fast and --long")
