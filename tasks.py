@@ -524,19 +524,25 @@ def platforms(call: Call) -> None:
 
 @lab_task("platform release verbose json")
 def runtimes(call: Call) -> None:
-    """List the runtimes known by name, with what a platform has of them; any other is named by its path.
+    """List the runtimes known by name; --platform or --release: with what that has of them. Any other runtime is
+    named by its path.
 
-    Example: ./lab runtimes --platform debian
+    Examples:
+        ./lab runtimes
+        ./lab runtimes --platform debian
     """
     from labkit.usecases.runtimes import listing
 
+    ask = bool(call.words["platform"] or call.words["release"])
     with call.console() as console:
-        found = listing(call.settings, console)
+        found = listing(call.settings, console, ask=ask)
     rows = [
         (each.runtime.name, each.package or "-", ", ".join(each.about.releases) or "-", ", ".join(each.ways) or "-")
         for each in found.runtimes
     ]
     notes = [f"{each.runtime.name}: {note}" for each in found.runtimes for note in each.notes]
+    if not ask:
+        notes.insert(0, "--platform NAME asks its mirror for the versions of its packages")
     if found.unasked:
         notes.insert(0, f"packages of {found.distro.title} are not known: {found.unasked}")
     shown = table([("RUNTIME", "PACKAGE", "RELEASES", "FROM"), *rows])

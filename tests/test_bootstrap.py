@@ -94,6 +94,7 @@ def test_every_platform_has_what_every_tool_needs(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize("platform", PLATFORMS, ids=lambda platform: platform.name)
 def test_no_platform_lists_packages_that_no_step_installs(platform: platforms.Platform) -> None:
     inputs = {name for step in STEPS for name in step.inputs} | {"PACKAGES_DOWNLOAD"}  # functions.sh takes that one
+    inputs |= {"PACKAGES_AUTOTOOLS", "PACKAGES_RUST"}  # labkit.images.runtimes builds with these
     listed = [platform.packages, *(release.packages for release in platform.releases.values())]
     needs = {f"PACKAGES_{need.replace('-', '_').upper()}" for packages in listed for need in packages}
     assert needs <= inputs
