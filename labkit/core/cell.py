@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from labkit.core.arch import Arch
+from labkit.core.platforms import system_name
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -38,13 +41,15 @@ class Cell:
     selection: Selection = Selection()
     machines: int = 1
     runtime_name: str = ""
+    arch: str = Arch.AMD64.value  # of a machine that labkit makes; an existing host is what it is
 
     @property
     def key(self) -> str:
-        """What history knows it by, and people type: `debian-13/uml/runc/spec`. A runtime that is a path keeps its
-        slashes: the words around it have none.
+        """What history knows it by, and people type: `debian-13/uml/runc/spec`, `debian-13-arm64/qemu/crun/spec`. A
+        runtime that is a path keeps its slashes: the words around it have none.
         """
-        return f"{self.platform}-{self.release}/{self.provider}/{self.runtime}/{self.suite}"
+        system = system_name(self.platform, self.release, self.arch)
+        return f"{system}/{self.provider}/{self.runtime}/{self.suite}"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StrictStr, model_validator
 
 from labkit.core import resources, tomlfile
+from labkit.core.arch import Arch
 from labkit.core.errors import UsageError
 from labkit.core.suggest import unknown
 from labkit.core.tomlfile import Table
@@ -44,6 +45,11 @@ Sha256 = Annotated[StrictStr, Field(pattern="^[0-9a-f]{64}$", description="64 lo
 Sha512 = Annotated[StrictStr, Field(pattern="^[0-9a-f]{128}$", description="128 lower-case hex digits")]
 Packages = Annotated[
     tuple[Annotated[StrictStr, Field(pattern=r"^[a-z0-9][A-Za-z0-9.+_-]*$")], ...],
+    Field(description="a list of package names"),
+]
+# {arch} stands for the machine's architecture, as Debian names it.
+BuildPackages = Annotated[
+    tuple[Annotated[StrictStr, Field(pattern=r"^[a-z0-9](?:[A-Za-z0-9.+_-]|\{arch\})*$")], ...],
     Field(description="a list of package names"),
 ]
 User = Annotated[
@@ -94,21 +100,29 @@ class Box(Download):
 
 
 class Build(Table):
-    """How labkit builds an image itself from the distribution's packages."""
+    """How labkit builds an image itself from the distribution's packages; arches are those that have them."""
 
     tool: Literal["mmdebstrap"]
     suite: StrictStr = Field(pattern=r"^[a-z]+$", description="a suite's code name, such as trixie")
-    packages: Packages
+    packages: BuildPackages
     user: User
+    arches: tuple[Arch, ...] = Field(default=(Arch.AMD64,), description='a list of architectures, such as ["amd64"]')
+
+
+class Other(Table):
+    """What a release has for another architecture than amd64."""
+
+    cloud_image: CloudImage | None = None
 
 
 class Release(Table):
-    """packages are those that differ from the platform's."""
+    """packages are those that differ from the platform's. cloud_image and boxes are of amd64."""
 
     name: StrictStr
     codename: StrictStr | None = None
     build: Build | None = None
     cloud_image: CloudImage | None = None
+    arm64: Other = Other()
     packages: dict[str, Packages] = Field(default={}, description="a table of lists of package names")
     boxes: dict[VagrantProvider, Box] = Field(default={}, description="tables of boxes, by Vagrant provider")
     go: StrictStr | None = Field(
@@ -118,7 +132,8 @@ class Release(Table):
     @property
     def images(self) -> list[str]:
         """The ways to a machine of this release: build, cloud_image, boxes."""
-        return [key for key in ("build", "cloud_image", "boxes") if getattr(self, key)]
+        found = [key for key in ("build", "cloud_image", "boxes") if getattr(self, key)]
+        return found or ["cloud_image"] * bool(self.arm64.cloud_image)
 
     @model_validator(mode="after")
     def _some_image(self) -> Self:
@@ -167,19 +182,51 @@ class Distro:
 
     platform: Platform
     release: Release
+    arch: Arch = Arch.AMD64
 
     @property
     def name(self) -> str:
-        return f"{self.platform.name}-{self.release.name}"
+        return system_name(self.platform.name, self.release.name, self.arch)
 
     @property
     def title(self) -> str:
-        return f"{self.platform.title} {self.release.name}"
+        title = f"{self.platform.title} {self.release.name}"
+        return title if self.arch is Arch.AMD64 else f"{title} ({self.arch})"
+
+    @property
+    def build(self) -> Build | None:
+        """How its image is built from packages; None where it is not, for this architecture."""
+        build = self.release.build
+        if build is None or self.arch not in build.arches:
+            return None
+        named = tuple(package.replace("{arch}", self.arch) for package in build.packages)
+        return build.model_copy(update={"packages": named})
+
+    @property
+    def cloud_image(self) -> CloudImage | None:
+        """Its cloud image for this architecture."""
+        return self.release.cloud_image if self.arch is Arch.AMD64 else self.release.arm64.cloud_image
+
+    @property
+    def boxes(self) -> dict[VagrantProvider, Box]:
+        """Its boxes for this architecture."""
+        return self.release.boxes if self.arch is Arch.AMD64 else {}
+
+    @property
+    def arches(self) -> list[Arch]:
+        """The architectures that it has images for."""
+        every = (Distro(self.platform, self.release, arch) for arch in Arch)
+        return [one.arch for one in every if one.build or one.cloud_image or one.boxes]
 
     @property
     def packages(self) -> dict[str, tuple[str, ...]]:
         """Package names by need, the release's own before the platform's."""
         return {**self.platform.packages, **self.release.packages}
+
+
+def system_name(platform: str, release: str, arch: str) -> str:
+    """What a release's machines are called: `debian-13`, `debian-13-arm64`. That of amd64 is not named."""
+    return f"{platform}-{release}" if arch == Arch.AMD64 else f"{platform}-{release}-{arch}"
 
 
 def directories(extra: Path | None = None) -> tuple[Path, ...]:

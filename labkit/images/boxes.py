@@ -44,7 +44,7 @@ def listed(distro: Distro, settings: Settings) -> list[VagrantBox]:
             )
         return [VagrantBox(None, name, settings.box, settings.box_sha256 and "sha256", settings.box_sha256)]
     found = []
-    for provider, box in distro.release.boxes.items():
+    for provider, box in distro.boxes.items():
         digest = download.expected(box, timeout=settings.limits.download)
         found.append(VagrantBox(provider, name, box.url, digest.algorithm, digest.hex))
     return found
@@ -75,10 +75,11 @@ def ensure(distro: Distro, settings: Settings, observer: Observer) -> Path:
         if not target.exists():
             machine = settings.machine
             on = hardware.here(
-                choose(machine.accelerator, settings.home),
+                choose(machine.accelerator, settings.home, distro.arch),
                 machine.cpus,
                 machine.memory,
                 network.choose(machine.network)[0],
+                arch=distro.arch,
             )
             image = Builder(settings, observer).ensure(wanted, on)
             observer.step(f"packing {wanted.title} as a box")

@@ -36,10 +36,10 @@ def state(distro: Distro, settings: Settings, *, timeout: float) -> MirrorState 
 
     ImageError where the mirror does not tell within timeout seconds for each list.
     """
-    if image_kind(distro, settings) != "build" or distro.release.build is None:
+    if image_kind(distro, settings) != "build" or (build := distro.build) is None:
         return None
     digest, dates = hashlib.sha256(), []
-    for url in _releases(distro.release.build.suite, settings.mirror):
+    for url in _releases(build.suite, settings.mirror):
         text = text_at(url, timeout=timeout)
         lists = sorted(set(_LISTS.findall(text)))
         if not lists:

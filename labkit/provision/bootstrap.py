@@ -352,7 +352,7 @@ def _variables(distro: Distro, target: Target, settings: Settings) -> dict[str, 
         mirror = tuple(
             re.sub(r"\{(\w+)\}", lambda key: known.get(key[1], key[0]), line) for line in distro.platform.mirror
         )
-    user = {Target.BUILD: distro.release.build, Target.CLOUD: distro.release.cloud_image}.get(target)
+    user = {Target.BUILD: distro.build, Target.CLOUD: distro.cloud_image}.get(target)
     return {
         "LAB_KIND": target.value,
         "LAB_FAMILY": distro.platform.family,

@@ -34,7 +34,9 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TypeAlias
 
+from labkit.core.arch import Arch
 from labkit.core.errors import LabError
+from labkit.core.platforms import system_name
 from labkit.core.text import one_line
 from labkit.results.json import from_json
 from labkit.results.model import WHOLE, Run, Verdict, exit_status
@@ -211,7 +213,8 @@ def key_of(run: Run) -> str:
     """
     about = run.machine
     platform, release, provider = (_text(about.get(key)) for key in ("platform", "release", "provider"))
-    place = f"{platform}-{release}" if platform and release else platform or "elsewhere"
+    arch = _text(about.get("arch")) if provider != "ssh" else ""
+    place = system_name(platform, release, arch or Arch.AMD64) if platform and release else platform or "elsewhere"
     path, runtime = run.runtime.path, run.runtime.name
     if path.startswith("/") and not _PATHS.fullmatch(path):
         runtime = path
