@@ -57,6 +57,12 @@ User = Annotated[
 ]
 
 
+Mirror = Annotated[
+    tuple[StrictStr, ...],
+    Field(description="the layout of a mirror: apt's lines or dnf's addresses, with {mirror} and {codename}"),
+]
+
+
 class VagrantProvider(enum.StrEnum):
     """A provider of Vagrant; the value is Vagrant's own name for it."""
 
@@ -71,7 +77,7 @@ class Download(Table):
     """A file on the web with exactly one way to know that it is the right one.
 
     checksums is the address of a list that names the file: as sha256sum and sha512sum print it, or with lines
-    `SHA256 (file) = hex`.
+    `SHA256 (file) = hex`. A * in the last part of an address stands for what the directory has of that name, the newest.
     """
 
     url: Url
@@ -86,6 +92,13 @@ class Download(Table):
             raise ValueError(
                 f"must have exactly one of sha256, sha512 and checksums; it has {' and '.join(given) or 'none'}"
             )
+        if "*" in self.url and self.checksums is None:
+            raise ValueError("must have checksums, for its url has a *: what that finds is not known beforehand")
+        for url in (self.url, self.checksums or ""):
+            if "*" in url.rpartition("/")[0]:
+                raise ValueError(f"has {url!r}: a * may stand in the last part of an address only")
+        if "*" in self.url:
+            _trusted(self.url)
         return self
 
 
@@ -116,7 +129,9 @@ class Other(Table):
 
 
 class Release(Table):
-    """packages are those that differ from the platform's. cloud_image and boxes are of amd64."""
+    """packages and mirror are those that differ from the platform's. cloud_image and boxes are of amd64; cpu: what its
+    programs of amd64 need at least.
+    """
 
     name: StrictStr
     codename: StrictStr | None = None
@@ -124,6 +139,8 @@ class Release(Table):
     cloud_image: CloudImage | None = None
     arm64: Other = Other()
     packages: dict[str, Packages] = Field(default={}, description="a table of lists of package names")
+    mirror: Mirror | None = None
+    cpu: Literal["x86-64-v2", "x86-64-v3"] | None = None
     boxes: dict[VagrantProvider, Box] = Field(default={}, description="tables of boxes, by Vagrant provider")
     go: StrictStr | None = Field(
         default=None, pattern=r"^[0-9]+\.[0-9]+$", description='the version of its Go package in quotes, such as "1.24"'
@@ -152,9 +169,7 @@ class Platform(Table):
     family: StrictStr
     default: StrictStr = Field(description='a release in quotes, such as "13"')
     packages: dict[str, Packages] = Field(default={}, description="a table of lists of package names")
-    mirror: tuple[StrictStr, ...] = Field(
-        default=(), description="the layout of a mirror: apt's lines or dnf's addresses, with {mirror} and {codename}"
-    )
+    mirror: Mirror = ()
     releases: dict[str, Release]
 
     @model_validator(mode="after")
@@ -211,6 +226,16 @@ class Distro:
     def boxes(self) -> dict[VagrantProvider, Box]:
         """Its boxes for this architecture."""
         return self.release.boxes if self.arch is Arch.AMD64 else {}
+
+    @property
+    def mirror(self) -> tuple[str, ...]:
+        """The layout of a mirror of its packages, the release's own before the platform's."""
+        return self.platform.mirror if self.release.mirror is None else self.release.mirror
+
+    @property
+    def cpu(self) -> str:
+        """What its programs need of a CPU, in the names of x86-64's levels; empty where any will do."""
+        return (self.release.cpu or "") if self.arch is Arch.AMD64 else ""
 
     @property
     def arches(self) -> list[Arch]:

@@ -45,8 +45,8 @@ def listed(distro: Distro, settings: Settings) -> list[VagrantBox]:
         return [VagrantBox(None, name, settings.box, settings.box_sha256 and "sha256", settings.box_sha256)]
     found = []
     for provider, box in distro.boxes.items():
-        digest = download.expected(box, timeout=settings.limits.download)
-        found.append(VagrantBox(provider, name, box.url, digest.algorithm, digest.hex))
+        url, digest = download.expected(box, timeout=settings.limits.download)
+        found.append(VagrantBox(provider, name, url, digest.algorithm, digest.hex))
     return found
 
 
@@ -80,6 +80,7 @@ def ensure(distro: Distro, settings: Settings, observer: Observer) -> Path:
                 machine.memory,
                 network.choose(machine.network)[0],
                 arch=distro.arch,
+                level=distro.cpu,
             )
             image = Builder(settings, observer).ensure(wanted, on)
             observer.step(f"packing {wanted.title} as a box")

@@ -133,13 +133,13 @@ def recipe(distro: Distro, settings: Settings, needs: Sequence[str] = (), *, box
         )
     from labkit.io.download import expected  # urllib3, which an image of packages needs not
 
-    digest = expected(cloud, timeout=settings.limits.download)
+    url, digest = expected(cloud, timeout=settings.limits.download)
     return Recipe(
         *common,
         plan.script,
         plan.steps,
         settings.machine.disk,
-        url=cloud.url,
+        url=url,
         digest=digest,
         uploads=plan.uploads,
         arch=distro.arch,

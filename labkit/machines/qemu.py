@@ -77,6 +77,7 @@ class QemuRecord(LocalRecord):
     cpus: int
     provider: str = "qemu"
     machine_type: str = "q35"  # of machines that an older labkit made
+    level: str = ""  # see Hardware
 
 
 class QemuMachine(LocalMachine[QemuRecord]):
@@ -150,7 +151,7 @@ class QemuMachine(LocalMachine[QemuRecord]):
         self._remove_directory()
         wanted = self._settings.machine
         accelerator = choose(wanted.accelerator, self._settings.home, distro.arch)
-        hardware = here(accelerator, wanted.cpus, wanted.memory, self._network(), arch=distro.arch)
+        hardware = here(accelerator, wanted.cpus, wanted.memory, self._network(), arch=distro.arch, level=distro.cpu)
         from labkit.images.build import Builder, recipe  # jinja2 and urllib3, which a machine that is there needs not
 
         wanted_image = recipe(distro, self._settings, self._needs)
@@ -166,7 +167,7 @@ class QemuMachine(LocalMachine[QemuRecord]):
             hostname=me.hostname, machine_id=me.machine_id,
             host_private=me.host_key.private, host_public=me.host_key.public,
             made_of=ingredients.ingredients(distro, self._settings), maker=ingredients.maker(distro, image.steps),
-            arch=distro.arch.value,
+            arch=distro.arch.value, level=distro.cpu,
         )  # fmt: skip
         self._save(record)
         self._restore(record, hardware, lambda: builder.ensure(wanted_image, hardware))
@@ -336,6 +337,7 @@ class QemuMachine(LocalMachine[QemuRecord]):
             network or self._network(),
             machine_type,
             Arch(record.arch),
+            record.level,
         )
 
     def _introduction(self, record: QemuRecord) -> str:

@@ -39,12 +39,13 @@ class Hardware:
     qemu: str  # version line
     host: str  # under KVM the guest sees this host's CPU
     arch: Arch = Arch.AMD64
+    level: str = ""  # what its programs need of a CPU, such as x86-64-v2
 
     @property
     def key(self) -> str:
         # The argv belongs to the key: a device added in a later labkit makes old states unusable.
         shape = (
-            astuple(self)[:-1],  # that argv has its architecture
+            astuple(self)[:-2],  # that argv has the others
             argv(self, Boot(), Path("disk"), port=0, uuid=""),
         )
         return hashlib.sha256(repr(shape).encode()).hexdigest()[:16]
@@ -60,7 +61,13 @@ class Boot:
 
 
 def here(
-    accelerator: str, cpus: int, memory_mib: int, network: Network, machine: str = "", arch: Arch = Arch.AMD64
+    accelerator: str,
+    cpus: int,
+    memory_mib: int,
+    network: Network,
+    machine: str = "",
+    arch: Arch = Arch.AMD64,
+    level: str = "",
 ) -> Hardware:
     """The hardware that this host's QEMU makes; machine: its type, else the newest. HostError where there is no QEMU of
     that architecture.
@@ -69,7 +76,9 @@ def here(
         raise HostError(f"{arch.emulator} is not installed", hint="./lab doctor names the package that has it")
     version = process.run([arch.emulator, "--version"], timeout=20).stdout.splitlines()[0]
     host = _cpu() if accelerator == "kvm" else platform.machine()
-    return Hardware(accelerator, cpus, memory_mib, machine or _newest(version, arch), network, version, host, arch)
+    return Hardware(
+        accelerator, cpus, memory_mib, machine or _newest(version, arch), network, version, host, arch, level
+    )
 
 
 def firmware() -> Path:
@@ -110,9 +119,11 @@ def argv(
     """
     size = f"{hardware.memory_mib}M"
     kvm, arm = hardware.accelerator == "kvm", hardware.arch is Arch.ARM64
-    # QEMU 7.2 emulates cmpxchg16b wrongly: Debian 13's kernel panics now and then (list_add corruption). Half of
-    # the time of emulated arm64 goes into its own way to sign pointers.
-    cpu = "host" if kvm else "max,pauth-impdef=on" if arm else "max,-cx16"
+    # QEMU 7.2 emulates cmpxchg16b wrongly: Debian 13's kernel panics now and then (list_add corruption). Programs that
+    # are said to need x86-64-v2, which has it, do not even start without: their libc looks. Half of the time of emulated
+    # arm64 goes into its own way to sign pointers.
+    emulated = "max,pauth-impdef=on" if arm else "max" if hardware.level else "max,-cx16"
+    cpu = "host" if kvm else emulated
     accelerator = "kvm" if kvm else "tcg,thread=multi"
     words = [hardware.arch.emulator, "-accel", accelerator, "-cpu", cpu, "-smp", str(hardware.cpus), "-m", size]
     # The arm64's default interrupt controller has room for eight CPUs.
