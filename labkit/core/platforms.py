@@ -77,7 +77,8 @@ class Download(Table):
     """A file on the web with exactly one way to know that it is the right one.
 
     checksums is the address of a list that names the file: as sha256sum and sha512sum print it, or with lines
-    `SHA256 (file) = hex`. A * in the last part of an address stands for what the directory has of that name, the newest.
+    `SHA256 (file) = hex`. A * in the last part of an address stands for the newest of the names in its directory
+    that fit.
     """
 
     url: Url
@@ -92,11 +93,11 @@ class Download(Table):
             raise ValueError(
                 f"must have exactly one of sha256, sha512 and checksums; it has {' and '.join(given) or 'none'}"
             )
-        if "*" in self.url and self.checksums is None:
-            raise ValueError("must have checksums, for its url has a *: what that finds is not known beforehand")
         for url in (self.url, self.checksums or ""):
             if "*" in url.rpartition("/")[0]:
                 raise ValueError(f"has {url!r}: a * may stand in the last part of an address only")
+        if "*" in self.url and self.checksums is None:
+            raise ValueError("must have checksums, for its url has a *: what that finds is not known beforehand")
         if "*" in self.url:
             _trusted(self.url)
         return self

@@ -108,6 +108,8 @@ def load_record(kind: type[_Record], directory: Path) -> _Record | None:
             values[field.name] = value
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise damaged(directory / _RECORD, f"has no {field.name}")
+    if (arch := values.get("arch")) and known(arch) != arch:
+        raise damaged(directory / _RECORD, f"has arch = {arch!r:.60}, of which labkit makes no machines")
     return kind(**values)
 
 

@@ -120,8 +120,8 @@ def argv(
     size = f"{hardware.memory_mib}M"
     kvm, arm = hardware.accelerator == "kvm", hardware.arch is Arch.ARM64
     # QEMU 7.2 emulates cmpxchg16b wrongly: Debian 13's kernel panics now and then (list_add corruption). Programs that
-    # are said to need x86-64-v2, which has it, do not even start without: their libc looks. Half of the time of emulated
-    # arm64 goes into its own way to sign pointers.
+    # are said to need x86-64-v2, which has it, do not even start without: their libc looks. Half of the time of arm64,
+    # emulated, goes into its own way to sign pointers.
     emulated = "max,pauth-impdef=on" if arm else "max" if hardware.level else "max,-cx16"
     cpu = "host" if kvm else emulated
     accelerator = "kvm" if kvm else "tcg,thread=multi"
