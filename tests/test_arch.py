@@ -14,7 +14,7 @@ import pytest
 from labkit.core import arch as arches
 from labkit.core import config
 from labkit.core.arch import Arch
-from labkit.core.cell import Cell
+from labkit.core.cell import Cell, Selection
 from labkit.core.config import Settings
 from labkit.core.errors import HostError, MachineError, UsageError
 from labkit.core.observer import Silent
@@ -73,12 +73,12 @@ def test_an_unknown_one_is_told_with_those_there_are(tmp_path: Path, word: str) 
 
 def test_a_machine_is_called_after_its_architecture_where_that_is_not_amd64(tmp_path: Path) -> None:
     settings = load(tmp_path, arch="arm64", suite="spec")
-    cell = cell_of(settings, plan.Selection())
+    cell = cell_of(settings, Selection())
     assert (cell.machine, cell.arch) == ("debian-13-arm64", "arm64")
     assert cell.key == "debian-13-arm64/auto/runc/spec"
     back = settings.of_cell(cell)
     assert back.distro().name == "debian-13-arm64"
-    amd64 = cell_of(load(tmp_path, arch="amd64"), plan.Selection())
+    amd64 = cell_of(load(tmp_path, arch="amd64"), Selection())
     assert (amd64.machine, amd64.key) == ("debian-13", "debian-13/auto/runc/spec")
     assert Cell("debian", "13", "uml", "", "runc", "spec").key == "debian-13/uml/runc/spec"
 
@@ -87,7 +87,7 @@ def test_a_host_of_ones_own_is_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--arch has no effect with the ssh provider"):
         settings = load(tmp_path, arch="arm64", provider="ssh", host="root@lab7")
         providers.wanted("lab7", settings, Silent(), settings.distro())
-    cell = cell_of(load(tmp_path, '[machine]\narch = "arm64"\n', host="root@lab7"), plan.Selection())
+    cell = cell_of(load(tmp_path, '[machine]\narch = "arm64"\n', host="root@lab7"), Selection())
     assert cell.arch == "amd64"
 
 

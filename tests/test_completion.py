@@ -136,7 +136,7 @@ def test_however_labkit_is_called(shell: str, typed: str, place: Path) -> None:
 # How words are cut is the shell's own: these are typed into each of them.
 TYPED = [
     ("./lab halt --p", {"--platform", "--provider"}),
-    ("./lab up --platform ", {"debian", "fedora", "ubuntu"}),
+    ("./lab up --platform ", {"almalinux", "centos", "debian", "fedora", "ubuntu"}),
     ("./lab up --platform=fedora --release=", {"43", "44"}),
     ("./lab test --only STATE-001,KILL-003,KILL-00", {f"STATE-001,KILL-003,KILL-00{n}" for n in (1, 2, *range(4, 10))}),
     ("./lab diff latest 2026", {RUN}),
@@ -210,7 +210,7 @@ def candidates(*words: str, place: Path, **environ: str) -> list[str]:
 def test_a_broken_configuration_is_not_told_and_the_rest_is_offered(text: str, place: Path) -> None:
     (place / "labkit.toml").write_text(text)
     assert candidates("te", place=place) == ["test"]
-    assert candidates("up", "--platform", "", place=place) == ["debian", "fedora", "ubuntu"]
+    assert candidates("up", "--platform", "", place=place) == ["almalinux", "centos", "debian", "fedora", "ubuntu"]
     assert candidates("up", "--machine", "", place=place) == ["mine"]
     assert candidates("report", "--run", "", place=place) == [RUN, "latest"]
     assert "STATE-001" in candidates("test", "--only", "", place=place)
