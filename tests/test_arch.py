@@ -24,6 +24,7 @@ from labkit.io import process
 from labkit.io.mmdebstrap import apart
 from labkit.io.network import Network
 from labkit.machines import choice, identity, providers
+from labkit.machines.host import HostMachine
 from labkit.matrix import plan
 from labkit.qemu import accelerator
 from labkit.qemu.hardware import Boot, Hardware, argv
@@ -346,3 +347,11 @@ def test_a_machine_of_arm64_boots_and_runs_checks(tmp_path: Path) -> None:
         assert lab.run("ssh", "--arch", "arm64", "--", "uname", "-m").stdout != first
     finally:
         lab.run("destroy", "--arch", "arm64", status=None)
+
+
+def test_a_host_of_a_minor_release_is_of_its_release(tmp_path: Path) -> None:
+    machine = HostMachine("lab7", load(tmp_path, host="root@lab7"), Silent())
+    assert machine._release("almalinux", "9.6") == "9"
+    assert machine._release("ubuntu", "24.04") == "24.04"
+    assert machine._release("almalinux", "8.10") == "8.10"  # of which there is no file
+    assert machine._release("gentoo", "2.17") == "2.17"
