@@ -183,6 +183,7 @@ def test_enterprise_linux_has_its_repositories_before_what_is_in_them(
     mirror.publish("el/base", release, sorted(wanted - {*extra}))
     mirror.publish("el/crb", release, extra)
     system = systems[0]
+    (system.root / "etc/yum.repos.d").mkdir(exist_ok=True)
     for name, enabled in (("base", 1), ("crb", 0)):
         text = REPOSITORY.format(name=name, url=mirror.url, enabled=enabled)
         (system.root / f"etc/yum.repos.d/{name}.repo").write_text(text)
