@@ -16,18 +16,21 @@ from labkit.core import config
 from labkit.core.arch import Arch
 from labkit.core.cell import Cell, Selection
 from labkit.core.config import Settings
+from labkit.core.deadline import Deadline
 from labkit.core.errors import HostError, MachineError, UsageError
 from labkit.core.observer import Silent
 from labkit.host.facts import examine
 from labkit.images.build import mmdebstrap, recipe
 from labkit.io import process
+from labkit.io.console import console
 from labkit.io.mmdebstrap import apart
 from labkit.io.network import Network
 from labkit.machines import choice, identity, providers
 from labkit.machines.host import HostMachine
 from labkit.matrix import plan
 from labkit.qemu import accelerator
-from labkit.qemu.hardware import Boot, Hardware, argv
+from labkit.qemu.hardware import Boot, Hardware, argv, here
+from labkit.qemu.launch import ended, launch
 from labkit.results.json import from_json
 from labkit.store.history import key_of
 from labkit.usecases.machines import settled
@@ -318,6 +321,20 @@ def test_a_record_with_another_word_is_damaged(tmp_path: Path) -> None:
 
 def test_twins_do_not_share_their_random_numbers() -> None:
     assert "0x5207" in identity.RESEED  # RNDRESEEDCRNG: there is no device that tells the guest
+
+
+@pytest.mark.long
+@pytest.mark.machine
+@pytest.mark.emulated
+@pytest.mark.needs("qemu-system-aarch64")
+def test_a_disk_of_arm64_is_booted_by_firmware(tmp_path: Path) -> None:
+    """A cloud image has a boot loader of its own. This disk is empty, which the firmware says of it."""
+    process.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "disk.qcow2", "64M"], timeout=60)
+    on = here("tcg", 1, 512, Network.CLOSED, arch=Arch.ARM64)
+    with ended(tmp_path), launch(tmp_path, on, Boot(), tmp_path / "disk.qcow2") as monitor:
+        monitor.execute("cont")
+        assert Deadline.after(300).poll(lambda: b"failed to load Boot" in console(tmp_path), every=0.5)
+    assert b"PciRoot(0x0)/Pci(0x1,0x0): Not Found" in console(tmp_path)
 
 
 TEN = "STATE-001,QUERY-001,CREATE-001,START-001,KILL-001,DELETE-001,MOUNT-001,PROC-001,CAP-001,CONF-001"
