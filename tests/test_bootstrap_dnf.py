@@ -34,7 +34,8 @@ TOOLS = (
     "updates", "time", "toolchain", "jq", "libseccomp", "go", "runc", "crun", "umoci", "docker", "podman", "containerd",
 )  # fmt: skip
 PROGRAMS = {
-    "chrony": "chronyd", "pkg-config": "pkg-config", "pkgconf-pkg-config": "pkg-config", "golang": "go", "moby-engine": "dockerd", "docker-cli": "docker",
+    "chrony": "chronyd", "pkg-config": "pkg-config", "pkgconf-pkg-config": "pkg-config", "golang": "go",
+    "moby-engine": "dockerd", "docker-cli": "docker",
     **{name: name for name in ("git", "make", "gcc", "jq", "runc", "crun", "umoci", "skopeo", "podman", "containerd")},
 }  # fmt: skip
 # What epel-release brings, of which a system's own repositories know nothing.
