@@ -166,7 +166,7 @@ def run(system: Chroot, plan: BootstrapPlan, until: Callable[[], bool] | None = 
 
 REPOSITORY = """[{name}]
 name={name}
-baseurl={url}/el/{name}/
+baseurl={url}/{name}/
 enabled={enabled}
 gpgcheck=1
 gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fedora-44-x86_64
@@ -181,12 +181,12 @@ def test_enterprise_linux_has_its_repositories_before_what_is_in_them(
     distro = Distro(alma, alma.release(release))
     extra = ["busybox", "libseccomp-devel"]
     wanted = {name for names in distro.packages.values() for name in names}
-    mirror.publish("el/base", release, sorted(wanted - {*extra}))
-    mirror.publish("el/crb", release, extra)
+    mirror.publish(f"el{release}/base", release, sorted(wanted - {*extra}))
+    mirror.publish(f"el{release}/crb", release, extra)
     system = systems[0]
     (system.root / "etc/yum.repos.d").mkdir(exist_ok=True)
     for name, enabled in (("base", 1), ("crb", 0)):
-        text = REPOSITORY.format(name=name, url=mirror.url, enabled=enabled)
+        text = REPOSITORY.format(name=name, url=f"{mirror.url}/el{release}", enabled=enabled)
         (system.root / f"etc/yum.repos.d/{name}.repo").write_text(text)
     tools = ["jq", "libseccomp", "crun", "podman", *(["runc"] if release == "9" else [])]
     environ = {"HOME": str(mirror.directory), "LABKIT_TOOLS": " ".join(tools)}
