@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from labkit.usecases.nightly import Outlook
     from labkit.usecases.run import Outcome
 
-_MACHINE = "platform release provider machine host"
+_MACHINE = "platform release arch provider machine host"
 
 
 @lab_task(f"{_MACHINE} untrusted discard_state yes verbose json")

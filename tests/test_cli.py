@@ -203,7 +203,7 @@ def test_lone_dashes_are_fine(tmp_path: Path, environ: dict[str, str]) -> None:
 
 def test_json_alone_is_on_stdout(tmp_path: Path, environ: dict[str, str]) -> None:
     found = json.loads(labkit("platforms", "--json", environ=environ, cwd=tmp_path).stdout)
-    assert [platform["name"] for platform in found] == ["debian", "fedora", "ubuntu"]
+    assert [platform["name"] for platform in found] == ["almalinux", "centos", "debian", "fedora", "ubuntu"]
     assert json.loads(labkit("status", "--json", environ=environ, cwd=tmp_path).stdout) == []
     checks = json.loads(labkit("doctor", "--json", environ=environ, cwd=tmp_path).stdout)
     assert {"qemu-system-x86_64", "kvm", "disk", "memory"} <= {check["name"] for check in checks}

@@ -68,6 +68,13 @@ FLAGS: Mapping[str, Flag] = {
         None, "a distribution, see `platforms`; debian if nothing else is said", "PLATFORM", values.platforms, True
     ),
     "release": Flag(None, "a release of it; else the platform's default", "RELEASE", values.releases, True),
+    "arch": Flag(
+        None,
+        "the machine's architecture; else this host's. Another one is emulated",
+        "ARCH",
+        ("auto", "amd64", "arm64"),
+        True,
+    ),
     "provider": Flag(None, "what makes the machine", "PROVIDER", ("auto", "qemu", "uml", "vagrant", "ssh"), True),
     "host": Flag(None, "an existing host for the ssh provider: USER@HOST or USER@HOST:PORT", "HOST", (), True),
     "machine": Flag(None, "the machine's name; else PLATFORM-RELEASE, or the host's", "NAME", values.machines, True),
