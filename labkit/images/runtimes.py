@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
 import re
 import shutil
 import time
@@ -27,6 +26,7 @@ from pathlib import Path
 
 from labkit.core import arch as arches
 from labkit.core import resources
+from labkit.core.arch import here
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
 from labkit.core.errors import ImageError, LabError, ProgramFailed, UsageError
@@ -106,7 +106,7 @@ def supplied(name: str, distro: Distro, settings: Settings, observer: Observer) 
         raise UsageError(f"{name} cannot be tested: {about.none}", hint="./lab runtimes")
     family = distro.platform.family
     beside = about.beside.packages.get(family, ()) if about.beside else ()
-    build = distro.release.build
+    build = distro.build
     if not about.shim and (not beside or build is None or set(beside) <= set(build.packages)):
         return None
     if about.shim and build is None:
@@ -138,7 +138,7 @@ class _Supply:
             "files": self._about.beside.model_dump(mode="json") if self._about.beside and packages else None,
             "shim": hashlib.sha256(self._shim).hexdigest(),
             "platform": distro.name,
-            "machine": platform.machine(),
+            "machine": distro.arch.machine,
             "mirror": [self._settings.mirror, self._settings.mirror_state(distro.name)],
         }
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
@@ -187,7 +187,7 @@ class _Supply:
 
     def _unpack(self, making: Path) -> str:
         """Unpack the packages with what they depend on into root; the version of the first."""
-        build = self._distro.release.build
+        build = self._distro.build
         assert build is not None
         require_space(making, _SPACE)
         names = ", ".join(self._packages)
@@ -203,6 +203,7 @@ class _Supply:
             form="directory",
             variant="extract",
             first=[listing],
+            more=[f"--architectures={self._distro.arch}"] if self._distro.arch is not here() else [],
         )
         try:
             done = process.run([*begin, *words], timeout=self._settings.limits.build, limit="build", env=environment)
@@ -278,7 +279,7 @@ class _Obtainer:
         assert isinstance(self._word, Release)
         assert self._about is not None
         assert self._about.published is not None
-        published, version, machine = self._about.published, self._word.version, platform.machine()
+        published, version, machine = self._about.published, self._word.version, self._distro.arch.machine
         arch = published.arch.get(machine, machine)
         url = published.url.replace("{version}", version).replace("{arch}", arch)
         sums = published.sums.replace("{version}", version).replace("{arch}", arch)
@@ -461,7 +462,7 @@ class _Obtainer:
 
     def _builder(self, build: Build) -> chroot.Chroot:
         missing = [need for need in _needs(build) if not self._distro.packages.get(need)]
-        if missing and self._distro.release.build:
+        if missing and self._distro.build:
             raise _No(f"{self._distro.platform.title} names no packages for {', '.join(missing)}")
         wanted = _packages(build, self._distro)
         return chroot.ensure(self._distro, wanted, self._settings, self._observer, self._deadline)
@@ -537,7 +538,7 @@ class _Obtainer:
             "word": str(word) if isinstance(word, Release) or not what else [word.name or word.where, what],
             "builds": [[build.model_dump(mode="json"), _packages(build, self._distro)] for build in self._builds()],
             "platform": self._distro.name,
-            "machine": platform.machine(),
+            "machine": self._distro.arch.machine,
         }
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 
