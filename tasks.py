@@ -524,8 +524,10 @@ def platforms(call: Call) -> None:
 
 @lab_task("platform release verbose json")
 def runtimes(call: Call) -> None:
-    """List the runtimes known by name; --platform or --release: with what that has of them. Any other runtime is
-    named by its path.
+    """List the runtimes known by name, and what a platform has of them.
+
+    Any other is named by its path. The versions of a platform's packages are asked for where --platform or --release is
+    given.
 
     Examples:
         ./lab runtimes
@@ -567,7 +569,7 @@ def suites(call: Call) -> None:
         call.answer(names, "\n".join(names))
 
 
-@lab_task("fast long faults mutants yes verbose")
+@lab_task("fast long faults slow yes verbose")
 def check(call: Call) -> None:
     """Run labkit's own checks; needs a checkout.
 
@@ -578,11 +580,11 @@ def check(call: Call) -> None:
         ./lab check
         ./lab check --long
         ./lab check --faults
-        ./lab check --mutants
+        ./lab check --slow
     """
     from labkit.cli.selfcheck import Extent, run
 
-    asked = [word for word in ("fast", "long", "faults", "mutants") if call.words[word]]
+    asked = [word for word in ("fast", "long", "faults", "slow") if call.words[word]]
     if len(asked) > 1:
         both = f"--{asked[0]} and --{asked[1]} exclude each other"
         raise UsageError(both, hint="./lab check without any of these is between --fast and --long")

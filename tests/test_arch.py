@@ -345,7 +345,7 @@ TEN = "STATE-001,QUERY-001,CREATE-001,START-001,KILL-001,DELETE-001,MOUNT-001,PR
 
 
 @foreign
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.machine
 @pytest.mark.emulated
 @pytest.mark.timeout(4000)

@@ -209,7 +209,7 @@ ROWS: dict[tuple[str, str], Row] = dict(
         (("suites", "export"), Row(("suites",), ("--export", "there"), "there/labkit-spec.pyz")),
         (("check", "fast"), Row(("check",), ("--fast",), "Extent.FAST")),
         (("check", "faults"), Row(("check",), ("--faults",), "Extent.FAULTS")),
-        (("check", "mutants"), Row(("check",), ("--mutants",), "Extent.MUTANTS")),
+        (("check", "slow"), Row(("check",), ("--slow",), "Extent.SLOW")),
         (("check", "long"), Row(("check",), ("--long",), "Extent.LONG")),
         (("check", "yes"), Row(("check",), ("--yes",), "may install: True")),
     ]

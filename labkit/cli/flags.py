@@ -235,7 +235,7 @@ FLAGS: Mapping[str, Flag] = {
     "fast": Flag(False, "only what starts neither containers nor machines: about a minute"),
     "long": Flag(False, "also Vagrant, every image, and whole suites on several runtimes: an hour or more"),
     "faults": Flag(False, "only the table of faults, all of it, on simulated machines and on a real one"),
-    "mutants": Flag(False, "only the broken runtimes that the spec suite must see through, all of them"),
+    "slow": Flag(False, "only what --long leaves out: all broken runtimes, a machine of another architecture"),
     "format": Flag(
         None,
         "how the outcome is printed; github: also as annotations and in the summary of a job of GitHub Actions",
