@@ -26,6 +26,7 @@ from labkit.core.endpoint import Address
 from labkit.core.errors import UsageError
 from labkit.core.observer import Silent
 from labkit.images import ingredients
+from labkit.io import process
 from labkit.machines import providers
 from labkit.machines.base import Difference, MachineState
 from labkit.machines.fake import LOOK, FakeMachine, has_runtime
@@ -178,7 +179,54 @@ def test_what_a_machine_was_made_with_is_no_difference_while_it_is_asked_for(tmp
     [changed] = [one for one in found(settings) if one.stops]
     assert changed.what == "runtime_tools"
     assert changed.asked != changed.has
-    assert found(load(tmp_path)) == [one for one in found(load(tmp_path)) if not one.stops]  # nobody asks any more
+    # Nobody asks any more: what is under test is the platform's package now, and that is not what the machine has.
+    assert [(one.what, one.asked, one.has, one.by) for one in found(load(tmp_path)) if one.stops] == [
+        ("runc", "package", "release:1.3.0", "by default")
+    ]
+    assert [one for one in found(load(tmp_path, runtime="crun")) if one.stops] == []
+    [tools] = [one for one in found(load(tmp_path, runtime="crun"), needs=["runtime-tools"]) if one.stops]
+    assert (tools.what, tools.asked) == ("runtime_tools", "auto")
+
+
+def test_a_changed_file_is_another_runtime(tmp_path: Path, environ: dict[str, str]) -> None:
+    """The same words in labkit.toml, another program: what the machine has would be tested in its place."""
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"#!/bin/sh\n# 1\n")
+    toml = 'runc = "./mine"\n'
+    settings = load(tmp_path, toml, {"LABKIT_HOME": environ["LABKIT_HOME"]})
+    distro = load(tmp_path, toml, release="12").distro()
+    qemu(settings, made_of=ingredients.ingredients(distro, settings))
+    load(tmp_path, toml)
+    mine.write_bytes(b"#!/bin/sh\n# 2\n")
+    done = labkit("test", "--machine", "mine", environ=environ, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "labkit: machine mine is not what was asked for: runc is " in done.stderr
+    done = labkit("test", "--machine", "mine", environ={**environ, "LABKIT_RUNC": "package"}, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "asked for: package (LABKIT_RUNC)" in done.stderr
+    load(tmp_path)
+    done = labkit("test", "--machine", "mine", environ=environ, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "asked for: package (by default)" in done.stderr
+
+
+def test_a_tree_with_changes_that_no_commit_has(tmp_path: Path, environ: dict[str, str]) -> None:
+    tree = tmp_path / "tree"
+    git = ["git", "-C", str(tree), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    process.run(["git", "init", "-q", str(tree)], timeout=60)
+    (tree / "main.go").write_text("1")
+    process.run([*git, "add", "."], timeout=60)
+    process.run([*git, "commit", "-qm", "first"], timeout=60)
+    load(tmp_path, 'runc = "./tree"\n')
+    (tree / "main.go").write_text("2")
+    (tree / "untracked").write_text("")
+    done = labkit("test", environ=environ, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "has changes that no commit has: main.go" in done.stderr
+    assert "or test the program that you have built: --runtime ./FILE" in done.stderr
+    for one in ('runc = "./tree"\nruntime = "crun"\n', 'runc = "./tree#HEAD"\n'):
+        load(tmp_path, f'{one}provider = "ssh"\n')  # without a host, so that it ends after that
+        assert "no commit has" not in labkit("test", environ=environ, cwd=tmp_path).stderr
 
 
 ASKED: list[tuple[str, dict[str, str], str, str]] = [  # toml, flags, the two values, what undoes it

@@ -157,7 +157,7 @@ def test_listing_loads_nothing_heavy(tmp_path: Path, environ: dict[str, str]) ->
         (["judge", ""], "labkit: the value of DIR is empty: ''\nhint: give it a value"),
         (
             ["test", "--runtime", "runc", "--", "--systemd-cgroup", "a b"],
-            "labkit: test takes no words after --: --systemd-cgroup 'a b'\nhint: labkit passes no arguments",
+            "labkit: test takes no words after --: --systemd-cgroup 'a b'\nhint: arguments for",
         ),
         (
             ["destroy", "--", "mine"],

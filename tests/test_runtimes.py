@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from labkit.core import platforms
@@ -26,9 +28,8 @@ def test_a_path_is_itself_the_command() -> None:
 def test_an_unknown_name_is_told_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"unknown runtime 'rnuc'; did you mean 'runc'\?") as caught:
         runtimes.find("rnuc")
-    assert (
-        caught.value.hint == "known: crun, runc; ./FILE of this host, or the absolute path of a program in the machine"
-    )
+    hint = caught.value.hint or ""
+    assert re.fullmatch(r"known: .*runc.*; \./FILE of this host, or the absolute path of .*", hint)
 
 
 @pytest.mark.parametrize("path", ["bin/there-is-none", "/", "/usr/..", "/bin/a\nb", "/bin/\x1b[2J", "host:/none/x"])

@@ -462,7 +462,7 @@ def _refuse_after_dashes(task_name: str) -> None:
         hint = "only `./lab ssh` takes words after --: the command to run in the machine"
         if task_name == "test":
             hint = (
-                "labkit passes no arguments to a runtime; put them into a wrapper script in the machine and name it: "
-                "--runtime /PATH/OF/SCRIPT"
+                "arguments for the runtime are given with --runtime-arg=ARG, each with its own, or in quotes: "
+                "--runtime 'runc --debug'"
             )
         raise UsageError(f"{task_name} takes no words after --: {shlex.join(extra)}", hint=hint)

@@ -5,12 +5,13 @@ Only what somebody gave (a flag, a variable, a key of labkit.toml, a cell) is as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from labkit.core.config import Settings
 from labkit.core.platforms import Distro
 from labkit.machines.base import Difference
+from labkit.subjects.runtimes import split
 
 _HAVE_FLAGS = {"provider", "platform", "release"}
 
@@ -37,6 +38,19 @@ def compared(settings: Settings, machine: str, rows: Iterable[Row]) -> list[Diff
             remedy = f"{anew(machine)}; or {_given_up(row, origin)}"
             found.append(Difference(row.what, row.asked, row.has, by(row.key, origin), remedy))
     return found
+
+
+def under_test(
+    settings: Settings, machine: str, today: Mapping[str, str], made_of: Mapping[str, str], needs: Iterable[str]
+) -> Iterator[Difference]:
+    """A difference for the runtime and each tool of the suite that the machine has of another source, though nobody
+    asks for one any more: what is named now is the default. needs: what the suite asks for.
+    """
+    for tool in dict.fromkeys((split(settings.runtime)[0], *needs)):
+        key = tool.replace("-", "_")
+        if key in today and not settings.origin(key) and made_of.get(key, today[key]) != today[key]:
+            remedy = f"{anew(machine)}; or ask for it: {key} = ... in labkit.toml"
+            yield Difference(key, today[key], made_of[key], "by default", remedy)
 
 
 def lacking(settings: Settings, machine: str, lacks: Iterable[str], needs: Iterable[str]) -> Iterator[Difference]:

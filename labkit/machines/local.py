@@ -183,6 +183,8 @@ class LocalMachine(RecordedMachine, Generic[_Record]):
             today = ingredients.ingredients(distro, settings)
             rows += [Row(key, key, value, record.made_of.get(key)) for key, value in today.items() if value != "auto"]
         found = differences.compared(settings, self.name, rows)
+        if record.made_of:
+            found += differences.under_test(settings, self.name, today, record.made_of, self._needs)
         image = None
         with contextlib.suppress(DamagedImage):  # nothing is known of it then; what needs it says so
             image = golden.exactly(settings.home, record.image)

@@ -411,6 +411,15 @@ def _step(file: Path) -> Step:
     return Step(number, name, head["purpose"], words("inputs"), head["check"], on, needs, words("builds"), text)
 
 
+def uncommitted(source: Source) -> list[str]:
+    """The files of a git tree of this host that have changes which no commit has, where its HEAD is what is built."""
+    path = Path(source.where)
+    if source.kind is not SourceKind.LOCAL or source.ref or not (path / ".git").exists():
+        return []
+    done = _git(path, "status", "--porcelain", "-z", "--untracked-files=no")
+    return [line[3:] for line in done.stdout.split("\0") if line[2:3] == " "]
+
+
 def _commit(tool: str, source: Source) -> str:
     """The commit that the source's ref names in its repository."""
     path = Path(source.where)

@@ -56,6 +56,7 @@ from labkit.suites import registry, shards, subset
 from labkit.suites.base import RunObserver, SilentRun, Suite
 from labkit.usecases import subject as subjects
 from labkit.usecases.machines import bring_up, compare
+from labkit.usecases.preflight import preflight, told
 from labkit.usecases.subject import Subject
 
 UNKNOWN = "unknown"  # the name of a runtime that nobody has named
@@ -108,6 +109,7 @@ def run_cell(
     settings = settings.of_cell(cell)
     distro = settings.distro()
     subject = subjects.find(runtimes.word(cell.runtime), settings, distro, observer, cell.runtime_name)
+    subjects.require_committed(subject, settings, suite.needs)
     machine = make_machine(cell.machine, settings, observer, distro, suite.needs)
     with machine.lock():
         subjects.require_possible(subject, machine)
@@ -124,7 +126,7 @@ def run_cell(
             begun = _begin(settings.reports, machine.name, suite, cell.under_test, runtime, facts, observer)
             directory = begun.directory
             with begun.told():
-                recording = record(
+                recording = _checked(suite, runtime, remote, directory) or record(
                     directory / runs.RAW,
                     directory / _LOG,
                     suite,
@@ -249,6 +251,7 @@ def _run_shared(
     """
     suite, distro = registry.find(cell.suite), settings.of_cell(cell).distro()
     subject = subjects.find(runtimes.word(cell.runtime), settings.of_cell(cell), distro, observer, cell.runtime_name)
+    subjects.require_committed(subject, settings, suite.needs)
     machines = _several(cell, settings, observer, distro, suite, make_machine)
     with contextlib.ExitStack() as stack:
         for _, machine in sorted((machine.name, machine) for machine in machines):  # one order: nobody waits in a ring
@@ -507,7 +510,8 @@ def record(
                 raise NoRun(printable(answer.stderr.strip() or "the suite rejected its arguments"))
             if answer.status not in (0, 1):
                 stderr = printable(answer.stderr.strip()[-500:])
-                reason = f"the suite exited with status {answer.status}" + (f": {stderr}" if stderr else "")
+                exited = f"the suite exited with status {answer.status}" + (f": {stderr}" if stderr else "")
+                reason = told(answer.stderr, runtime) or exited
         except CommandTimeout as error:
             late = f"the suite did not end within {deadline.allowed}, and was ended"
             reason = late if deadline.passed else error.message
@@ -518,6 +522,23 @@ def record(
     if reason and (panic := panic_lines(log.read_bytes())):
         reason = f"the machine's kernel panicked ({panic}); {reason}"
     return Recording(reason, interrupt)
+
+
+def _checked(suite: Suite, runtime: Runtime, remote: Remote, directory: Path) -> Recording | None:
+    """The recording of a suite that is not run, because the runtime can do nothing; None where it can."""
+    if suite.name == "spec":  # which begins so itself
+        return None
+    try:
+        why = preflight(runtime, remote, PROGRAMS)
+    except ConnectionFailed as error:
+        why = error.message
+    except KeyboardInterrupt as error:
+        return Recording(_why(error), error)
+    if not why:
+        return None
+    with disk_errors(directory):
+        (directory / _LOG).touch()
+    return Recording(why)
 
 
 def _upload(suite: Suite, remote: Remote, timeout: float) -> str:

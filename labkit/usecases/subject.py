@@ -24,13 +24,14 @@ from labkit.core.config import Settings
 from labkit.core.errors import CommandTimeout, ConnectionFailed, MachineError, UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
+from labkit.core.sources import SourceKind
 from labkit.core.text import amount, one_line, printable, some
 from labkit.guest.common import versions
-from labkit.io.remote import Remote
+from labkit.io.remote import Answer, Remote
 from labkit.machines.base import Machine, MachineState, Owned
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes import Runtime
-from labkit.subjects.runtimes.files import Parcel, packed, same_architecture, tar
+from labkit.subjects.runtimes.files import Kind, Parcel, architecture, packed, same_architecture, tar
 from labkit.subjects.runtimes.words import HOST, HostFile, InMachine, Package, Release, Source, Word
 
 if TYPE_CHECKING:
@@ -64,14 +65,18 @@ def find(word: Word, settings: Settings, distro: Distro, observer: Observer, nam
     if isinstance(word, HostFile):
         path, called = word.path, word.path.name
     else:
-        obtained = _obtained(word, distro, settings, observer)
-        if obtained is None:
+        made = _obtained(word, distro, settings, observer)
+        if made is None:
             return Subject(word, runtime)
-        path = obtained.path
-        called = runtimes.named(word.name).command if word.name else runtime.name
-        runtime = dataclasses.replace(runtime, source=obtained.source)
+        path, called = made.path, runtimes.named(word.name).command if word.name else made.path.name
+        source = f"{made.source} at {made.commit[:12]}" if made.commit else made.source
+        runtime = dataclasses.replace(runtime, source=source)
     parcel = packed(path, called)
-    if settings.provider != "ssh" and not settings.ssh.host and (why := same_architecture(parcel, platform.machine())):
+    if (
+        settings.provider != "ssh"
+        and not settings.ssh.host
+        and (why := same_architecture(parcel.kind, platform.machine()))
+    ):
         raise UsageError(f"{path} {why}", hint="build it for the machine's architecture")
     return Subject(word, runtime, parcel)
 
@@ -105,6 +110,24 @@ def require_possible(subject: Subject, machine: Machine) -> None:
         raise _absent(str(word), f"machine {machine.name}, which is yet to be made")
 
 
+def require_committed(subject: Subject, settings: Settings, needs: Sequence[str]) -> None:
+    """UsageError where what the machine has of a git tree of this host, a runtime or what the suite needs, is not all
+    that is in that tree.
+    """
+    tools = [subject.word.name] if isinstance(subject.word, Package) else []
+    local = {tool: source for tool, source in settings.sources().items() if source.kind is SourceKind.LOCAL}
+    for tool, source in local.items():
+        from labkit.provision.bootstrap import uncommitted  # jinja2
+
+        if tool in (*tools, *needs) and (changed := uncommitted(source)):
+            raise UsageError(
+                f"{tool} = {source} is built of its last commit, and {source.where} has changes that no commit has: "
+                f"{some(changed, 5)}",
+                hint=f"commit them; or {tool} = {source}#HEAD says that the commit is meant; "
+                "or test the program that you have built: --runtime ./FILE",
+            )
+
+
 # --- into the machine
 
 
@@ -122,13 +145,19 @@ if test "$3" = there; then
   if ! test -e "$p"; then echo "state absent"; exit 0; fi
   if ! test -x "$p"; then echo "state unexecutable"; exit 0; fi
   echo "sha256 $(sha256sum <"$p" | cut -d' ' -f1)"
+  echo "head $(head -c 20 "$p" | od -An -v -tx1 | tr -d ' \n')"
 else
-  cd "$1" 2>/dev/null && sha256sum -c >/dev/null 2>&1 || { echo "state absent"; exit 0; }
+  cd "$1" 2>/dev/null && { test -n "$whole" || sha256sum -c >/dev/null 2>&1; } || { echo "state absent"; exit 0; }
   touch "$1"
   p=$1/$3
   if test -n "$4" && ! test -e "$4"; then echo "lacks $4"
   elif test -n "$5" && ! command -v "$5" >/dev/null; then echo "lacks $5"
-  elif test -n "$6"; then "$4" --list "$p" 2>&1 | grep 'not found' | head -20 | sed 's/^/lacks /'
+  elif test -n "$6"; then
+    # What glibc has in place of a --list that ends at the first; any other loader would run the program with it.
+    case $4 in
+      */ld-linux*|*/ld64.so*) LD_TRACE_LOADED_OBJECTS=1 "$4" "$p" 2>&1 ;;
+      *) "$4" --list "$p" 2>&1 ;;
+    esac | grep -E 'not found|^Error loading shared library' | head -20 | sed 's/^/lacks /'
   fi
 fi
 echo "path $p"
@@ -137,8 +166,10 @@ limit=$2
 shift 6
 exec 4>&1
 echo "said"
-status=$({ { { timeout -k 1 "$limit" "$p" "$@" --version </dev/null 2>&5; echo $? >&3; } | head -c 16384 >&4; } 5>&1 |
-  head -c 4096 | sed 's/^/labkit-stderr /' >&4; } 3>&1)
+# What it leaves running may hold its pipes: they are read no longer than that.
+status=$({ { { timeout -k 1 "$limit" "$p" "$@" --version </dev/null 2>&5 3>&- 4>&- 5>&-; echo $? >&3; } |
+  timeout "$((limit + 2))" dd bs=4096 count=16 2>/dev/null >&4; } 5>&1 |
+  timeout "$((limit + 2))" dd bs=1024 count=4 2>/dev/null 3>&- 4>&- | sed 's/^/labkit-stderr /' 3>&- >&4; } 3>&1)
 echo
 echo "status $status"
 """
@@ -150,10 +181,8 @@ part=$place/.$key.$$.part
 trap 'rm -rf -- "$part"' EXIT
 trap 'exit 1' HUP INT TERM
 failed() {
-  case $1 in
-    *"No space left"*|*"Disk quota"*) echo "space $(df -Pk "$place" | awk 'END {print $4}')" ;;
-    *) echo "failed $1" ;;
-  esac
+  left=$(df -Pk "$place" 2>/dev/null | awk 'END {print $4}')
+  case $1 in *"No space left"*|*"Disk quota"*|*"Wrote only"*) echo "space $left" ;; *) echo "failed $1" ;; esac
   exit 0
 }
 said=$(mkdir -p -- "$place" 2>&1) || failed "$said"
@@ -170,6 +199,9 @@ else
 fi
 rm -rf -- "./$key"
 mv -- "$part" "./$key" || failed "it cannot be renamed"
+trap - EXIT
+test "$kind" = tree || whole=yes  # it was just compared
+shift 5
 """
 # Arguments: the directory, the name, the program, its arguments.
 _WRAP = r"""set -e
@@ -187,12 +219,9 @@ def send(subject: Subject, remote: Remote, observer: Observer, machine: str, arg
     parcel = subject.parcel
     found = _looked(subject, remote)
     if parcel is not None and found.state == "absent":
-        if why := same_architecture(parcel, found.machine):
+        if why := same_architecture(parcel.kind, found.machine):
             raise UsageError(f"{parcel.path} {why}", hint=f"build it for {found.machine}")
-        _sent(parcel, remote, observer, machine)
-        found = _looked(subject, remote)
-        if found.state == "absent":  # of a tree, this is where it is seen
-            raise _changed(parcel)
+        found = _sent(subject, parcel, remote, observer, machine)
     _require_there(subject, found, machine)
     name, version = versions.told(found.said)
     digest = parcel.sha256 if parcel else found.sha256
@@ -234,6 +263,7 @@ class _Found:
     machine: str
     path: str
     sha256: str
+    kind: Kind
     lacks: tuple[str, ...]
     said: str
     stderr: str
@@ -241,23 +271,34 @@ class _Found:
 
 
 def _looked(subject: Subject, remote: Remote) -> _Found:
+    """What is there of it."""
+    sums = subject.parcel.sums if subject.parcel else ""
+    return _found(subject, remote, _asked(subject, remote, _PROBE, (), sums.encode(), _LOOK))
+
+
+def _asked(
+    subject: Subject, remote: Remote, script: str, first: Sequence[str], stdin: bytes | Path, timeout: float
+) -> Answer:
+    """The answer to a script that ends with _PROBE; first: its own arguments."""
     parcel = subject.parcel
     if parcel is None:
-        words, sums = [subject.runtime.command, str(_VERSION), "there", "", "", ""], ""
+        words = [subject.runtime.command, str(_VERSION), "there", "", "", ""]
     else:
         kind = parcel.kind
         is_elf = "elf" if kind.architecture and kind.loader else ""
-        place = f"{PLACE}/{parcel.sha256}"
-        words, sums = [place, str(_VERSION), parcel.program, kind.loader, kind.env, is_elf], parcel.sums
+        words = [f"{PLACE}/{parcel.sha256}", str(_VERSION), parcel.program, kind.loader, kind.env, is_elf]
+    argv = ["sh", "-c", script, "sh", *first, *words, *subject.runtime.arguments]
     try:
-        answer = remote.run(
-            ["sh", "-c", _PROBE, "sh", *words, *subject.runtime.arguments], timeout=_LOOK, stdin=sums.encode()
-        )
+        return remote.run(argv, timeout=timeout, stdin=stdin)
     except CommandTimeout as error:
         raise MachineError(
-            f"{subject.runtime.name} does not let go: what it started for --version still runs after {_LOOK:g} s",
+            f"{subject.runtime.name} could not be looked at within {timeout:g} s: {error.message}",
             hint="./lab reset makes the machine clean",
         ) from error
+
+
+def _found(subject: Subject, remote: Remote, answer: Answer) -> _Found:
+    parcel = subject.parcel
     head, _, rest = answer.stdout.partition("\nsaid\n")
     lines = [line.partition(" ")[::2] for line in head.splitlines()]
     facts = dict(reversed(lines))  # the first of each
@@ -271,6 +312,7 @@ def _looked(subject: Subject, remote: Remote) -> _Found:
         facts.get("machine", ""),
         facts.get("path", ""),
         facts.get("sha256", ""),
+        Kind(architecture(bytes.fromhex(facts.get("head", "")))) if parcel is None else parcel.kind,
         tuple(value for key, value in lines if key == "lacks"),
         "\n".join(before for before, _, _ in marked),
         "\n".join(after for _, mark, after in marked if mark),
@@ -278,21 +320,23 @@ def _looked(subject: Subject, remote: Remote) -> _Found:
     )
 
 
-def _sent(parcel: Parcel, remote: Remote, observer: Observer, machine: str) -> None:
+def _sent(subject: Subject, parcel: Parcel, remote: Remote, observer: Observer, machine: str) -> _Found:
+    """What is there of it once it was sent. A file is compared as it arrives, a tree afterwards."""
     observer.step(f"sending {parcel.path} ({amount(parcel.size)}) to {machine}")
     kind, name = ("tree" if parcel.is_tree else "file"), parcel.program.partition("/")[0]
+    words = [PLACE, parcel.sha256, kind, name, str(_KEPT)]
+    script = _SEND_SCRIPT + ("exit 0\n" if parcel.is_tree else _PROBE)
     with tempfile.NamedTemporaryFile(prefix="labkit-") as archive:
         data = parcel.path
         if parcel.is_tree:
             tar(parcel, archive)
             archive.flush()
             data = Path(archive.name)
-        words = [PLACE, parcel.sha256, kind, name, str(_KEPT)]
         try:
-            answer = remote.run(["sh", "-c", _SEND_SCRIPT, "sh", *words], timeout=_SEND, stdin=data, keep=4096)
+            answer = _asked(subject, remote, script, words, data, _SEND)
         except OSError as error:
-            raise UsageError(f"{parcel.path} cannot be read any more: {error.strerror}") from error
-    what, _, more = answer.stdout.strip().partition(" ")
+            raise _changed(parcel) from error
+    what, _, more = answer.stdout.partition("\n")[0].partition(" ")
     if what == "changed":
         raise _changed(parcel)
     if what == "space":
@@ -301,9 +345,13 @@ def _sent(parcel: Parcel, remote: Remote, observer: Observer, machine: str) -> N
             f"machine {machine} has no room for {parcel.path}: {left}{amount(parcel.size)} to be sent",
             hint="./lab reset makes the machine clean; disk in [machine] of labkit.toml makes a new one larger",
         )
-    if what or answer.status:
+    if what == "failed" or answer.status:
         told = printable((more or answer.stderr).strip()) or f"status {answer.status}"
         raise MachineError(f"{parcel.path} could not be put into machine {machine}: {told}")
+    found = _looked(subject, remote) if parcel.is_tree else _found(subject, remote, answer)
+    if found.state == "absent":
+        raise _changed(parcel)
+    return found
 
 
 def _changed(parcel: Parcel) -> UsageError:
@@ -335,12 +383,18 @@ def _require_there(subject: Subject, found: _Found, machine: str) -> None:
             f"{called} cannot run in machine {machine}, which lacks {some(dict.fromkeys(map(_lacking, found.lacks)))}",
             hint="link it statically; build it on the machine's distribution; or send a directory with what it needs",
         )
+    if why := same_architecture(found.kind, found.machine):
+        raise UsageError(f"{called} {why}: it cannot be executed in machine {machine}")
     if found.status in (126, 127):
         raise UsageError(f"{called} cannot be executed in machine {machine}: {said}")
 
 
 def _lacking(line: str) -> str:
-    """What a loader misses: `libyajl.so.2 => not found`, or `...: version `GLIBC_2.38' not found (required by ...)`."""
+    """What a loader misses: `libyajl.so.2 => not found`, or `...: version `GLIBC_2.38' not found (required by ...)`, or
+    musl's `Error loading shared library libyajl.so.2: No such file or directory (needed by ...)`.
+    """
+    if match := re.match(r"Error loading shared library ([^ :]+)", line):
+        return match[1]
     if match := re.search(r"version [`']([^']+)' not found", line):
         library = re.search(r"([^/ ]+): version", line)
         return f"{match[1]} of {library[1]}" if library else match[1]

@@ -91,17 +91,25 @@ def packed(path: Path, name: str) -> Parcel:
         raise UsageError(f"{error.filename or path} cannot be read: {error.strerror}") from error
 
 
-def same_architecture(parcel: Parcel, machine: str) -> str:
-    """Why the parcel cannot run on a machine that calls itself so; empty where it may."""
+def architecture(head: bytes) -> str:
+    """What a program is built for, by its first 20 bytes; empty where it is none of the machine's."""
+    if len(head) < 20 or not head.startswith(b"\x7fELF") or head[5] not in (1, 2):
+        return ""
+    number = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
+    return _MACHINES.get(number, f"machine {number} of the ELF list")
+
+
+def same_architecture(kind: Kind, machine: str) -> str:
+    """Why a program cannot run on a machine that calls itself so; empty where it may."""
     wanted = _CALLED.get(machine, machine)
-    built_for = parcel.kind.architecture
+    built_for = kind.architecture
     if not built_for or wanted not in (*_ALSO, "i386", "arm", "ppc64") or built_for in (wanted, *_ALSO.get(wanted, ())):
         return ""
     return f"is built for {built_for}, and the machine is {wanted}"
 
 
 def tar(parcel: Parcel, out: IO[bytes]) -> None:
-    """Write the directory as a tar archive. UsageError where it changes meanwhile."""
+    """Write the directory as a tar archive. UsageError where something of it is gone meanwhile."""
     top = parcel.program.partition("/")[0]
     try:
         with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
@@ -119,7 +127,8 @@ def tar(parcel: Parcel, out: IO[bytes]) -> None:
                 else:
                     archive.addfile(entry)
     except OSError as error:
-        raise UsageError(f"{parcel.path} changed while it was sent: {error}", hint="wait for its build") from error
+        message = f"{parcel.path} changed while it was sent: {error}"
+        raise UsageError(message, hint="wait for its build to end") from error
 
 
 def _digest(path: Path) -> tuple[str, int]:
@@ -232,9 +241,10 @@ def _script(path: Path, head: bytes) -> Kind:
     if PurePosixPath(words[0]).name == "env":
         env = next((word for word in words[1:] if not word.startswith("-") and "=" not in word), "")
     interpreter = PurePosixPath(env or words[0]).name
-    if interpreter.endswith("sh") and b"\r\n" in head:
+    rows = head.split(b"\0")[0].splitlines(keepends=True)[1:]  # what follows may be anything: an archive, say
+    if interpreter.endswith("sh") and 2 * sum(row.endswith(b"\r\n") for row in rows) > len(rows):
         raise UsageError(
-            f"{path}: some of its lines end as those of Windows do (CRLF), which {interpreter} takes for text",
+            f"{path}: its lines end as those of Windows do (CRLF), which {interpreter} takes for text",
             hint=f"sed -i 's/\\r$//' {path}",
         )
     return Kind("", words[0], env)
@@ -244,7 +254,7 @@ def _elf(path: Path, file: IO[bytes], head: bytes) -> Kind:
     """By the System V ABI's chapter 4 and 5: the header, and the segments that it names."""
     try:
         bits, order = {1: 32, 2: 64}[head[4]], {1: "<", 2: ">"}[head[5]]
-        kind, number = struct.unpack_from(f"{order}HH", head, 16)
+        (kind,) = struct.unpack_from(f"{order}H", head, 16)
         form = f"{order}{'QQ' if bits == 64 else 'II'}"
         _, offset = struct.unpack_from(form, head, 24)
         size, count = struct.unpack_from(f"{order}HH", head, 54 if bits == 64 else 42)
@@ -254,7 +264,7 @@ def _elf(path: Path, file: IO[bytes], head: bytes) -> Kind:
         is_pie = dynamic is not None and _is_pie(file, *dynamic, order, bits)
         is_whole = max((where + length for _, where, length in segments), default=0) <= file.seek(0, os.SEEK_END)
     except (KeyError, IndexError, struct.error):
-        is_whole, kind, number, loader, is_pie = False, 0, 0, "", False
+        is_whole, kind, loader, is_pie = False, 0, "", False
     if not is_whole:
         raise UsageError(f"{path} is a program that is cut short", hint="its build may have failed, or goes on")
     if kind == _REL:
@@ -263,7 +273,7 @@ def _elf(path: Path, file: IO[bytes], head: bytes) -> Kind:
         raise UsageError(f"{path} is the memory of a program that crashed", hint="name the program itself")
     if kind not in (_EXEC, _DYN) or (kind == _DYN and not loader and not is_pie):
         raise UsageError(f"{path} is a shared library, not a program")
-    return Kind(_MACHINES.get(number, f"machine {number} of the ELF list"), loader)
+    return Kind(architecture(head), loader)
 
 
 def _segment(file: IO[bytes], at: int, order: str, bits: int) -> tuple[int, int, int]:
