@@ -202,6 +202,9 @@ def aim(good: Run, bad: Run, finding: str) -> tuple[Aim | None, str]:
         if why := unlike(run):
             return None, f"the {end} commit cannot be told to be {end}: {why}"
     at_good, at_bad = marks(good), marks(bad)
+    restless = _restless(bad, frozenset(map(label, bad.results)), frozenset())
+    if restless and not at_bad:
+        return None, f"the bad commit is not bad each time: {restless}"
     if finding:
         at_good, at_bad = (
             frozenset((what, mark) for what, mark in some_ if same_words(finding, mark)) for some_ in (at_good, at_bad)
@@ -212,12 +215,16 @@ def aim(good: Run, bad: Run, finding: str) -> tuple[Aim | None, str]:
             others = marks(bad)
             seen = f"it shows {told(others)}" if others else f"it shows {_seen(bad)}"
             return None, f"the bad commit does not show {finding!r}: {_once(bad, finding) or seen}"
+        if restless := _restless(good, frozenset(what for what, _ in at_bad), at_bad):
+            return None, f"the good commit is not good each time: {restless}"
         return Aim(at_bad, narrow=True), ""
     sought = at_bad - at_good
     if not at_bad:
         return None, f"the bad commit is good: {_seen(bad)}"
     if not sought:
         return None, f"the good commit is bad: it shows {told(at_good)}, as the bad one does"
+    if restless := _restless(good, frozenset(what for what, _ in sought), sought):
+        return None, f"the good commit is not good each time: {restless}"
     if not_there := _not_shown(good, frozenset(what for what, _ in sought)):
         if {what for what, _ in sought} <= set(not_there):
             return None, f"the good commit cannot be told to be good: {_seen(good)}"
@@ -233,11 +240,8 @@ def judge(run: Run, aim: Aim) -> tuple[Outcome, str]:
     if found & aim.sought:
         return "bad", ""
     mine = [result for result in run.results if label(result) in aim.of]
-    for result in mine:
-        once = {*_listed(result, "seen only once")}
-        if result.verdict is Verdict.FLAKY or any((label(result), name) in aim.sought for name in once):
-            attempts = ", ".join(_listed(result, "attempts"))
-            return "skip", f"{label(result)} does not repeat" + (f": {attempts}" if attempts else "")
+    if restless := _restless(run, aim.of, aim.sought):
+        return "skip", restless
     others = frozenset(mark for mark in found - aim.also if mark[0] in aim.of)
     broken = {label(result) for result in mine if result.verdict in (Verdict.ERROR, Verdict.TIMEOUT)}
     if others and (not aim.narrow or broken):
@@ -252,6 +256,16 @@ def _not_shown(run: Run, wanted: frozenset[str]) -> list[str]:
     there = {label(result) for result in run.results if result.verdict.shows or result.bad or result.whole}
     passed = {f"{program.name}: (program)" for program in run.programs if not program.verdict.bad}
     return sorted(wanted - there - passed)
+
+
+def _restless(run: Run, of: frozenset[str], sought: frozenset[Mark]) -> str:
+    """What of these results was bad once and not again; empty where nothing was."""
+    for result in run.results:
+        once = {(label(result), name) for name in _listed(result, "seen only once")}
+        if (result.verdict is Verdict.FLAKY and label(result) in of) or once & sought:
+            attempts = ", ".join(_listed(result, "attempts"))
+            return f"{label(result)} does not repeat" + (f": {attempts}" if attempts else "")
+    return ""
 
 
 def _seen(run: Run) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ from labkit.core.errors import (
     UsageError,
 )
 from labkit.core.observer import Observer
+from labkit.core.suggest import did_you_mean
 from labkit.core.text import count, one_line, printable
+from labkit.images.runtimes import cloned, obtain
 from labkit.io import gitbisect
 from labkit.io.files import attempted
 from labkit.io.gitbisect import GitBisect, Where
@@ -76,7 +79,9 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """What came of a commit: its run and the directory of that, or why there is none; built: whether it was built now."""
+    """What came of a commit: its run and the directory of that, or why there is none; built: whether it was built for
+    this.
+    """
 
     run: Run | None = None
     directory: Path | None = None
@@ -186,8 +191,6 @@ def _sweep(place: Path) -> None:
         lock = clone.parent.parent / "locks" / f"bisect-{clone.stem}.lock"
         with attempted(lock, "a bisection") as who:
             if who is None:
-                import shutil
-
                 shutil.rmtree(clone, ignore_errors=True)
 
 
@@ -210,10 +213,10 @@ def _ends(source: Source, asked: Asked, settings: Settings, observer: Observer) 
         raise UsageError(f"--good {asked.good} and --bad {asked.bad} are the same commit, {good[:12]}")
     if gitbisect.is_ancestor(repository, bad, good):
         raise UsageError(
-            f"--bad {asked.bad} is older than --good {asked.good}: what broke it lies between a good commit and a later "
-            "bad one",
-            hint=f"where they are mistaken for each other: --good {asked.bad} --bad {asked.good}; with the refs as they "
-            "are you ask what mended it, which bisect does not look for",
+            f"--bad {asked.bad} is older than --good {asked.good}, and what broke it lies between a good commit and a "
+            "later bad one",
+            hint=f"where they are mistaken for each other: --good {asked.bad} --bad {asked.good}; what mended it, bisect "
+            "does not look for",
         )
     if not gitbisect.is_ancestor(repository, good, bad):
         bases = gitbisect.merge_bases(repository, good, bad)
@@ -259,14 +262,10 @@ def _resolved(source: Source, revision: str, flag: str, settings: Settings, obse
 
 def _found(word: Source, settings: Settings, observer: Observer) -> tuple[Path, str]:
     if word.name or _is_url(word.where):
-        from labkit.images.runtimes import cloned  # jinja2, which a tree of this host needs only to be built
-
         return cloned(word, settings.distro(), settings, observer)
     tree = Path(word.where)
     if commit := gitbisect.resolve(tree, word.ref):
         return tree, commit
-    from labkit.core.suggest import did_you_mean
-
     shallow = ": it is a shallow clone" if gitbisect.is_shallow(tree) else ""
     raise UsageError(
         f"{tree} has no commit {word.ref}{did_you_mean(word.ref, gitbisect.refs(tree))}{shallow}",
@@ -318,8 +317,6 @@ class _Work:
         except LabError:
             if not (self.found.good.step or self.found.bad.step):
                 self.discarded = True
-                import shutil
-
                 shutil.rmtree(self._directory, ignore_errors=True)
             raise
         aim, why = model.aim(good, bad, self.found.subject.finding)
@@ -402,8 +399,8 @@ class _Work:
         if where.mended:
             base = gitbisect.merge_bases(self._repository, found.good.commit.commit, found.bad.commit.commit)
             self._conclude(
-                f"the commit that {found.good.ref} and {found.bad.ref} come from, {' '.join(base)[:12]}, is bad: it was "
-                f"not broken after that, but mended on the way to {found.good.ref}; name an older commit as good"
+                f"the commit that {found.good.ref} and {found.bad.ref} come from, {' '.join(base)[:12]}, is bad: "
+                f"it was not broken after that, but mended on the way to {found.good.ref}; name an older commit as good"
             )
             return
         if where.left:
@@ -411,9 +408,8 @@ class _Work:
             skipped = [step for step in found.steps if step.outcome == "skip"]
             reasons = "; ".join(dict.fromkeys(one_line(step.why, 200) for step in skipped))
             self._put(left=left)
-            self._conclude(
-                f"the first bad commit is one of {len(left)}, and all but the last were skipped: {one_line(reasons, 600)}"
-            )
+            told = f"the first bad commit is one of {len(left)}, and all but the last were skipped"
+            self._conclude(f"{told}: {one_line(reasons, 600)}")
             return
         self._verified(where.first_bad, aim, bad)
 
@@ -479,8 +475,6 @@ class _Lab:
 
     def __call__(self, commit: str, reports: Path, *, insist: bool) -> Tested:
         word = Source(self._subject.name, self._subject.where, commit)
-        from labkit.images.runtimes import obtain
-
         try:
             built = obtain(word, self._settings.distro(), self._settings, self._observer).made
         except (ImageError, UsageError) as error:
