@@ -134,8 +134,8 @@ def nightly(call: Call) -> None:
 def bisect(call: Call) -> None:
     """Find the commit with which a check of a runtime began to fail.
 
-    --runtime is a name from `runtimes`, a URL, or a git tree of this host, which is only read. Each step is a commit built,
-    sent to the machine and tested there; what does not build is skipped. The good and the bad commit are tested first.
+    --runtime is a name from `runtimes`, a URL, or a git tree of this host, which is only read. Each commit is
+    built, sent to the machine and tested there; what does not build is skipped. Both ends are tested first.
 
     Exit status: 0 found, 2 wrong usage, 3 the lab failed, 4 not found, 130 interrupted.
 

@@ -59,6 +59,7 @@ class GitBisect:
         make_directory(clone.parent)
         with disk_errors(clone.parent):
             git(Path("/"), "clone", "--quiet", "--bare", "--shared", repository, clone, timeout=_TIMEOUT)
+        git(clone, "update-ref", "--no-deref", "HEAD", bad)  # git bisects from a branch, and there may be none
         self._clone = clone
         self.where = self._after("start", "--no-checkout", bad, good, "--")
 

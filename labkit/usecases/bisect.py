@@ -15,7 +15,7 @@ import dataclasses
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +46,7 @@ from labkit.results.model import Result, Run
 from labkit.store import bisections, runs
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes.words import Source
+from labkit.suites import registry
 from labkit.suites.base import RunObserver
 from labkit.usecases.machines import settled
 from labkit.usecases.run import run_cell
@@ -96,6 +97,9 @@ class Tester(Protocol):
         """insist: raise what keeps it from being tested, rather than tell it."""
 
 
+MakeTester = Callable[[Settings, "Quiet", Cell, model.Subject], Tester]
+
+
 def words_of(given: Sequence[str]) -> tuple[tuple[str, ...], str]:
     """The words of --only, and the finding where one is named: `HOOK-007:words of the finding`. UsageError."""
     named = [word for word in given if ":" in word]
@@ -109,7 +113,7 @@ def words_of(given: Sequence[str]) -> tuple[tuple[str, ...], str]:
     return (ident,), finding
 
 
-def bisect(settings: Settings, observer: RunObserver, asked: Asked) -> Done:
+def bisect(settings: Settings, observer: RunObserver, asked: Asked, make_tester: MakeTester | None = None) -> Done:
     """Find the first bad commit. UsageError where what is asked makes no sense; what keeps an end from being built or
     tested is raised.
     """
@@ -123,7 +127,7 @@ def bisect(settings: Settings, observer: RunObserver, asked: Asked) -> Done:
         name=source.name, where=source.where, arguments=tuple(arguments), suite=settings.suite, only=asked.only,
         finding=asked.finding, spec=asked.spec,
     )  # fmt: skip
-    cell = _cell(settings, subject, asked.bad)
+    cell = _cell(settings, subject)
     repository, good, bad = _ends(source, asked, settings, observer)
     runs.require_room(settings.reports)
     machine = model.Machine(
@@ -135,10 +139,10 @@ def bisect(settings: Settings, observer: RunObserver, asked: Asked) -> Done:
         bad=End(ref=asked.bad, commit=_commit(repository, bad)),
         commits=gitbisect.count(repository, good, bad),
     )  # fmt: skip
-    return _go_on(settings, observer, repository, found, cell)
+    return _go_on(settings, observer, repository, found, cell, make_tester or _Lab)
 
 
-def resume(settings: Settings, observer: RunObserver) -> Done:
+def resume(settings: Settings, observer: RunObserver, make_tester: MakeTester | None = None) -> Done:
     """Go on with the newest bisection that found nothing yet; what was skipped is tried again. UsageError."""
     found = bisections.read(settings.reports, bisections.unfinished(settings.reports))
     was, machine = found.subject, found.machine
@@ -148,27 +152,29 @@ def resume(settings: Settings, observer: RunObserver) -> Done:
         machine=settings.machine.model_copy(update={"name": machine.name}),
         ssh=settings.ssh.model_copy(update={"host": machine.host}),
     )  # fmt: skip
-    cell = _cell(settings, was, found.bad.commit.commit)
     source = Source(was.name, was.where, found.bad.commit.commit)
     repository = _repository(source, settings, observer)
+    cell = _cell(settings, was)
     for end in (found.good, found.bad):
         if not gitbisect.resolve(repository, end.commit.commit):
             raise UsageError(f"{repository} has no commit {end.commit.commit} any more", hint="begin anew")
     kept = tuple(step for step in found.steps if step.outcome != "skip")
     observer.step(f"going on with bisection {found.id}: {count(len(kept), 'step')} done")
     found = found.model_copy(update={"state": "running", "reason": "", "steps": kept, "left": ()})
-    return _go_on(settings, observer, repository, found, cell)
+    return _go_on(settings, observer, repository, found, cell, make_tester or _Lab)
 
 
-def _go_on(settings: Settings, observer: RunObserver, repository: Path, found: Bisection, cell: Cell) -> Done:
+def _go_on(
+    settings: Settings, observer: RunObserver, repository: Path, found: Bisection, cell: Cell, make_tester: MakeTester
+) -> Done:
     lock = settings.home.lock(f"bisect-{found.id}")
     with attempted(lock, f"bisection {found.id}") as who:
         if who is not None:
             raise UsageError(f"{who}", hint="wait for it, or end that process")
         _sweep(settings.home.bisects)
         directory = bisections.directory(settings.reports, found.id)
-        quiet = _Quiet(observer)
-        work = _Work(settings, quiet, repository, found, _Lab(settings, quiet, cell, found.subject))
+        quiet = Quiet(observer)
+        work = _Work(settings, quiet, repository, found, make_tester(settings, quiet, cell, found.subject))
         try:
             work.go()
         except KeyboardInterrupt as error:
@@ -197,12 +203,14 @@ def _sweep(place: Path) -> None:
 # --- what was asked
 
 
-def _cell(settings: Settings, subject: model.Subject, ref: str) -> Cell:
+def _cell(settings: Settings, subject: model.Subject) -> Cell:
     word = Source(subject.name, subject.where, "0" * 40)  # each step has its own
     selection = Selection(
         only=subject.only, jobs=settings.jobs, runtime_args=subject.arguments, spec=subject.spec, confirm=True
     )
-    return cell_of(settings.with_values(None, runtime=str(word)), selection)
+    cell = cell_of(settings.with_values(None, runtime=str(word)), selection)
+    registry.find(cell.suite).check(cell.selection)
+    return cell
 
 
 def _ends(source: Source, asked: Asked, settings: Settings, observer: Observer) -> tuple[Path, str, str]:
@@ -215,8 +223,8 @@ def _ends(source: Source, asked: Asked, settings: Settings, observer: Observer) 
         raise UsageError(
             f"--bad {asked.bad} is older than --good {asked.good}, and what broke it lies between a good commit and a "
             "later bad one",
-            hint=f"where they are mistaken for each other: --good {asked.bad} --bad {asked.good}; what mended it, bisect "
-            "does not look for",
+            hint=f"where they are mistaken for each other: --good {asked.bad} --bad {asked.good}; "
+            "bisect does not look for what mended something",
         )
     if not gitbisect.is_ancestor(repository, good, bad):
         bases = gitbisect.merge_bases(repository, good, bad)
@@ -470,7 +478,7 @@ class _Work:
 class _Lab:
     """The Tester that people have: builds in a chroot of the platform, and runs on the cell's machine."""
 
-    def __init__(self, settings: Settings, observer: _Quiet, cell: Cell, subject: model.Subject) -> None:
+    def __init__(self, settings: Settings, observer: Quiet, cell: Cell, subject: model.Subject) -> None:
         self._settings, self._observer, self._cell, self._subject = settings, observer, cell, subject
 
     def __call__(self, commit: str, reports: Path, *, insist: bool) -> Tested:
@@ -526,7 +534,7 @@ class _Lab:
         return True
 
 
-class _Quiet:
+class Quiet:
     """Tells an observer what is new: each warning once, and nothing of a run's own steps once there was one."""
 
     def __init__(self, observer: RunObserver) -> None:
