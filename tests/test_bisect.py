@@ -288,7 +288,8 @@ def test_what_does_not_build_is_skipped(tree: Path, settings: Settings) -> None:
     done = find(settings, tester)
     assert subject_of(done) == "change 7"
     assert {step.commit.subject: step.why for step in done.bisection.steps if step.outcome == "skip"} == {
-        "change 5": "it does not build: no rule"
+        "change 5": "it does not build: no rule",
+        "change 8": "it fails in another way: HOOK-007: else",
     }
     assert done.bisection.builds == len(tester.tested) - 1 - 1  # none for what does not build; the last is there
 
@@ -535,12 +536,74 @@ def test_hostile_subjects_are_shown_as_text(tree: Path, settings: Settings) -> N
     json.dumps(done.bisection.to_json())
 
 
+# ---- the command
+
+
+PLACE = ("--platform", "debian", "--release", "13", "--provider", "uml", "--machine", "mine")
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "work").mkdir()
+    return Lab(tmp_path / "home", tmp_path / "work")
+
+
+def test_words_of_the_command(tree: Path, lab: Lab) -> None:
+    """What is wrong with them is said before a machine is looked at; each flag is heard."""
+    usual = {"--runtime": str(tree), "--good": "t1", "--bad": "t10", "--only": "STATE-001"}
+
+    def said(*more: str, **other: str | None) -> str:
+        given = {**usual, **{f"--{name}": value for name, value in other.items()}}
+        words = [word for name, value in given.items() if value is not None for word in (name, value)]
+        done = lab.run("bisect", *words, *more, status=2)
+        assert done.stdout == ""
+        return done.stderr
+
+    assert "bisect needs --good" in said(good=None)
+    assert "bisect needs --bad" in said(bad=None)
+    assert "bisect needs --only" in said(only=None)
+    assert "has no commit t77" in said(good="t77")
+    assert "has no commit t77" in said("--json", bad="t77")
+    assert "names a finding" in said("--only", "X-001:x")
+    assert "unknown release of Debian" in said("--release", "99")
+    assert "unknown platform" in said("--platform", "plan9")
+    assert "PROVIDER" in said("--provider", "vbox").upper()
+    assert "machine's name" in said("--machine", "no name").lower() or "--machine" in said("--machine", "no name")
+    assert "--host" in said("--provider", "ssh") and "USER@HOST" in said("--provider", "ssh", "--host", "@")
+    assert "unknown suite" in said("--suite", "spce")
+    assert "runtime-spec" in said("--spec", "9.9")
+    assert "several times" in said("--runtime", "crun")
+    assert "configuration: " in said("--verbose", good="t77")
+    for flag in ("--good", "--bad", "--only", "--suite", "--spec", "--runtime-arg=-x", "--machine", "--host"):
+        words = (flag,) if "=" in flag else (flag, "x")
+        assert "--resume takes no" in lab.run("bisect", "--resume", *words, status=2).stderr
+    assert "waits to be finished" in lab.run("bisect", "--resume", *("--yes", "--untrusted"), status=2).stderr
+
+
+def test_what_is_asked_reaches_the_cell(tree: Path, settings: Settings) -> None:
+    seen: list[Cell] = []
+
+    def make(own: Settings, observer: Quiet, cell: Cell, subject: model.Subject) -> Faked:
+        seen.append(cell)
+        return Faked(tree, broken_at(5))
+
+    settings = settings.with_values("--release", release="12", suite="validation")
+    words = Asked(f"{tree} --debug", "t1", "t10", ("create",), "", ("--systemd-cgroup",), "")
+    finder.bisect(settings, Told(), words, make)
+    [cell] = seen
+    assert (cell.platform, cell.release, cell.provider, cell.suite) == ("debian", "12", "uml", "validation")
+    assert cell.selection.only == ("create",)
+    assert cell.selection.runtime_args == ("--debug", "--systemd-cgroup")
+    assert cell.runtime.startswith(f"{tree}#")
+
+
 # ---- the whole of it, on a machine
 
 
 MAKEFILE = "all:\n\tsh build.sh\n"
 FAULTY = """case " $* " in
-*" state "*) runc "$@" | sed 's/"status": "[a-z]*"/"status": "unheard-of"/'; exit ;;
+*" state "*) runc "$@" | sed 's/"bundle": "[^"]*"/"bundle": ""/'; exit ;;
 esac
 """
 
@@ -561,10 +624,10 @@ def runtime_tree(tree: Path, count: int, first_bad: int, broken: tuple[int, ...]
 
 @pytest.mark.machine
 @pytest.mark.bootstrap
-def test_a_planted_fault_is_found_on_a_machine_also_after_a_kill(uml_lab: Lab, tmp_path: Path) -> None:
-    tree, lab = tmp_path / "tree", uml_lab
+def test_a_planted_fault_is_found_on_a_machine_also_after_a_kill(uml: Lab, tmp_path: Path) -> None:
+    tree, lab = tmp_path / "tree", uml
     runtime_tree(tree, 200, 141, (100, 150))
-    words = ("bisect", "--runtime", str(tree), "--good", "HEAD~199", "--bad", "main", "--only", "STATE-002")
+    words = ("bisect", "--runtime", str(tree), "--good", "HEAD~199", "--bad", "main", "--only", "STATE-001")
     child = lab.start(*words)
     assert child.stderr is not None
     for line in child.stderr:
@@ -580,10 +643,10 @@ def test_a_planted_fault_is_found_on_a_machine_also_after_a_kill(uml_lab: Lab, t
     assert len(done["steps"]) >= 7
     assert "no rule" in next(step["why"] for step in done["steps"] if step["outcome"] == "skip")
     [change] = done["changes"]["newly_failing"]
-    assert change["id"] == "STATE-002"
+    assert change["id"] == "STATE-001"
     assert done["builds"] <= len(done["steps"]) + 2
     lab.run("bisect", "--resume", status=2)
     told = lab.run(
-        "bisect", "--runtime", str(tree), "--good", "HEAD~20", "--bad", "main", "--only", "STATE-002", status=4
+        "bisect", "--runtime", str(tree), "--good", "HEAD~20", "--bad", "main", "--only", "STATE-001", status=4
     )
-    assert "not found: the good commit is bad: it shows STATE-002" in told.stdout
+    assert "not found: the good commit is bad: it shows STATE-001" in told.stdout

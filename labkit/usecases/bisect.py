@@ -360,8 +360,8 @@ class _Work:
         try:
             tested = self._test(end.commit.commit, self._directory / bisections.RUNS, insist=True)
         except (UsageError, ImageError) as error:
-            error.message = f"the {which} commit, {end.ref}, cannot be tested: {error.message}"
-            raise
+            message = f"the {which} commit, {end.ref}, cannot be tested: {error.message}"
+            raise type(error)(message, hint=error.hint) from error
         assert tested.run is not None
         outcome: Outcome = "good" if which == "good" else "bad"
         step = self._made(end.commit.commit, outcome, "", tested, began)
