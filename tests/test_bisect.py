@@ -196,12 +196,12 @@ class Faked:
     def make(self, settings: Settings, observer: Quiet, cell: Cell, subject: model.Subject) -> Faked:
         return self
 
-    def __call__(self, commit: str, reports: Path, *, insist: bool) -> finder.Tested:
+    def __call__(self, commit: str, reports: Path, *, is_end: bool) -> finder.Tested:
         number = int(gitbisect.about(self.tree, commit).subject.split()[-1])
         self.tested.append(number)
         said = self.shows(number)
         if isinstance(said, BaseException):
-            if insist or not isinstance(said, ImageError | UsageError):
+            if is_end or not isinstance(said, ImageError | UsageError):
                 raise said
             assert isinstance(said, LabError)
             return finder.Tested(why=said.message)
@@ -262,7 +262,7 @@ def test_it_finds_the_first_bad_commit_wherever_it_is(first: int, tree: Path, se
     before = {path: path.read_bytes() for path in (tree / ".git").rglob("*") if path.is_file()}
     done = find(settings, tester)
     assert (subject_of(done), done.exit_status) == (f"change {first}", 0)
-    assert len(tester.tested) <= 2 + 4 + 1
+    assert len(tester.tested) <= 2 + 4 + 2
     assert tester.tested[:2] == [1, 10]  # both ends first
     assert {path: path.read_bytes() for path in (tree / ".git").rglob("*") if path.is_file()} == before
     assert not list(settings.home.bisects.glob("*"))
@@ -291,7 +291,7 @@ def test_what_does_not_build_is_skipped(tree: Path, settings: Settings) -> None:
         "change 5": "it does not build: no rule",
         "change 8": "it fails in another way: HOOK-007: else",
     }
-    assert done.bisection.builds == len(tester.tested) - 1 - 1  # none for what does not build; the last is there
+    assert done.bisection.builds == len(tester.tested) - 1 - 2  # none for what does not build, nor for the last two
 
 
 def test_where_all_that_is_left_was_skipped_it_says_what_is_left_and_resume_tries_again(
@@ -341,17 +341,55 @@ def test_an_end_that_does_not_build(end: str, at: int, tree: Path, settings: Set
     assert bool(bisections.ids(settings.reports)) == (end == "bad")  # where nothing was found, nothing stays
 
 
-def test_a_commit_that_was_good_by_chance_is_no_ground_for_an_answer(tree: Path, settings: Settings) -> None:
+@pytest.mark.parametrize(
+    ("flaky", "first_good", "left"),
+    [
+        (6, True, {6, 7}),  # good by chance, and broken there or in the next
+        (7, False, {7, 8}),  # bad by chance
+    ],
+)
+def test_a_commit_that_was_what_it_is_by_chance_is_skipped(
+    flaky: int, first_good: bool, left: set[int], tree: Path, settings: Settings
+) -> None:
     seen: list[int] = []
 
     def shows(number: int) -> object:
         seen.append(number)
-        good = number < 7 and not (number == 6 and seen.count(6) > 1)
+        good = number < max(left)
+        if number == flaky:
+            good = (seen.count(number) == 1) == first_good
         return {"HOOK-007": PASS if good else ["x"]}
 
     done = find(settings, Faked(tree, shows))
     assert done.exit_status == 4
-    assert "was good, and is bad when it is tested again" in done.bisection.reason
+    assert "does not repeat" in done.bisection.reason
+    assert {int(commit.subject.split()[-1]) for commit in done.bisection.left} == left
+
+
+def test_one_that_is_good_by_chance_does_not_hide_an_answer(tree: Path, settings: Settings) -> None:
+    """The fifth is broken, as all from the third on, but seems good the first time."""
+    seen: list[int] = []
+
+    def shows(number: int) -> object:
+        seen.append(number)
+        good = number < 3 or (number == 5 and seen.count(5) == 1)
+        return {"HOOK-007": PASS if good else ["x"]}
+
+    done = find(settings, Faked(tree, shows))
+    assert subject_of(done) == "change 3"
+    assert [step.commit.subject for step in done.bisection.steps if step.outcome == "skip"] == ["change 5"]
+
+
+def test_a_good_end_that_is_good_by_chance(tree: Path, settings: Settings) -> None:
+    seen: list[int] = []
+
+    def shows(number: int) -> object:
+        seen.append(number)
+        return {"HOOK-007": PASS if seen.count(1) == 1 and number == 1 else ["x"]}
+
+    done = find(settings, Faked(tree, shows))
+    assert done.exit_status == 4
+    assert "t1 is not good each time: it does not repeat" in done.bisection.reason
 
 
 def test_what_does_not_repeat_is_skipped(tree: Path, settings: Settings) -> None:
@@ -458,7 +496,7 @@ def test_it_goes_on_where_it_was(stop: BaseException, at: int, tree: Path, setti
     more = Faked(tree, broken_at(7))
     done = finder.resume(settings, Told(), more.make)
     assert subject_of(done) == "change 7"
-    assert not {*more.tested} & {*done_before} - {6}  # but for the last good one, once more
+    assert not {*more.tested} & {*done_before} - {6, 7}  # but for the last good one and the first bad one, once more
     assert done.bisection.seconds >= 0
 
 
@@ -492,7 +530,7 @@ def test_it_goes_on_after_a_kill_even_where_git_was_torn(number: int, tree: Path
     more = Faked(tree, broken_at(7))
     found = finder.resume(settings, Told(), more.make)
     assert subject_of(found) == "change 7"
-    assert len(more.tested) <= 8 - number
+    assert len(more.tested) <= 9 - number
     assert not list(settings.home.bisects.glob("*"))
 
 

@@ -93,8 +93,8 @@ class Tested:
 class Tester(Protocol):
     """Builds a commit and runs the suite against it, its reports below the directory."""
 
-    def __call__(self, commit: str, reports: Path, *, insist: bool) -> Tested:
-        """insist: raise what keeps it from being tested, rather than tell it."""
+    def __call__(self, commit: str, reports: Path, *, is_end: bool) -> Tested:
+        """is_end: raise what keeps it from being tested, rather than tell it, and run again what is bad."""
 
 
 MakeTester = Callable[[Settings, "Quiet", Cell, model.Subject], Tester]
@@ -143,7 +143,8 @@ def bisect(settings: Settings, observer: RunObserver, asked: Asked, make_tester:
 
 
 def resume(settings: Settings, observer: RunObserver, make_tester: MakeTester | None = None) -> Done:
-    """Go on with the newest bisection that found nothing yet; what was skipped is tried again. UsageError."""
+    """Go on with the newest bisection that found nothing yet. Where it had come to its end, what was skipped is tried
+    again. UsageError."""
     found = bisections.read(settings.reports, bisections.unfinished(settings.reports))
     was, machine = found.subject, found.machine
     settings = settings.with_values(
@@ -158,7 +159,8 @@ def resume(settings: Settings, observer: RunObserver, make_tester: MakeTester | 
     for end in (found.good, found.bad):
         if not gitbisect.resolve(repository, end.commit.commit):
             raise UsageError(f"{repository} has no commit {end.commit.commit} any more", hint="begin anew")
-    kept = tuple(step for step in found.steps if step.outcome != "skip")
+    again = found.state == "not-found"
+    kept = tuple(step for step in found.steps if step.outcome != "skip" or not again)
     observer.step(f"going on with bisection {found.id}: {count(len(kept), 'step')} done")
     found = found.model_copy(update={"state": "running", "reason": "", "steps": kept, "left": ()})
     return _go_on(settings, observer, repository, found, cell, make_tester or _Lab)
@@ -315,7 +317,7 @@ class _Work:
         self.found = found
         self.discarded = False
         self._directory = bisections.directory(settings.reports, found.id)
-        self._git: GitBisect | None = None
+        self._log = ""
         self._since = time.monotonic()
 
     def go(self) -> None:
@@ -334,18 +336,28 @@ class _Work:
         self._observer.step(
             f"looking for what began between them: {aim}; {count(self.found.commits, 'commit')} to search"
         )
+        while self.found.state == "running":
+            where = self._bisected(aim)
+            if where.first_bad:
+                self._verified(where.first_bad, aim)
+            else:
+                self._lost(where)
+
+    def _bisected(self, aim: Aim) -> Where:
+        """Go on from what is known until git knows what to say."""
         clone = self._settings.home.bisects / f"{self.found.id}.git"
-        git = self._git = GitBisect(
-            self._repository, clone, self.found.good.commit.commit, self.found.bad.commit.commit
-        )
+        good, bad = self.found.good.commit.commit, self.found.bad.commit.commit
+        git = GitBisect(self._repository, clone, good, bad)
         try:
             for step in self.found.steps:
                 git.mark(step.commit.commit, step.outcome)
             while commit := git.where.next:
                 step = self._step(commit, aim, git.where)
-                self._add(step)
                 git.mark(commit, step.outcome)
-            self._ended(git.where, aim, bad)
+                self._log = git.log
+                self._put(steps=(*self.found.steps, step), builds=self.found.builds + step.built)
+            self._log = git.log
+            return git.where
         finally:
             git.close()
 
@@ -358,7 +370,7 @@ class _Work:
         self._observer.step(f"testing {end.ref} ({end.commit.short}), which is said to be {which}")
         began = time.monotonic()
         try:
-            tested = self._test(end.commit.commit, self._directory / bisections.RUNS, insist=True)
+            tested = self._test(end.commit.commit, self._directory / bisections.RUNS, is_end=True)
         except (UsageError, ImageError) as error:
             message = f"the {which} commit, {end.ref}, cannot be tested: {error.message}"
             raise type(error)(message, hint=error.hint) from error
@@ -377,7 +389,7 @@ class _Work:
         number = len(self.found.steps) + 1
         self._observer.step(f"step {number}: {commit[:12]} {one_line(about.subject, 70)}{ahead}")
         began = time.monotonic()
-        tested = self._test(commit, self._directory / bisections.RUNS, insist=False)
+        tested = self._test(commit, self._directory / bisections.RUNS, is_end=False)
         outcome: Outcome = "skip"
         why = tested.why
         if tested.run is not None:
@@ -399,10 +411,8 @@ class _Work:
         told = f"skipped: {why}" if outcome == "skip" else " ".join(filter(None, (outcome and f"{outcome}:", seen)))
         self._observer.step(f"  {one_line(told, 300)}")
 
-    def _add(self, step: Step) -> None:
-        self._put(steps=(*self.found.steps, step), builds=self.found.builds + step.built)
-
-    def _ended(self, where: Where, aim: Aim, bad: Run) -> None:
+    def _lost(self, where: Where) -> None:
+        """Say why no commit can be called the first bad one."""
         found = self.found
         if where.mended:
             base = gitbisect.merge_bases(self._repository, found.good.commit.commit, found.bad.commit.commit)
@@ -411,42 +421,53 @@ class _Work:
                 f"it was not broken after that, but mended on the way to {found.good.ref}; name an older commit as good"
             )
             return
-        if where.left:
-            left = tuple(_commit(self._repository, commit) for commit in where.left)
-            skipped = [step for step in found.steps if step.outcome == "skip"]
-            reasons = "; ".join(dict.fromkeys(one_line(step.why, 200) for step in skipped))
-            self._put(left=left)
-            told = f"the first bad commit is one of {len(left)}, and all but the last were skipped"
-            self._conclude(f"{told}: {one_line(reasons, 600)}")
-            return
-        self._verified(where.first_bad, aim, bad)
+        left = tuple(_commit(self._repository, commit) for commit in where.left)
+        skipped = [step for step in found.steps if step.outcome == "skip" and step.commit in left]
+        reasons = "; ".join(dict.fromkeys(one_line(step.why, 200) for step in skipped))
+        self._put(left=left)
+        told = f"the first bad commit is one of {len(left)}, and all but the last were skipped"
+        self._conclude(f"{told}: {one_line(reasons, 600)}")
 
-    def _verified(self, first_bad: str, aim: Aim, bad_run: Run) -> None:
-        """Test the last good commit once more: one that is good only now and then would make anything the first bad."""
+    def _verified(self, first_bad: str, aim: Aim) -> None:
+        """Test the last good commit and the first bad one once more. One that is another now is skipped, and the search
+        goes on without it.
+        """
         found = self.found
-        after = next((step for step in found.steps if step.commit.commit == first_bad), found.bad.step)
-        before = self._last_good(first_bad)
+        bad_step = next((step for step in found.steps if step.commit.commit == first_bad), None)
+        before, after = self._last_good(first_bad), bad_step or found.bad.step
         assert after is not None
-        run = None
-        if before.commit.commit != found.good.commit.commit or found.steps:
-            self._observer.step(f"testing {before.commit.short}, the last good commit, once more")
-            tested = self._test(before.commit.commit, self._directory / bisections.RUNS, insist=False)
-            outcome, why = model.judge(tested.run, aim) if tested.run else ("skip", tested.why)
-            if outcome != "good":
-                shown = ", ".join(map(str, model.shown(tested.run)[:3])) if tested.run else ""
-                self._conclude(
-                    f"{before.commit.short} was good, and is {'bad' if outcome == 'bad' else 'not'} when it is tested "
-                    f"again ({why or shown}): it does not repeat, so that no commit can be called the first"
-                )
-                return
-            run = tested.run
-            before = before.model_copy(update={"run": str((tested.directory or Path()).relative_to(self._directory))})
-        with contextlib.suppress(LabError):
-            run = run or runs.load(self._directory / before.run)
-            bad_run = runs.load(self._directory / after.run)
-        changes = compare(run, bad_run).to_json() if run else None
+        if found.steps:
+            before = self._again(before, "the last good commit", aim)
+        if bad_step is not None and before.outcome == "good":
+            after = self._again(bad_step, "the first bad commit", aim)
+        for step, outcome in ((before, "good"), (after, "bad")):
+            if step.outcome == outcome:
+                continue
+            if step.commit == found.good.commit:
+                self._conclude(f"{found.good.ref} is not good each time: {step.why}")
+            else:
+                same = step.commit.commit
+                self._put(steps=tuple(step if one.commit.commit == same else one for one in found.steps))
+            return
+        changes = None
+        with contextlib.suppress(LabError):  # somebody removed a run
+            changes = compare(*(runs.load(self._directory / step.run) for step in (before, after))).to_json()
         self._put(first_bad=after.commit, before=before.run, after=after.run, changes=changes)
         self._conclude("")
+
+    def _again(self, step: Step, what: str, aim: Aim) -> Step:
+        """The step as it is when its commit is tested once more; one that is to be skipped where it is another then."""
+        self._observer.step(f"testing {step.commit.short}, {what}, once more")
+        began = time.monotonic()
+        tested = self._test(step.commit.commit, self._directory / bisections.RUNS, is_end=False)
+        outcome, why = model.judge(tested.run, aim) if tested.run else ("skip", tested.why)
+        made = self._made(step.commit.commit, outcome, why, tested, began)
+        if outcome == step.outcome:
+            return made
+        seen = why or ", ".join(map(str, made.shown[:3]))
+        why = f"it does not repeat: it was {step.outcome}, and then {outcome} ({seen})"
+        self._observer.step(f"  skipped: {one_line(why, 300)}")
+        return made.model_copy(update={"outcome": "skip", "why": why})
 
     def _last_good(self, first_bad: str) -> Step:
         """The step of the newest commit before the first bad one that was good."""
@@ -469,7 +490,7 @@ class _Work:
         now = time.monotonic()
         self.found = self.found.model_copy(update={"seconds": round(self.found.seconds + now - self._since, 3)})
         self._since = now
-        bisections.write(self._settings.reports, self.found, self._git.log if self._git else "")
+        bisections.write(self._settings.reports, self.found, self._log)
 
 
 # --- building and testing
@@ -481,26 +502,27 @@ class _Lab:
     def __init__(self, settings: Settings, observer: Quiet, cell: Cell, subject: model.Subject) -> None:
         self._settings, self._observer, self._cell, self._subject = settings, observer, cell, subject
 
-    def __call__(self, commit: str, reports: Path, *, insist: bool) -> Tested:
+    def __call__(self, commit: str, reports: Path, *, is_end: bool) -> Tested:
         word = Source(self._subject.name, self._subject.where, commit)
         try:
             built = obtain(word, self._settings.distro(), self._settings, self._observer).made
         except (ImageError, UsageError) as error:
-            if insist:
+            if is_end:
                 raise
             return Tested(why=error.message)
-        cell = dataclasses.replace(self._cell, runtime=str(word))
+        selection = dataclasses.replace(self._cell.selection, confirm=is_end)
+        cell = dataclasses.replace(self._cell, runtime=str(word), selection=selection)
         settings = self._settings.with_values(None, reports=reports)
         with self._observer.hushed():
             try:
-                tested = self._tested(cell, settings, insist)
+                tested = self._tested(cell, settings, is_end)
             except UsageError as error:  # what cannot run in this machine
-                if insist:
+                if is_end:
                     raise
                 tested = Tested(why=error.message)
         return dataclasses.replace(tested, built=built)
 
-    def _tested(self, cell: Cell, settings: Settings, insist: bool) -> Tested:
+    def _tested(self, cell: Cell, settings: Settings, is_end: bool) -> Tested:
         """Once, and where the machine may be to blame for what is seen, again on a clean one."""
         try:
             outcome = run_cell(cell, settings, self._observer, None)
@@ -519,7 +541,7 @@ class _Lab:
         try:
             outcome = run_cell(cell, settings, self._observer, None)
         except (MachineError, ConnectionFailed) as error:
-            if insist or not self._reset(cell, settings):
+            if is_end or not self._reset(cell, settings):
                 raise
             return Tested(why=f"the machine does not bear it: {error.message}")
         return Tested(outcome.run, outcome.directory)
