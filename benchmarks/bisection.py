@@ -6,7 +6,6 @@ The runtime is a script around the machine's runc; from one commit on it tells n
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import shlex
 import shutil
@@ -15,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import ROOT, Lab, in_machine, lab, told
+from common import Lab, in_machine, lab, told
 
 from labkit.core import config
 from labkit.core.cell import Selection
@@ -26,6 +25,11 @@ from labkit.usecases.machines import machine_name
 ONE = "STATE-001"
 THERE = "/root/own"
 COMMITS = 320  # eight steps between the ends
+MAKEFILE = "all:\n\tcp script.sh runtime\n\tchmod 755 runtime\n"
+WRONG = """case " $* " in
+*" state "*) runc "$@" | sed 's/"bundle": "[^"]*"/"bundle": ""/'; exit ;;
+esac
+"""
 
 
 def main() -> None:
@@ -100,26 +104,24 @@ def grow(tree: Path, mark: str, count: int) -> None:
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir()
     git(tree, "init", "-q", "-b", "main")
-    (tree / "Makefile").write_text("all:\n\tcp script.sh runtime\n\tchmod 755 runtime\n")
+    stream = []
     for number in range(count):
-        wrong = """case " $* " in
-*" state "*) runc "$@" | sed 's/"bundle": "[^"]*"/"bundle": ""/'; exit ;;
-esac
-"""
-        fault = wrong if number >= count * 3 // 4 else ""
-        (tree / "script.sh").write_text(f'#!/bin/sh\n# {mark} {number}\n{fault}exec runc "$@"\n')
-        git(tree, "add", "-A")
-        git(tree, "commit", "-q", "-m", f"{mark} {number}")
+        script = f'#!/bin/sh\n# {mark} {number}\n{WRONG if number >= count * 3 // 4 else ""}exec runc "$@"\n'
+        at = f"Bench <bench@example.org> {1700000000 + number} +0000"
+        stream += [f"commit refs/heads/main\ncommitter {at}\n{data(f'{mark} {number}')}"]
+        stream += [f"M 100644 inline script.sh\n{data(script)}"]
         if not number:
-            git(tree, "tag", "first")
+            stream += [f"M 100644 inline Makefile\n{data(MAKEFILE)}reset refs/tags/first\nfrom refs/heads/main\n"]
+    git(tree, "fast-import", "--quiet", given="".join(stream))
+    git(tree, "reset", "-q", "--hard")
 
 
-def git(tree: Path, *words: str) -> str:
-    who = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in
-           (("NAME", "Bench"), ("EMAIL", "bench@example.org"))}  # fmt: skip
-    done = subprocess.run(
-        ["git", "-C", tree, *words], env={**os.environ, **who}, check=False, capture_output=True, text=True, cwd=ROOT
-    )
+def data(text: str) -> str:
+    return f"data {len(text.encode())}\n{text}\n"
+
+
+def git(tree: Path, *words: str, given: str = "") -> str:
+    done = subprocess.run(["git", "-C", tree, *words], check=False, capture_output=True, text=True, input=given)
     if done.returncode:
         raise SystemExit(f"git {' '.join(words)}: {done.stderr}")
     return done.stdout
