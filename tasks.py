@@ -19,7 +19,9 @@ from labkit.core.errors import UsageError
 from labkit.core.text import amount, printable
 
 if TYPE_CHECKING:
+    from labkit.cli.console import Console
     from labkit.machines.base import MachineInfo
+    from labkit.results.comparison import SideBySide
     from labkit.usecases.nightly import Outlook
     from labkit.usecases.run import Outcome
 
@@ -44,7 +46,7 @@ def up(call: Call) -> None:
 
 @lab_task(
     f"{_MACHINE} machines runtime runtime_arg runtime_name untrusted suite spec only skip failed jobs repeat limit "
-    "no_confirm no_policy yes verbose format json"
+    "reference watch no_confirm no_policy yes verbose format json"
 )
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.
@@ -68,20 +70,32 @@ def test(call: Call) -> None:
     machines = call.number("machines", 64) or 1
     if machines > 1:
         call.refuse_beside("machines", ["host"])
-    with call.console() as console:
-        failed, with_policy = bool(call.words["failed"]), not call.words["no_policy"]
-        selection = call.selection()
-        outcomes = test_all(
+    call.refuse_beside("watch", ["json", "format", "failed"])
+    words, selection = call.runtimes(), call.selection()
+
+    def run(console: Console) -> Sequence[Outcome]:
+        return test_all(
             call.settings,
             console,
             selection,
-            call.runtimes(),
-            failed=failed,
-            with_policy=with_policy,
+            words,
+            failed=bool(call.words["failed"]),
+            with_policy=not call.words["no_policy"],
             machines=machines,
             runtime_name=call.words["runtime_name"] or "",
+            reference=call.words["reference"],
         )
-    _told(call, outcomes)
+
+    if call.words["watch"]:
+        from labkit.usecases import watch
+
+        paths = watch.watched(words or [call.settings.runtime])
+        with call.console() as console:
+            status = watch.watch(paths, lambda: run(console), lambda outcomes: _shown(call, outcomes), console)
+        sys.exit(status)
+    with call.console() as console:
+        outcomes = run(console)
+    _told(call, outcomes, _side_by_side(outcomes))
 
 
 @lab_task("matrix only checks on scheduler plan resume yes verbose format json")
@@ -327,21 +341,59 @@ def judge(call: Call) -> None:
     _told(call, judge_all(call.settings, call.words["dir"], with_policy=not call.words["no_policy"], said=said))
 
 
-@lab_task("html json", words="run_a run_b")
+@lab_task("html markdown json", words="run_a run_b", rest="run_c")
 def diff(call: Call) -> None:
-    """Show what changed between two runs.
+    """Show what changed between two runs, or differs in several.
 
     Examples:
         ./lab diff ID latest
+        ./lab diff ID-OF-RUNC ID-OF-CRUN ID-OF-YOUKI
         ./lab diff reports/ID recordings/v0.9.0-crun-1.8.1-cgroup-v2 --html diff.html
     """
-    from labkit.reports import as_diff, files
-    from labkit.usecases.judge import diff as run_diff
+    from labkit.reports import as_diff, as_table, files
+    from labkit.usecases import judge as of_runs
 
-    compared = run_diff(call.settings, call.words["run_a"], call.words["run_b"])
+    call.refuse_beside("markdown", ["json"])
+    names = [call.words["run_a"], call.words["run_b"], *call.words["run_c"]]
+    if len(names) == 2 and not call.words["markdown"]:
+        compared = of_runs.diff(call.settings, *names)
+        if call.words["html"] is not None:
+            files.write(Path(call.words["html"]), as_diff.html(compared))
+        call.answer(compared.to_json(), as_diff.text(compared).rstrip("\n"))
+        return
+    sides = of_runs.beside(call.settings, names)
     if call.words["html"] is not None:
-        files.write(Path(call.words["html"]), as_diff.html(compared))
-    call.answer(compared.to_json(), as_diff.text(compared).rstrip("\n"))
+        files.write(Path(call.words["html"]), as_table.html(sides))
+    call.answer(sides.to_json(), lambda: _beside(call, sides))
+
+
+@lab_task("reproduce full verbose json", words="of_run check_id")
+def explain(call: Call) -> None:
+    """Say why a check failed: what it demands, what it did, what it saw.
+
+    With --reproduce a shell in the machine of the run, in a folder with the check's bundles and a script run.sh that
+    does again what the check did; with --reproduce DIR that folder is written to DIR, for any host.
+
+    Examples:
+        ./lab explain latest HOOK-010
+        ./lab explain ID CONF-006 --full
+        ./lab explain latest HOOK-010 --reproduce
+        ./lab explain latest HOOK-010 --reproduce /tmp/hook-010
+    """
+    from labkit.reports import as_explanation as shown
+    from labkit.usecases import explain as use
+
+    folder = call.words["reproduce"]
+    with call.console() as console:
+        found = use.explain(call.settings, call.words["of_run"], call.words["check_id"])
+        if folder is True:
+            call.refuse_beside("reproduce", ["json", "full"])
+            use.enter(call.settings, found, console)
+    if folder:
+        script = use.write(found, Path(folder))
+        call.answer({"script": str(script)}, str(script))
+    else:
+        call.answer(shown.to_json(found), lambda: shown.text(found, full=bool(call.words["full"])))
 
 
 @lab_task("reason link expires wide file syntax shipped json", words="action", rest="word")
@@ -597,6 +649,15 @@ def _notes(machines: list[MachineInfo]) -> list[str]:
     return [printable(f"{name}: {note}") for name, note in notes]
 
 
+def _beside(call: Call, sides: SideBySide) -> str:
+    from labkit.reports import as_table
+
+    if call.words.get("markdown"):
+        return as_table.as_markdown(sides).rstrip("\n")
+    width = shutil.get_terminal_size().columns
+    return as_table.text(sides, width=width, terminal=sys.stdout.isatty()).rstrip("\n")
+
+
 def _planned(call: Call, outlook: Outlook) -> None:
     def text() -> str:
         cells = [
@@ -622,10 +683,40 @@ def _address(info: MachineInfo) -> str:
     return f"{info.user}@{info.address}:{info.port}" if info.port else ""
 
 
-def _told(call: Call, outcomes: Sequence[Outcome]) -> None:
+def _side_by_side(outcomes: Sequence[Outcome]) -> SideBySide | None:
+    """Runs of several runtimes, compared, and the page of that written beside the reports of the last one."""
+    if len(outcomes) < 2:
+        return None
+    from labkit.usecases.compare import beside
+
+    return beside(outcomes)
+
+
+def _shown(call: Call, outcomes: Sequence[Outcome]) -> None:
+    """Print what runs came to."""
+    from labkit.reports.terminal import summary
+
+    width, terminal = shutil.get_terminal_size().columns, sys.stdout.isatty()
+    parts = [summary(one.run, width=width, terminal=terminal, directory=one.directory) for one in outcomes]
+    if sides := _side_by_side(outcomes):
+        parts.append(_beside(call, sides))
+    print("\n".join(parts).rstrip("\n"), flush=True)
+
+
+def _told(call: Call, outcomes: Sequence[Outcome], sides: SideBySide | None = None) -> None:
     for warning in dict.fromkeys(warning for outcome in outcomes for warning in outcome.warnings):
         print(f"labkit: warning: {printable(warning)}", file=sys.stderr)
-    values = [{"folder": str(one.directory), "exit_status": one.exit_status, **one.run.summary()} for one in outcomes]
+    from labkit.results.causes import causes
+
+    values = [
+        {
+            "folder": str(one.directory),
+            "exit_status": one.exit_status,
+            **one.run.summary(),
+            **({"causes": [cause.to_json() for cause in found]} if (found := causes(one.run.unexpected)) else {}),
+        }
+        for one in outcomes
+    ]
     status = max(one.exit_status for one in outcomes)
 
     def text() -> str:
@@ -634,18 +725,27 @@ def _told(call: Call, outcomes: Sequence[Outcome]) -> None:
 
             return "\n".join(render(one.run) for one in outcomes).rstrip("\n")
         from labkit.reports.terminal import summary
+        from labkit.usecases.compare import PAGE
 
         width = shutil.get_terminal_size().columns
         parts = [
             summary(one.run, width=width, terminal=sys.stdout.isatty(), directory=one.directory) for one in outcomes
         ]
+        if sides:
+            parts.append(_beside(call, sides))
+            parts.append(f"side by side: {outcomes[-1].directory / PAGE}")
         return "\n".join(parts).rstrip("\n")
 
-    call.answer(values[0] if len(values) == 1 else {"runs": values, "exit_status": status}, text)
+    several = {"runs": values, "exit_status": status, **({"side_by_side": sides.to_json()} if sides else {})}
+    call.answer(values[0] if len(values) == 1 else several, text)
     if call.workflow:
         from labkit.reports import as_github, as_markdown
 
         for one in outcomes:
             call.workflow.summarize(functools.partial(as_markdown.render, one.run))
+        if sides:
+            from labkit.reports import as_table
+
+            call.workflow.summarize(functools.partial(as_table.as_markdown, sides))
         call.workflow.annotate(as_github.of_runs([one.run for one in outcomes]))
     sys.exit(status)

@@ -49,7 +49,7 @@ def compared(made: Lab, runs: int, directory: Path) -> None:
     """`git bisect run` of make, scp and one SSH command that runs the check, against `labkit bisect`."""
     made.run("up")
     tree = directory / "tree"
-    grow(tree, "warm", COMMITS)
+    grow(tree, f"warm {time.time()}", 4)
     bisect = ("bisect", "--runtime", str(tree), "--good", "first", "--bad", "main", "--only", ONE)
     made.run(*bisect)  # so that the chroot and the suite's program are there
     settings = config.load(
@@ -82,8 +82,8 @@ ssh {options} -p {to.port} {to.user}@{to.host} {shlex.quote(check)} </dev/null >
     labkits: list[float] = []
     floor_cpu: list[float] = []
     labkit_cpu: list[float] = []
-    for number in range(runs):
-        grow(tree, f"run {number}", COMMITS)
+    for _ in range(runs):
+        grow(tree, f"run {time.time()}", COMMITS)
         for work, seconds, cpu in ((by_hand, floors, floor_cpu), (lambda: made.run(*bisect), labkits, labkit_cpu)):
             before, began = used(), time.monotonic()
             work()

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from labkit.core.cell import Selection
 from labkit.guest.common.claims import RuntimeClaims
 from labkit.guest.spec import registry, runner, tap
 from labkit.guest.spec.context import SuiteRun, T
 from labkit.guest.spec.host import Host
 from labkit.guest.spec.process import Proc
+from labkit.reports.evidence import evidence
+from labkit.reports.terminal import summary
 from labkit.results.model import WHOLE, Expected, Program, Reading, Result, SuiteInfo, Verdict
 from labkit.results.tap import JSON, TestPoint, read
 from labkit.suites import again
-from labkit.suites.spec import result_of
+from labkit.suites.base import ATTACHED
+from labkit.suites.spec import SUITE, from_tap, result_of
+from tests.conftest import ROOT
 from tests.test_results import a_run
 
 FAIL, PASS, FLAKY = Verdict.FAIL, Verdict.PASS, Verdict.FLAKY
@@ -104,6 +115,96 @@ def test_the_suite_by_itself_has_the_same_rule(
     assert settled["attempts"] == ["fail", *(one[0] for one in again)]
     assert [one["finding"] for one in settled["failures"]] == findings
     assert settled.get("notes", {}).get("seen only once") == once
+
+
+def outcome(verdict: str, *findings: str) -> runner.Result:
+    failures = [{"finding": one, "what": one, "expected": 1, "actual": 2} for one in findings]
+    said = {} if verdict == "pass" else {"message": f"it was a {verdict}", "failures": failures}
+    return {"id": "A-001", "verdict": verdict, "seconds": 0.5, **said}
+
+
+@pytest.mark.parametrize(
+    ("times", "verdict", "findings", "once"),
+    [
+        ([("pass",)] * 3, "pass", {}, None),
+        ([("skip",)] * 3, "skip", {}, None),
+        ([("pass",), ("skip",), ("pass",)], "flaky", {}, None),
+        ([("pass",), ("fail", "a"), ("pass",)], "flaky", {"a": "1 of 3"}, None),
+        ([("fail", "a"), ("fail", "a"), ("fail", "a", "b")], "fail", {"a": "3 of 3"}, ["b"]),
+        ([("fail", "a"), ("fail", "b"), ("fail", "b")], "fail", {"b": "2 of 3"}, ["a"]),
+        ([("fail", "a"), ("fail", "b")], "fail", {"a": "1 of 2"}, ["b"]),
+        ([("timeout",), ("error",)], "error", {}, None),
+        ([("timeout",), ("pass",), ("fail", "a")], "flaky", {"a": "1 of 3"}, None),
+    ],
+)
+def test_what_was_run_several_times(
+    times: list[tuple[str, ...]], verdict: str, findings: dict[str, str], once: list[str] | None
+) -> None:
+    result = runner.summed([outcome(*one) for one in times])
+    assert (result["verdict"], result["attempts"]) == (verdict, [one[0] for one in times])
+    assert {one["finding"]: one["times"] for one in result.get("failures", ())} == findings
+    assert result.get("notes", {}).get("seen only once") == once
+    assert result["seconds"] == 0.5 * len(times)
+    (point,) = (event for event in read(tap.point(1, result, "x").encode()) if isinstance(event, TestPoint))
+    assert result_of(point).verdict == verdict
+
+
+verdict_words = st.sampled_from(["pass", "fail", "error", "timeout", "skip"])
+
+
+@given(st.lists(st.tuples(verdict_words, st.sets(st.sampled_from("abc"))), min_size=2, max_size=6), st.randoms())
+def test_a_check_that_was_run_several_times_is_bad_only_where_each_was(
+    times: list[tuple[str, set[str]]], random: Random
+) -> None:
+    results = [outcome(word, *(sorted(found) if word == "fail" else ())) for word, found in times]
+    verdict = runner.summed(results)["verdict"]
+    bad = [one["verdict"] in runner.BAD for one in results]
+    assert (verdict in runner.BAD) == all(bad)
+    assert (verdict == "flaky") == (not all(bad) and len({one["verdict"] for one in results}) > 1)
+    random.shuffle(results)  # in whatever order they came
+    assert runner.summed(results)["verdict"] == verdict
+
+
+@pytest.mark.host_runtime
+def test_a_runtime_that_fails_now_and_then_is_flaky(tmp_path: Path) -> None:
+    """Of all that looks at the state, every second time: a check that fails at all is told with how often."""
+    runtime = tmp_path / "runtime"
+    runtime.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *state*STATE-004*|*state*state-004*) echo x >>{tmp_path}/n\n'
+        f"[ $(wc -l <{tmp_path}/n) -ne 1 ] || {{ echo not now >&2; exit 1; }} ;; esac\n"
+        'exec runc "$@"\n'
+    )
+    runtime.chmod(0o755)
+    selection = Selection(("STATE-004", "CLI-001", "KILL-001"), repeat=3, timeout=30)
+    argv = SUITE.argv("-", str(runtime), selection)[len(["python3", "-", *ATTACHED]) :]
+    done = subprocess.run(
+        [sys.executable, "-m", "labkit.guest.spec", *argv], cwd=ROOT, capture_output=True, timeout=120,
+        stdin=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    results = {result.id: result for result in from_tap(read(done.stdout)).results}
+    assert {ident: result.verdict for ident, result in results.items()} == {
+        "STATE-004": FLAKY, "CLI-001": PASS, "KILL-001": PASS,
+    }, done.stderr  # fmt: skip
+    assert results["STATE-004"].diagnostic["attempts"] == ["fail", "pass", "pass"]
+    (failure,) = evidence(results["STATE-004"]).failures
+    assert failure.what.endswith("(1 of 3 times)")
+    assert "flaky: STATE-004 (1 fail, 2 pass)" in summary(a_run(*results.values()))
+
+
+@pytest.mark.host_runtime
+def test_the_limit_is_that_of_each_check(tmp_path: Path) -> None:
+    runtime = tmp_path / "runtime"
+    hangs = 'case "$*" in *state*STATE-004*|*state*state-004*) sleep 60 ;; esac'
+    runtime.write_text(f'#!/bin/sh\n{hangs}\nexec runc "$@"\n')
+    runtime.chmod(0o755)
+    argv = ["--runtime", str(runtime), "--only", "STATE-004,KILL-001", "--timeout", "2", "--no-confirm"]
+    done = subprocess.run(
+        [sys.executable, "-m", "labkit.guest.spec", *argv], cwd=ROOT, capture_output=True, timeout=60,
+        stdin=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    results = {result.id: result.verdict for result in from_tap(read(done.stdout)).results}
+    assert results == {"STATE-004": Verdict.TIMEOUT, "KILL-001": PASS}, done.stderr
 
 
 def test_of_more_than_can_be_printed_the_first_and_the_last_are_kept() -> None:

@@ -38,7 +38,7 @@ TASKS = [
     *("up", "test", "reset", "halt", "destroy", "ssh", "status", "report", "judge", "package", "diff", "render"),
     "doctor",
     *("platforms", "runtimes", "suites", "check", "gc", "policy", "nightly"),
-    *("history", "flaky", "nights", "site"),
+    *("history", "flaky", "nights", "site", "bisect"),
 ]
 COMMANDS = {task.command.name: task.command for task in vars(tasks).values() if isinstance(task, LabTask)}
 Done = subprocess.CompletedProcess[str]
@@ -142,7 +142,6 @@ def test_listing_loads_nothing_heavy(tmp_path: Path, environ: dict[str, str]) ->
             "labkit: the validation suite has no program 'hostnam'",
         ),
         (["test", "--repeat", "0"], "labkit: --repeat is '0', must be a whole number from 1 to 1000"),
-        (["test", "--repeat", "2"], "labkit: the spec suite takes neither --repeat nor --limit"),
         (["test", "--jobs", "many"], "labkit: --jobs: jobs is 'many', must be a whole number from 1 to 256"),
         (["up", "--machine", "../x"], "labkit: --machine: machine.name is '../x', must be a name"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.reports import as_diff
+from labkit.reports import as_diff, as_table
 from labkit.results import comparison, policy, tap, verdicts
-from labkit.results.comparison import compare
+from labkit.results.comparison import Relation, SideBySide, compare, side_by_side
 from labkit.results.model import WHOLE, Expected, Result, Run, Verdict
 from labkit.results.tap import JSON
 from labkit.results.verdicts import End
@@ -188,3 +189,109 @@ def test_hostile_text_is_only_text(render: object) -> None:
     assert not any(char in text for char in "\x1b\x00\u202e")
     if render is as_diff.html:
         assert {tag for tag, _ in Page(text).tags}.isdisjoint({"script", "img"})
+
+
+# --- several runs, side by side
+
+
+def relations(sides: SideBySide) -> dict[str, list[str]]:
+    return {line.program or line.id: [side.relation.value for side in line.sides] for line in sides.lines}
+
+
+def test_each_run_stands_to_the_first_as_it_does_alone() -> None:
+    sides = side_by_side([OLD, NEW, OLD])
+    assert relations(sides) == {
+        "A-001": ["same", "worse", "same"],
+        "A-005": ["same", "not shown", "same"],
+        "A-004": ["same", "not there", "same"],
+        "A-003": ["same", "different", "same"],
+        "A-007": ["same", "only here", "same"],
+        "A-002": ["same", "better", "same"],
+    }
+    assert sides.counts[1] == {
+        Relation.WORSE: 1, Relation.UNSEEN: 1, Relation.ABSENT: 1, Relation.OTHER: 1, Relation.ADDED: 1,
+        Relation.BETTER: 1, Relation.SAME: 1,
+    }  # fmt: skip
+    assert sides.counts[0] == sides.counts[2] == {Relation.SAME: 6}
+
+
+def test_findings_behind_the_same_verdict_are_told_by_name() -> None:
+    sides = side_by_side([failing("a", "b"), failing("b", "c"), failing("b"), failing("a", "b")])
+    (line,) = sides.lines
+    assert [side.relation for side in line.sides] == [Relation.SAME, Relation.WORSE, Relation.BETTER, Relation.SAME]
+    assert line.findings == ("a", "c")  # b is in all
+    text = as_table.text(sides, width=120)
+    assert re.search(r"^ +c: runc 1.1.15 \(2\)$", text, re.MULTILINE)
+    row = next(line for line in as_table.as_markdown(sides).splitlines() if "`c`" in line)
+    assert [cell.strip() == "\N{MULTIPLICATION SIGN}" for cell in row.split("|")[3:-1]] == [False, True, False, False]
+
+
+def test_a_program_that_falls_silent_in_one_of_them() -> None:
+    good, mute = of_program("ok 1 - one", "ok 2 - two"), of_program()
+    sides = side_by_side([good, mute, good])
+    (line,) = sides.lines
+    assert (line.name, [side.relation.value for side in line.sides]) == (WHOLE, ["same", "worse", "same"])
+    assert line.sides[0].verdicts == line.sides[2].verdicts == {Verdict.PASS: 2}
+
+
+def test_what_one_run_lacks_does_not_fill_the_table() -> None:
+    sides = side_by_side([OLD, a_run(a_result("A-001"), reason="cut off"), OLD])
+    for text in (as_table.text(sides, width=200), as_table.as_markdown(sides)):
+        assert "5 checks that not all of the runs have" in text and "cut off" in text
+        assert "A-002" not in text
+    assert "A-002" in as_table.html(sides)
+
+
+def test_runs_that_are_alike_say_so() -> None:
+    sides = side_by_side([OLD, OLD])
+    assert "all alike: 6 checks" in as_table.text(sides)
+    assert "All alike: 6 checks" in as_table.as_markdown(sides)
+    assert "All alike: 6 checks" in as_table.html(sides)
+
+
+many = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from(Verdict), st.sets(st.sampled_from("xyz"))), max_size=5
+)
+
+
+def of_drawn(drawn: list[tuple[str, Verdict, set[str]]]) -> Run:
+    results = []
+    for name, verdict, findings in drawn:
+        failures: JSON = [{"finding": one, "what": one} for one in sorted(findings)]
+        results.append(a_result(name, verdict, **({"failures": failures} if verdict.bad else {})))
+    return a_run(*results)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(many, min_size=2, max_size=4))
+def test_the_table_is_many_comparisons_of_two(drawn: list[list[tuple[str, Verdict, set[str]]]]) -> None:
+    runs = [of_drawn(one) for one in drawn]
+    sides = side_by_side(runs)
+    for number, run in enumerate(runs):
+        groups = {change.id: group for group, changes in compare(runs[0], run).groups.items() for change in changes}
+        told = {line.id: line.sides[number].relation for line in sides.lines}
+        assert {ident for ident, relation in told.items() if relation is not Relation.SAME} == groups.keys()
+        assert len(groups) == sum(many for one, many in sides.counts[number].items() if one is not Relation.SAME)
+        for ident, group in groups.items():
+            assert (told[ident] is Relation.WORSE) == (group == "newly_failing")
+            assert (told[ident] is Relation.BETTER) == (group == "fixed")
+    json.dumps(sides.to_json())
+    for width in (20, 80):
+        as_table.text(sides, width=width)
+    as_table.html(sides)
+
+
+def test_the_page_and_the_text_show_hostile_text_as_text() -> None:
+    evil = replace(a_result("A-001"), name=HOSTILE, id=HOSTILE)
+    runs = [a_run(evil), a_run(replace(evil, verdict=Verdict.FAIL, diagnostic={"message": HOSTILE}))]
+    sides = side_by_side(runs)
+    page = Page(as_table.html(sides))
+    assert [tag for tag, _ in page.tags if tag in ("script", "img", "a", "b")] == ["b", "b"]  # labels
+    for text in (as_table.text(sides, width=300), as_table.as_markdown(sides)):
+        assert "\x1b" not in text and "\x07" not in text
+
+
+def test_the_markdown_fits() -> None:
+    runs = [a_run(*(a_result(f"A-{n:05}", verdict) for n in range(3000))) for verdict in (Verdict.PASS, Verdict.FAIL)]
+    text = as_table.as_markdown(side_by_side(runs), 5000)
+    assert 2500 < len(text.encode()) <= 5000 and "more lines" in text

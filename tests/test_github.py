@@ -142,7 +142,9 @@ def test_a_run_as_markdown() -> None:
 
 
 def test_a_run_of_any_size_fits_into_a_summary() -> None:
-    run = a_run(*(a_result(f"A-{n:05}", Verdict.FAIL, message="é|`" * 100) for n in range(9000)))
+    letters = str.maketrans("0123456789", "abcdefghij")
+    words = (f"A-{n:05}".translate(letters) for n in range(9000))
+    run = a_run(*(a_result(f"A-{n:05}", Verdict.FAIL, message=f"{word} " + "é|`" * 90) for n, word in enumerate(words)))
     for limit in (4000, 50_000, LIMIT):
         text = as_markdown.render(run, limit)
         assert limit / 3 < len(text.encode()) <= limit

@@ -28,6 +28,8 @@ from tests.simulated import Nights
 from tests.test_bisect import Faked, broken_at, commits, find
 from tests.test_cell import CELL, OUTPUT, suite_prints
 from tests.test_cli import CHECKOUT, COMMANDS, labkit
+from tests.test_explain import RECORDED
+from tests.test_transcript import GOOD, pack
 
 SCHEMA = json.loads((CHECKOUT / "docs" / "reference" / "json.schema.json").read_text())
 TEXT = (CHECKOUT / "docs" / "reference" / "json.md").read_text()
@@ -117,6 +119,26 @@ def of_bisections(work: Path) -> list[Any]:
     return [{"folder": str(done.directory), **done.bisection.to_json()} for done in (found, lost)]
 
 
+def explained(work: Path, run: Any) -> list[Any]:
+    """Of a run with what its checks did, with everything that there can be in that, and of a program."""
+    saved = work / "saved"
+    saved.mkdir()
+    text = RECORDED.read_text()
+    line = next(line for line in text.splitlines() if line.startswith("# transcript NS-007 "))
+    steps = [
+        {"bundle": "b"},
+        {"file": "b/l", "kind": "link", "to": "x"},
+        {"file": "b/n", "kind": "node", "type": "c", "device": [1, 3]},
+        {"call": ["runc"], "env": {"A": "b"}, "status": 0},
+        {"pid": 7, "pid_file": "x.pid"},
+        {"waited": 1, "pid_file": "x.pid"},
+    ]
+    (saved / "spec.tap").write_text(text.replace(line, f"# transcript NS-007 {pack({**GOOD, 'steps': steps})}"))
+    run("judge", saved)
+    words = ("HOOK-010",), ("NS-007",), ("STATE-001",), ("HOOK-010", "--reproduce", "folder")
+    return [*(run("explain", "latest", *each) for each in words), run("explain", recorded.V2, "delete")]
+
+
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """What each task prints, in the cases that differ."""
@@ -178,7 +200,13 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "judge": told,
         "judge of two suites": [two],
         "report": [run("report"), run("report", "--no-policy")],
-        "diff": [run("diff", recorded.V1, recorded.V2), run("diff", recorded.V2, changed), run("diff", *findings)],
+        "diff": [
+            run("diff", recorded.V1, recorded.V2),
+            run("diff", recorded.V2, changed),
+            run("diff", *findings),
+            run("diff", *findings, failing),
+        ],
+        "explain": explained(work, run),
         "policy": [run("policy", "add", failing, "STATE-001", "--reason", "x"), run("policy", "check", failing)],
         "platforms": [run("platforms")],
         "runtimes": [run("runtimes")],

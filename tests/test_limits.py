@@ -14,6 +14,7 @@ from labkit.core.config import Limits
 from labkit.core.deadline import Deadline, allowed
 from labkit.core.errors import CommandTimeout, ImageError, MachineError
 from labkit.core.observer import Silent
+from labkit.images import build
 from labkit.images.build import Builder, recipe
 from labkit.io.network import Network
 from labkit.io.within import within
@@ -75,3 +76,18 @@ def test_what_has_no_bound_of_its_own() -> None:
         within(Deadline.after(5), lambda: 1 // 0)
     time.sleep(0.4)
     assert discarded == ["late"]
+
+
+def test_why_an_image_was_not_built() -> None:
+    """The last words of the bootstrap, and not mmdebstrap's about itself, nor its command line."""
+    output = "\n".join(
+        (
+            "I: running --customize-hook in shell: sh -c 'chroot'",
+            "labkit: nothing was begun, these addresses do not answer from here:",
+            "go: https://example.org/go.tar.gz: nobody answers at example.org, port 443",
+            'E: setup failed: E: command failed: chroot "$1" /bin/sh /bootstrap',
+            "I: removing tempdir /x...",
+            "E: mmdebstrap failed to run",
+        )
+    )
+    assert build._said(output) == output.splitlines()[1:3]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import html.parser
 import json
 import re
+import string
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -269,7 +270,8 @@ def test_summary_is_plain_text_with_the_failures_and_the_place(tmp_path: Path) -
 
 
 def test_summary_stays_inside_the_width_and_names_only_so_many() -> None:
-    many = [a_result(f"A-{number:03}", Verdict.FAIL, message="long " * 100) for number in range(30)]
+    letters = string.ascii_letters
+    many = [a_result(f"A-{n:03}", Verdict.FAIL, message=f"{letters[n]} long " * 50) for n in range(30)]
     text = terminal.summary(a_run(*many), width=60)
     assert max(map(len, text.splitlines())) <= 60
     assert text.count("…\n") == 20

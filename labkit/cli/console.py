@@ -88,7 +88,7 @@ class Console:
         self._show(f"{label}: {amount} {unit}", last=total is not None and done >= total)
 
     def result(self, result: Result, done: int, planned: int | None) -> None:
-        self._bad += result.verdict.bad
+        self._bad = (self._bad if done > 1 else 0) + result.verdict.bad
         if self._verbose or result.verdict.bad:
             self._line(f"    {printable(f'{result.verdict:8} {result.id} {result.name}')}")
         bad = f", {self._bad} failed" if self._bad else ""

@@ -119,12 +119,20 @@ FLAGS: Mapping[str, Flag] = {
     "good": Flag(None, "a commit, branch or tag that does not show the failure: v1.2.0, HEAD~20", "REF"),
     "bad": Flag(None, "a later one that shows it", "REF"),
     "jobs": Flag(None, "how many checks at a time; else what the machine can do", "NUMBER", (), True),
+    "reference": Flag(
+        None,
+        "the runtime that what is bad and not expected is run over, too, to see whose failure it is: as --runtime has "
+        "it, or none; else the platform's runc",
+        "RUNTIME",
+        values.references,
+    ),
+    "watch": Flag(False, "run again whenever the file of --runtime changes, until Ctrl-C"),
     "run": Flag(
         None, "the id of a run in the reports directory, or its beginning; else the latest", "RUN", values.runs
     ),
     "failed": Flag(False, "run only what failed in the newest run of this suite and runtime"),
-    "repeat": Flag(None, "how often each program runs; tells which are flaky", "NUMBER"),
-    "limit": Flag(None, "seconds that each program may take", "SECONDS"),
+    "repeat": Flag(None, "how often each check or program runs; tells which are flaky", "NUMBER"),
+    "limit": Flag(None, "seconds that each check or program may take", "SECONDS"),
     "no_policy": Flag(False, "without the policy: mark nothing as expected"),
     "runtime_name": Flag(
         None, "what to call the runtime; else it is what its --version says, or the last part of its path", "NAME"
@@ -143,10 +151,25 @@ FLAGS: Mapping[str, Flag] = {
         "DIR",
         values.runs_and_directories,
     ),
+    "of_run": Flag(
+        None, "a run: its id or the beginning of that, its directory, or latest", "RUN", values.runs_and_directories
+    ),
+    "check_id": Flag(None, "a check by its id, or a program by its name", "ID", values.checks_of_run),
+    "reproduce": Flag(
+        None,
+        "do it again: a shell in the run's machine, beside a script that does; with DIR, write script and files there",
+        "DIR",
+        values.directories,
+        optional_value=True,
+    ),
+    "full": Flag(False, "all that is known, whole files and outputs, not only what matters"),
     "run_a": Flag(
         None, "the earlier run: a directory or id, as `judge` takes it", "RUN-A", values.runs_and_directories
     ),
     "run_b": Flag(None, "the later run", "RUN-B", values.runs_and_directories),
+    "run_c": Flag(
+        [], "more runs, each compared with the first: a table, side by side", "RUN-C", values.runs_and_directories
+    ),
     "action": Flag(None, "what to do with the policy", "ACTION", ("add", "check", "import")),
     "word": Flag(
         [],
@@ -421,6 +444,7 @@ def lab_task(
             auto_shortflags=False,
             help={name: FLAGS[name].text for name in names},
             iterable=[name for name in names if FLAGS[name].repeats],
+            optional=[name for name in names if FLAGS[name].optional_value],
         )
         made.command = command
         return made

@@ -110,6 +110,14 @@ def runs_and_directories(given: Given) -> Iterator[str]:
     yield DIRECTORIES
 
 
+def checks_of_run(given: Given) -> Iterator[str]:
+    """What was bad in the run that is given."""
+    from labkit.store import runs as known
+
+    run = known.load(known.find(_settings().reports, given.get("of_run")))
+    yield from dict.fromkeys(result.program or result.id for result in run.by_id() if result.bad)
+
+
 def policy_words(given: Given) -> Iterator[str]:
     """Of `add` first a run, then what it showed that is bad and not expected; of `check` runs; of `import` files."""
     if given.get("action") == "import":
@@ -127,6 +135,11 @@ def policy_conditions(_given: Given) -> Iterator[str]:
     from labkit.usecases import policy
 
     yield from policy.NARROWED
+
+
+def references(given: Given) -> Iterator[str]:
+    yield from runtimes(given)
+    yield "none"
 
 
 def files(_given: Given) -> Iterator[str]:

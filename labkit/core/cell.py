@@ -12,6 +12,8 @@ class Selection:
     many at a time, how often each, and the seconds that each may take; None leaves it to the suite. runtime_args come
     before each command of the runtime; spec is the version of the runtime-spec to hold it to, in place of the one that
     it claims; confirm: run what is bad again; lacks: commands that the runtime does not have, with the reason.
+    reference: the runtime that what is bad and not expected is compared with; empty for earlier runs alone, None for no
+    comparison.
     """
 
     only: tuple[str, ...] = ()
@@ -23,6 +25,7 @@ class Selection:
     confirm: bool = True
     skip: tuple[str, ...] = ()
     lacks: tuple[tuple[str, str], ...] = ()
+    reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

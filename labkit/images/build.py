@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -43,6 +44,8 @@ _FORMAT = 1  # to be raised when the same recipe gives another image
 # starting in it. A box loses its identity: each machine made of it gets its own.
 _WAIT = "cloud-init status --wait >/dev/null\n"
 _SETTLED = "touch /etc/cloud/cloud-init.disabled\n"
+# What mmdebstrap says of itself: how far it is, and that it ends because of what was said before.
+_OF_MMDEBSTRAP = re.compile(r"I: .*|E: (setup failed|mmdebstrap failed to run|.*command failed: chroot).*|")
 _FORGET = """set -e
 cloud-init clean --logs
 systemctl --no-reload disable labkit-agent.service
@@ -129,6 +132,11 @@ def recipe(distro: Distro, settings: Settings, needs: Sequence[str] = (), *, box
     )
 
 
+def _said(output: str) -> list[str]:
+    """The lines of a build's last output that say why it failed."""
+    return [line for line in output.splitlines() if not _OF_MMDEBSTRAP.fullmatch(line.strip())]
+
+
 class Builder:
     """Makes the golden images of a lab's home."""
 
@@ -194,8 +202,9 @@ class Builder:
             except ProgramFailed as error:
                 if "No space left on device" in (error.hint or ""):
                     require_space(making, _SPACE_BUILD)
-                why = f" within {limits.allowed}" if limits.passed else f": {error.message}"
-                raise ImageError(f"{failure}{why}", hint=error.hint) from error
+                said = _said(error.hint or "")
+                why = f" within {limits.allowed}" if limits.passed else f": {said[-1] if said else error.message}"
+                raise ImageError(f"{failure}{why}", hint="\n".join(said) or None) from error
 
         tar, tree, raw = making / "rootfs.tar", making / "rootfs", making / "disk.raw"
         step([*begin, *packaged(wanted, script, tar)], f"the image of {wanted.title} could not be built")

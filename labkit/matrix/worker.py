@@ -138,7 +138,8 @@ def _judged(ended: Ended, place: Path, status: int) -> Ended:
         return replace(ended, outcome=Outcome.DONE, status=status)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         told = json.loads((place / ERROR).read_text())
-        return replace(ended, error=one_line(str(told["message"]), 2000), again=bool(told["again"]))
+        text = "; ".join(filter(None, (str(told["message"]), str(told["hint"] or ""))))
+        return replace(ended, error=one_line(text, 2000), again=bool(told["again"]))
     if status < 0:
         outcome = process.Completed((), status, "", "").outcome
         return replace(ended, outcome=Outcome.LOST, error=f"its process {outcome}")

@@ -13,8 +13,11 @@ from markupsafe import Markup
 
 from labkit.core import resources
 from labkit.core.text import printable, truncate
-from labkit.reports.evidence import evidence, link, policy_lines, shown
+from labkit.reports.as_explanation import did
+from labkit.reports.evidence import attributions, evidence, link, policy_lines, shown
+from labkit.results.causes import causes
 from labkit.results.model import URGENCY, Object, Result, Run
+from labkit.results.transcript import unpack
 
 # Nobody reads a longer value here; results.json has all of it.
 _LONGEST = 8_000
@@ -31,9 +34,7 @@ def render(run: Run) -> str:
     rows = []
     for result in shown_results:
         # Of several unexpected results with one identity, the first is open.
-        rows.append(
-            _row(result, run.suite.spec, is_open=result.bad and not result.expected and result.identity not in seen)
-        )
+        rows.append(_row(result, run, is_open=result.bad and not result.expected and result.identity not in seen))
         seen.add(result.identity)
     by_program: dict[str, Counter[tuple[str, str, str]]] = {program.name: Counter() for program in run.programs}
     for result in run.results:
@@ -47,6 +48,7 @@ def render(run: Run) -> str:
         rows=rows,
         programs=[(program, by_program[program.name]) for program in programs],
         policy_lines=policy_lines(run),
+        causes=[(cause, attributions(cause, run)) for cause in causes(run.unexpected)],
         verdicts=[(verdict.value, count) for verdict, count in run.totals.items()],
         levels=sorted({result.level for result in run.results} - {""}),
         bad=sum(result.bad for result in run.results),
@@ -79,10 +81,23 @@ def page(template: str, **values: object) -> str:
     )
 
 
-def _row(result: Result, spec: str, *, is_open: bool) -> dict[str, object]:
+def _row(result: Result, run: Run, *, is_open: bool) -> dict[str, object]:
     found = evidence(result)
-    reference = link(result.reference, spec)
-    return {"result": result, "evidence": found, "link": reference, "rest": _facts(found.rest), "open": is_open}
+    return {
+        "result": result,
+        "evidence": found,
+        "link": link(result.reference, run.suite.spec),
+        "rest": _facts(found.rest),
+        "open": is_open,
+        "did": _did(result, run),
+    }
+
+
+def _did(result: Result, run: Run) -> str:
+    """What a bad check did, where that is known and short; it has the commands in it."""
+    transcript = unpack(result.transcript) if result.transcript else None
+    text = "\n".join(did(transcript, result, run)) if transcript else ""
+    return text if len(text) <= _LONGEST else ""
 
 
 def _visible(value: object) -> object:

@@ -14,6 +14,7 @@ from junitparser import Error, Failure, JUnitXml, Properties, Property, Skipped,
 
 from labkit.core.text import printable
 from labkit.reports.evidence import evidence, policy_lines
+from labkit.results.causes import causes
 from labkit.results.model import Object, Result, Run, Verdict
 from labkit.results.tap import JSON
 
@@ -66,8 +67,11 @@ def _facts(run: Run) -> Iterable[tuple[str, str]]:
     if run.judged:
         yield "judged.at", run.judged.at.isoformat(timespec="seconds")
         yield "judged.with", run.judged.with_what
+    if run.referred:
+        yield "reference", run.referred.text
     yield from (("read as", dialect) for dialect in run.dialects)
     yield from (("told", line) for line in run.told)
+    yield from (("cause", cause.text) for cause in causes(run.unexpected))
 
 
 def _flat(name: str, value: JSON | Object) -> Iterable[tuple[str, str]]:
@@ -119,6 +123,9 @@ def _case(run: Run, result: Result) -> TestCase:
         return case
     about = {"id": result.id, "verdict": result.verdict.value, "level": found.level, "reference": result.reference}
     about["finding"] = ", ".join(result.findings)
+    if result.attribution is not None:
+        about |= {"attribution": result.attribution.text, "attribution.reference": result.attribution.reference}
+        about |= {"attribution.history": result.attribution.history}
     if result.expected is not None:
         about |= {"policy.reason": result.expected.reason, "policy.link": result.expected.link}
         about["policy.source"] = result.expected.source

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from labkit.results.causes import Cause
 from labkit.results.model import Object, Result, Run
 from labkit.results.tap import JSON
 
@@ -72,6 +74,17 @@ def evidence(result: Result) -> Evidence:
     return Evidence(level, message, tuple(failures), tuple(notes), tuple(commands), rest)
 
 
+def attributions(cause: Cause, run: Run) -> list[str]:
+    """Whose failures those with a cause are, each with how many of them, as far as that is known."""
+    checks = set(cause.checks)
+    found = Counter(
+        result.attribution.text
+        for result in run.unexpected
+        if result.attribution and (result.program or result.id) in checks
+    )
+    return [f"{many} {text}" for text, many in found.most_common(3)]
+
+
 def policy_lines(run: Run) -> list[str]:
     """The mismatches between results and policy, one line each, the worst first."""
     notes = run.policy
@@ -128,4 +141,6 @@ def _failure(entry: dict[str, JSON], known: Sequence[str]) -> Failure:
     what, expected, actual, finding = (
         shown(entry[key]) if key in entry else None for key in ("what", "expected", "actual", "finding")
     )
+    if isinstance(times := entry.get("times"), str):  # where the check ran several times
+        what = f"{what or finding or ''} ({times} times)".lstrip()
     return Failure(what or "", expected, actual, finding or "", finding in known)

@@ -21,6 +21,7 @@ from rich.text import Text
 from labkit.core.text import one_line, printable
 from labkit.reports import as_html, markdown
 from labkit.reports.files import write
+from labkit.results.attribution import Blame
 from labkit.results.news import News
 from labkit.results.night import Changed, Changes, Night, NightCell, command
 
@@ -134,9 +135,9 @@ def _failure(one: Changed) -> Entry:
         lines.append("bad again when it was run alone" if one.repeats else "not bad when it was run alone")
     if one.reference_fails is not None:
         lines.append(
-            "other runtimes fail it too: the lab or the suite may be the reason"
+            f"{Blame.TOO}: other runtimes fail it, so the lab or the suite may be the reason"
             if one.reference_fails
-            else "no other runtime fails it"
+            else f"{Blame.ONLY}: no other fails it"
         )
     if one.since:
         lines.append(f"since night {one.since}")

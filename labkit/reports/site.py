@@ -30,6 +30,7 @@ from labkit.core import resources
 from labkit.core.errors import HostError
 from labkit.core.text import one_line, printable
 from labkit.io.files import disk_errors, make_directory, write_atomic
+from labkit.results.attribution import Blame
 from labkit.store import nights as night_files
 from labkit.store.history import Grid, History, Ran, flaky_in, natural
 from labkit.store.spans import FLAKY, UNEXPECTED, value_of
@@ -251,7 +252,8 @@ def _night(reports: Path, name: str, found: _Changes, tests: _Tests) -> dict[str
 def _note_of(entry: Mapping[str, Any]) -> str:
     repeats = entry.get("repeats")
     said = ["again when run alone" if repeats is True else "not when run alone" if repeats is False else ""]
-    said.append("the reference runtime fails too" if entry.get("reference_fails") is True else "")
+    fails = entry.get("reference_fails")
+    said.append(Blame.TOO if fails is True else Blame.ONLY if fails is False else "")
     since = entry.get("since")
     said.append(f"since night {_text(since)}" if isinstance(since, str) and since else "")
     return ", ".join(filter(None, said))

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labkit.core.text import count, one_line, printable
-from labkit.reports.evidence import evidence, policy_lines
+from labkit.core.text import count, one_line, printable, some
+from labkit.reports.evidence import attributions, evidence, policy_lines
+from labkit.results.causes import Cause, divided
 from labkit.results.model import Program, Result, Run, Verdict
 
 STYLES = {
@@ -57,8 +58,14 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
         )
     if origin := run.machine.get("kernel_origin"):
         console.print(_text(f"kernel: {origin}, not the platform's", "dim"), overflow="fold")
-    alike = Counter(result.identity for result in run.unexpected)
-    bad = list({result.identity: result for result in reversed(run.unexpected)}.values())[::-1]
+    common, rest = divided(run.unexpected)
+    alike = Counter(result.identity for result in rest)
+    bad = list({result.identity: result for result in reversed(rest)}.values())[::-1]
+    for cause in common[:_CAUSES]:
+        console.print()
+        console.print(_cause(cause, run), overflow="fold")
+    if len(common) > _CAUSES:
+        console.print(_text(f"and {count(len(common) - _CAUSES, 'more cause')} in the report", "dim"))
     if bad:
         console.print()
         console.print(_table([(result, alike[result.identity]) for result in bad[:most]], width))
@@ -69,10 +76,12 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
         console.print(
             _text(f"failing as expected (--no-policy shows details): {', '.join(known)}", "dim"), overflow="fold"
         )
+    if run.referred:
+        console.print(_text(run.referred.text, "dim"), overflow="fold")
     for line in policy_lines(run):
         console.print(_text(line, "bold red" if line.startswith("EXPIRED") else "yellow"), overflow="fold")
     flaky = [f"{p.name} ({_attempts(p)})" for p in run.programs if p.flaky]
-    if flaky := [*flaky, *(result.id for result in run.by_id() if result.verdict is Verdict.FLAKY)]:
+    if flaky := [*flaky, *(_tried(result) for result in run.by_id() if result.verdict is Verdict.FLAKY)]:
         console.print(_text(f"flaky: {', '.join(flaky)}", "yellow"), overflow="fold")
     if run.programs:
         programs = Counter(program.verdict for program in run.programs)
@@ -92,6 +101,17 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
+_CAUSES = 5  # that are shown
+
+
+def _cause(cause: Cause, run: Run) -> Text:
+    text = _text(f"{len(cause.checks)} fail alike: ", "bold red").append(printable(cause.words))
+    text.append(f"\n  {printable(some(cause.checks, 10))}", "dim")
+    if whose := attributions(cause, run):
+        text.append(f"\n  {printable(', '.join(whose))}", "cyan")
+    return text
+
+
 def _totals(label: str, count: Mapping[Verdict, int], expected: Mapping[Verdict, int]) -> Text:
     text = Text(label)
     counted = [verdict for verdict in reversed(Verdict) if count.get(verdict)]
@@ -107,6 +127,13 @@ def _attempts(program: Program) -> str:
     return ", ".join(f"{count[verdict]} {verdict}" for verdict in Verdict if count[verdict])
 
 
+def _tried(result: Result) -> str:
+    """The id of a flaky check and, where it ran several times, what it showed."""
+    attempts = result.diagnostic.get("attempts")
+    seen = Counter(str(word) for word in attempts) if isinstance(attempts, list) else {}
+    return f"{result.id} ({', '.join(f'{many} {word}' for word, many in seen.items())})" if seen else result.id
+
+
 def _table(counted: list[tuple[Result, int]], width: int) -> Table:
     """One row for each result; the number counts the results with its identity."""
     results = [result for result, _ in counted]
@@ -120,6 +147,8 @@ def _table(counted: list[tuple[Result, int]], width: int) -> Table:
         lines = Text(one_line(f"{result.name} ({times} times)" if times > 1 else result.name, columns[-1]))
         for line in _why(result):
             lines.append("\n" + one_line(" ".join(line.split()), columns[-1]), "dim")
+        if result.attribution:
+            lines.append("\n" + one_line(result.attribution.text, columns[-1]), "cyan")
         table.add_row(_text(result.verdict, STYLES[result.verdict]), _text(ident, "bold"), lines)
     return table
 

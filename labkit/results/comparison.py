@@ -1,7 +1,8 @@
-"""What changed between two runs of a suite; Result.identity pairs their results. Pure."""
+"""What changed between two runs of a suite, or is different in several; Result.identity pairs their results. Pure."""
 
 from __future__ import annotations
 
+import enum
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from labkit.results.tap import JSON
 GROUPS = ("newly_failing", "fixed", "no_longer_shown", "appeared", "gone", "changed")
 _UNSEEN = (Verdict.SKIP, Verdict.NO_ASSERTIONS)
 _Group = Sequence[Result]
+_Identity = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +83,178 @@ def compare(before: Run, after: Run) -> Comparison:
     A program that asserted something and does no more is one change, in place of all that it asserted.
     """
     found: dict[str, list[Change]] = defaultdict(list)
+    for group, change in _changes(before, after).changes.values():
+        found[group].append(change)
+    return Comparison(before, after, **{name: tuple(sorted(found[name], key=_order)) for name in GROUPS})
+
+
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """changes: what changed, by identity, with its group. mute: the programs that fell silent, with the group of that.
+    alike: how many identities are in both runs, and show the same.
+    """
+
+    changes: Mapping[_Identity, tuple[str, Change]]
+    mute: Mapping[str, str]
+    alike: int
+
+
+def _changes(before: Run, after: Run) -> _Changes:
+    found: dict[_Identity, tuple[str, Change]] = {}
     mute = _fallen_silent(before, after)
+    groups_of_mute = {}
+    alike = 0
     for program, (was, now) in mute.items():
         group = "no_longer_shown" if {result.verdict for result in now} <= {Verdict.SKIP} else "newly_failing"
-        found[group].append(_silence(program, was, now))
+        groups_of_mute[program] = group
+        found[program, WHOLE, ""] = group, _silence(program, was, now)
     old, new = _grouped(before, mute), _grouped(after, mute)
     for identity in dict.fromkeys([*old, *new]):
         was, now = (groups.get(identity) or _silent(identity, run) for groups, run in ((old, before), (new, after)))
         change = _change(was, now)
         if change.before == change.after and not change.new_findings and not change.gone_findings:
+            alike += 1
             continue
-        found[_group(was, now, change)].append(change)
-    return Comparison(before, after, **{name: tuple(sorted(found[name], key=_order)) for name in GROUPS})
+        found[identity] = _group(was, now, change), change
+    return _Changes(found, groups_of_mute, alike)
+
+
+# --- several runs, side by side
+
+
+class Relation(enum.StrEnum):
+    """How what a run shows stands to what the first one shows. The order is that of urgency."""
+
+    WORSE = "worse"
+    UNSEEN = "not shown"  # skipped here
+    ABSENT = "not there"
+    OTHER = "different"  # no worse and no better, such as a failure that is a timeout here
+    ADDED = "only here"  # the first has no such check
+    BETTER = "better"
+    SAME = "same"
+
+
+_RELATIONS = {
+    "newly_failing": Relation.WORSE,
+    "fixed": Relation.BETTER,
+    "no_longer_shown": Relation.UNSEEN,
+    "appeared": Relation.ADDED,
+    "gone": Relation.ABSENT,
+    "changed": Relation.OTHER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one run shows of a check: how often each verdict, and the findings; relation is SAME for the first run."""
+
+    relation: Relation
+    verdicts: Mapping[Verdict, int]
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A check that is not the same in all runs; sides are in the order of the runs."""
+
+    program: str
+    id: str
+    name: str
+    reference: str
+    sides: tuple[Side, ...]
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Those that some of the runs with findings have, and others of them have not."""
+        having = [side.findings for side in self.sides if side.findings]
+        return tuple(dict.fromkeys(name for one in having for name in one if any(name not in all_ for all_ in having)))
+
+    def to_json(self) -> dict[str, JSON]:
+        return {
+            "program": self.program,
+            "id": self.id,
+            "name": self.name,
+            "reference": self.reference,
+            "sides": [
+                {
+                    "relation": side.relation.value,
+                    "verdicts": {verdict.value: count for verdict, count in side.verdicts.items()},
+                    "findings": list(side.findings),
+                }
+                for side in self.sides
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """Two or more runs of one suite, each compared with the first. lines: what differs in any of them, the worst first;
+    counts: of each run how many checks stand in which relation to the first one's.
+    """
+
+    runs: tuple[Run, ...]
+    lines: tuple[Line, ...]
+    counts: tuple[Mapping[Relation, int], ...]
+
+    def to_json(self) -> dict[str, JSON]:
+        return {
+            "runs": [
+                {**_run_json(run), "counts": {relation.value: count for relation, count in counts.items()}}
+                for run, counts in zip(self.runs, self.counts, strict=True)
+            ],
+            "lines": [line.to_json() for line in self.lines],
+        }
+
+
+def side_by_side(runs: Sequence[Run]) -> SideBySide:
+    """Compare each of the runs with the first, as compare() does."""
+    first = runs[0]
+    compared = [_changes(first, run) for run in runs]
+    names: dict[_Identity, Change] = {}
+    for one in compared:
+        for identity, (_, change) in one.changes.items():
+            names.setdefault(identity, change)
+    of = [_grouped(run, ()) for run in runs]
+    lines = []
+    for identity, change in names.items():
+        silence = any(identity[1] == WHOLE and identity[0] in one.mute for one in compared)
+        sides = tuple(
+            _side(identity, run, groups, one, silence) for run, groups, one in zip(runs, of, compared, strict=True)
+        )
+        lines.append(Line(change.program, change.id, change.name, change.reference, sides))
+    counts = []
+    for one in compared:
+        count = Counter(_RELATIONS[group] for group, _ in one.changes.values())
+        count[Relation.SAME] = one.alike
+        counts.append({relation: count[relation] for relation in Relation if count[relation]})
+    return SideBySide(tuple(runs), tuple(sorted(lines, key=_urgent)), tuple(counts))
+
+
+def _side(
+    identity: _Identity, run: Run, groups: Mapping[_Identity, list[Result]], compared: _Changes, silence: bool
+) -> Side:
+    """silence: it is about all that a program showed, which in one of the runs is nothing."""
+    if silence:
+        shown: _Group = [result for result in run.results if result.program == identity[0]]
+    else:
+        shown = groups.get(identity) or _silent(identity, run)
+    count = Counter(result.verdict for result in shown)
+    verdicts = dict(sorted(count.items(), key=lambda item: URGENCY[item[0]]))
+    findings = () if silence else tuple(dict.fromkeys(f for result in shown if result.bad for f in result.findings))
+    if identity in compared.changes:
+        relation = _RELATIONS[compared.changes[identity][0]]
+    elif identity[0] in compared.mute:
+        relation = _RELATIONS[compared.mute[identity[0]]]
+    else:
+        relation = Relation.SAME
+    return Side(relation, verdicts, findings)
+
+
+_RANKS = {relation: rank for rank, relation in enumerate(Relation)}
+
+
+def _urgent(line: Line) -> tuple[int, str, str, str]:
+    return min(_RANKS[side.relation] for side in line.sides), line.program, line.id, line.name
 
 
 def _group(was: _Group, now: _Group, change: Change) -> str:
@@ -140,16 +302,16 @@ def _silence(program: str, was: _Group, now: _Group) -> Change:
     return replace(change, id=program, name=WHOLE, reference="", message=message, new_findings=(), gone_findings=())
 
 
-def _grouped(run: Run, without: Collection[str]) -> dict[tuple[str, str, str], list[Result]]:
+def _grouped(run: Run, without: Collection[str]) -> dict[_Identity, list[Result]]:
     """The results by what identifies them, but for those of some programs."""
-    groups: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
+    groups: dict[_Identity, list[Result]] = defaultdict(list)
     for result in run.results:
         if result.program not in without:
             groups[result.identity].append(result)
     return groups
 
 
-def _silent(identity: tuple[str, str, str], run: Run) -> list[Result]:
+def _silent(identity: _Identity, run: Run) -> list[Result]:
     """The implied pass of a program that ran and has no result about it as a whole."""
     name, what, _ = identity
     if what != WHOLE or not any(program.name == name for program in run.programs):

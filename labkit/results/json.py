@@ -10,12 +10,15 @@ from typing import TypeVar
 
 from labkit.core.errors import LabError
 from labkit.results import tap
+from labkit.results.causes import causes
 from labkit.results.model import (
+    Attribution,
     Expected,
     Judged,
     Object,
     PolicyNotes,
     Program,
+    Referred,
     Result,
     Run,
     RunInfo,
@@ -71,6 +74,10 @@ def to_json(run: Run) -> str:
     document["unexpected"] = len(run.unexpected)
     if run.nothing_shown:
         document["nothing_shown"] = run.nothing_shown
+    if found := causes(run.unexpected):
+        document["causes"] = [cause.to_json() for cause in found]
+    if run.referred is not None:
+        document["reference"] = asdict(run.referred)
     if run.policy is not None:
         document["policy"] = {key: list(lines) for key, lines in asdict(run.policy).items()}
     # With an indent json is slow; a suite of programs has thousands of results, each fits a line of its own.
@@ -106,6 +113,7 @@ def _result_json(result: Result) -> Object:
         "diagnostic": result.diagnostic,
         **({"expected": asdict(result.expected)} if result.expected else {}),
         **({"known": list(result.known)} if result.known else {}),
+        **({"attribution": asdict(result.attribution)} if result.attribution else {}),
     }
 
 
@@ -149,6 +157,7 @@ def from_json(text: str | bytes, where: str = "results.json") -> Run:
         dialects=top.table("reading").texts("dialects") if "reading" in top.values else (),
         told=top.table("reading").texts("told") if "reading" in top.values else (),
         judged=_judged(top.table("judged")) if "judged" in top.values else None,
+        referred=_referred(top.table("reference")) if "reference" in top.values else None,
     )
     totals = top.table("totals")
     for verdict, count in read.totals.items():
@@ -164,6 +173,15 @@ def _judged(entry: _Table) -> Judged:
     if entry.values.get("policy") is not None:
         files = {file.text("name"): file.text("sha256") for file in entry.tables("policy")}
     return Judged(entry.time("at"), entry.text("labkit"), files)
+
+
+def _referred(entry: _Table) -> Referred:
+    checks, left = (entry.get(key, int, "a number") for key in ("checks", "left"))
+    return Referred(entry.text("runtime"), checks, left, entry.text("reason", ""))
+
+
+def _attribution(entry: _Table) -> Attribution:
+    return Attribution(*(entry.text(key, "") for key in ("reference", "against", "history", "good")))
 
 
 def _notes(entry: _Table) -> PolicyNotes:
@@ -195,6 +213,7 @@ def _result(entry: _Table) -> Result:
         program=entry.text("program", ""),
         expected=Expected(*map(expected.text, ("reason", "link", "source"))) if expected else None,
         known=entry.texts("known", ()),
+        attribution=_attribution(entry.table("attribution")) if "attribution" in entry.values else None,
     )
 
 

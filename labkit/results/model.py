@@ -48,6 +48,44 @@ class Expected:
     source: str
 
 
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """Whose failure it is, in the words of labkit/results/attribution.py: beside a reference runtime, which against
+    names; and beside earlier runs, with what is known of when it was good. Empty where that is not known.
+    """
+
+    reference: str = ""
+    against: str = ""
+    history: str = ""
+    good: str = ""
+
+    @property
+    def text(self) -> str:
+        """`this runtime only (beside runc 1.1.15), since version 1.2 (good with 1.1 in run ...)`."""
+        reference = f"{self.reference} (beside {self.against})" if self.against else self.reference
+        history = f"{self.history} ({self.good})" if self.good else self.history
+        return ", ".join(filter(None, (reference, history)))
+
+
+@dataclass(frozen=True, slots=True)
+class Referred:
+    """The reference runtime that bad results were compared with: checks of them were, left were not. reason: why it
+    did not come to its end, or to nothing; "" where it did.
+    """
+
+    runtime: str
+    checks: int
+    left: int
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        left = f", {self.left} more were not" if self.left else ""
+        failed = f"; that ended early: {self.reason}" if self.reason else ""
+        were = f"{self.checks} of what is bad {'was' if self.checks == 1 else 'were'}"
+        return f"{were} compared with {self.runtime}{left}{failed}"
+
+
 WHOLE = "(program)"  # the name of a result about a program as a whole
 
 
@@ -57,8 +95,9 @@ class Result:
 
     program is "" where the suite is one program. The keys of diagnostic that reports know: message, reason, violation
     (a requirement that an error outside the assertions names), failures (objects with what, expected, actual), notes.
+    transcript is what the spec suite recorded of a bad check, packed (transcript.py); raw output alone has it.
     expected and known are set by the policy, which never changes the verdict: known are the findings that it names; a
-    result is expected where those are all.
+    result is expected where those are all. attribution: whose failure it is, where something is known of that.
     """
 
     id: str
@@ -71,6 +110,8 @@ class Result:
     program: str = ""
     expected: Expected | None = None
     known: tuple[str, ...] = ()
+    transcript: str = field(default="", compare=False, repr=False)
+    attribution: Attribution | None = None
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -111,7 +152,7 @@ class Result:
             return ("", self.id, "")
         if self.whole:
             return (self.program, WHOLE, "")
-        return (self.program, _lasting(self.name), _without_version(self.reference))
+        return (self.program, lasting(self.name), _without_version(self.reference))
 
 
 # What differs from run to run though the check is the same, in the order in which it is looked for. Numbers of other
@@ -141,7 +182,7 @@ _SPEC_VERSION = re.compile(r"(https://github\.com/opencontainers/[a-z-]+/blob/)[
 
 
 @functools.lru_cache(10_000)  # a run has thousands of results, and hundreds of names
-def _lasting(name: str) -> str:
+def lasting(name: str) -> str:
     """A name without what each run makes up: times, addresses, pids, ids, temporary paths."""
     return _PASSING.sub("…", name)
 
@@ -272,6 +313,7 @@ class Run:
     dialects: tuple[str, ...] = ()  # as in Reading
     told: tuple[str, ...] = ()
     judged: Judged | None = None  # None where it was not, and in reports of labkit before there was such a word
+    referred: Referred | None = None  # None where nothing was compared with a reference runtime
 
     @property
     def title(self) -> str:

@@ -27,7 +27,7 @@ import statistics
 import zlib
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, pairwise
@@ -355,13 +355,21 @@ class History:
                 self._put([_Column(_storable(run.run.id), _storable(cell or key_of(run)), night, run, stamp or "")]) > 0
             )
 
-    def sync(self, reports: Path, tell: Tell | None = None) -> Synced:
+    def sync(self, reports: Path, tell: Tell | None = None, without: str = "") -> Synced:
         """Read what has come or changed below reports since the last time: runs, and what nights say of them.
 
-        A run whose results cannot be read is left out, and read again once it has changed. tell says how far it is.
+        A run whose results cannot be read is left out, and read again once it has changed. tell says how far it is;
+        without is the id of a run that is being made.
         """
         with errors(self._path):
-            return self._sync(reports, tell or (lambda text: None))
+            return self._sync(reports, tell or (lambda text: None), without)
+
+    def behind(self, reports: Path) -> int:
+        """How many runs more there are below reports than in the history."""
+        with errors(self._path):
+            known = self._db.execute("SELECT count(*) FROM run WHERE NOT gone").fetchone()[0]
+            unread = self._db.execute("SELECT count(*) FROM unread").fetchone()[0]
+        return max(len(runs.ids(reports)) - int(known) - int(unread), 0)
 
     # --- questions
 
@@ -458,6 +466,34 @@ class History:
         """All of a cell; empty where it has no runs."""
         with errors(self._path):
             return self._grid(cell)
+
+    def before(self, run: Run, wanted: Collection[Identity]) -> dict[Identity, list[tuple[Ran, Seen]]]:
+        """What the runs before this one showed of these checks, the oldest first: those of the same suite and runtime,
+        by its name, in the same place. Those of the same cell; of others what was before the first of these, such as
+        other versions.
+        """
+        place, provider, _ = key_of(run).split("/", 2)
+        cells = [key for key in self.cells() if key.startswith(f"{place}/{provider}/")]
+        found: dict[Identity, list[tuple[Ran, Seen]]] = {}
+        for cell in cells:
+            if cell.rpartition("/")[2] != run.suite.name:
+                continue
+            grid = self.grid(cell)
+            at = {identity: number for number, (identity, _) in enumerate(grid.tests) if identity in wanted}
+            for ran, column in zip(grid.runs, grid.columns, strict=True):
+                same = ran.facts.get("runtime", "").partition(" ")[0] == run.runtime.name
+                if not at or not same or runs.order(ran.name) >= runs.order(run.run.id):
+                    continue
+                for identity, number in at.items():
+                    seen = seen_of(column[number]) if number < len(column) else None
+                    if seen:
+                        found.setdefault(identity, []).append((ran, seen))
+        own = key_of(run)
+        for identity, several in found.items():
+            several.sort(key=lambda one: runs.order(one[0].name))
+            first = next((at for at, (ran, _) in enumerate(several) if ran.cell == own), len(several))
+            found[identity] = [one for at, one in enumerate(several) if at < first or one[0].cell == own]
+        return found
 
     def failing(self, night: str) -> list[Failing]:
         """What fails in a night's runs against the policy, by cell and check."""
@@ -556,7 +592,7 @@ class History:
         finally:
             self._tests, self._last = None, {}
 
-    def _sync(self, reports: Path, tell: Tell) -> Synced:
+    def _sync(self, reports: Path, tell: Tell, without: str) -> Synced:
         of_night = self._sync_nights(reports)
         known = {
             name: (stamp, night, cell, gone)
@@ -565,7 +601,7 @@ class History:
             )
         }
         unread = dict(self._db.execute("SELECT name, stamp FROM unread"))
-        there = [name for name in runs.ids(reports) if name == _storable(name)]
+        there = [name for name in runs.ids(reports) if name == _storable(name) and name != without]
         stamps = {name: stamp for name in there if (stamp := _stamp(f"{reports}/{name}/{runs.RESULTS}"))}
         wanted = []
         for name, stamp in stamps.items():

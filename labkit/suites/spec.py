@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,7 +17,7 @@ from labkit.guest.pyz import pyz
 from labkit.guest.spec.registry import load
 from labkit.guest.spec.versions import version_of
 from labkit.io.files import regular_inside
-from labkit.results import copies, tap
+from labkit.results import copies, tap, transcript
 from labkit.results.model import Reading, Result, Verdict, is_duration
 from labkit.suites import recordings, subset
 from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
@@ -42,12 +43,14 @@ class Spec:
         return pyz("spec")
 
     def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
-        words = ["python3", program, *ATTACHED, "--runtime", runtime]
+        words = ["python3", program, *ATTACHED, "--transcripts", "--runtime", runtime]
         if selection.only or selection.skip:
             words += ["--only", ",".join(subset.of(self.name, "check", selection, self.names()))]
         words += [f"--runtime-arg={word}" for word in selection.runtime_args]
         words += [f"--lacks={command}={why}" for command, why in selection.lacks]
         words += ["--spec", selection.spec] if selection.spec else []
+        words += ["--repeat", str(selection.repeat)] if selection.repeat else []
+        words += ["--timeout", f"{selection.timeout:g}"] if selection.timeout else []
         words += ["--no-confirm"]  # labkit knows what the policy expects, and runs only the rest again
         return words + (["--jobs", str(selection.jobs)] if selection.jobs else [])
 
@@ -58,8 +61,6 @@ class Spec:
         return None
 
     def check(self, selection: Selection) -> None:
-        if selection.repeat or selection.timeout:
-            raise UsageError("the spec suite takes neither --repeat nor --limit", hint="--suite validation takes both")
         if selection.spec and version_of(selection.spec) is None:
             raise UsageError(f"--spec is {selection.spec!r}, must be a version of the runtime-spec from 1.0.0 to 1.3")
         subset.of(self.name, "check", selection, self.names())
@@ -149,7 +150,11 @@ def from_tap(events: Iterable[tap.Event]) -> Reading:
             break
         if isinstance(event, tap.Comment) and (match := _FACT.fullmatch(event.text)):
             facts.setdefault(match[1], truncate(match[2], 1000))
+    comments = (event.text for event in events if isinstance(event, tap.Comment))
+    packed = {match[1]: match[2] for text in comments if (match := transcript.COMMENT.fullmatch(text))}
     results = tuple(result_of(point, position) for position, point in enumerate(points, 1))
+    if packed:
+        results = tuple(replace(result, transcript=packed.get(result.id, "")) for result in results)
     return Reading(results, facts, tap.unfinished(events) or _unread(events))
 
 

@@ -93,9 +93,9 @@ def gc(settings: Settings, observer: Observer, *, keep_days: int = 0, dry_run: b
 
 def caches(home: Home) -> dict[str, int]:
     """How many bytes each cache of the home takes; those of libvirt's pool are not its own."""
-    places = (home.images, home.kernels, home.boxes, home.vagrant, home.downloads, home.sources)
-    built = (home.runtimes, home.builders, home.repositories)
-    return {place.name: usage(place) for place in (*places, *built)}
+    places = [home.images, home.kernels, home.boxes, home.vagrant, home.downloads, home.sources]
+    places += [home.runtimes, home.builders, home.repositories]
+    return {place.name: usage(place) for place in places}
 
 
 def _locks(home: Home) -> list[Path]:

@@ -24,8 +24,8 @@ from labkit.guest.common import versions
 from labkit.io import archives
 from labkit.io.files import disk_errors, make_directory, regular_inside, write_atomic
 from labkit.reports import files
-from labkit.results import comparison, policy
-from labkit.results.comparison import Comparison
+from labkit.results import attribution, comparison, policy
+from labkit.results.comparison import Comparison, SideBySide
 from labkit.results.json import to_json
 from labkit.results.model import Run, RuntimeInfo
 from labkit.results.policy import Entry
@@ -106,17 +106,25 @@ def judge_all(
 
 def diff(settings: Settings, before: str, after: str) -> Comparison:
     """Compare two runs, or recordings, each named as in judge. UsageError where they have no one suite in common."""
-    first, second = _runs(settings, before), _runs(settings, after)
-    if len(first) == len(second) == 1:
-        return comparison.compare(first[0], second[0])
-    pairs = [(one, other) for one in first for other in second if one.suite.name == other.suite.name]
-    if len(pairs) != 1:
-        held = " and ".join(
-            f"{name} has output of {', '.join(run.suite.name for run in found)}"
-            for name, found in ((before, first), (after, second))
-        )
-        raise UsageError(f"{held}: diff compares one suite", hint="./lab judge makes a run of each; compare those")
-    return comparison.compare(*pairs[0])
+    first, second = _of_one_suite(settings, [before, after])
+    return comparison.compare(first, second)
+
+
+def beside(settings: Settings, names: Sequence[str]) -> SideBySide:
+    """The same of any number of them: each is compared with the first."""
+    return comparison.side_by_side(_of_one_suite(settings, names))
+
+
+def _of_one_suite(settings: Settings, names: Sequence[str]) -> list[Run]:
+    found = [_runs(settings, name) for name in names]
+    if all(len(runs) == 1 for runs in found):
+        return [runs[0] for runs in found]
+    held = [{run.suite.name: run for run in runs} for runs in found]
+    common = [suite for suite in held[0] if all(suite in others for others in held)]
+    if len(common) != 1:
+        told = " and ".join(f"{name} has output of {', '.join(of)}" for name, of in zip(names, held, strict=True))
+        raise UsageError(f"{told}: diff compares one suite", hint="./lab judge makes a run of each; compare those")
+    return [of[common[0]] for of in held]
 
 
 def policies(settings: Settings) -> list[Entry]:
@@ -150,7 +158,7 @@ def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
             begun = run
             run = _read(begun, directory / runs.RAW, suite, said)
             run = _asking(_leaving_out(begun, run, directory / runs.RAW, entries, said), entries)
-    return _beside(one_run.judge(run, entries), kept, directory)
+    return _beside(attribution.carried(one_run.judge(run, entries), kept), kept, directory)
 
 
 def _beside(run: Run, kept: Run, directory: Path) -> Outcome:

@@ -42,9 +42,9 @@ from labkit.machines import record as record_of
 from labkit.machines.base import Machine, MachineInfo, Owned, Resettable
 from labkit.provision.remote import step_seconds
 from labkit.reports import files
-from labkit.results import policy
+from labkit.results import attribution, policy
 from labkit.results.json import to_json
-from labkit.results.model import Judged, Reading, Result, Run, RunInfo, RuntimeInfo, SuiteInfo, exit_status
+from labkit.results.model import Judged, Reading, Referred, Result, Run, RunInfo, RuntimeInfo, SuiteInfo, exit_status
 from labkit.results.policy import Entry
 from labkit.results.tap import JSON
 from labkit.store import runs
@@ -56,11 +56,14 @@ from labkit.suites import registry, shards, subset
 from labkit.suites.base import RunObserver, SilentRun, Suite
 from labkit.usecases import subject as subjects
 from labkit.usecases.machines import bring_up, compare
+from labkit.usecases.past import past
 from labkit.usecases.preflight import preflight, told
 from labkit.usecases.subject import Subject
 
 UNKNOWN = "unknown"  # the name of a runtime that nobody has named
 PROGRAMS = "/var/lib/labkit"  # in the machine: where a suite's program goes
+_REFERENCE = "reference"  # in raw/
+_COMPARE = 300.0  # seconds that the reference may take at most
 _UNFINISHED = "the run did not finish"
 _LOG = "console.log"
 _ASK = 60.0  # seconds for a question to a machine
@@ -138,7 +141,8 @@ def run_cell(
                     console=machine.console(),
                 )
             again = partial(_again, selection, settings, observer, suite, called, machine, remote)
-            outcome = _concluded(begun, recording, entries, again)
+            whose = partial(_whose, cell, settings, distro, observer, suite, machine, remote)
+            outcome = _concluded(begun, recording, entries, again, whose)
         if suite.needs_reset(cell.selection) and isinstance(machine, Resettable):
             _reset(machine, suite, observer)
     return outcome
@@ -154,10 +158,15 @@ def _not_decided(run: Run, entries: Sequence[Entry] | None) -> list[str]:
 
 
 Again = Callable[[Path, int, tuple[str, ...]], str | None]
+Whose = Callable[[Run, Path], Run]
 
 
-def _concluded(begun: _Begun, recording: Recording, entries: Sequence[Entry] | None, again: Again) -> Outcome:
-    """The run that was recorded, judged and written, after what it has bad and unexpected was run again."""
+def _concluded(
+    begun: _Begun, recording: Recording, entries: Sequence[Entry] | None, again: Again, whose: Whose
+) -> Outcome:
+    """The run that was recorded, judged and written, after what it has bad and unexpected was run again, and over the
+    reference runtime.
+    """
     suite, directory = begun.suite, begun.directory
     raw = directory / runs.RAW
 
@@ -172,6 +181,8 @@ def _concluded(begun: _Begun, recording: Recording, entries: Sequence[Entry] | N
             if not names or recording.reason or again(repeats.place(raw, number), number, names):
                 break
             run = judged()
+        if not recording.interrupt:
+            run = whose(run, raw)
         outcome = write(run, directory)
     if recording.interrupt:
         _note(recording.interrupt, directory)
@@ -227,6 +238,71 @@ def _again(
     return recording.reason
 
 
+def _whose(
+    cell: Cell,
+    settings: Settings,
+    distro: Distro,
+    observer: RunObserver,
+    suite: Suite,
+    machine: Machine,
+    remote: Remote,
+    run: Run,
+    raw: Path,
+) -> Run:
+    """The run with whose failure it is at what is bad and not expected: see labkit/results/attribution.py."""
+    word = cell.selection.reference
+    if word is None or not run.unexpected:
+        return run
+    reference = referred = None
+    if word and run.run.complete:
+        names, left = attribution.chosen(run)
+        try:
+            runtime = subjects.send(
+                subjects.find(runtimes.word(word), settings, distro, observer), remote, observer, machine.name
+            )
+            if (runtime.sha256, shlex.join(runtime.arguments)) == (run.runtime.sha256, run.runtime.arguments):
+                observer.step(f"not compared with {word}: that is the program under test")
+            else:
+                observer.step(f"running over {word}, to see whose failure it is: {one_line(', '.join(names), 200)}")
+                reference, why = _referred(cell, settings, suite, runtime, machine, remote, raw, names)
+                referred = Referred(attribution.title(reference), len(names), left, why)
+        except LabError as error:  # the results are there
+            observer.warn(f"not compared with {word}: {error.message}")
+    return attribution.attributed(run, reference, past(settings.reports, run, observer), referred)
+
+
+def _referred(
+    cell: Cell,
+    settings: Settings,
+    suite: Suite,
+    runtime: Runtime,
+    machine: Machine,
+    remote: Remote,
+    raw: Path,
+    names: tuple[str, ...],
+) -> tuple[Run, str]:
+    """What the reference shows of these checks or programs, into raw/reference; why that ended early, or ""."""
+    place = make_directory(raw / _REFERENCE)
+    selection = dataclasses.replace(cell.selection, only=names, skip=(), jobs=1, repeat=None, runtime_args=())
+    called, selection = _called(suite, runtime, remote, selection)
+    recording = record(
+        place,
+        raw.parent / f"console-{_REFERENCE}.log",
+        suite,
+        called,
+        remote,
+        SilentRun(),
+        selection,
+        timeout=min(settings.limits.suite, _COMPARE),
+        console=machine.console(),
+    )
+    if recording.interrupt:
+        raise recording.interrupt
+    info = RuntimeInfo(runtime.name, runtime.command, "", sha256=runtime.sha256)
+    read = with_reading(new_run("", suite, {}, info, recording.reason), shards.read(suite, place))
+    return read, read.run.reason or ""
+
+
 # --- several machines
 
 
@@ -276,7 +352,8 @@ def _run_shared(
         recording = dataclasses.replace(recording, reason="; ".join(reasons) or None)
         first = members[0]
         again = partial(_again, first.selection, settings, observer, suite, first.called, first.machine, first.remote)
-        outcome = _concluded(begun, recording, entries, again)
+        whose = partial(_whose, cell, settings, distro, observer, suite, first.machine, first.remote)
+        outcome = _concluded(begun, recording, entries, again, whose)
         if suite.needs_reset(cell.selection):
             for member in members:
                 if isinstance(member.machine, Resettable):

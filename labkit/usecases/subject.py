@@ -65,12 +65,12 @@ def find(word: Word, settings: Settings, distro: Distro, observer: Observer, nam
     if isinstance(word, HostFile):
         path, called = word.path, word.path.name
     else:
-        made = _obtained(word, distro, settings, observer)
-        if made is None:
+        obtained = _obtained(word, distro, settings, observer)
+        if obtained is None:
             return Subject(word, runtime)
-        path, called = made.path, runtimes.named(word.name).command if word.name else made.path.name
-        source = f"{made.source} at {made.commit[:12]}" if made.commit else made.source
-        runtime = dataclasses.replace(runtime, source=source)
+        path = obtained.path
+        called = runtimes.named(word.name).command if word.name else runtime.name
+        runtime = dataclasses.replace(runtime, source=_from(obtained))
     parcel = packed(path, called)
     if (
         settings.provider != "ssh"
@@ -85,6 +85,9 @@ def _obtained(
     word: Package | Release | Source, distro: Distro, settings: Settings, observer: Observer
 ) -> Obtained | None:
     """A release or a ref, or the package that images lack; None where the machine has it."""
+    about = runtimes.about(word.name) if isinstance(word, Package) else None
+    if about and not (about.beside or about.shim or about.none):
+        return None
     from labkit.images.runtimes import obtain, supplied  # jinja2 and urllib3, which what is there needs not
 
     if isinstance(word, Package):
@@ -93,6 +96,11 @@ def _obtained(
             return None
         return supplied(word.name, distro, settings, observer)
     return obtain(word, distro, settings, observer)
+
+
+def _from(obtained: Obtained) -> str:
+    commit = obtained.commit[:12]
+    return f"{obtained.source} at {commit}" if commit and commit not in obtained.source else obtained.source
 
 
 def _source(word: Word, settings: Settings) -> str:

@@ -18,6 +18,9 @@ from labkit.usecases.judge import policies
 from labkit.usecases.machines import machine_name, settled
 from labkit.usecases.run import Outcome, run_cell
 
+REFERENCE = "runc"
+NO_REFERENCE = "none"
+
 
 def test(
     settings: Settings,
@@ -28,16 +31,20 @@ def test(
     with_policy: bool = True,
     machines: int = 1,
     runtime_name: str = "",
+    reference: str | None = None,
 ) -> Outcome:
     """Run the suite that the settings name against their runtime, on their machine, or shared by so many.
 
     runtime_name is what to call the runtime, where it is not known by its path or by what it says. failed selects what
-    failed last time, in place of what the selection names.
+    failed last time, in place of what the selection names. reference is the runtime that what is bad is compared with:
+    None for the platform's runc, "none" for none; the one under test is not compared with itself.
     """
     entries: list[Entry] | None = policies(settings) if with_policy else None
     settings = settled(settings)
     cell = cell_of(settings, selection, failed=failed, machines=machines)
-    cell = dataclasses.replace(cell, runtime_name=runtime_name)
+    word = "" if reference == NO_REFERENCE else str(runtimes.word(runtimes.split(reference or REFERENCE)[0]))
+    selection = dataclasses.replace(cell.selection, reference="" if word == cell.runtime else word)
+    cell = dataclasses.replace(cell, runtime_name=runtime_name, selection=selection)
     return run_cell(cell, settings, observer, entries)
 
 
@@ -51,6 +58,7 @@ def test_all(
     with_policy: bool = True,
     machines: int = 1,
     runtime_name: str = "",
+    reference: str | None = None,
 ) -> tuple[Outcome, ...]:
     """test() of each of these runtimes, one after the other on the same machine, in this order. What is wrong with one
     of them as far as this host can tell is said before the first is run.
@@ -74,6 +82,7 @@ def test_all(
                     with_policy=with_policy,
                     machines=machines,
                     runtime_name=runtime_name,
+                    reference=reference,
                 )
             )
         except LabError as error:

@@ -1,7 +1,8 @@
-"""What was bad, after it was run again: whether it repeats, and which of its findings do."""
+"""What was run several times: whether what was bad repeats, and which of its findings do."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Optional
@@ -28,3 +29,24 @@ def repeated(first: Iterable[str], again: Sequence[Optional[Iterable[str]]]) -> 
     if not both:
         return Repeated(bool(bad), had, ())
     return Repeated(True, tuple(name for name in had if name in both), tuple(sorted(found.union(had) - both)))
+
+
+@dataclass(frozen=True)
+class Counted:
+    """often: in how many of all times each finding was there. findings: those that count, as in Repeated; once: the
+    others.
+    """
+
+    often: dict[str, int]
+    findings: tuple[str, ...]
+    once: tuple[str, ...]
+
+
+def counted(bad: Sequence[Iterable[str]]) -> Counted:
+    """bad: the findings of each time that something was bad, of however many. What counts was found twice, whenever;
+    where nothing was, all that was found first does.
+    """
+    times = [tuple(dict.fromkeys(findings)) for findings in bad]
+    often = dict(Counter(name for findings in times for name in findings))
+    found = tuple(name for name, many in often.items() if many > 1) or next(filter(None, times), ())
+    return Counted(often, found, tuple(sorted(often.keys() - found)))

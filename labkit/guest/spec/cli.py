@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable, NoReturn, Optional
 
@@ -31,11 +31,12 @@ from .host import Host, environment, find_busybox, this_host
 from .place import UNSHARED, hide, inherit_nothing, private, raise_limits, require_able, temporary
 from .registry import PACKAGE, Check, load
 from .rootless import become_root
-from .runner import BAD, Result, Way, run_alone, run_checks, run_confirmed
+from .runner import BAD, Result, Way, run_alone, run_checks, run_confirmed, run_repeated
 from .tap import point
 from .versions import version_of
 
 RESUME = "LABKIT_SPEC_RESUME"
+TRANSCRIPTS_LIMIT = 4 << 20  # characters of them in all
 
 
 STATUSES = """\
@@ -63,8 +64,11 @@ def _run(argv: list[str]) -> int:
         become_root(host.busybox, _again())
     if host.in_user_namespace:
         host = replace(host, delegated=cleanup.can_make_cgroups())
+    if args.timeout:
+        checks = {id: replace(item, timeout=float(args.timeout)) for id, item in checks.items()}
     named = [] if args.control else list(checks.values())
-    plan = _Plan(named, host, args.jobs, args.confirm, args.shared, args.spec, _lacking(args.lacks))
+    lacks = _lacking(args.lacks)
+    plan = _Plan(named, host, args.jobs, args.confirm, args.shared, args.spec, args.transcripts, args.repeat, lacks)
     if os.environ.get(RESUME, "").startswith(f"{os.getpid()}:"):
         _, lifeline, lock, name, top = os.environ[RESUME].split(":", 4)
         pipes = _Pipes(int(lifeline), int(lock) if lock else None)
@@ -78,7 +82,9 @@ def _run(argv: list[str]) -> int:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is to be run. spec: the version of the runtime-spec to hold the runtime to, None: what it claims."""
+    """What is to be run. spec: the version of the runtime-spec to hold the runtime to, None: what it claims. repeat:
+    how often each check runs; what is bad is not run once more then.
+    """
 
     checks: list[Check]
     host: Host
@@ -86,7 +92,9 @@ class _Plan:
     confirm: bool
     shared: bool
     spec: Optional[tuple[int, int, int]]
-    lacks: dict[str, str]
+    transcripts: bool
+    repeat: int = 1
+    lacks: dict[str, str] = field(default_factory=dict)
 
 
 def _lacking(words: list[str]) -> dict[str, str]:
@@ -190,6 +198,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         action="store_false",
         help="do not run what is bad again, alone, to see whether it repeats",
     )
+    parser.add_argument(
+        "--repeat", type=number(1000), default=1, metavar="N", help="run each check N times; tells which are flaky"
+    )
+    parser.add_argument(
+        "--timeout", type=number(86400), metavar="S", help="seconds that each check may take (default: its own limit)"
+    )
     parser.add_argument("--only", metavar="ID,ID", action="append", help="run only these checks; ID may have * and ?")
     parser.add_argument(
         "--skip", metavar="FILE", help="leave out the checks that this file names, one ID or pattern a line"
@@ -207,6 +221,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         dest="shared",
         action="store_false",
         help="give every check a container of its own from the start",
+    )
+    parser.add_argument(
+        "--transcripts", action="store_true", help="print as comments what each bad check did, for `labkit explain`"
     )
     add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"labkit-spec {__version__}")
@@ -322,22 +339,30 @@ def _suite(plan: _Plan, name: str, top: Path, lifeline: int) -> int:
     held = replace(claims, spec=plan.spec or claims.spec)
     named = min(claims, held, key=lambda each: each.spec).spec_text
     suite = SuiteRun(name, host, held, work, applets, named, cgroups=tuple(cleanup.cgroup_parents()), lacks=plan.lacks)
+    suite = replace(suite, transcripts=plan.transcripts)
     _print("TAP version 14", *_header(suite, claims.spec_text))
-    failed = count = 0
+    failed = count = printed = 0
 
     def emit(result: Result, check: Check) -> None:
-        nonlocal failed, count
+        nonlocal failed, count, printed
         count += 1
         failed += result["verdict"] in BAD
-        _print(point(count, result, check.requirement.summary).rstrip("\n"))
+        transcript = result.pop("transcript", "")
+        printed += len(transcript)
+        told = [f"# transcript {result['id']} {transcript}"] if transcript and printed <= TRANSCRIPTS_LIMIT else []
+        _print(point(count, result, check.requirement.summary).rstrip("\n"), *told)
 
     try:
         suite = controlled(
             suite, lambda check, suite: run_alone(check, suite, lifeline), functools.partial(hide, host, top)
         )
         _print(f"1..{len(plan.checks)}")
-        run = run_confirmed if plan.confirm else run_checks
-        run(plan.checks, suite, Way(lifeline, plan.jobs, plan.shared), emit)
+        way = Way(lifeline, plan.jobs, plan.shared)
+        if plan.repeat > 1:
+            run_repeated(plan.checks, suite, way, emit, plan.repeat)
+        else:
+            run = run_confirmed if plan.confirm else run_checks
+            run(plan.checks, suite, way, emit)
     except NothingWorks as error:
         said = f"no container can be created here: {printable(str(error))}"
         _print(f"Bail out! {said}")
@@ -354,6 +379,7 @@ def _furnish(host: Host, work: Path) -> tuple[str, ...]:
     """What all checks share; the applets of busybox that there are."""
     (work / "exits").mkdir()
     (work / "controls").mkdir()
+    (work / "transcripts").mkdir()
     busybox = work / "busybox"
     busybox.write_bytes(Path(host.busybox).read_bytes())
     busybox.chmod(0o755)

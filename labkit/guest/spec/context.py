@@ -24,6 +24,7 @@ from .cleanup import MARKER
 from .host import PATH, Host, environment
 from .process import Proc, read_text
 from .rootless import impossible
+from .transcript import Recorder
 
 Config = dict[str, Any]
 Value = TypeVar("Value")
@@ -56,7 +57,8 @@ class SuiteRun:
     what configs name; works: the commands of the runtime that have been seen to work on a plain container; processes:
     whether its containers' processes are the host's; cgroups: where those of containers may be made, see
     cleanup.cgroup_parents; private: the runtime has its records on a file system of this run, see place.hide; lacks:
-    commands that the runtime is known not to have, with the reason.
+    commands that the runtime is known not to have, with the reason; transcripts: what checks do is recorded, see
+    transcript.py.
     """
 
     name: str
@@ -71,6 +73,7 @@ class SuiteRun:
     private: bool = False
     attempt: int = 1
     lacks: Mapping[str, str] = field(default_factory=dict)
+    transcripts: bool = False
 
     def again(self) -> SuiteRun:
         """For the next attempt of a check, which meets nothing of the last."""
@@ -84,6 +87,9 @@ class SuiteRun:
 
     def check_work(self, id: str) -> Path:
         return self.work / self.slot(id)
+
+    def transcript(self, id: str) -> Path:
+        return self.work / "transcripts" / self.slot(id)
 
     def ids(self, id: str) -> Path:
         """The check's list of container ids, beside the tmpfs so that it outlives it."""
@@ -103,6 +109,38 @@ def drop_namespace(config: Config, type: str) -> None:
     config["linux"]["namespaces"] = [item for item in config["linux"]["namespaces"] if item.get("type") != type]
 
 
+def plain_config(args: list[str]) -> Config:
+    """What the configs of all checks have in common, but for their ociVersion and their cgroup."""
+    return {
+        "root": {"path": "rootfs"},
+        "hostname": "labkit",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": args,
+            "env": [f"PATH={PATH}"],
+            "cwd": "/",
+            "capabilities": {name: list(CAPABILITIES) for name in ("bounding", "effective", "permitted")},
+        },
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {
+                "destination": "/dev",
+                "type": "tmpfs",
+                "source": "tmpfs",
+                "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+            },
+            {
+                "destination": "/dev/pts",
+                "type": "devpts",
+                "source": "devpts",
+                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+            },
+            {"destination": "/out", "type": "bind", "source": "out", "options": ["bind", "rw"]},
+        ],
+        "linux": {"namespaces": [{"type": type} for type in ("pid", "ipc", "uts", "mount")]},
+    }
+
+
 class Undelegated(Config):
     """`linux` of a config where no cgroup is delegated to us: a check that wants its cgroupsPath is skipped."""
 
@@ -119,8 +157,9 @@ class Undelegated(Config):
 class Bundle:
     """A bundle directory: config.json, rootfs/ with busybox, out/ (mounted at /out by the default config)."""
 
-    def __init__(self, path: Path, config: Config, busybox: Path, applets: Sequence[str]) -> None:
+    def __init__(self, path: Path, config: Config, busybox: Path, applets: Sequence[str], recorder: Recorder) -> None:
         self.path = path
+        self._recorder = recorder
         self.rootfs = path / "rootfs"
         self.out = path / "out"
         self.config = config
@@ -134,12 +173,18 @@ class Bundle:
         bin = f"{self.rootfs}/bin/"
         for applet in applets:
             os.symlink("busybox", bin + applet)  # noqa: PTH211, of the many in each bundle none is a Path
+        recorder.bundle(path)
         self.write(config)
 
     def write(self, config: Config) -> None:
         """Replace config.json."""
         self.config = config
         (self.path / "config.json").write_text(json.dumps(config, separators=(",\n", ": ")))  # as with indent, but fast
+
+    def put(self, name: str, text: str = "") -> None:
+        """Write a file that the container sees as /out/NAME."""
+        (self.out / name).write_text(text)
+        self._recorder.put(self.out / name)
 
     def read(self, name: str) -> Optional[str]:
         """The text of a file the container wrote to /out, or None."""
@@ -183,6 +228,7 @@ class Container:
             found = int(text) if text.isdigit() else self.read_state().get("pid")
             self._t.require(type(found) is int and found > 0, "pid of the container", "positive int", found)
             self._pid = found
+            self._t._recorder.pid(found, self.pid_file)  # type: ignore[arg-type]
         return int(self._pid)  # type: ignore[arg-type]
 
     @property
@@ -234,7 +280,10 @@ class Container:
 
     def ended(self, timeout: float = 20) -> bool:
         """Wait for the process to end, without asking the runtime; False: it did not."""
-        return process.wait_end(self.pid, min(timeout, self._t.remaining()))
+        pid, began = self.pid, time.monotonic()
+        done = process.wait_end(pid, min(timeout, self._t.remaining()))
+        self._t._recorder.waited(time.monotonic() - began, self.pid_file)
+        return done
 
     def wait_stopped(self, timeout: float = 20) -> bool:
         """Wait for the process to end and `state` to say "stopped" (or to know the id no more); False: it did not."""
@@ -291,6 +340,8 @@ class T:
         self._count = 0
         self._deferred: list[Callable[[], object]] = []
         self._spawned: list[subprocess.Popen[bytes]] = []
+        file = suite.transcript(id) if suite.transcripts and not beside else None
+        self._recorder = Recorder(file, self.work, suite.work / "busybox")
 
     @property
     def sees_processes(self) -> bool:
@@ -319,36 +370,9 @@ class T:
         linux: Config = {} if self.host.delegated else Undelegated()
         if self.host.delegated:
             linux["cgroupsPath"] = f"{self.cgroup}/{self._count}"
-        linux["namespaces"] = [{"type": type} for type in ("pid", "ipc", "uts", "mount")]
-        return {
-            "ociVersion": self._suite.oci_version,
-            "root": {"path": "rootfs"},
-            "hostname": "labkit",
-            "process": {
-                "user": {"uid": 0, "gid": 0},
-                "args": ["/bin/sh", "-c", args] if isinstance(args, str) else list(args),
-                "env": [f"PATH={PATH}"],
-                "cwd": "/",
-                "capabilities": {name: list(CAPABILITIES) for name in ("bounding", "effective", "permitted")},
-            },
-            "mounts": [
-                {"destination": "/proc", "type": "proc", "source": "proc"},
-                {
-                    "destination": "/dev",
-                    "type": "tmpfs",
-                    "source": "tmpfs",
-                    "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
-                },
-                {
-                    "destination": "/dev/pts",
-                    "type": "devpts",
-                    "source": "devpts",
-                    "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
-                },
-                {"destination": "/out", "type": "bind", "source": "out", "options": ["bind", "rw"]},
-            ],
-            "linux": linux,
-        }
+        config = plain_config(["/bin/sh", "-c", args] if isinstance(args, str) else list(args))
+        linux.update(config["linux"])
+        return {"ociVersion": self._suite.oci_version, **config, "linux": linux}
 
     def bundle(self, config: Union[Config, Bundle, str, Sequence[str], None] = None) -> Bundle:
         """A new bundle for a config (or for the args of one)."""
@@ -357,7 +381,8 @@ class T:
         if not isinstance(config, dict):
             config = self.config("true" if config is None else config)
         self._count += 1
-        return Bundle(self.work / f"bundle{self._count}", config, self._suite.work / "busybox", self._suite.applets)
+        busybox, applets = self._suite.work / "busybox", self._suite.applets
+        return Bundle(self.work / f"bundle{self._count}", config, busybox, applets, self._recorder)
 
     def new_id(self) -> str:
         self._count += 1
@@ -469,7 +494,9 @@ class T:
     def spawn(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         """A process beside the check, killed at its end. Output goes to /dev/null unless options say otherwise."""
         null = {name: subprocess.DEVNULL for name in ("stdin", "stdout", "stderr")}
+        self._recorder.before(argv, beside=True)
         child = subprocess.Popen(list(argv), **{**null, "env": self._environment(None), **options})
+        self._recorder.pid(child.pid)
         self._spawned.append(child)
         return child
 
@@ -484,6 +511,7 @@ class T:
         if not cond:
             actual = bool(cond) if actual is None else actual
             self.failures.append({"finding": finding(what), "what": what, "expected": expected, "actual": actual})
+            self._recorder.found(finding(what))
         return bool(cond)
 
     def equal(self, actual: Any, expected: Any, what: str) -> bool:
@@ -568,15 +596,15 @@ class T:
     def wait(self, function: Callable[[], Value], timeout: float = 10) -> Optional[Value]:
         """Call function, every 15 ms first, later every 100, until it returns something true; None after `timeout`
         seconds. A call costs milliseconds when the CPU is emulated, and other checks run beside this one."""
-        deadline = time.monotonic() + min(timeout, self.remaining())
+        began = time.monotonic()
+        deadline = began + min(timeout, self.remaining())
         pause = POLL
         while True:
             value = function()
-            if value:
-                return value
             left = deadline - time.monotonic()
-            if left <= 0:
-                return None
+            if value or left <= 0:
+                self._recorder.waited(time.monotonic() - began)
+                return value or None
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, 0.1)
 
@@ -627,7 +655,10 @@ class T:
         self._count += 1
         stdout, stderr = output or (self.work / f"{self._count}.out", self.work / f"{self._count}.err")
         timeout = min(timeout, self.remaining())
-        return process.run(argv, stdout=stdout, stderr=stderr, timeout=timeout, env=self._environment(env), **options)
+        self._recorder.before(argv, **_told(env, options))
+        done = process.run(argv, stdout=stdout, stderr=stderr, timeout=timeout, env=self._environment(env), **options)
+        self._recorder.after(done)
+        return done
 
     def _begin(self) -> None:
         """Its time runs from now."""
@@ -654,6 +685,21 @@ class Seen:
 Part = Generator[str, Seen, None]
 Maker = Callable[[T, Bundle], Part]
 _NUMBERED = re.compile(r"/[0-9]+(?=\")|bundle[0-9]+")
+
+
+def _told(env: Optional[Mapping[str, str]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """How a program is run, where that is not as usual, for the transcript."""
+    told: dict[str, Any] = {"env": dict(env)} if env else {}
+    if options.get("cwd"):
+        told["cwd"] = str(options["cwd"])
+    if options.get("stdin") is not None:
+        file = options["stdin"]
+        fd = file if isinstance(file, int) else file.fileno()
+        with suppress(OSError):
+            told["stdin"] = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115
+    if options.get("pass_fds"):
+        told["descriptors"] = list(options["pass_fds"])
+    return told
 
 
 def finding(what: str) -> str:

@@ -9,6 +9,7 @@ import selectors
 import signal
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ from typing import Any, Callable, Optional
 
 from ..common.children import ENDING, Signals, exit_with, kill_group
 from ..common.errors import Interrupted
-from ..common.repeats import repeated
-from . import cleanup
+from ..common.repeats import counted, repeated
+from . import cleanup, transcript
 from .context import Skip, Stop, SuiteRun, T
 from .registry import Check, Requirement
 from .tap import ITEM_LIMIT, shortened
@@ -143,6 +144,8 @@ class _Runner:
             t._finish()
         else:
             outcome = _perform(check, t, check.function)
+        if self.suite.transcripts and outcome.get("verdict") in BAD:
+            transcript.aftermath(self.suite.transcript(check.requirement.id), t.work)
         text = json.dumps(outcome).encode()
         with os.fdopen(write, "wb") as pipe:
             pipe.write(text)
@@ -200,6 +203,7 @@ class _Runner:
         self._close(job)
         if job.result is None:
             job.result = self._result(job, "error", f"the check's process ended with status {status} and no report")
+            self._aftermath(job)
             self._janitor(job)
         elif status and not job.cleaning:
             self._janitor(job)
@@ -211,15 +215,39 @@ class _Runner:
                 else:
                     self.waiting.insert(0, member)
         else:
-            self.emit(job.result, job.check)
+            self.emit(self._told(job.check, job.result), job.check)
+
+    def _told(self, check: Check, outcome: Result) -> Result:
+        """The result with what the check did, where it is bad."""
+        suite, id = self.suite, check.requirement.id
+        file = suite.transcript(id)
+        if not suite.transcripts:
+            return outcome
+        facts = {
+            "work": str(suite.check_work(id)),
+            "name": suite.name,
+            "runtime": list(suite.host.runtime),
+            "busybox": suite.host.busybox,
+        }
+        packed = transcript.packed(file, facts) if outcome["verdict"] in BAD else ""
+        file.unlink(missing_ok=True)
+        return {**outcome, "transcript": packed} if packed else outcome
 
     def _overdue(self, job: _Job) -> None:
         kill_group(job.pid)
         if job.result is None:
             job.result = self._result(job, "timeout", f"timed out after {job.check.timeout:g} s")
+            self._aftermath(job)
             job.deadline = time.monotonic() + CLEANUP_TIMEOUT  # it ends now; _ended sends the janitor
         else:
             job.deadline = time.monotonic() + CLEANUP_TIMEOUT
+
+    def _aftermath(self, job: _Job) -> None:
+        """What a check leaves that cannot tell it any more."""
+        id = job.check.requirement.id
+        if self.suite.transcripts and not job.members:
+            with suppress(OSError):
+                transcript.aftermath(self.suite.transcript(id), self.suite.check_work(id))
 
     def _janitor(self, job: _Job) -> None:
         """Clean up after a check that cannot do it itself any more; it keeps its slot meanwhile."""
@@ -392,6 +420,66 @@ def settled(attempts: Sequence[Result]) -> Result:
     kept = [one for one in first["failures"] if one["finding"] in found.findings]
     notes = {**first.get("notes", {}), "seen only once": list(found.once)}
     return {**outcome, "message": told(kept[0]), "failures": kept, "notes": notes}
+
+
+def run_repeated(checks: Sequence[Check], suite: SuiteRun, way: Way, emit: Emit, times: int) -> None:
+    """As run_checks, but each check so often, whatever it shows, before it is emitted: see summed().
+
+    Some of them at a time, so that what has ended is told early. What was run less often, because the run was ended, is
+    emitted as far as it came.
+    """
+    left = sorted(checks, key=lambda check: check.exclusive)
+    at_once = max(16, 4 * way.jobs)
+    while left:
+        some, left = left[:at_once], left[at_once:]
+        seen: dict[str, list[Result]] = {}
+        this = suite
+
+        def keep(outcome: Result, check: Check, seen: dict[str, list[Result]] = seen) -> None:
+            seen.setdefault(check.requirement.id, []).append(outcome)
+
+        try:
+            for time_ in range(times):
+                this = this.again() if time_ else this
+                run_checks(some, this, way, keep)
+        finally:
+            for check in some:
+                if check.requirement.id in seen:
+                    emit(summed(seen[check.requirement.id]), check)
+
+
+def summed(attempts: Sequence[Result]) -> Result:
+    """The result of a check that was run several times: what is good in some of them and bad in others is flaky, and so
+    is what was looked at in some of them only. Each failure says in how many it was there; those that only one of
+    several had are no finding, as in settled().
+    """
+    verdicts = [one["verdict"] for one in attempts]
+    bad = [one for one in attempts if one["verdict"] in BAD]
+    shown = min(attempts, key=lambda one: _WORST.index(one["verdict"]) if one["verdict"] in _WORST else len(_WORST))
+    outcome = {**shown, "seconds": round(sum(one["seconds"] for one in attempts), 3)}
+    outcome["attempts"] = verdicts[:ITEM_LIMIT]
+    if not bad:
+        return outcome if len(set(verdicts)) == 1 else {**outcome, **_flaky(verdicts, shown)}
+    found = counted([_findings(one) for one in bad])
+    records: dict[str, Any] = {}
+    for one in bad:
+        for failure in one.get("failures", ()):
+            times = f"{found.often[failure['finding']]} of {len(verdicts)}"
+            records.setdefault(failure["finding"], {**failure, "times": times})
+    kept = [records[name] for name in found.findings]
+    if kept:
+        outcome.update(failures=kept[:ITEM_LIMIT], message=told(kept[0]))
+    if found.once:
+        outcome["notes"] = {**outcome.get("notes", {}), "seen only once": list(found.once)}
+    return outcome if len(bad) == len(verdicts) else {**outcome, **_flaky(verdicts, outcome)}
+
+
+_WORST = ("fail", "error", "timeout", "skip", "pass")
+
+
+def _flaky(verdicts: Sequence[str], shown: Mapping[str, Any]) -> Result:
+    times = ", ".join(f"{verdict} {many} of {len(verdicts)} times" for verdict, many in Counter(verdicts).items())
+    return {"verdict": "flaky", "message": f"{times}: {shown['message']}" if shown.get("message") else times}
 
 
 def _findings(outcome: Result) -> list[str]:

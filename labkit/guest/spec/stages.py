@@ -112,10 +112,10 @@ def _reach(t: T, stage: str, bundle: Bundle, c: Optional[Container]) -> Containe
     if c is None:
         return t.create(bundle)
     if stage == "running":
-        (bundle.out / "started").touch()
+        bundle.put("started")
         t.require(c.start().ok, "start exits 0")
     elif stage == "stopped":
-        (bundle.out / "end").touch()
+        bundle.put("end")
         t.require(c.wait_stopped(), "the container stops")
     else:
         done = c.delete()

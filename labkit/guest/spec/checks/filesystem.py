@@ -233,7 +233,7 @@ def owners_stay(t: T) -> None:
     config["mounts"].append(bind("/lk-bind", source))
     bundle = t.bundle(config)
     (source / "bound").touch()
-    (bundle.out / "lk-owned").touch()
+    bundle.put("lk-owned")
     os.chown(bundle.out / "lk-owned", 1001, 7002)
     (bundle.rootfs / "home").mkdir()
     for number in (0, 1, 1000, 100005):

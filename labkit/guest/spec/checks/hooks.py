@@ -253,7 +253,7 @@ def poststart(t: T) -> None:
     )
     c = t.create(bundle)
     early = lines(bundle, "poststart")
-    (bundle.out / "started").touch()
+    bundle.put("started")
     t.require(c.start().ok, "start exits 0")
     seen = seen_by(t, bundle, "poststart")
     t.equal(seen[1:], namespaces("self"), "namespaces of the poststart hook")
@@ -268,7 +268,7 @@ def poststop(t: T) -> None:
     script = "for path in $($B cat $O/cgroups); do [ ! -d $path ] || echo $path >>$O/left; done"
     write_hooks(bundle, poststop=f"{script}; {PRINT_NAMESPACES} >$O/poststop")
     c = t.create(bundle)
-    (bundle.out / "cgroups").write_text("\n".join(cgroups(c)))
+    bundle.put("cgroups", "\n".join(cgroups(c)))
     t.require(c.start().ok and c.kill().ok and c.wait_stopped(), "start, kill, and it stops")
     t.equal(lines(bundle, "poststop"), [], "what the poststop hook wrote before delete")
     t.ok(c.delete(), "delete")
@@ -328,7 +328,7 @@ SEE_MOUNT = "[ -e %s/out/mark ] && echo mounted >$O/{kind} || echo missing >$O/{
 @check("HOOK-020")
 def mounts_are_made(t: T) -> None:
     bundle = t.bundle(SLEEPER)
-    (bundle.out / "mark").touch()
+    bundle.put("mark")
     rootfs = bundle.rootfs
     of_process = f"{PID_OF_STATE}; {SEE_MOUNT % f'/proc/$pid/root{rootfs}'}".replace("%s", "{kind}")
     write_hooks(

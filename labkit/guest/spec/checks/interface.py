@@ -62,7 +62,7 @@ def stdin_is_not_read(t: T) -> None:
         t.equal(stdin.tell(), 0, "bytes of its stdin that create read")
         for command in (("state",), ("start",), ("kill", "WINCH"), ("delete",)):
             if command[0] == "delete":
-                (c.bundle.out / "end").touch()
+                c.bundle.put("end")
                 t.require(c.wait_stopped(), "the container stops")
             done = t.cli(command[0], c.id, *command[1:], stdin=other)
             t.require(done.ok, f"{command[0]} exits 0", 0, done.describe())
