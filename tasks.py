@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from labkit.usecases.nightly import Outlook
     from labkit.usecases.run import Outcome
 
-_MACHINE = "platform release provider machine host"
+_MACHINE = "platform release arch provider machine host"
 
 
 @lab_task(f"{_MACHINE} untrusted discard_state yes verbose json")
@@ -45,8 +45,8 @@ def up(call: Call) -> None:
 
 
 @lab_task(
-    f"{_MACHINE} machines runtime runtime_arg runtime_name untrusted suite spec only skip failed jobs repeat limit "
-    "reference watch no_confirm no_policy yes verbose format json"
+    f"{_MACHINE} machines runtime runtime_arg runtime_name untrusted suite engine spec only skip failed jobs repeat "
+    "limit user reference watch no_confirm no_policy yes verbose format json"
 )
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.
@@ -271,7 +271,8 @@ def gc(call: Call) -> None:
     """Remove what no machine needs: old images, downloads, boxes.
 
     What a machine stands on stays, whatever its state, and what another labkit works on. What goes is made again when
-    it is needed. Exit status: 3 if something could not be removed.
+    it is needed. Where nights.keep says what is kept of nights, the others go too, for good. Exit status: 3 if
+    something could not be removed.
 
     Examples:
         ./lab gc --dry-run
@@ -309,7 +310,8 @@ def report(call: Call) -> None:
 
 
 @lab_task(
-    "no_policy only skip programs runtime runtime_name runtime_version cgroup ref platform format json", words="dir"
+    "no_policy only skip programs runtime runtime_name runtime_version cgroup ref platform profile format json",
+    words="dir",
 )
 def judge(call: Call) -> None:
     """Judge saved output under today's policy, without a machine.
@@ -323,12 +325,13 @@ def judge(call: Call) -> None:
         ./lab judge elsewhere --runtime crun --runtime-version 1.21 --cgroup v2 --ref master
         ./lab judge ci-logs.tar.xz --runtime youki --skip not-meant.txt
         ./lab judge log/kill.tap
+        ./lab judge calls.jsonl --profile document
     """
     from labkit.suites.subset import Subset, read_list
     from labkit.usecases.judge import Said, judge_all
 
     call.refuse_beside("runtime_name", ["runtime"])
-    flags = ("runtime_version", "cgroup", "ref", "platform")
+    flags = ("runtime_version", "cgroup", "ref", "platform", "profile")
     facts = {flag.replace("_", "-"): str(call.words[flag]) for flag in flags if call.words[flag]}
     if len(call.words["runtime"]) > 1:
         raise UsageError("--runtime is given several times: what is judged is of one runtime")
@@ -563,19 +566,25 @@ def platforms(call: Call) -> None:
 
 @lab_task("platform release verbose json")
 def runtimes(call: Call) -> None:
-    """List the runtimes known by name, with what a platform has of them; any other is named by its path.
+    """List the runtimes known by name; --platform or --release: with what that has of them. Any other runtime is
+    named by its path.
 
-    Example: ./lab runtimes --platform debian
+    Examples:
+        ./lab runtimes
+        ./lab runtimes --platform debian
     """
     from labkit.usecases.runtimes import listing
 
+    ask = bool(call.words["platform"] or call.words["release"])
     with call.console() as console:
-        found = listing(call.settings, console)
+        found = listing(call.settings, console, ask=ask)
     rows = [
         (each.runtime.name, each.package or "-", ", ".join(each.about.releases) or "-", ", ".join(each.ways) or "-")
         for each in found.runtimes
     ]
     notes = [f"{each.runtime.name}: {note}" for each in found.runtimes for note in each.notes]
+    if not ask:
+        notes.insert(0, "--platform NAME asks its mirror for the versions of its packages")
     if found.unasked:
         notes.insert(0, f"packages of {found.distro.title} are not known: {found.unasked}")
     shown = table([("RUNTIME", "PACKAGE", "RELEASES", "FROM"), *rows])
@@ -600,7 +609,7 @@ def suites(call: Call) -> None:
         call.answer(names, "\n".join(names))
 
 
-@lab_task("fast long faults yes verbose")
+@lab_task("fast long faults mutants yes verbose")
 def check(call: Call) -> None:
     """Run labkit's own checks; needs a checkout.
 
@@ -611,10 +620,11 @@ def check(call: Call) -> None:
         ./lab check
         ./lab check --long
         ./lab check --faults
+        ./lab check --mutants
     """
     from labkit.cli.selfcheck import Extent, run
 
-    asked = [word for word in ("fast", "long", "faults") if call.words[word]]
+    asked = [word for word in ("fast", "long", "faults", "mutants") if call.words[word]]
     if len(asked) > 1:
         both = f"--{asked[0]} and --{asked[1]} exclude each other"
         raise UsageError(both, hint="./lab check without any of these is between --fast and --long")

@@ -1,7 +1,9 @@
 """How a night deals with many cells: the floor is the time that the cells alone take.
 
 dealt   1000 cells of a second on 20 slots: the ratio to the ideal, CPU time and memory a cell in all processes
-killed  600 cells, with the night's process killed at random and resumed until it ends
+killed  600 cells, with the night's process (with --hosts also a worker, or all of them) killed at random, until it ends
+hundred 100 nights in a row with a scripted clock, mirror and verdicts, every tenth killed: whether the history is exact
+        and the disk bounded by nights.keep
 real    Debian 13 and 12, runc and crun, spec, on machines of User-Mode Linux, twice: what the second builds again
 """
 
@@ -28,8 +30,9 @@ from labkit.matrix.local import LocalEngine
 from labkit.matrix.plan import Planned
 from labkit.matrix.table import NightTable, Row, State
 from labkit.matrix.window import Engine, Room, Window
+from tests.many_nights import KEEP, Script
 from tests.namespaces import network
-from tests.simulated import Nights
+from tests.simulated import Nights, processes_of
 
 assert ROOT
 _CELL = ("sh", "-c", 'mkdir run; echo "$1" >run/result; exec sleep "$2"', "sh")
@@ -109,27 +112,43 @@ def carried(table: NightTable, engine: Engine, home: Path, cells: int, slots: in
     print(f"  memory {grown / cells:.1f} KiB a cell; reach: below 20")
 
 
-def killed(cells: int, seed: int) -> None:
+def killed(cells: int, seed: int, hosts: int) -> None:
+    """On this host, or over Dask on so many: then a worker, the night's process, or all of both are killed."""
     dice = random.Random(seed)
-    with tempfile.TemporaryDirectory(prefix="labkit-bench-") as name:
-        nights = Nights(Path(name), cells)
+    with tempfile.TemporaryDirectory(prefix="labkit-bench-") as name, contextlib.ExitStack() as stack:
+        nights = Nights(Path(name) / "lab", cells)
+        given: tuple[str, ...] = ()
+        kinds, net = ["night"], None
+        if hosts:
+            net = stack.enter_context(network(Path(name) / "hosts", hosts))
+            nights.matrix, given = net.settings, ("--on", net.names)
+            kinds = ["night", "worker", "all"] * 2
+            nights.write()
         for number in range(1, cells + 1):
             nights.does(f"r{number}", "sleep 0.05")
-        began, kills = time.monotonic(), 0
+        began, kills = time.monotonic(), dict.fromkeys(kinds, 0)
+        left = dice.sample(kinds, len(kinds)) if hosts else ["night"] * 5
         words: tuple[str, ...] = ()
         while True:
-            pid = nights.start(*words)
-            until = time.monotonic() + dice.uniform(2, 12) if kills < 5 else float("inf")
-            ended = 0
-            while not ended and time.monotonic() < until:
-                time.sleep(0.05)
-                ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                nights.children.remove(pid)
+            pid = nights.start(*words, *given, first=net.enter if net else lambda: None)
+            ended = False
+            while not ended and left:
+                ended = over(pid, dice.uniform(4, 14) if hosts else dice.uniform(2, 12))
+                if ended:
+                    break
+                kind = left.pop()
+                kills[kind] += 1
+                if kind != "night":
+                    workers = processes_of(Path(name) / "hosts", b"outbox")
+                    for worker in workers if kind == "all" else dice.sample(workers, min(1, len(workers))):
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(worker, signal.SIGKILL)
+                if kind != "worker":
+                    os.kill(pid, signal.SIGKILL)
+                    break
+            status = nights.wait(pid)
+            if status >= 0:
                 break
-            os.kill(pid, signal.SIGKILL)
-            nights.wait(pid)
-            kills += 1
             words = ("--resume",) if any((nights.home / "nights").glob("*/cells.sqlite")) else ()
         night: Mapping[str, object] = nights.night()
         found = night["cells"]
@@ -137,11 +156,41 @@ def killed(cells: int, seed: int) -> None:
         lost = sum(cell["state"] != "done" for cell in found)
         most = max(nights.ran(f"r{number}") for number in range(1, cells + 1))
         runs = [path for path in nights.reports.iterdir() if path.name.startswith("2")]
-        print(f"{cells} cells, the night's process killed {kills} times, in {time.monotonic() - began:.0f} s:")
-        print(
-            f"  status {os.waitstatus_to_exitcode(status)}, {lost} lost, none run more than {most} times; reach: 0, 3"
-        )
-        print(f"  {len(runs)} runs at home, left: {nights.left() or 'nothing'}")
+        said = ", ".join(f"{kind} {count} times" for kind, count in kills.items())
+        print(f"{cells} cells, killed: {said}; in {time.monotonic() - began:.0f} s:")
+        print(f"  status {status}, {lost} lost, none run more than {most} times; reach: 0, 3")
+        if hosts:
+            time.sleep(15)  # seconds in which workers see that their scheduler is gone
+        there = [f"process {one}" for one in processes_of(Path(name) / "hosts", b"outbox")]
+        print(f"  {len(runs)} runs at home, left: {[*nights.left(), *there] or 'nothing'}")
+
+
+def over(pid: int, seconds: float) -> bool:
+    """Whether the process ends within so many seconds."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def hundred(nights: int, seed: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="labkit-bench-") as name:
+        script = Script(Path(name), seed)
+        made = script.run(nights)
+    mib = [size / (1 << 20) for size in made.sizes]
+    full = mib[KEEP - 1 :] or mib
+    most, least, last = max(full), full[0], full[-1]
+    print(
+        f"{made.nights} nights of {len(script.names)} cells in {made.seconds:.0f} s, {made.kills} kills of a night, "
+        f"{made.gc_kills} of gc:"
+    )
+    print(f"  {made.failures} new failures; every night and every verdict of the history as scripted")
+    print(
+        f"  keep {KEEP} nights: at most {made.kept} runs; {least:.1f} MiB after {KEEP} nights, at most {most:.1f}, "
+        f"{last:.1f} at the end, of which the history takes {made.history / 1024:.0f} KiB"
+    )
 
 
 def real() -> None:
@@ -155,8 +204,9 @@ def real() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="+", choices=("dealt", "killed", "real"))
+    parser.add_argument("what", nargs="+", choices=("dealt", "killed", "hundred", "real"))
     parser.add_argument("--cells", type=int)
+    parser.add_argument("--nights", type=int, default=100)
     parser.add_argument("--slots", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--hosts", type=int, default=0, help="over Dask, on so many hosts in networks of their own")
@@ -166,7 +216,9 @@ def main() -> None:
         if what == "dealt":
             dealt(asked.cells or 1000, asked.slots, asked.seconds, asked.hosts)
         elif what == "killed":
-            killed(asked.cells or 600, asked.seed)
+            killed(asked.cells or 600, asked.seed, asked.hosts)
+        elif what == "hundred":
+            hundred(asked.nights, asked.seed)
         else:
             real()
 

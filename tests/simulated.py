@@ -14,7 +14,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ show() {
     mkdir -p run/raw
     cp "$plan/$1.json" run/results.json
     [ ! -f "$plan/packages" ] || cp "$plan/packages" run/packages.txt
-    case $1 in bad) exit 1 ;; cut) exit 4 ;; *) exit 0 ;; esac
+    case ${2-$1} in bad | 1) exit 1 ;; cut | 4) exit 4 ;; *) exit 0 ;; esac
 }
 lab() {
     printf '{"message": "%s", "hint": null, "again": %s}' "$1" "${2-true}" >error
@@ -53,10 +53,10 @@ def result(ident: str, verdict: Verdict, attempts: Sequence[str] = ()) -> Result
     return Result(ident, f"what {ident} is about", "MUST", "", verdict, 0.1, diagnostic)
 
 
-def run_of(results: Sequence[Result], reason: str | None = None, kernel: str = "6.12.1") -> Run:
+def run_of(results: Sequence[Result], reason: str | None = None, kernel: str = "6.12.1", seconds: float = 0.0) -> Run:
     now = datetime(2026, 11, 26, tzinfo=UTC)
     machine = {"platform": "debian", "release": "13", "provider": "uml", "kernel": kernel, "cgroup": "v2"}
-    info = RunInfo("20261126T000000Z.1-m-r-spec", now, now, "0", reason, reason)
+    info = RunInfo("20261126T000000Z.1-m-r-spec", now, now + timedelta(seconds=seconds), "0", reason, reason)
     policy = PolicyNotes()
     return Run(info, machine, RuntimeInfo("r", "/r", "1"), SuiteInfo("spec", "1"), tuple(results), policy=policy)
 
@@ -134,8 +134,12 @@ class Nights:
             nightly.nightly = functools.partial(nightly.nightly, argv=self.argv)
             first()
 
+        return self.call("nightly", *words, first=prepare)
+
+    def call(self, *words: str, first: Callable[[], None] = lambda: None) -> int:
+        """Begin `labkit words`; its pid."""
         out, err = (os.open(self.place / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for name in ("out", "err"))
-        pid = forked(["nightly", *words], self.environ(), self.place / "work", out, err, prepare)
+        pid = forked(words, self.environ(), self.place / "work", out, err, first)
         os.close(out)
         os.close(err)
         self.children.append(pid)
@@ -188,3 +192,17 @@ class Nights:
 
 def works() -> bool:
     return subprocess.run(["setpriv", "--pdeathsig", "KILL", "true"], check=False).returncode == 0
+
+
+def processes_of(place: Path, word: bytes) -> list[int]:
+    """The processes whose command names the place and has the word."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if str(place).encode() in line and word in line:
+                found.append(int(entry.name))
+    return found

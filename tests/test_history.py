@@ -18,7 +18,8 @@ from labkit.core.cell import Cell, Selection
 from labkit.core.errors import HostError, LabError
 from labkit.results.model import Program, Result, Run, Verdict, exit_status
 from labkit.store import spans
-from labkit.store.history import FILE, History, key_of, outlier_bound
+from labkit.store.history import FILE, History
+from labkit.store.past import key_of, outlier_bound
 from labkit.store.spans import Seen, decode, encode, seen_of, value_of
 from tests.histories import BEGIN, a_run, keep, keep_night, nights
 

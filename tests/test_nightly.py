@@ -8,12 +8,14 @@ import http.server
 import json
 import os
 import pickle
+import shlex
 import shutil
 import signal
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,22 @@ import pytest
 
 from labkit.cli.completion import complete
 from labkit.core import config
-from labkit.core.cell import Cell
-from labkit.core.errors import InfrastructureError
+from labkit.core.cell import Cell, Selection
+from labkit.core.errors import InfrastructureError, UsageError
+from labkit.images import refs
 from labkit.images.build import recipe
 from labkit.io import process
 from labkit.io.files import attempted
-from labkit.matrix import bring, verdict, worker
+from labkit.matrix import bring, worker
 from labkit.matrix.outbox import Outbox
 from labkit.matrix.table import NightTable
 from labkit.reports import files
-from labkit.results.model import Verdict
+from labkit.results.model import RuntimeInfo, Verdict
 from labkit.store import nights as stored
 from labkit.store import runs
+from labkit.store.history import FILE, History
+from labkit.store.past import key_of
+from labkit.usecases import nightly
 from tests.conftest import until
 from tests.simulated import Nights, result, run_of
 from tests.test_cli import COMMANDS
@@ -188,11 +194,11 @@ def test_a_damaged_bundle_costs_one_attempt(nights: Nights, what: str) -> None:
     def damage() -> None:
         fetched = bring.bring
 
-        def cut(reports: Path, night: str, ended: Any, key: str, bundle: Path) -> str:
+        def cut(reports: Path, night: str, ended: Any, key: str, bundle: Path, warn: Any) -> str:
             if ended.name.endswith("a1") and "/r1/" in key:
                 data = bundle.read_bytes()
                 bundle.write_bytes(data[: len(data) // 2] if what == "truncated" else b"x" * len(data))
-            return fetched(reports, night, ended, key, bundle)
+            return fetched(reports, night, ended, key, bundle, warn)
 
         bring.bring = cut
 
@@ -332,10 +338,10 @@ def test_a_full_disk_ends_a_night_with_what_it_has(nights: Nights) -> None:
     def fill() -> None:
         real = bring.bring
 
-        def full(reports: Path, night: str, ended: Any, key: str, bundle: Path) -> str:
+        def full(reports: Path, night: str, ended: Any, key: str, bundle: Path, warn: Any) -> str:
             if "/r2/" in key:
                 raise InfrastructureError("no space left on the disk that holds x")
-            return real(reports, night, ended, key, bundle)
+            return real(reports, night, ended, key, bundle, warn)
 
         bring.bring = full
 
@@ -351,10 +357,89 @@ def test_a_full_disk_ends_a_night_with_what_it_has(nights: Nights) -> None:
 
 
 def test_durations_beyond_their_own_history_are_told(nights: Nights) -> None:
-    assert verdict.slower({"a": 100.0, "b": 12.0}, {"a": [10, 11, 12, 10, 11], "b": [10, 11, 12, 10, 11]}) == [
-        {"cell": "a", "seconds": 100.0, "usual": 11, "bound": 14}
-    ]
-    assert verdict.slower({"a": 100.0}, {"a": [10.0] * 4}) == []
+    good = [result("A-001", Verdict.PASS)]
+    nights.puts("slow", run_of(good, seconds=100.0))
+    for seconds in (10.0, 11.0, 12.0, 10.0, 11.0):
+        nights.puts("good", run_of(good, seconds=seconds))
+        assert nights.run()["changes"]["slower"] == []
+    nights.does("r2", "show slow")
+    night = nights.run()
+    assert night["changes"]["slower"] == [{"cell": KEY.format("r2"), "seconds": 100.0, "usual": 11.0, "bound": 14.0}]
+    assert "slower than usual" in nights.out
+
+
+# --- what the history says, and a night
+
+
+def test_a_night_and_the_history_judge_alike_though_nights_are_gone(nights: Nights) -> None:
+    nights.does("r1", "show bad")
+    first = nights.run(status=1)
+    nights.run(status=1)
+    for ident in (first["id"],):
+        shutil.rmtree(nights.reports / "nights" / ident)
+    for run in nights.reports.glob(f"*-night-{first['id']}-*"):
+        shutil.rmtree(run)
+    third = nights.run(status=1)
+    [still] = third["changes"]["still_failing"]
+    assert (still["since"], still["cells"]) == (first["id"], [KEY.format("r1")])
+    with History.open(nights.reports / FILE, print) as history:
+        [one] = history.failing(third["id"])
+        assert (one.since.night, one.streak, one.cell) == (first["id"], 3, KEY.format("r1"))
+
+
+def test_a_run_tells_its_cell_and_night_though_that_is_gone(nights: Nights) -> None:
+    night = nights.run()
+    shutil.rmtree(nights.reports / "nights")
+    (nights.reports / FILE).unlink()
+    with History.open(nights.reports / FILE, print) as history:
+        history.sync(nights.reports)
+        assert history.cells() == [KEY.format(name) for name in ("r1", "r2", "r3")]
+        assert {ran.night for ran in history.runs()} == {night["id"]}
+
+
+def test_one_key_for_a_cell_and_for_its_run() -> None:
+    selection = Selection(runtime_args=("--network", "a b"))
+    cell = Cell("debian", "13", "uml", "m", "runsc", "spec", selection)
+    run = replace(run_of([]), runtime=RuntimeInfo("runsc", "/usr/bin/runsc", "1", shlex.join(selection.runtime_args)))
+    assert key_of(run) == cell.key == "debian-13/uml/runsc --network 'a b'/spec"
+
+
+@pytest.mark.parametrize("what", ["newer", "no file"])
+def test_without_the_history_a_night_judges_by_the_last_nights(nights: Nights, what: str) -> None:
+    nights.does("r1", "show bad")
+    first = nights.run(status=1)
+    file = nights.reports / FILE
+    if what == "newer":
+        with contextlib.closing(sqlite3.connect(file)) as db:
+            db.execute("PRAGMA user_version = 99")
+            db.commit()
+    else:
+        for path in nights.reports.glob(f"{FILE}*"):
+            path.unlink()
+        file.mkdir()
+    night = nights.run(status=1)
+    assert "what is new is told by the last 30 nights alone" in nights.err
+    assert night["changes"]["new_failures"] == []
+    assert [entry["since"] for entry in night["changes"]["still_failing"]] == [first["id"]]
+
+
+def test_a_latest_that_cannot_be_a_link_is_told_once(nights: Nights) -> None:
+    (nights.reports / "latest").mkdir(parents=True)
+    nights.run()
+    assert nights.err.count("is a directory and no link") == 1
+
+
+def test_a_night_of_a_newer_labkit_is_no_night_to_any_reader(nights: Nights) -> None:
+    ident = nights.run()["id"]
+    path = nights.reports / "nights" / ident / "night.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2}))
+    (nights.reports / FILE).unlink()
+    with pytest.raises(UsageError, match="has schema 2, this labkit knows 1"):
+        stored.read(nights.reports, ident)
+    with History.open(nights.reports / FILE, print) as history:
+        history.sync(nights.reports)
+        assert [(night.name, night.complete) for night in history.nights()] == [(ident, False)], "what its runs tell"
+    assert nights.run()["id"].endswith(".2")
 
 
 # --- what it would run
@@ -489,6 +574,87 @@ def test_the_state_of_the_mirror_is_part_of_the_key_of_an_image(tmp_path: Path) 
     cell = Cell("debian", "13", "uml", "m", "runc", "spec")
     again = pickle.loads(pickle.dumps(settings.with_mirrors({"debian-13": "a"}).of_cell(cell)))
     assert recipe(distro, again).key == keys[0]
+
+
+def test_a_ref_that_has_moved_makes_another_image_and_that_is_told(nights: Nights, tmp_path: Path) -> None:
+    place = tmp_path / "web/runc.git"
+    place.mkdir(parents=True)
+
+    def git(*words: str) -> str:
+        env = {
+            "GIT_AUTHOR_NAME": "a",
+            "GIT_AUTHOR_EMAIL": "a@b",
+            "GIT_COMMITTER_NAME": "a",
+            "GIT_COMMITTER_EMAIL": "a@b",
+        }
+        return process.run(["git", "-C", place, *words], timeout=60, env=env).stdout.strip()
+
+    git("init", "--quiet", "--bare", "--initial-branch=main")
+    tree = git("mktree")
+    commits = [git("commit-tree", tree, "-m", str(number)) for number in range(3)]
+
+    def points(commit: str) -> None:
+        git("update-ref", "refs/heads/main", commit)
+        git("update-ref", "refs/heads/old/main", commits[2])  # ls-remote takes patterns for the ends of names
+        git("update-server-info")
+
+    nights.rebuild = True
+    points(commits[0])
+    with serving(tmp_path / "web") as url:
+        nights.write()
+        file = nights.place / "work/labkit.toml"
+        text = file.read_text()
+        file.write_text(f'mirror = "{url}/none"\nrunc = "{url}/runc.git#main"\n{text}')
+        first = nights.run()
+        assert first["refs"] == {"runc main": commits[0]}
+        assert nights.run()["lab"] == {}
+        points(commits[1])
+        third = nights.run()
+        said = f"runc main {commits[0][:7]} -> {commits[1][:7]}"
+        assert third["lab"] == {"debian-13": [said]}
+        assert said in nights.err
+        git("update-ref", "-d", "refs/heads/main")
+        git("update-server-info")
+        fourth = nights.run()
+        assert f"runc main cannot be had, it stays {commits[1][:7]}" in nights.err
+        assert "has no ref main" in nights.err
+        assert (fourth["refs"], fourth["lab"]) == (third["refs"], {})
+    fifth = nights.run()  # the host is gone, too
+    assert "does not tell what main is" in nights.err
+    assert (fifth["refs"], fifth["exit_status"]) == (third["refs"], 0)
+
+
+def test_a_ref_that_was_never_had_is_told_and_the_night_goes_on(nights: Nights, tmp_path: Path) -> None:
+    nights.rebuild = True
+    nights.write()
+    file = nights.place / "work/labkit.toml"
+    with serving(tmp_path) as url:
+        file.write_text(f'mirror = "{url}/none"\nrunc = "{url}/none.git#main"\n{file.read_text()}')
+        assert nights.run()["refs"] == {}
+    assert "runc main cannot be had, what is built of it is whatever it is then" in nights.err
+
+
+def test_a_night_builds_of_the_commits_that_refs_stood_for_when_it_began(tmp_path: Path) -> None:
+    url = "https://example.org/runc.git"
+    (tmp_path / "labkit.toml").write_text(f'runc = "{url}#main"\nruntime_tools = "{url}"\ngo = "release:1.27.3"\n')
+    settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
+    pinned = nightly._pinned(settings, {"runc main": "a" * 40, "runtime-tools HEAD": "b" * 40})
+    assert [str(pinned.sources()[tool]) for tool in ("runc", "runtime-tools")] == [
+        f"{url}#{'a' * 40}",
+        f"{url}#{'b' * 40}",
+    ]
+    assert pinned.sources()["go"] == settings.sources()["go"]
+    distro = settings.distro()
+    others = [nightly._pinned(settings, {"runc main": letter * 40}) for letter in "ab"]
+    assert len({recipe(distro, one).key for one in (settings, *others)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("ref", "moves"),
+    [("main", True), ("", True), ("v1.3", True), ("a" * 40, False), ("5e6390", True), ("5e63903", False)],
+)
+def test_what_moves(ref: str, moves: bool) -> None:
+    assert refs.moves(ref) is moves
 
 
 def test_completion_offers_the_cells_of_the_matrix(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:

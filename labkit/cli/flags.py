@@ -68,6 +68,13 @@ FLAGS: Mapping[str, Flag] = {
         None, "a distribution, see `platforms`; debian if nothing else is said", "PLATFORM", values.platforms, True
     ),
     "release": Flag(None, "a release of it; else the platform's default", "RELEASE", values.releases, True),
+    "arch": Flag(
+        None,
+        "the machine's architecture; else this host's. Another one is emulated",
+        "ARCH",
+        ("auto", "amd64", "arm64"),
+        True,
+    ),
     "provider": Flag(None, "what makes the machine", "PROVIDER", ("auto", "qemu", "uml", "vagrant", "ssh"), True),
     "host": Flag(None, "an existing host for the ssh provider: USER@HOST or USER@HOST:PORT", "HOST", (), True),
     "machine": Flag(None, "the machine's name; else PLATFORM-RELEASE, or the host's", "NAME", values.machines, True),
@@ -89,6 +96,7 @@ FLAGS: Mapping[str, Flag] = {
         "ARG",
     ),
     "spec": Flag(None, "hold the runtime to this runtime-spec rather than to the one that it claims", "VERSION"),
+    "user": Flag(None, "who runs the suite in the machine, instead of root: of the bats suite", "NAME"),
     "no_confirm": Flag(False, "do not run a check that is bad again to see whether that repeats"),
     "untrusted": Flag(
         False,
@@ -96,6 +104,7 @@ FLAGS: Mapping[str, Flag] = {
         is_setting=True,
     ),
     "suite": Flag(None, "what to run, see `suites`; else spec", "SUITE", values.suites, True),
+    "engine": Flag(None, "what uses the runtime, of `--suite engine`", "ENGINE", values.engines, True),
     "only": Flag(
         [],
         "only this check or program: ID or ID,ID, or a pattern with * and ?, or a program's path; may be repeated; "
@@ -140,6 +149,12 @@ FLAGS: Mapping[str, Flag] = {
     "runtime_version": Flag(None, "the runtime's version, in place of what the output says", "VERSION"),
     "cgroup": Flag(None, "the cgroup version, in place of what the output says", "VERSION", ("v1", "v2", "hybrid")),
     "ref": Flag(None, "the ref of runtime-tools, in place of what the output says", "REF"),
+    "profile": Flag(
+        None,
+        "what engines are held to: the document as it stands, or (default) what all callers and runtimes practise",
+        "PROFILE",
+        ("practice", "document"),
+    ),
     "programs": Flag(
         None, "a file with the names of all programs, one a line, of a fork of runtime-tools", "FILE", values.files
     ),
@@ -222,6 +237,7 @@ FLAGS: Mapping[str, Flag] = {
     "fast": Flag(False, "only what starts neither containers nor machines: about a minute"),
     "long": Flag(False, "also Vagrant, every image, and whole suites on several runtimes: an hour or more"),
     "faults": Flag(False, "only the table of faults, all of it, on simulated machines and on a real one"),
+    "mutants": Flag(False, "only the broken runtimes that the spec suite must see through, all of them"),
     "format": Flag(
         None,
         "how the outcome is printed; github: also as annotations and in the summary of a job of GitHub Actions",
@@ -368,6 +384,7 @@ class Call:
             self.words["spec"] or "",
             not self.words["no_confirm"],
             skip,
+            user=self.words["user"] or "",
         )
 
     def meant(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -56,6 +56,12 @@ def suites(_given: Given) -> Iterator[str]:
     yield from registry.names()
 
 
+def engines(_given: Given) -> Iterator[str]:
+    from labkit.subjects import engines as known
+
+    yield from known.names()
+
+
 def checks(given: Given) -> Iterator[str]:
     """What the suite that is given can be asked to run, ids of checks or names of programs; of `nightly`, its cells."""
     if given.get(TASK) == "nightly":

@@ -5,6 +5,17 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from labkit.core.arch import Arch
+from labkit.core.platforms import system_name
+
+
+def key(platform: str, release: str, arch: str, provider: str, runtime: str, arguments: str, suite: str) -> str:
+    """The key of a cell. A runtime that is a path keeps its slashes: the words around it have none; with arguments it
+    is another one. What is not known is empty: a recording tells of no machine.
+    """
+    place = system_name(platform, release, arch) if platform and release else platform or "elsewhere"
+    return f"{place}/{provider or 'recorded'}/{f'{runtime} {arguments}'.strip()}/{suite}"
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -13,7 +24,7 @@ class Selection:
     before each command of the runtime; spec is the version of the runtime-spec to hold it to, in place of the one that
     it claims; confirm: run what is bad again; lacks: commands that the runtime does not have, with the reason.
     reference: the runtime that what is bad and not expected is compared with; empty for earlier runs alone, None for no
-    comparison.
+    comparison. user: who runs the suite in the machine, root where it is empty.
     """
 
     only: tuple[str, ...] = ()
@@ -26,12 +37,14 @@ class Selection:
     skip: tuple[str, ...] = ()
     lacks: tuple[tuple[str, str], ...] = ()
     reference: str | None = None
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
     """provider may be "auto"; runtime is a word of --runtime, runtime_name what to call it; machine is the name of
-    the machine to run it on, the first where machines, which share it, are several.
+    the machine to run it on, the first where machines, which share it, are several; engine: what uses the runtime, of
+    the suite that is about engines.
     """
 
     platform: str
@@ -43,13 +56,16 @@ class Cell:
     selection: Selection = Selection()
     machines: int = 1
     runtime_name: str = ""
+    engine: str = ""
+    arch: str = Arch.AMD64.value  # of a machine that labkit makes; an existing host is what it is
 
     @property
     def key(self) -> str:
-        """What history knows it by, and people type: `debian-13/uml/runc/spec`. A runtime that is a path keeps its
-        slashes: the words around it have none.
+        """What history knows it by, and people type: `debian-13/uml/runc/spec`, `debian-13-arm64/qemu/crun/spec`,
+        `debian-13/uml/crun/engine:docker`.
         """
-        return f"{self.platform}-{self.release}/{self.provider}/{self.under_test}/{self.suite}"
+        suite = f"{self.suite}:{self.engine}" if self.engine else self.suite
+        return key(self.platform, self.release, self.arch, self.provider, self.under_test, "", suite)
 
     @property
     def under_test(self) -> str:

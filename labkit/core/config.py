@@ -11,12 +11,14 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, StrictStr, model_validator
 
-from labkit.core import platforms, sources, tomlfile
+from labkit.core import arch, platforms, sources, tomlfile
+from labkit.core.arch import Arch
 from labkit.core.cell import Cell
 from labkit.core.errors import UsageError
 from labkit.core.home import Home
@@ -67,6 +69,11 @@ def _origin(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError(f"is {value!r}, must be {sources.FORMS}")
     return sources.parse(value)
+
+
+def _arch(value: object) -> object:
+    """Turns other names of an architecture, x86_64 and aarch64, to labkit's."""
+    return (arch.known(value) or value) if isinstance(value, str) else value
 
 
 def _tools(value: object) -> object:
@@ -152,6 +159,7 @@ class MachineSettings(Table):
     """The virtual machine; memory and disk are in MiB here, written with a unit (2048M, 2G) in the file."""
 
     name: Name | None = None
+    arch: Annotated[Literal["auto", "amd64", "arm64"], BeforeValidator(_arch)] = "auto"
     cpus: Whole = Field(default=2, ge=1, le=256, description="a whole number from 1 to 256")
     memory: Annotated[int, _size("256M", "1024G"), Field(description="a size from 256M to 1024G")] = 2048
     disk: Annotated[int, _size("2G", "16384G"), Field(description="a size from 2G to 16384G")] = 8192
@@ -252,6 +260,49 @@ class TellSettings(Table):
     link: Annotated[str | None, BeforeValidator(_link), Field(description=_LINK)] = None
 
 
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What is kept of nights: the newest so many, those of so many days, as much as fits in so many MiB; a night has to
+    be within all that are given.
+    """
+
+    nights: int | None = None
+    days: int | None = None
+    mib: int | None = None
+
+    def __str__(self) -> str:
+        said = (("nights", self.nights), ("days", self.days), ("M", self.mib))
+        return ", ".join(f"{number}{'' if unit == 'M' else ' '}{unit}" for unit, number in said if number is not None)
+
+
+_KEEP = 'a number of nights, of days, a size, or several of them, such as "14 nights" or "30 days, 20G"'
+
+
+def _keep(value: object) -> object:
+    """Turns text such as "14 nights" to a Keep."""
+    if isinstance(value, Keep) or value is None:
+        return value
+    words = re.split(r"\s*,\s*", value.strip()) if isinstance(value, str) else value
+    found: dict[str, int] = {}
+    for word in words if isinstance(words, list | tuple) else [None]:
+        said = re.fullmatch(r"([0-9]{1,5}) ?(night|day|week)s?", word.strip()) if isinstance(word, str) else None
+        size = _mebibytes(word.strip().replace(" ", "")) if isinstance(word, str) else None
+        unit, number = ("mib", size or 0) if size is not None else (said[2] + "s", int(said[1])) if said else ("", 0)
+        unit, number = ("days", 7 * number) if unit == "weeks" else (unit, number)
+        if not number or unit in found:
+            raise ValueError(f"is {value!r}, must be {_KEEP}")
+        found[unit] = number
+    if not found:
+        raise ValueError(f"is {value!r}, must be {_KEEP}")
+    return Keep(**found)
+
+
+class NightsSettings(Table):
+    """keep: what `gc` leaves of nights; all where it is not given."""
+
+    keep: Annotated[Keep | None, BeforeValidator(_keep), Field(description=_KEEP)] = None
+
+
 class Settings(Table):
     platform: Name = "debian"
     release: Name | None = Field(default=None, description='a release in quotes, such as "13"')
@@ -259,6 +310,7 @@ class Settings(Table):
     runtime: StrictStr = Field(default="runc", min_length=1, description="a runtime: a name, NAME@VERSION, ./FILE, ...")
     untrusted: bool = Field(default=False, description="true or false")
     suite: Name = "spec"
+    engine: Name | None = None
     image: Literal["auto", "build", "cloud"] = "auto"
     uml_kernel: Location | None = Field(default=None, description="the path of a kernel of User-Mode Linux")
     platforms: Location | None = Field(default=None, description="a directory of platforms")
@@ -283,6 +335,10 @@ class Settings(Table):
     runtime_tools_sha256: Sha256 | None = None
     image_tools: Origin = Source(SourceKind.AUTO)
     image_tools_sha256: Sha256 | None = None
+    bats: Origin = Source(SourceKind.AUTO)
+    bats_sha256: Sha256 | None = None
+    runc_tests: Origin = Source(SourceKind.AUTO)
+    runc_tests_sha256: Sha256 | None = None
     box: StrictStr | None = Field(default=None, description="the http(s) address or path of a Vagrant box")
     box_sha256: Sha256 | None = None
     home: Annotated[Home, BeforeValidator(_home), Field(description="a path")]
@@ -295,6 +351,7 @@ class Settings(Table):
     cluster: ClusterSettings = ClusterSettings()
     limits: Limits = Limits()
     tell: TellSettings = TellSettings()
+    nights: NightsSettings = NightsSettings()
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _file: Path | None = PrivateAttr(default=None)
@@ -338,14 +395,25 @@ class Settings(Table):
     def of_cell(self, cell: Cell) -> Settings:
         """Return these settings with the cell's values in place of their own: what differs is asked for by the cell."""
         named = {key: getattr(cell, key) for key in ("platform", "release", "provider", "runtime", "suite")}
-        made = self.model_copy(update={**named, "machine": self.machine.model_copy(update={"name": cell.machine})})
-        made._origins = {**self._origins, **{key: "the cell" for key in named if named[key] != getattr(self, key)}}
+        named["engine"] = cell.engine or None
+        differing = {key for key in named if named[key] != getattr(self, key)}
+        machine = {"name": cell.machine}
+        if cell.provider != "ssh":
+            machine["arch"] = cell.arch
+            differing |= {"machine.arch"} if cell.arch != self.arch else set()
+        made = self.model_copy(update={**named, "machine": self.machine.model_copy(update=machine)})
+        made._origins = {**self._origins, **dict.fromkeys(differing, "the cell")}
         return made
 
     def distro(self) -> Distro:
         """Return the release that these settings name. UsageError where there is no such platform or release."""
         platform = platforms.load(self.platform, platforms.directories(self.platforms))
-        return Distro(platform, platform.release(self.release))
+        return Distro(platform, platform.release(self.release), self.arch)
+
+    @property
+    def arch(self) -> Arch:
+        """The architecture of machines: what is asked for, else this host's, else what most machines are."""
+        return (arch.here() or Arch.AMD64) if self.machine.arch == "auto" else Arch(self.machine.arch)
 
     def named_addresses(self) -> list[str]:
         """Return the addresses in the web that machines are to reach wherever they are."""
@@ -371,6 +439,7 @@ _PATHS: set[Key] = {
 _SECRETS: set[Key] = {("tell", "mail", "password"), ("tell", "webhook"), ("tell", "apprise")}
 _FLAGS: dict[str, Key] = {
     "machine": ("machine", "name"),
+    "arch": ("machine", "arch"),
     "host": ("ssh", "host"),
     "on": ("cluster", "on"),
     "scheduler": ("cluster", "scheduler"),

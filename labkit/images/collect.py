@@ -52,6 +52,9 @@ class Kind(enum.StrEnum):
     VOLUME = "volume"  # of a box, in libvirt's pool
     UNFINISHED = "unfinished"
     LOCK = "lock"
+    NIGHT = "night"
+    OUTBOX = "outbox"  # of a night that nobody goes on with
+    MACHINE = "machine"  # of a cell, whose night was killed
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +114,13 @@ def chain(disk: Path, home: Home) -> Iterator[str]:
 
 
 class Collector:
-    """Looks through one home. keep: seconds; what was of use in the last of these stays too."""
+    """Looks through one home. since: Unix time; what was of use later stays too."""
 
-    def __init__(self, home: Home, needs: Needs, keep: float, still_free: Callable[[], str]) -> None:
+    def __init__(self, home: Home, needs: Needs, since: float, still_free: Callable[[], str]) -> None:
         """still_free: asked before an image goes; why that must not be after all, empty where it may."""
         self._home = home
         self._needs = needs
-        self._since = time.time() - keep if keep else float("inf")
+        self._since = since
         self._still_free = still_free
         self._removers: dict[tuple[Kind, str], Callable[[], None]] = {}
 

@@ -22,7 +22,7 @@ from labkit.core.errors import UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
 from labkit.images.ingredients import image_kind
-from labkit.io.download import Digest, fetch, text_at
+from labkit.io.download import Digest, expected, fetch, text_at
 from labkit.io.files import make_directory, write_atomic
 
 # Where mmdebstrap goes if no mirror is named.
@@ -36,21 +36,27 @@ _LISTS = re.compile(r"^ ([0-9a-f]{64}) +[0-9]+ +(main/binary-(?:amd64|arm64|all)
 
 @dataclass(frozen=True, slots=True)
 class MirrorState:
-    """date: when the newest of its lists was signed, as it says."""
+    """date: when the newest of its lists was signed, as it says; "" of a cloud image."""
 
     digest: str
     date: str
 
 
 def state(distro: Distro, settings: Settings, *, timeout: float) -> MirrorState | None:
-    """The state of the mirror that an image of this release is built from; None where it is not built from packages.
+    """The state of the mirror that an image of this release is built from, or of the list that its cloud image is in;
+    None where that is pinned.
 
     ImageError where the mirror does not tell within timeout seconds for each list.
     """
-    if image_kind(distro, settings) != "build" or distro.release.build is None:
-        return None
+    build = distro.build
+    if image_kind(distro, settings) != "build" or build is None:
+        cloud = distro.cloud_image
+        if cloud is None or cloud.checksums is None:
+            return None
+        _, digest_of = expected(cloud, timeout=timeout)
+        return MirrorState(digest_of.hex[:16], "")
     digest, dates = hashlib.sha256(), []
-    for url in _releases(distro.release.build.suite, settings.mirror):
+    for url in _releases(build.suite, settings.mirror):
         text = text_at(url, timeout=timeout)
         lists = sorted(set(_LISTS.findall(text)))
         if not lists:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from labkit.core.errors import LabError
@@ -19,15 +19,17 @@ from labkit.machines.record import VAGRANTFILE, names, read_record
 _BOX = re.compile(r'\.vm\.box = "([^"\\]+)"')
 
 
-def needs(home: Home, busy: Mapping[str, str]) -> Needs:
-    """busy: the locks that other processes hold, by name, with who that is; what they may need stays too."""
+def needs(home: Home, busy: Mapping[str, str], without: Collection[str] = ()) -> Needs:
+    """busy: the locks that other processes hold, by name, with who that is; what they may need stays too. without:
+    machines that are to go themselves.
+    """
     images: dict[str, str] = {}
     lives: dict[str, str] = {}
     raws: dict[str, str] = {}
     kernels: dict[str, str] = {}
     boxes: dict[str, str] = {}
     everything = ""
-    for name in names(home):
+    for name in (name for name in names(home) if name not in without):
         directory, why = home.machine(name), f"machine {name} stands on it"
         record: dict[str, object] = {}
         with contextlib.suppress(LabError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from labkit.core.errors import LabError
@@ -24,8 +25,9 @@ PACKAGES = "packages.txt"  # beside the results: what is installed in the machin
 _UNFINISHED = "the run did not finish: it was not brought home whole"
 
 
-def bring(reports: Path, night: str, ended: Ended, key: str, bundle: Path) -> str:
-    """The id of the run in the bundle, which is below reports then; "" where it holds none.
+def bring(reports: Path, night: str, ended: Ended, key: str, bundle: Path, warn: Callable[[str], None]) -> str:
+    """The id of the run in the bundle, which is below reports then; "" where it holds none. warn: what a person should
+    know of it.
 
     Bringing the same one again, after a labkit that was killed meanwhile, makes no second run of it. DamagedBundle.
     """
@@ -40,12 +42,12 @@ def bring(reports: Path, night: str, ended: Ended, key: str, bundle: Path) -> st
                 (part / LOG).replace(logs / f"{ended.name}.log")
             if not (part / RUN).is_dir():
                 return ""
-            return _brought(reports, night, ended, key, part / RUN)
+            return _brought(reports, night, ended, key, part / RUN, warn)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _brought(reports: Path, night: str, ended: Ended, key: str, source: Path) -> str:
+def _brought(reports: Path, night: str, ended: Ended, key: str, source: Path, warn: Callable[[str], None]) -> str:
     try:
         run = runs.load(source)
     except LabError as error:
@@ -56,7 +58,7 @@ def _brought(reports: Path, night: str, ended: Ended, key: str, source: Path) ->
         shutil.rmtree(begun)
 
     def home(ident: str) -> Run:
-        facts = {**run.machine, "night": night}
+        facts = {**run.machine, "night": night, "cell": key}
         return dataclasses.replace(run, run=dataclasses.replace(run.run, id=ident), machine=facts)
 
     def begin(ident: str) -> str:
@@ -71,5 +73,6 @@ def _brought(reports: Path, night: str, ended: Ended, key: str, source: Path) ->
             path.replace(directory / path.name)
     make_directory(directory / runs.RAW)
     files.write_all(home(directory.name), directory)
-    runs.point_latest(directory)
+    if amiss := runs.point_latest(directory):
+        warn(amiss)
     return directory.name

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,16 @@ from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Address, Endpoint, shell_argv
 from labkit.core.errors import InfrastructureError, LabError, UsageError
+from labkit.core.home import Home
 from labkit.core.observer import Observer
+from labkit.images.collect import discard
 from labkit.io import process
-from labkit.io.files import make_directory, write_atomic
+from labkit.io.files import attempted, make_directory, sweep, write_atomic
 from labkit.matrix import local, worker
 from labkit.matrix.job import Ended, Job
-from labkit.matrix.outbox import DamagedBundle, Outbox
+from labkit.matrix.outbox import DamagedBundle, Outbox, served
 from labkit.matrix.window import EngineGone, Room
+from labkit.store import nights
 
 _PLUGIN = "labkit"
 _TTL = "30s"  # a worker that says nothing for so long is gone
@@ -54,11 +57,17 @@ _ASK = 60.0
 _CLOSE = 10.0  # seconds for all workers to end once their scheduler has
 
 
-# Dask looks a hundred times a second what each thread does, and twice a second how the host is: nobody asks.
+# Dask looks a hundred times a second what each thread does, fifty times whether its loop is late, and twice how the
+# host is: nobody asks. Nor is there anything to balance: each cell is for one host, and its answer is fetched at once.
 _QUIET = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.event-loop-monitor-interval": "1s",
+    "distributed.admin.tick.interval": "1s",
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.diagnostics.nvml": False,
+    "distributed.client.scheduler-info-interval": "60s",
 }
 
 
@@ -90,7 +99,8 @@ class ClusterEngine:
         self._home: dict[str, list[str]] = {}  # what a worker is told with its next cell: these are at home
 
     def __enter__(self) -> ClusterEngine:
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters of it is told in labkit's words
+        for name in ("distributed", "asyncio"):  # asyncio: of tasks of Dask's that nobody awaits, as a worker dies
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters of it is told in labkit's words
         try:
             self._stack.enter_context(
                 dask.config.set(
@@ -220,7 +230,8 @@ class ClusterEngine:
 
     def _look(self) -> None:
         try:
-            found = self._client.scheduler_info(n_workers=-1)["workers"]
+            # Not scheduler_info(): what it gives may be the client's own last look, which asks for no workers.
+            found = self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"]
             alive = self._client.status == "running"
         except Exception:
             found, alive = {}, False
@@ -460,6 +471,7 @@ async def _serve(scheduler: str, name: str, port: int, contact: str, pem: Path, 
         made = Worker(
             scheduler,
             nthreads=_THREADS,
+            executor=ThreadPoolExecutor(_THREADS, "cell"),  # Dask's own threads wake up every second, all of them
             name=name,
             host="127.0.0.1",
             port=port,
@@ -483,9 +495,26 @@ class _Plugin(WorkerPlugin):
     def __init__(self, home: Path) -> None:
         self.home = home
         self.stop = threading.Event()
+        self._serving = contextlib.ExitStack()
+
+    def serve(self, night: str) -> None:
+        """Work for that night: while this process lives, nobody clears up after it. What older nights, which nobody
+        goes on with, have left in this home goes.
+        """
+        home = Home(self.home)
+        self._serving.close()
+        self._serving.enter_context(attempted(home.lock(served(night)), "the night"))
+        for old in nights.ids(home.outbox):
+            if nights.order(old) < nights.order(night):
+                with attempted(home.lock(served(old)), "the night") as who:
+                    if who is None:
+                        Outbox(home.outbox / old).clear()
+                        discard(home.outbox / old)
+        sweep(home.outbox)
 
     def teardown(self, worker: Worker) -> None:
         self.stop.set()
+        self._serving.close()
 
 
 def _plugin(dask_worker: Any) -> _Plugin:
@@ -518,6 +547,7 @@ def _health(night: str, dask_worker: Any = None) -> _Health:
         plugin = _plugin(dask_worker)
         outbox = _outbox(dask_worker, night)
         make_directory(outbox.directory, mode=0o700)
+        plugin.serve(night)
         outbox.clear()
         write_atomic(outbox.directory / "health", b"")
         (outbox.directory / "health").unlink()

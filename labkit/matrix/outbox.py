@@ -30,6 +30,11 @@ _LARGEST = 2 << 30  # bytes that a bundle may hold
 _MEMBERS = 50_000
 
 
+def served(night: str) -> str:
+    """The name of the lock that whoever runs cells of that night for another host holds in its home."""
+    return f"night-{night}"
+
+
 class DamagedBundle(InfrastructureError):
     """A bundle is not what its sender says: the attempt counts as lost."""
 

@@ -1,21 +1,20 @@
-"""What changed from one night to the next, and why that may be. Pure: runs and night.json documents in, values out.
+"""What a night says of itself: what fails and since when is the history's word; how often a failure repeats, whether
+the reference shows it, and what changed in the lab, is found in the runs. Values in, values out.
 
-A failure is new where the cell's last complete run did not show it, unexpected and bad as it is. Each is told once,
-with all the cells that show it. What is `still_failing` carries the night it began in from document to document.
+Each failure is told once, with all the cells that show it.
 """
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.results.model import WHOLE, Result, Run, Verdict
+from labkit.store.past import Durations, Failing, Fixed
+from labkit.store.writing import storable
 
 Identity = tuple[str, str, str]
-_LEAST = 5  # nights before a duration is judged
-_JITTER = 5.0  # seconds that no duration is told for
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +37,15 @@ class _Entry:
 def changes(
     night: str,
     now: Mapping[str, Shown],
-    before: Mapping[str, Shown],
-    earlier: Sequence[Mapping[str, Any]],
+    failing: Sequence[Failing],
+    fixed: Sequence[Fixed],
     lab: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     """new_failures, still_failing, fixed, flaky, unexpected_passes and expired of night.json.
 
-    now and before: cells by key, before as far as they ran then; earlier: the documents of the nights before, the
-    newest first; lab: what changed on each platform.
+    now: cells by key; failing and fixed: what the history says of the night; lab: what changed on each platform.
     """
-    begun: dict[tuple[Identity, str], str] = {}
-    for document in reversed(earlier):  # a cell need not have run in the last one
-        begun |= _begun(document)
+    past = {(one.cell, one.identity): one for one in failing}
     found: dict[str, dict[Identity, _Entry]] = {
         name: {} for name in ("new_failures", "still_failing", "fixed", "flaky", "unexpected_passes")
     }
@@ -62,31 +58,26 @@ def changes(
         return entry
 
     for key, shown in sorted(now.items()):
-        old = before.get(key)
-        was = _unexpected(old.run) if old else {}
-        bad = _unexpected(shown.run)
-        for identity, result in bad.items():
-            group = "still_failing" if identity in was else "new_failures"
-            entry = put(group, identity, _what(result), key)
+        for identity, result in _unexpected(shown.run).items():
+            known = past.get((storable(key), _storable(identity)))
+            entry = put("still_failing" if known and known.streak > 1 else "new_failures", identity, _what(result), key)
             entry.repeats.append(_repeats(result))
             entry.reference.append(_reference(key, identity, now))
-            entry.since.append(begun.get((identity, key), night) if group == "still_failing" else night)
+            entry.since.append(known.since.night if known else night)
         flaky = {result.identity: result for result in shown.run.results if result.verdict is Verdict.FLAKY}
         for identity, result in flaky.items():
             put("flaky", identity, _what(result), key)
         for program in shown.run.programs:
             identity = (program.name, WHOLE, "")
-            if program.flaky and not any(known[0] == program.name for known in flaky):
+            if program.flaky and not any(named == program.name for named, _, _ in flaky):
                 put("flaky", identity, f"{program.name}: {', '.join(program.attempts)}", key)
-        ran = {result.identity for result in shown.run.results}
-        silent = {program.name for program in shown.run.programs}
-        for identity, result in was.items():
-            there = identity in ran or (identity[1] == WHOLE and identity[0] in silent)
-            if there and identity not in bad and identity not in flaky:
-                put("fixed", identity, _name(result), key)
         for line in shown.run.policy.unexpected_passes if shown.run.policy else ():
             put("unexpected_passes", ("", line, ""), line, key)
         expired.update(dict.fromkeys(shown.run.policy.expired if shown.run.policy else ()))
+    for one in fixed:
+        if one.seen.verdict is not Verdict.FLAKY:
+            named, name, _ = one.identity
+            put("fixed", one.identity, f"{named} {name}" if named else f"{name} {one.title}".strip(), one.cell)
     return {
         **{
             name: [_json(identity, entry, lab) for identity, entry in sorted(group.items())]
@@ -96,19 +87,9 @@ def changes(
     }
 
 
-def _begun(last: Mapping[str, Any]) -> dict[tuple[Identity, str], str]:
-    """Since when each failure of the night before is there, by check and cell."""
-    found: dict[tuple[Identity, str], str] = {}
-    said = last.get("changes")
-    for group in ("new_failures", "still_failing"):
-        for entry in said.get(group, ()) if isinstance(said, dict) else ():
-            try:
-                program, name, reference = entry["identity"]
-                for key in entry["cells"]:
-                    found[(program, name, reference), key] = str(entry["since"])
-            except (KeyError, TypeError, ValueError):
-                continue
-    return found
+def _storable(identity: Identity) -> Identity:
+    program, name, reference = map(storable, identity)
+    return program, name, reference
 
 
 def _unexpected(run: Run) -> dict[Identity, Result]:
@@ -190,16 +171,14 @@ def lab_changes(now: Mapping[str, Shown], before: Mapping[str, Shown]) -> dict[s
     return {system: list(lines) for system, lines in sorted(found.items()) if lines}
 
 
-def slower(cells: Mapping[str, float], earlier: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
-    """The cells that took longer than Q3 + 3 x IQR of what they took in the nights before."""
-    found = []
-    for key, seconds in cells.items():
-        times = earlier.get(key, ())
-        if len(times) < _LEAST:
-            continue
-        low, _, high = statistics.quantiles(times, n=4, method="inclusive")
-        bound = high + 3 * (high - low)
-        usual = statistics.median(times)
-        if seconds > bound and seconds > usual + _JITTER:
-            found.append({"cell": key, "seconds": seconds, "usual": round(usual, 3), "bound": round(bound, 3)})
-    return found
+def slower(found: Sequence[Durations]) -> list[dict[str, Any]]:
+    """The cells that took longer than their history bears."""
+    return [
+        {
+            "cell": one.cell,
+            "seconds": round(one.runs[-1].seconds, 3),
+            "usual": round(one.usual or 0.0, 3),
+            "bound": round(one.bound or 0.0, 3),
+        }
+        for one in found
+    ]

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import sys
 import threading
 import time
@@ -35,6 +36,7 @@ from labkit.matrix.outbox import LOG, RUN, Outbox
 MACHINE = "night-"  # what the names of machines of nights begin with
 JOB = "job"  # what the cell is, in its directory
 ERROR = "error"  # what failed, as JSON: message, hint, again
+_OF_CELL = re.compile(r"night-([0-9]{8}\.[0-9]{1,9})-c[0-9]+-a[0-9]+(?:-[0-9]+)?")
 _STATUSES = (0, 1, 4)  # of a process that leaves a run
 _LOG = 1 << 20  # bytes of what a cell says that are kept
 
@@ -161,9 +163,10 @@ def remove_machine(name: str, settings: Settings) -> None:
             machine.destroy()
 
 
-def leftover_machines(settings: Settings) -> list[str]:
-    """The machines of nights that are there."""
-    return [name for name in record.names(settings.home) if name.startswith(MACHINE)]
+def machines_of_nights(home: Home) -> list[tuple[str, str]]:
+    """The machines of cells that are there, each with its night; one that somebody called night-something is none."""
+    found = ((name, _OF_CELL.fullmatch(name)) for name in record.names(home))
+    return [(name, of[1]) for name, of in found if of]
 
 
 def home_settings(settings: Settings, home: Path) -> Settings:

@@ -19,7 +19,7 @@ CI = {
 @dataclass(frozen=True, slots=True)
 class Nightly:
     """What runs: argv, without the task, in a directory, by a user, with these variables of the environment. It writes
-    in the directories writable.
+    in the directories writable. collect: whether `gc` follows, as the settings say what is kept of nights.
     """
 
     argv: Sequence[str]
@@ -27,6 +27,7 @@ class Nightly:
     user: str
     variables: Mapping[str, str]
     writable: Sequence[str] = ()
+    collect: bool = False
 
     @property
     def private_tmp(self) -> bool:
@@ -47,9 +48,11 @@ def units(nightly: Nightly) -> dict[str, str]:
                 hint="use a directory of another name",
             )
     words = [f"{name}={value}" for name, value in nightly.variables.items()]
-    call = shlex.join([*(["env", *words] if words else []), *nightly.argv, "nightly"])
-    # Cron takes % for the end of the line.
-    line = f"cd {shlex.quote(nightly.directory)} && exec {call} >nightly.log 2>&1".replace("%", "\\%")
+    call = [*(["env", *words] if words else []), *nightly.argv]
+    then = f"; exec {shlex.join([*call, 'gc'])} >>nightly.log 2>&1" if nightly.collect else ""
+    begin = "" if nightly.collect else "exec "
+    line = f"cd {shlex.quote(nightly.directory)} && {begin}{shlex.join([*call, 'nightly'])} >nightly.log 2>&1{then}"
+    line = line.replace("%", "\\%")  # cron takes % for the end of the line
     return {
         SERVICE: template("nightly.service.j2", nightly=nightly),
         TIMER: template("nightly.timer.j2", nightly=nightly),

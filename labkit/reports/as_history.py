@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from labkit.core.text import one_line
 from labkit.results.tap import JSON
-from labkit.store.history import Durations, Failing, Flaky, Identity, Night, Ran, Span
+from labkit.store.past import Durations, Failing, Flaky, Identity, Night, Ran, Span
 from labkit.store.spans import Seen
 
 _RUNS = 20  # of a cell, in a terminal

@@ -32,7 +32,8 @@ from labkit.core.text import one_line, printable
 from labkit.io.files import disk_errors, make_directory, write_atomic
 from labkit.results.attribution import Blame
 from labkit.store import nights as night_files
-from labkit.store.history import Grid, History, Ran, flaky_in, natural
+from labkit.store.history import History, natural
+from labkit.store.past import Grid, Ran, flaky_in
 from labkit.store.spans import FLAKY, UNEXPECTED, value_of
 
 PLACE = "site"

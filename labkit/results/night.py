@@ -103,7 +103,18 @@ class Changes(_Part):
     slower: tuple[Slower, ...] = ()
 
 
+class Mirror(_Part):
+    """What the mirror of a release has: a digest of its lists of packages, and when they were signed."""
+
+    digest: str
+    date: str = ""
+
+
 class Night(_Part):
+    """lab: what is another thing in the machines than it was, by platform. mirrors: what images were made of, by
+    release; refs: the commits that git refs stood for, `runc main` to one.
+    """
+
     version: int = Field(alias="schema")
     id: str
     started: AwareDatetime
@@ -115,6 +126,8 @@ class Night(_Part):
     cells: tuple[NightCell, ...] = ()
     changes: Changes = Changes()
     lab: dict[str, tuple[str, ...]] = Field(default={})
+    mirrors: dict[str, Mirror] = Field(default={})
+    refs: dict[str, str] = Field(default={})
 
     @property
     def ended(self) -> AwareDatetime:

@@ -148,8 +148,13 @@ def _in_memory(path: Path) -> sqlite3.Connection:
                 given.backup(database)
                 return database
     database.close()
+    return in_memory()
+
+
+def in_memory() -> sqlite3.Connection:
+    """An empty one that goes with the process."""
     database = sqlite3.connect(":memory:", isolation_level=None)
-    _prepare(path, database)
+    _prepare(Path(":memory:"), database)
     return database
 
 

@@ -17,11 +17,12 @@ from typing import Any
 from labkit.core.errors import LabError, UsageError
 from labkit.core.suggest import did_you_mean
 from labkit.io.files import disk_errors, make_directory, write_atomic
-from labkit.results.night import SCHEMA
+from labkit.results.night import Night, from_json
 
 FILE = "night.json"
 DIRECTORY = "nights"
 Document = dict[str, Any]
+_LARGEST = 512 << 20  # bytes of a file
 _ID = re.compile(r"[0-9]{8}\.([0-9]{1,9})")
 
 
@@ -32,7 +33,12 @@ def directory(reports: Path, ident: str) -> Path:
 def ids(*places: Path) -> list[str]:
     """The ids of the nights that have a directory in one of the places, the oldest first, whatever the clock said."""
     names = {path.name for place in places if place.is_dir() for path in place.iterdir() if _ID.fullmatch(path.name)}
-    return sorted(names, key=lambda name: (_number(name), name))
+    return sorted(names, key=order)
+
+
+def order(ident: str) -> tuple[int, str]:
+    """Where a night stands among others, by its id: by number, those of one number by name."""
+    return _number(ident), ident
 
 
 def new_id(*places: Path) -> str:
@@ -49,11 +55,13 @@ def write(reports: Path, document: Document) -> Path:
     return place
 
 
-def read(reports: Path, ident: str) -> Document:
+def read(reports: Path, ident: str) -> Night:
     """The night of that id. UsageError where there is none, or a newer labkit wrote it."""
     path = directory(reports, ident) / FILE
     try:
-        document = json.loads(path.read_bytes())
+        if path.stat().st_size > _LARGEST:
+            raise UsageError(f"{path} is too large to be a night")
+        value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         known = ids(reports / DIRECTORY)
         raise UsageError(
@@ -61,24 +69,24 @@ def read(reports: Path, ident: str) -> Document:
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
-    if not isinstance(document, dict) or not isinstance(document.get("cells"), list):
+    if not isinstance(value, dict):
         raise UsageError(f"{path} is no night")
-    if document.get("schema") != SCHEMA:
-        raise UsageError(
-            f"{path}: schema is {document.get('schema')}, this labkit reads {SCHEMA}",
-            hint="read it with a newer labkit",
-        )
-    return document
+    return from_json(value, str(path))
 
 
-def before(reports: Path, ident: str) -> Iterator[Document]:
+def known(reports: Path, ident: str) -> Night | None:
+    """The night of that id; None where it cannot be read."""
+    try:
+        return read(reports, ident)
+    except LabError:
+        return None
+
+
+def before(reports: Path, ident: str) -> Iterator[Night]:
     """The nights before that one that can be read, the newest first."""
     for name in reversed(ids(reports / DIRECTORY)):
-        if _number(name) < _number(ident):
-            try:
-                yield read(reports, name)
-            except LabError:
-                continue
+        if _number(name) < _number(ident) and (night := known(reports, name)):
+            yield night
 
 
 def _number(ident: str) -> int:

@@ -133,10 +133,14 @@ def _is_of_test(directory: Path) -> bool:
 
 
 def discard(directory: Path) -> None:
-    """Remove the directory of what turned out to be no run; reports/latest names the newest one that is left."""
+    """Remove the directory of what turned out to be no run, or of one that nobody needs any more; reports/latest names
+    the newest one that is left. It is there whole or not at all, also where this is killed.
+    """
     reports = directory.parent
     with disk_errors(reports):
-        shutil.rmtree(directory)
+        part = part_name(directory)
+        directory.rename(part)
+        shutil.rmtree(part)
         link = reports / LATEST
         if link.is_symlink() and not link.exists():
             link.unlink()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from labkit.core.cell import Selection
 from labkit.core.observer import Observer, Silent
@@ -90,6 +90,14 @@ class Suite(Protocol):
         known are facts that the directory may lack; they go before what it says itself. meant is what was to be there.
         UsageError, naming the file, where it is damaged.
         """
+
+
+@runtime_checkable
+class OfEngines(Protocol):
+    """A suite that is about what uses a runtime."""
+
+    def of_engine(self, name: str) -> Suite:
+        """The suite for the engine of this name; UsageError."""
 
 
 class Capped:

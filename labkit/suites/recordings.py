@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StrictStr
+from pydantic import AfterValidator, Field, StrictStr
 
 from labkit.core import tomlfile
 from labkit.core.errors import UsageError
@@ -27,7 +28,7 @@ from labkit.suites import refs, summary
 from labkit.suites.summary import PROGRAM, Summary
 
 RUN = "run.json"
-NAME = re.compile(r"[a-z0-9_]{1,64}")  # of what a machine runs
+NAME = re.compile(r"(?!labkit-)[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")  # of what a machine runs
 FILE = re.compile(rf"({PROGRAM.pattern})(?:\.([2-9]|[1-9][0-9]{{1,3}}))?\.tap")
 
 # A whole recording has 1.1 MB, its longest file 144 KB. In bytes, but for FILES:
@@ -36,12 +37,23 @@ FILES = 4000
 _LIMITS = tap.Limits(line=1 << 20, block=1 << 20, total=4 << 20, events=50_000)
 
 
+def _named(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError(f"is {value!r}, must be a name of letters, digits, _ and -")
+    return value
+
+
+_Name = Annotated[StrictStr, AfterValidator(_named)]
+
+
 class RunFile(Table):
-    """run.json. only: the names and patterns that were asked for; noise counts the lines that are not in the suite's
+    """run.json. only: the names and patterns that were asked for; tests: those that each program was to run, as far as
+    the suite knows; noise counts the lines that are not in the suite's
     format; over: the output exceeded a limit.
     """
 
-    programs: tuple[Annotated[StrictStr, Field(pattern=rf"^{NAME.pattern}$")], ...] = ()
+    programs: tuple[_Name, ...] = ()
+    tests: dict[_Name, tuple[StrictStr, ...]] = Field(default={})
     only: tuple[StrictStr, ...] = ()
     facts: dict[str, StrictStr] = Field(default={})
     finished: bool = False
@@ -72,6 +84,9 @@ def judge(raw: Path, name: str, attempt: int, end: End | None) -> tuple[File, in
     out, err = content(raw, f"{file}.tap", OUTPUT), content(raw, f"{file}.err", STDERR)
     stderr, silent = err.decode("utf-8", "replace"), name in refs.data().silent
     read = verdicts.read(name, out, stderr, end, silent=silent, limits=_LIMITS)
+    if end and end.status == 1 and read.dialect == "bats":  # bats says with it that a test has failed
+        other = verdicts.read(name, out, stderr, replace(end, status=0), limits=_LIMITS)
+        read = other if any(one.program.verdict.bad for one in other.judged) else read
     seen = cgroups(copies.mend(out)[0] if read.notes else out) | cgroups(err)
     return read, len(out) + len(err), seen
 

@@ -11,7 +11,7 @@ from labkit.core.errors import UsageError
 from labkit.core.suggest import unknown
 from labkit.io.files import disk_errors, make_directory, write_atomic
 from labkit.suites import shards
-from labkit.suites.base import Suite
+from labkit.suites.base import OfEngines, Suite
 
 _NO_SUITES = {"base", "registry", "again", "shards", "recordings", "refs", "subset", "summary", "facts"}
 
@@ -21,14 +21,18 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(suites.__path__) if module.name not in _NO_SUITES)
 
 
-def find(name: str) -> Suite:
-    """The suite of that name, else UsageError."""
+def find(name: str, engine: str = "") -> Suite:
+    """The suite of that name, with that engine where it is about engines, else UsageError."""
     if name not in names():
         message, hint = unknown("suite", name, names())
         raise UsageError(message, hint=hint)
     # Each module annotates its SUITE with the protocol, so mypy has checked what this returns.
     suite: Suite = importlib.import_module(f"labkit.suites.{name}").SUITE
-    return suite
+    if not engine:
+        return suite
+    if not isinstance(suite, OfEngines):
+        raise UsageError(f"the {name} suite has no engine", hint="leave --engine out, or say --suite engine")
+    return suite.of_engine(engine)
 
 
 def of_directory(raw: Path) -> list[Suite]:

@@ -61,6 +61,8 @@ class Spec:
         return None
 
     def check(self, selection: Selection) -> None:
+        if selection.user:
+            raise UsageError(f"the {self.name} suite does not take --user; --suite bats does")
         if selection.spec and version_of(selection.spec) is None:
             raise UsageError(f"--spec is {selection.spec!r}, must be a version of the runtime-spec from 1.0.0 to 1.3")
         subset.of(self.name, "check", selection, self.names())

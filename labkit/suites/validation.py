@@ -29,7 +29,7 @@ from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
 from labkit.suites.facts import settled
 from labkit.suites.subset import ALL, Subset
 
-_ERRORS = "labkit-programs.err"  # no program can have a dash in its name
+_ERRORS = "labkit-programs.err"  # no program can have such a name
 _FACT = re.compile(r"[a-z][a-z-]{0,39}")
 _LINE = 4 << 20  # bytes
 OTHERS = ("bundle_validate", "docker", "image_validate", "podman", "runtimetest", "spec")  # output of other suites
@@ -65,6 +65,8 @@ class Validation:
         return [*self.argv(program, runtime, Selection()), "--list"]  # a tree may have others than the known refs
 
     def check(self, selection: Selection) -> None:
+        if selection.user:
+            raise UsageError(f"the {self.name} suite does not take --user; --suite bats does")
         if selection.spec:
             raise UsageError(f"the {self.name} suite does not take --spec; --suite spec does")
         subset.of(self.name, "program", selection, self.names())
@@ -83,6 +85,8 @@ class Validation:
 
     def recognizes(self, raw: Path) -> bool:
         kept = recordings.read_run(raw)
+        if kept and kept.facts.get("set"):
+            return False  # it says itself that it is another's
         named = [match[1] for file in recordings.files(raw) if (match := recordings.FILE.fullmatch(file))]
         begun = not named and not any(raw.glob("*.tap")) and recordings.is_begun(raw)
         return any(self._has(name, kept) for name in named) or (self.alone and begun)
@@ -285,7 +289,7 @@ class _Recorder:
                     return False
                 texts = {key: truncate(value, 1000) for key, value in facts.items() if isinstance(value, str)}
                 texts = {key: value for key, value in texts.items() if _FACT.fullmatch(key)}
-                self._note(programs=tuple(dict.fromkeys(map(str, names))), facts=texts)
+                self._note(programs=tuple(dict.fromkeys(map(str, names))), facts=texts, tests=_tests(message, names))
                 self.keep()
             case {"type": "start", "program": str(name)} if recordings.NAME.fullmatch(name):
                 if name not in self._attempts and len(self._attempts) >= recordings.FILES:
@@ -360,6 +364,16 @@ class _Recorder:
             replace(_as_result(worst), id=name, program=name), len(self._ended), len(self._kept.programs) or None
         )
         return True
+
+
+def _tests(plan: Mapping[str, JSON], programs: Collection[JSON]) -> dict[str, tuple[str, ...]]:
+    """The tests that each program is to run, as far as the plan says."""
+    given = plan.get("tests")
+    return {
+        name: tuple(truncate(test, 1000) for test in tests if isinstance(test, str))
+        for name, tests in (given.items() if isinstance(given, dict) else ())
+        if name in programs and isinstance(tests, list)
+    }
 
 
 def _cell(value: JSON) -> str:

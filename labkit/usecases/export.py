@@ -57,7 +57,7 @@ def render(settings: Settings, observer: Observer, out: Path) -> list[Path]:
         memory=settings.machine.memory,
         script=script,
         uploads=[(file, upload.remote) for file, upload in uploads.items()],
-        emulated=(choose(accelerator, settings.home) if accelerator == "auto" else accelerator) == "tcg",
+        emulated=(choose(accelerator, settings.home, distro.arch) if accelerator == "auto" else accelerator) == "tcg",
         movable=accelerator == "auto",
         package=None if published else command,
     )
@@ -108,7 +108,7 @@ def timer(settings: Settings, observer: Observer, out: Path) -> list[Path]:
     here = str(Path.cwd())
     writable = dict.fromkeys(map(str, (here, settings.reports, settings.home, resources.root())))
     user = pwd.getpwuid(os.geteuid()).pw_name
-    nightly = schedule.Nightly(argv, here, user, variables, tuple(writable))
+    nightly = schedule.Nightly(argv, here, user, variables, tuple(writable), settings.nights.keep is not None)
     return _write(out, schedule.units(nightly))
 
 

@@ -14,7 +14,8 @@ from labkit.core.errors import UsageError
 from labkit.core.observer import Observer
 from labkit.core.suggest import did_you_mean
 from labkit.reports import site as pages
-from labkit.store.history import FILE, Durations, Failing, Flaky, History, Identity, Night, Ran, Span, since
+from labkit.store.history import FILE, History
+from labkit.store.past import Durations, Failing, Flaky, Identity, Night, Ran, Span, since
 
 _SHOWN = 5  # runs that cannot be read, by name
 _LISTED = 30  # known words in a hint

@@ -31,17 +31,18 @@ from labkit.results.model import Run, RuntimeInfo
 from labkit.results.policy import Entry
 from labkit.store import runs
 from labkit.subjects import runtimes
-from labkit.suites import recordings, registry, shards, summary
+from labkit.suites import engine, recordings, registry, shards, summary
 from labkit.suites.base import Suite
 from labkit.suites.subset import ALL, Subset
 from labkit.usecases import run as one_run
 from labkit.usecases.run import Outcome
 
-_FILE_LIMIT = 64 << 20  # bytes of one file of a recording
-_KINDS = {".tap", ".err", ".tsv", ".json"}
+_FILE_LIMIT = (64 << 20) + 1  # bytes of one file of a recording; the last shows that there is more
+_KINDS = {".tap", ".err", ".tsv", ".json", engine.ENDING}
 _TAKES = (
     "judge takes a run, a directory with NAME.tap for each program, NAME.err and summary.tsv, or with the spec suite's "
-    "output as spec.tap; an archive of one (" + ", ".join(archives.ENDINGS) + "); or a single .tap file"
+    "output as spec.tap; an archive of one (" + ", ".join(archives.ENDINGS) + "); a single .tap file; or a record of "
+    "calls, of which each line is a JSON object with argv"
 )
 
 
@@ -233,6 +234,8 @@ def recorded(source: Path, said: Said) -> list[Run]:
         below = [path.name for path in sorted(source.iterdir()) if path.is_dir() and registry.of_directory(path)]
         hint = f"{', '.join(below[:5])} in it do: judge each" if below else _TAKES
         raise UsageError(f"{source} holds neither a run nor raw output", hint=hint)
+    if engine.PROFILE in said.facts and engine.SUITE not in suites:
+        raise UsageError(f"{source} has no record of calls, which alone --profile is about")
     unknown = RuntimeInfo(one_run.UNKNOWN, "", "")
     return [_read(one_run.new_run(source.name, suite, {}, unknown, None), source, suite, said) for suite in suites]
 
@@ -308,8 +311,14 @@ def _recording(settings: Settings, name: str | None, said: Said) -> Iterator[tup
                     said = _said_before(place.parent) or said
             elif given.suffix == ".tap":
                 place, label, said = target, given.stem, _single(given, target, said)
+            elif engine.is_record(given):
+                with given.open("rb") as file:
+                    (target / f"calls{engine.ENDING}").write_bytes(file.read(_FILE_LIMIT))
+                place, label = target, given.stem
+            elif given.suffix == engine.ENDING:
+                raise UsageError(f"{given} has no call of a runtime in it", hint=_TAKES)
             else:
-                raise UsageError(f"{given} is neither a .tap file nor an archive", hint=_TAKES)
+                raise UsageError(f"{given} is neither a .tap file, an archive nor a record of calls", hint=_TAKES)
         yield place, dataclasses.replace(said, name=said.name or label)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import shutil
 import socket
@@ -25,7 +26,7 @@ from labkit.core.endpoint import Address
 from labkit.core.errors import HostError, InfrastructureError, LabError, UsageError
 from labkit.core.observer import Observer
 from labkit.core.sources import SourceKind
-from labkit.images import mirrors
+from labkit.images import mirrors, refs
 from labkit.io.files import attempted
 from labkit.matrix import bring, local, plan, verdict, worker
 from labkit.matrix.job import Ended, Job, Work
@@ -37,9 +38,12 @@ from labkit.matrix.verdict import Shown
 from labkit.matrix.window import Engine, Window
 from labkit.provision.bootstrap import default_source
 from labkit.reports import night as report
-from labkit.results.night import SCHEMA, Night, from_json
+from labkit.results.night import SCHEMA, Mirror, Night, from_json
 from labkit.results.policy import Entry
 from labkit.store import nights, runs
+from labkit.store.history import FILE, History
+from labkit.subjects import runtimes
+from labkit.subjects.runtimes import words
 from labkit.usecases import history, tell
 from labkit.usecases.judge import policies
 
@@ -195,13 +199,10 @@ def _without_validation(settings: Settings) -> str | None:
 def _seconds_last(reports: Path) -> dict[str, float]:
     """How long each cell took when it last came to its end, by key."""
     found: dict[str, float] = {}
-    for number, document in enumerate(nights.before(reports, _NEWEST)):
-        if number >= _LOOK_BACK:
-            break
-        for cell in document["cells"]:
-            with contextlib.suppress(KeyError, TypeError):
-                if cell["state"] == "done" and cell["seconds"] > 0:
-                    found.setdefault(str(cell["cell"]), float(cell["seconds"]))
+    for night in itertools.islice(nights.before(reports, _NEWEST), _LOOK_BACK):
+        for cell in night.cells:
+            if cell.state == "done" and cell.seconds > 0:
+                found.setdefault(cell.cell, cell.seconds)
     return found
 
 
@@ -222,17 +223,18 @@ def _begun(settings: Settings, only: Sequence[str], checks: Sequence[str], obser
         "labkit": worker.version(),
         "reports": str(settings.reports),
         "at_once": str(made.at_once or ""),
-        "mirrors": json.dumps(_mirrors(made, settings, observer) if made.rebuild else {}),
+        "refs": json.dumps(_refs(made, settings, observer) if made.rebuild else {}),
+        "mirrors": _as_json(_mirrors(made, settings, observer) if made.rebuild else {}),
     }
     return NightTable.make(home / ident / TABLE, about, made.cells)
 
 
-def _mirrors(made: Plan, settings: Settings, observer: Observer) -> dict[str, dict[str, str]]:
+def _mirrors(made: Plan, settings: Settings, observer: Observer) -> dict[str, Mirror]:
     """What the mirrors of the night's platforms have now, digest and date by release; of one that does not tell, what
     it had when a night last asked.
     """
-    last: dict[str, Any] = next((doc.get("mirrors") or {} for doc in nights.before(settings.reports, _NEWEST)), {})
-    found: dict[str, dict[str, str]] = {}
+    last = next((night.mirrors for night in nights.before(settings.reports, _NEWEST)), {})
+    found: dict[str, Mirror] = {}
     for one in made.cells:
         name = f"{one.cell.platform}-{one.cell.release}"
         if one.problem or name in found or one.cell.provider not in ("auto", "qemu", "uml"):
@@ -247,14 +249,72 @@ def _mirrors(made: Plan, settings: Settings, observer: Observer) -> dict[str, di
             continue
         if state is None:
             continue
-        found[name] = dataclasses.asdict(state)
-        if name in last and last[name].get("digest") != state.digest:
+        found[name] = Mirror(digest=state.digest, date=state.date)
+        if name in last and last[name].digest != state.digest:
             observer.step(f"the mirror of {name} has other packages than last night: {_moved(last[name], found[name])}")
     return found
 
 
-def _moved(before: Mapping[str, str], after: Mapping[str, str]) -> str:
-    return f"the mirror {before.get('date') or '?'} -> {after.get('date') or '?'}"
+def _as_json(mirrors: Mapping[str, Mirror]) -> str:
+    return json.dumps({name: state.model_dump() for name, state in mirrors.items()})
+
+
+def _moved(before: Mirror, after: Mirror) -> str:
+    if not before.date and not after.date:
+        return f"the cloud image {before.digest[:7]} -> {after.digest[:7]}"
+    return f"the mirror {before.date or '?'} -> {after.date or '?'}"
+
+
+def _refs(made: Plan, settings: Settings, observer: Observer) -> dict[str, str]:
+    """The commits that the refs stand for which the settings and the cells' runtimes name, by `runc main`; of one that
+    cannot be had, what it was when a night last asked.
+    """
+    wanted: dict[str, tuple[str, str]] = {}
+    for tool, source in settings.sources().items():
+        if source.kind is SourceKind.GIT or (source.kind is SourceKind.LOCAL and source.ref):
+            wanted[f"{tool} {source.ref or 'HEAD'}"] = (source.where, source.ref)
+    for one in made.cells:
+        with contextlib.suppress(LabError):  # of a word that is none, the cell tells
+            word = words.parse(runtimes.split(one.cell.runtime)[0], runtimes.names(), Path.cwd())
+            if isinstance(word, words.Source) and (where := word.where or _repository(word.name)):
+                wanted.setdefault(f"{word.name or word.where} {word.ref}", (where, word.ref))
+    last = next((night.refs for night in nights.before(settings.reports, _NEWEST)), {})
+    found: dict[str, str] = {}
+    for name, (where, ref) in wanted.items():
+        if not refs.moves(ref):
+            continue
+        try:
+            found[name] = refs.commit(where, ref, timeout=_MIRROR)
+        except LabError as error:
+            stays = f"it stays {last[name][:7]}" if name in last else "what is built of it is whatever it is then"
+            observer.warn(f"{name} cannot be had, {stays}: {error.message}")
+            if name in last:
+                found[name] = last[name]
+        if last.get(name, found.get(name)) != found.get(name):
+            observer.step(_ref_moved(name, last[name], found[name]))
+    return found
+
+
+def _repository(name: str) -> str:
+    """Where the sources of a runtime are that labkit knows."""
+    source = default_source(name)
+    return source.where if source.kind is SourceKind.GIT else ""
+
+
+def _ref_moved(name: str, before: str, after: str) -> str:
+    return f"{name} {before[:7]} -> {after[:7]}"
+
+
+def _pinned(settings: Settings, found: Mapping[str, str]) -> Settings:
+    """The settings with commits in place of refs: every image of a night is of the same, and of another than last
+    night's where a ref has moved.
+    """
+    pins = {
+        tool.replace("-", "_"): dataclasses.replace(source, ref=found[name])
+        for tool, source in settings.sources().items()
+        if source.kind is SourceKind.GIT and (name := f"{tool} {source.ref or 'HEAD'}") in found
+    }
+    return settings.with_values(None, **pins)
 
 
 def unfinished(settings: Settings) -> list[str]:
@@ -294,12 +354,17 @@ class _Night:
         entries: tuple[Entry, ...],
         argv: Argv | None,
     ) -> None:
-        self._mirrors = json.loads(table.about("mirrors") or "{}")
-        self._settings = settings.with_mirrors({name: state["digest"] for name, state in self._mirrors.items()})
+        found = json.loads(table.about("mirrors") or "{}")
+        self._mirrors = {name: Mirror(**state) for name, state in found.items()}
+        self._refs: dict[str, str] = json.loads(table.about("refs") or "{}")
+        made_of = {name: state.digest for name, state in self._mirrors.items()}
+        self._settings = _pinned(settings, self._refs).with_mirrors(made_of)
         self._observer, self._table = observer, table
         self._entries, self._argv = entries, argv
         self._reports = Path(table.about("reports") or settings.reports)
+        self._settings = self._settings.with_values(None, reports=self._reports)
         self._ident = table.about("id")
+        self._warned: set[str] = set()
 
     def run(self, make_engine: MakeEngine) -> Nightly:
         self._clear()
@@ -345,7 +410,7 @@ class _Night:
                 Outbox(place).clear()
                 if place.name != self._ident:  # of a night that nobody goes on with: only the newest can be
                     shutil.rmtree(place, ignore_errors=True)
-        for name in worker.leftover_machines(self._settings):
+        for name, _ in worker.machines_of_nights(self._settings.home):
             self._observer.step(f"removing {name}, which a killed night left")
             worker.remove_machine(name, self._settings)
 
@@ -357,28 +422,70 @@ class _Night:
         return dataclasses.replace(job, work=Work(cell, self._settings.without_secrets(), self._entries))
 
     def _take(self, row: Row, ended: Ended, bundle: Path) -> str:
-        return bring.bring(self._reports, self._ident, ended, row.key, bundle)
+        return bring.bring(self._reports, self._ident, ended, row.key, bundle, self._warn_once)
+
+    def _warn_once(self, text: str) -> None:
+        """What is the same of every cell."""
+        words = text.partition(",")[0].partition(" does not name")[0]
+        if words not in self._warned:
+            self._warned.add(words)
+            self._observer.warn(text)
 
     # --- what it came to
 
     def _tell(self, reason: str) -> Nightly:
-        shown = self._shown([(row.key, row.run) for row in self._table.rows(State.DONE) if row.run])
-        earlier = []
-        for number, document in enumerate(nights.before(self._reports, self._ident)):
-            if number >= _LOOK_BACK:
-                break
-            earlier.append(document)
-        last = self._last(earlier, shown)
+        done = {row.key: row.run for row in self._table.rows(State.DONE) if row.run}
+        shown = self._shown(done)
+        with self._history(shown) as past:
+            failing, fixed, slower = past.failing(self._ident), past.fixed(self._ident), past.slower(self._ident)
+            last = self._shown({key: run for key in shown if (run := self._last(past, key))})
         lab = verdict.lab_changes(shown, last)
-        begun = earlier[0] if earlier else {}
+        begun = next(nights.before(self._reports, self._ident), None)
         for name, state in self._mirrors.items():
-            old = (begun.get("mirrors") or {}).get(name)
-            if old and old.get("digest") != state["digest"]:
+            old = begun.mirrors.get(name) if begun else None
+            if old and old.digest != state.digest:
                 lab.setdefault(name, []).append(_moved(old, state))
-        document = self._document(reason, verdict.changes(self._ident, shown, last, earlier, lab), lab, earlier)
+        for name, commit in self._refs.items():
+            was = begun.refs.get(name) if begun else None
+            if was and was != commit:
+                for system in dict.fromkeys(verdict.split(key)[0] for key in shown):
+                    lab.setdefault(system, []).append(_ref_moved(name, was, commit))
+        changed = verdict.changes(self._ident, shown, failing, fixed, lab)
+        document = self._document(reason, {**changed, "slower": verdict.slower(slower)}, lab)
         came_to = Nightly(document, nights.write(self._reports, document))
         report.write_page(came_to.night, came_to.directory)
         return came_to
+
+    @contextlib.contextmanager
+    def _history(self, shown: Mapping[str, Shown]) -> Iterator[History]:
+        """The history of the reports, with what this night ran; where it cannot be had, one of the last nights alone,
+        in memory: a night has its verdict all the same.
+        """
+
+        def put(past: History) -> None:
+            for key, one in shown.items():
+                past.add(self._ident, key, one.run, self._reports / one.run.run.id)
+
+        with contextlib.ExitStack() as stack:
+            try:
+                past = stack.enter_context(History.open(self._reports / FILE, self._observer.warn))
+                put(past)
+                past.sync(self._reports, self._observer.step)
+            except LabError as error:
+                self._observer.warn(f"what is new is told by the last {_LOOK_BACK} nights alone: {error.message}")
+                past = stack.enter_context(History.in_memory())
+                for night in itertools.islice(nights.before(self._reports, self._ident), _LOOK_BACK):
+                    for cell in night.cells:
+                        with contextlib.suppress(LabError):
+                            if cell.run:
+                                past.add(night.id, cell.cell, runs.load(self._reports / cell.run))
+                put(past)
+            yield past
+
+    def _last(self, past: History, key: str) -> str:
+        """The last complete run of the cell in another night whose reports are there; "" where there is none."""
+        others = (ran for ran in reversed(past.runs(key)) if ran.night not in ("", self._ident))
+        return next((ran.name for ran in others if ran.complete and not ran.gone), "")
 
     def _announce(self, came_to: Nightly) -> None:
         """Tell the people whom the settings name. The night is kept already, whatever comes of it."""
@@ -388,26 +495,12 @@ class _Night:
             else:
                 self._observer.warn(f"{outcome.channel}: not told: {outcome.text}")
 
-    def _shown(self, wanted: Sequence[tuple[str, str]]) -> dict[str, Shown]:
+    def _shown(self, wanted: Mapping[str, str]) -> dict[str, Shown]:
         found = {}
-        for key, ident in wanted:
+        for key, ident in wanted.items():
             with contextlib.suppress(LabError):
                 directory = self._reports / ident
                 found[key] = Shown(runs.load(directory), _packages(directory / bring.PACKAGES))
-        return found
-
-    def _last(self, earlier: Sequence[Mapping[str, Any]], shown: Mapping[str, Shown]) -> dict[str, Shown]:
-        """The last complete run of each cell in the nights before."""
-        found: dict[str, Shown] = {}
-        for document in earlier:
-            missing = [
-                (str(cell.get("cell")), str(cell["run"]))
-                for cell in document["cells"]
-                if isinstance(cell, dict) and cell.get("run") and cell.get("status") in (0, 1)
-            ]
-            found |= self._shown([(key, ident) for key, ident in missing if key in shown and key not in found])
-            if found.keys() >= shown.keys():
-                break
         return found
 
     def _document(
@@ -415,16 +508,9 @@ class _Night:
         reason: str,
         changed: Mapping[str, Any],
         lab: Mapping[str, Sequence[str]],
-        earlier: Sequence[Mapping[str, Any]] = (),
     ) -> dict[str, Any]:
         rows = self._table.rows()
         cells = [_cell_json(row) for row in rows]
-        times: dict[str, list[float]] = {}
-        for document in earlier:
-            for cell in document["cells"]:
-                if isinstance(cell, dict) and cell.get("state") == "done" and cell.get("seconds"):
-                    times.setdefault(str(cell.get("cell")), []).append(float(cell["seconds"]))
-        done = {row.key: row.seconds for row in rows if row.state is State.DONE}
         failed = [row for row in rows if row.state in (State.LAB_ERROR, State.QUARANTINED)]
         not_run = [row.key for row in rows if row.state in (State.WAITING, State.RUNNING, State.NOT_RUN)]
         changes = {
@@ -434,10 +520,10 @@ class _Night:
             "flaky": [],
             "unexpected_passes": [],
             "expired": [],
+            "slower": [],
             **changed,
             "not_run": not_run,
             "lab_errors": [{"cell": row.key, "error": row.error} for row in failed],
-            "slower": verdict.slower(done, times),
         }
         return {
             "schema": SCHEMA,
@@ -451,7 +537,8 @@ class _Night:
             "cells": cells,
             "changes": changes,
             "lab": {system: list(lines) for system, lines in lab.items()},
-            "mirrors": self._mirrors,
+            "mirrors": {name: state.model_dump() for name, state in self._mirrors.items()},
+            "refs": self._refs,
         }
 
 

@@ -101,10 +101,11 @@ def run_cell(
     what is asked, such as a runtime that is not there; a KeyboardInterrupt is raised again after the reports are
     written.
     """
-    suite = registry.find(cell.suite)
+    suite = registry.find(cell.suite, cell.engine)
     suite.check(cell.selection)
     runs.require_room(settings.reports)  # now, and not after a machine was made and the suite has run
-    enough = min(cell.machines, len(subset.of(suite.name, "check", cell.selection, suite.names())))
+    names = suite.names()  # none where only the machine knows them
+    enough = min(cell.machines, len(subset.of(suite.name, "check", cell.selection, names)) if names else cell.machines)
     if enough < cell.machines:
         observer.step(f"{enough} to run: no more machines than that share it")
     if enough > 1:
@@ -325,7 +326,7 @@ def _run_shared(
 
     A machine that does not come up, or is lost, makes the run incomplete; the others do their parts.
     """
-    suite, distro = registry.find(cell.suite), settings.of_cell(cell).distro()
+    suite, distro = registry.find(cell.suite, cell.engine), settings.of_cell(cell).distro()
     subject = subjects.find(runtimes.word(cell.runtime), settings.of_cell(cell), distro, observer, cell.runtime_name)
     subjects.require_committed(subject, settings, suite.needs)
     machines = _several(cell, settings, observer, distro, suite, make_machine)
@@ -471,7 +472,7 @@ def _up(
             info = bring_up(machine, settings, distro, observer, insist=True)
             remote = stack.enter_context(machine.connect(Deadline.after(settings.limits.connect, "connect")))
             runtime = subjects.send(subject, remote, observer, machine.name, cell.selection.runtime_args)
-            called, selection = _called(registry.find(cell.suite), runtime, remote, cell.selection)
+            called, selection = _called(registry.find(cell.suite, cell.engine), runtime, remote, cell.selection)
         except InfrastructureError as error:
             # What is wrong with this host, no other machine can make good.
             if not members and (machine is machines[-1] or not isinstance(error, MachineError | ConnectionFailed)):
@@ -490,6 +491,7 @@ def _alike(members: Sequence[_Member], settings: Settings) -> None:
         rows = {
             "the provider": (first.info.kind, other.info.kind),
             "the release": tuple(f"{one.info.platform} {one.info.release}" for one in (first, other)),
+            "the architecture": (first.info.arch, other.info.arch),
             "the accelerator": (first.info.accelerator, other.info.accelerator),
             "the kernel": (first.info.kernel_origin, other.info.kernel_origin),
             "the image": tuple(record_of.image_of(settings.home, one.machine.name) for one in (first, other)),
@@ -737,7 +739,8 @@ def _calls_itself(runtime: RuntimeInfo) -> list[str]:
 def _facts(machine: MachineInfo) -> dict[str, JSON]:
     keys = ("platform", "release", "provider", "name", "accelerator")
     found = {key: getattr(machine, key) for key in keys}
-    return found | ({"kernel_origin": machine.kernel_origin} if machine.kernel_origin else {})
+    said = {key: value for key in ("kernel_origin", "arch") if (value := getattr(machine, key))}
+    return found | said
 
 
 # --- write

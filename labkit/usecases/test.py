@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from labkit.core.arch import Arch
 from labkit.core.cell import Cell, Selection
 from labkit.core.config import Settings
 from labkit.core.errors import LabError, UsageError
+from labkit.machines import providers
 from labkit.results.policy import Entry
 from labkit.store import runs
 from labkit.subjects import runtimes
@@ -107,7 +109,7 @@ def cell_of(settings: Settings, selection: Selection, *, failed: bool = False, m
         name = runtimes.of(word).name
         selection = dataclasses.replace(selection, only=runs.failed_before(settings.reports, settings.suite, name))
     else:
-        known = registry.find(settings.suite).names()
+        known = registry.find(settings.suite, settings.engine or "").names()
         selection = dataclasses.replace(selection, only=subset.settled(selection, known))
     return Cell(
         distro.platform.name,
@@ -118,4 +120,6 @@ def cell_of(settings: Settings, selection: Selection, *, failed: bool = False, m
         settings.suite,
         selection,
         machines,
+        engine=settings.engine or "",
+        arch=distro.arch.value if providers.chosen(settings) != "ssh" else Arch.AMD64.value,
     )

@@ -5,16 +5,17 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from tests.faults import table, table_uml
+from tests.faults import table, table_nights, table_uml
 from tests.faults.table import Row
 
-ROWS = [*table.ROWS, *table_uml.ROWS]
+ROWS = [*table.ROWS, *table_uml.ROWS, *table_nights.ROWS]
 
 PATH = Path(__file__).parents[2] / "docs/reference/faults.md"
 _HEAD = """# Faults
 
 What is done to labkit, when, and what labkit does then: {number} rows, made of `tests/faults/table.py` by
-`python -m tests.faults --write`. Each row is held by its test, in `tests/faults/`, under the name in its first column.
+`python -m tests.faults --write`. Each row is held by its test, in `tests/faults/` (of nights in `tests/`), under the
+name in its first column.
 
 After each fault and the next plain command there is no process, mount, lock or temporary file left that nobody needs; a
 file that somebody put into the machine before is still there, but where the command was asked to remove it; and that
@@ -52,6 +53,8 @@ _TITLES = {
 
 
 def _title(row: Row) -> str:
+    if row.test.startswith("../"):
+        return "Nights"
     return _TITLES.get(row.test.partition("::")[0], "Others")
 
 

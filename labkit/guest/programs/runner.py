@@ -73,7 +73,7 @@ class _Job:
 
 class Runner:
     """tmp: an empty directory; body(program, its own directory below tmp): what runs it, see open_sandbox; lifeline: a
-    descriptor whose end interrupts.
+    descriptor whose end interrupts; quiet: seconds without output after which a program is ended.
     """
 
     def __init__(
@@ -86,6 +86,8 @@ class Runner:
         output: Output,
         signals: Signals,
         lifeline: Optional[int] = None,
+        *,
+        quiet: Optional[float] = None,
     ) -> None:
         self._schedule = schedule
         self._config = config
@@ -98,6 +100,7 @@ class Runner:
         self._poll = select.poll()
         self._poll.register(signals.fd, select.POLLIN)
         self._poll.register(output.fd, 0)  # tells when the reader is gone
+        self._quiet = quiet
         self._lifeline = lifeline
         if lifeline is not None:
             self._poll.register(lifeline, select.POLLIN)
@@ -126,7 +129,7 @@ class Runner:
         self._output.put("start", program=turn.program, attempt=turn.attempt)
         directory = self._tmp / f"{turn.program}.{turn.attempt}"
         sandbox = open_sandbox(self._config, directory, self._body(turn.program, directory))
-        job = _Job(turn, sandbox, time.monotonic() + self._config.timeout + GUARD_TIMEOUT)
+        job = _Job(turn, sandbox, time.monotonic() + (self._quiet or self._config.timeout + GUARD_TIMEOUT))
         self._jobs[sandbox.guard] = job
         for fd, name in ((sandbox.out, "out"), (sandbox.err, "err")):
             job.streams[fd] = _Stream(name)
@@ -169,6 +172,8 @@ class Runner:
         except BlockingIOError:
             return False
         stream = job.streams[fd]
+        if data and self._quiet:
+            job.deadline = time.monotonic() + self._quiet
         kept = data[: STREAM_LIMIT - stream.passed]
         stream.passed += len(kept)
         stream.dropped += len(data) - len(kept)

@@ -39,14 +39,14 @@ CLONE_NEWPID = 0x20000000
 GRACE = 0.1  # seconds in which processes that a program leaves may still end by themselves
 MOST_LEFT = 50  # texts; a report stays below what a pipe holds
 
-# Arguments: the propagation, then directories of runtimes' records to hide. Where the host's mounts are shared, as
-# systemd leaves them, these are too, in a peer group of their own.
+# Arguments: the propagation, whose processes, then directories of runtimes' records to hide. Where the host's mounts
+# are shared, as systemd leaves them, these are too, in a peer group of their own.
 _MOUNTS = """
 set -e
 mount --make-rprivate /
 test "$1" = private || mount --make-rshared /
-mount -t proc proc /proc
-shift
+test "$2" = host || mount -t proc proc /proc
+shift 2
 for directory; do mount -t tmpfs -o mode=711,size=16m labkit "$directory"; done
 """
 
@@ -68,12 +68,16 @@ class Report:
 class SandboxConfig:
     """What all sandboxes of a run have in common.
 
-    timeout: seconds for the program; held: descriptors that stay open until the sandbox has ended, a lock's.
+    timeout: seconds for the program; held: descriptors that stay open until the sandbox has ended, a lock's; apart:
+    with a PID namespace (without it what a program leaves goes on, and nothing is said of it); known: what the body
+    itself mounts something on.
     """
 
     runtime: str
     timeout: float
     held: tuple[int, ...] = ()
+    apart: bool = True
+    known: tuple[str, ...] = ()
 
     @property
     def state_directories(self) -> list[Path]:
@@ -157,7 +161,8 @@ def _guard(
                 os.close(int(name))
     try:
         directory.mkdir(parents=True)
-        unshare(CLONE_NEWPID)
+        if config.apart:
+            unshare(CLONE_NEWPID)
     except OSError as error:
         _tell(report, Report(failure=f"a sandbox: {error}"))
         return 1
@@ -201,8 +206,10 @@ def _init(config: SandboxConfig, body: Callable[[], int], out: int, err: int, re
     if overdue:
         kill_group(program)
         status = _wait(program, time.monotonic() + GRACE)
-    left = [f"process {line}" for line in _processes()]
-    left += [f"mount {printable(mount.point)}" for mount in own_mounts() if mount.point not in before]
+    left = [f"process {line}" for line in _processes()] if config.apart else []
+    left += [
+        f"mount {printable(mount.point)}" for mount in own_mounts() if mount.point not in before.union(config.known)
+    ]
     records = [name for directory in config.state_directories for name in sorted(os.listdir(directory))]  # noqa: PTH208
     left += [f"container {printable(name)}" for name in records]
     more = [f"and {len(left) - MOST_LEFT} more"] if len(left) > MOST_LEFT else []
@@ -237,7 +244,8 @@ def _mount(config: SandboxConfig) -> None:
     busybox = find_program("busybox")
     shell = [busybox, "sh"] if busybox else ["/bin/sh"]
     root = next((mount for mount in reversed(own_mounts()) if mount.point == "/"), None)
-    words = ["shared" if root and "shared" in root.propagation else "private", *map(str, config.state_directories)]
+    words = ["shared" if root and "shared" in root.propagation else "private", "own" if config.apart else "host"]
+    words += map(str, config.state_directories)
     try:
         done = subprocess.run(
             [*shell, "-c", _MOUNTS, "sh", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=30
@@ -277,12 +285,16 @@ def _processes() -> list[str]:
 
 
 def _running() -> Iterator[str]:
+    own = Path("/proc/self/cmdline").read_bytes()  # of what was forked here, and is none of the program's
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and entry.name != "1":
             with suppress(OSError):
                 name, _, rest = (entry / "stat").read_text(errors="replace").rpartition(") ")
                 if not rest.startswith(("Z", "X")):
-                    words = (entry / "cmdline").read_bytes()[:1000].rstrip(b"\0").replace(b"\0", b" ")
+                    line = (entry / "cmdline").read_bytes()
+                    if line == own:
+                        continue
+                    words = line[:1000].rstrip(b"\0").replace(b"\0", b" ")
                     yield printable(words.decode("utf-8", "replace") or name.partition("(")[2])
 
 

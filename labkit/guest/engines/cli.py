@@ -1,0 +1,166 @@
+"""The command line: the outer process makes a place of its own, the inner one works in it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..common.arguments import Parser
+from ..common.attached import add_arguments, take_lock
+from ..common.cgroups import CGROUP_ROOT
+from ..common.claims import claims_of
+from ..common.errors import Busy, Interrupted, UsageError
+from ..common.executables import find_runtime
+from . import __version__, conversation, faults, own, report
+from .base import Broken, Place
+from .session import Session, names
+
+PARTS = ("report", "swap", "faults")
+_APART = (conversation.ID, faults.ID, *report.IDS)  # what ids begin with that are not about calls
+
+
+def run(argv: list[str]) -> int:
+    """The exit status; see the package's docstring."""
+    try:
+        args = _parse(argv)
+        runtime = find_runtime(args.runtime)
+        if os.geteuid() != 0:
+            raise UsageError("must run as root (sudo)")
+        if args.inner:
+            own.inner()
+            return _work(args, runtime, Path(args.top))
+        lock = take_lock(args.lock, args.attached) if args.lock else None
+        words = [sys.executable, *_program(), *(word for word in argv if word != "--attached"), "--inner"]
+        status = own.outer(words, args.attached)
+        del lock
+        return status
+    except UsageError as error:
+        sys.stderr.write(f"labkit-engine: {error}\n")
+        return 2
+    except (Broken, Busy, OSError) as error:
+        sys.stderr.write(f"labkit-engine: {error}\n")
+        return 3
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Interrupted as end:
+        return 128 + end.number
+
+
+def _program() -> list[str]:
+    """How this program is started again: the archive that it is in, or its package."""
+    start = Path(sys.argv[0])
+    return [str(start.absolute())] if start.suffix == ".pyz" else ["-m", __package__ or ""]
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(prog="labkit-engine", description="Uses an engine over a runtime, and prints JSON lines.")
+    parser.add_argument("--engine", required=True, choices=names())
+    parser.add_argument("--runtime", required=True, help="name or path of the runtime under test")
+    parser.add_argument(
+        "--runtime-arg", action="append", default=[], metavar="WORD", help="before each of its commands"
+    )
+    parser.add_argument("--reference", default="", help="name or path of a runtime to compare with")
+    parser.add_argument("--part", action="append", choices=PARTS, default=[], help="only this (default: all)")
+    parser.add_argument("--only", metavar="A,B", default="", help="only what these checks need")
+    parser.add_argument("--inner", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("top", nargs="?", default="", help=argparse.SUPPRESS)
+    add_arguments(parser)
+    parser.add_argument("--version", action="version", version=f"labkit-engine {__version__}")
+    return parser.parse_args(argv)
+
+
+def _work(args: argparse.Namespace, runtime: str, top: Path) -> int:
+    only = [word for word in args.only.split(",") if word]
+    parts = args.part or [part for part in PARTS if _is_wanted(part, only)]
+    reference = find_runtime(args.reference) if args.reference else ""
+    same = bool(reference) and os.path.realpath(reference) == os.path.realpath(runtime) and not args.runtime_arg
+    under = {"runtime": (runtime, args.runtime_arg)}
+    if reference and not same:
+        under = {"reference": (reference, []), **under}
+    facts = {
+        "engine": args.engine,
+        "runtime-path": runtime,
+        "runtime-version": claims_of([runtime, *args.runtime_arg]).version,
+        "runtime-arguments": " ".join(args.runtime_arg),
+        "reference-path": "" if same else reference,
+        "kernel": os.uname().release,
+        "cgroup": "v2" if (CGROUP_ROOT / "cgroup.controllers").exists() else "v1",
+        "suite": f"labkit-engine {__version__}",
+    }
+    steps = [step.id for step in conversation.STEPS if _is_needed(step.id, only)]
+    wrong = [fault.id for fault in faults.FAULTS if not only or fault.id in only]
+    put("plan", facts=facts, parts=parts, steps=steps, faults=wrong, only=only)
+    for label, (path, arguments) in under.items():
+        put("session", under=label, runtime=path)
+        if steps or label == "runtime":
+            _over(args, parts, steps, top / label, Path("/run", label), path, arguments, label)
+    if "faults" in parts and wrong:
+        put("session", under="faults", runtime=runtime)
+        _faults(args, wrong, top / "faults", runtime)
+    put("finish")
+    return 0
+
+
+def _over(
+    args: argparse.Namespace,
+    parts: Sequence[str],
+    steps: Sequence[str],
+    data: Path,
+    place: Path,
+    runtime: str,
+    arguments: Sequence[str],
+    label: str,
+) -> None:
+    """The report, the conversation, and the calls that both made."""
+    own_place = Place(data, place, str(data / "bin" / Path(runtime).name))
+    try:
+        with Session(args.engine, own_place, runtime, arguments) as session:
+            put("version", engine=session.engine.version())
+            if label == "runtime" and "report" in parts:
+                for found in report.hold(session):
+                    put("report", **found)
+            for found in conversation.hold(session.engine, steps if "swap" in parts else ()):
+                put("step", under=label, **found)
+            log = session.log()
+    except Broken as why:
+        put("broken", under=label, why=str(why))
+        return
+    for line in session.calls():
+        put("call", under=label, line=line)
+    put("log", under=label, text=log)
+
+
+def _faults(args: argparse.Namespace, wanted: Sequence[str], data: Path, runtime: str) -> None:
+    place = Place(data, Path("/run/faults"), str(data / "bin" / Path(runtime).name))
+    try:
+        with Session(args.engine, place, runtime, args.runtime_arg) as session:
+            for found in faults.hold(session, wanted):
+                put("fault", **found)
+            log = session.log()
+    except Broken as why:
+        put("broken", under="faults", why=str(why))
+        return
+    put("log", under="faults", text=log)
+
+
+def _is_wanted(part: str, only: Sequence[str]) -> bool:
+    """Whether a part is to run: calls are made by all but the faults."""
+    own = {"report": report.IDS, "swap": (conversation.ID,), "faults": (faults.ID,)}
+    calls = any(not ident.startswith(_APART) for ident in only)
+    return not only or any(ident.startswith(own[part]) for ident in only) or (calls and part != "faults")
+
+
+def _is_needed(step: str, only: Sequence[str]) -> bool:
+    """Whether a step is to run: where anything but steps is asked for, all do, for the calls that they make."""
+    return not only or step in only or any(not ident.startswith(_APART) for ident in only)
+
+
+def put(kind: str, **values: Any) -> None:
+    sys.stdout.write(json.dumps({"type": kind, **values}) + "\n")
+    sys.stdout.flush()

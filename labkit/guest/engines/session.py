@@ -1,0 +1,108 @@
+"""An engine that has been started over a runtime, with the spy between, and an image loaded."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ..common.executables import find_program
+from ..spy import install
+from . import image
+from .base import Broken, Engine, Place
+from .conversation import IMAGE
+
+_APPLETS = """
+sh cat chmod dd echo env false grep head hostname id kill ls mkdir mount ps pwd rm sleep stat stty tail test touch tr
+true tty uname wc
+"""
+_PASSWD = "root:x:0:0:root:/root:/bin/sh\nlabkit:x:1000:1000:labkit:/home/labkit:/bin/sh\n"
+_GROUP = "root:x:0:\nlabkit:x:1000:\nextra:x:2000:labkit\n"
+_OTHERS = {
+    "base", "cli", "conversation", "faults", "image", "machine", "main", "own", "report", "session",
+}  # fmt: skip
+_LOG = 64 << 10
+
+
+def names() -> list[str]:
+    """The engines that have a module here."""
+    package = importlib.import_module(__package__ or "")
+    listed = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(name for name in listed if name not in _OTHERS and not name.startswith("_"))
+
+
+class Session:
+    """place.data and place.run are its own; record is the spy's."""
+
+    def __init__(
+        self,
+        engine: str,
+        place: Place,
+        runtime: str,
+        arguments: Sequence[str] = (),
+        faults: Iterable[Mapping[str, str]] = (),
+    ) -> None:
+        self.record = place.data / "calls.jsonl"
+        self.place = place
+        self._runtime, self._arguments = runtime, list(arguments)
+        self.spy = Path(place.runtime)
+        self.spy.parent.mkdir(parents=True, exist_ok=True)
+        self.spy.write_bytes(install.program(find_program("python3") or "/usr/bin/python3"))
+        self.spy.chmod(0o755)
+        self.meddle(faults)
+        self.engine: Engine = importlib.import_module(f"{__package__}.{engine}").ENGINE(place)
+
+    def meddle(self, faults: Iterable[Mapping[str, str]]) -> None:
+        """From now on the spy answers like this, instead of the runtime or beside it."""
+        text = install.configuration(self._runtime, str(self.record), arguments=self._arguments, faults=faults)
+        part = self.spy.with_name(f"{self.spy.name}.part")
+        part.write_text(text)
+        part.replace(f"{self.spy}{install.ENDING}")
+
+    def __enter__(self) -> Session:
+        try:
+            self.engine.start()
+            archive = self.place.data / "image.tar"
+            make_image(archive)
+            done = self.engine.load(archive, IMAGE)
+            if not done.ok:
+                raise Broken(f"{self.engine.name} does not load an image: {(done.err or done.out).strip()[-1000:]}")
+        except BaseException:
+            self.engine.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.stop()
+
+    def log(self) -> str:
+        return self.place.tail(_LOG)
+
+    def calls(self) -> Iterable[str]:
+        """The lines of the spy's record."""
+        with suppress(OSError), self.record.open(encoding="utf-8", errors="backslashreplace") as lines:
+            for line in lines:
+                yield line.rstrip("\n")
+
+
+def make_image(archive: Path, extra: Mapping[str, bytes] = {}) -> None:
+    """An image with busybox, two users, and these programs in /bin."""
+    busybox = find_program("busybox")
+    if not busybox:
+        raise Broken("busybox is not installed")
+    tree = image.Tree()
+    for path in ("bin", "dev", "etc", "home", "home/labkit", "mnt", "proc", "root", "sys", "var"):
+        tree.directory(path)
+    tree.directory("tmp", 0o1777)
+    tree.file("bin/busybox", Path(busybox).read_bytes(), 0o755)
+    for name in _APPLETS.split():
+        tree.link(f"bin/{name}", "busybox")
+    for name, data in extra.items():
+        tree.file(f"bin/{name}", data, 0o755)
+    tree.file("etc/passwd", _PASSWD.encode())
+    tree.file("etc/group", _GROUP.encode())
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+    image.write(archive, tree, {"Env": ["PATH=/bin"], "Cmd": ["sh"]}, architecture, IMAGE)

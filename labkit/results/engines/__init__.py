@@ -1,0 +1,1 @@
+"""What labkit-engine (labkit/guest/engines) prints, read and judged. Pure."""

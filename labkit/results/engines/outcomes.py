@@ -1,0 +1,46 @@
+"""What an outcome that labkit-engine reports comes to, in the words of results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from labkit.core.text import truncate
+from labkit.results.engines.events import Event
+from labkit.results.tap import JSON
+
+_KEPT = 20  # commands that are kept with a result
+
+
+def differences(expected: Any, observed: Any, path: str) -> list[dict[str, JSON]]:
+    """Each value in which the two differ, by its path."""
+    if isinstance(expected, dict) and isinstance(observed, dict):
+        found: list[dict[str, JSON]] = []
+        for key in dict.fromkeys([*expected, *observed]):
+            found += differences(expected.get(key), observed.get(key), f"{path} {key}".strip())
+        return found
+    if expected == observed:
+        return []
+    what = path or "outcome"
+    return [{"what": what, "finding": what, "expected": expected, "actual": observed}]
+
+
+def _command(done: Mapping[str, Any]) -> JSON:
+    argv = done.get("argv")
+    words = [str(word) for word in argv] if isinstance(argv, list) else []
+    shown: dict[str, JSON] = {"argv": [truncate(word, 300) for word in words[:60]], "status": done.get("status")}
+    for key in ("out", "err"):
+        if isinstance(done.get(key), str) and done[key]:
+            shown[key] = truncate(done[key], 1500)
+    return shown
+
+
+def commands(event: Event) -> list[JSON]:
+    """What was run, in the order in which it was."""
+    given = event.get("commands")
+    return [_command(one) for one in given[-_KEPT:] if isinstance(one, dict)] if isinstance(given, list) else []
+
+
+def seconds(event: Event) -> float:
+    took = event.get("seconds")
+    return float(took) if isinstance(took, int | float) and 0 <= took < 1e6 else 0.0
