@@ -144,7 +144,7 @@ def nightly(call: Call) -> None:
     sys.exit(done.exit_status)
 
 
-@lab_task(f"{_MACHINE} runtime runtime_arg untrusted suite spec good bad only resume yes verbose json")
+@lab_task(f"{_MACHINE} runtime runtime_arg untrusted suite spec good bad only no_confirm resume yes verbose json")
 def bisect(call: Call) -> None:
     """Find the commit with which a check of a runtime began to fail.
 
@@ -163,7 +163,17 @@ def bisect(call: Call) -> None:
 
     words = call.words
     if words["resume"]:
-        for other in (*_MACHINE.split(), "runtime", "runtime_arg", "suite", "spec", "good", "bad", "only"):
+        for other in (
+            *_MACHINE.split(),
+            "runtime",
+            "runtime_arg",
+            "suite",
+            "spec",
+            "good",
+            "bad",
+            "only",
+            "no_confirm",
+        ):
             call.refuse_beside("resume", [other])
     elif missing := [flag for flag in ("good", "bad", "only") if not words[flag]]:
         raise UsageError(
@@ -179,7 +189,8 @@ def bisect(call: Call) -> None:
             runtime = next(iter(call.runtimes()), call.settings.runtime)
             only, finding = finder.words_of(words["only"])
             arguments, spec = tuple(words["runtime_arg"]), words["spec"] or ""
-            asked = finder.Asked(runtime, words["good"], words["bad"], only, finding, arguments, spec)
+            confirm = not words["no_confirm"]
+            asked = finder.Asked(runtime, words["good"], words["bad"], only, finding, arguments, spec, confirm)
             done = finder.bisect(call.settings, console, asked)
     value = {"folder": str(done.directory), **done.bisection.to_json()}
     call.answer(value, lambda: as_bisection.text(done.bisection, done.directory))

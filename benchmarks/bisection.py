@@ -50,7 +50,7 @@ def compared(made: Lab, runs: int, directory: Path) -> None:
     made.run("up")
     tree = directory / "tree"
     grow(tree, f"warm {time.time()}", 4)
-    bisect = ("bisect", "--runtime", str(tree), "--good", "first", "--bad", "main", "--only", ONE)
+    bisect = ("bisect", "--runtime", str(tree), "--good", "first", "--bad", "main", "--only", ONE, "--no-confirm")
     made.run(*bisect)  # so that the chroot and the suite's program are there
     settings = config.load(
         {"provider": "uml"}, cwd=made.cwd, environ={"HOME": str(made.cwd), "LABKIT_HOME": str(made.home)}

@@ -380,6 +380,26 @@ def test_one_that_is_good_by_chance_does_not_hide_an_answer(tree: Path, settings
     assert [step.commit.subject for step in done.bisection.steps if step.outcome == "skip"] == ["change 5"]
 
 
+def test_nothing_is_confirmed_where_nobody_wants_that(tree: Path, settings: Settings) -> None:
+    tester = Faked(tree, broken_at(7))
+    done = find(settings, tester, confirm=False)
+    assert subject_of(done) == "change 7"
+    assert len(tester.tested) == len(set(tester.tested)) == 2 + len(done.bisection.steps)
+    assert done.bisection.changes is not None
+
+
+def test_a_bad_end_that_is_bad_by_chance(tree: Path, settings: Settings) -> None:
+    seen: list[int] = []
+
+    def shows(number: int) -> object:
+        seen.append(number)
+        return {"HOOK-007": ["x"] if number == 10 and seen.count(10) == 1 else PASS}
+
+    done = find(settings, Faked(tree, shows))
+    assert done.exit_status == 4
+    assert "t10 is not bad each time: it does not repeat" in done.bisection.reason
+
+
 def test_a_good_end_that_is_good_by_chance(tree: Path, settings: Settings) -> None:
     seen: list[int] = []
 
@@ -606,6 +626,7 @@ def test_words_of_the_command(tree: Path, lab: Lab) -> None:
     assert "names a finding" in said("--only", "X-001:x")
     assert "unknown release of Debian" in said("--release", "99")
     assert "unknown platform" in said("--platform", "plan9")
+    assert "arch" in said("--arch", "pdp11")
     assert "PROVIDER" in said("--provider", "vbox").upper()
     assert "machine's name" in said("--machine", "no name").lower() or "--machine" in said("--machine", "no name")
     assert "--host" in said("--provider", "ssh") and "USER@HOST" in said("--provider", "ssh", "--host", "@")
@@ -613,6 +634,7 @@ def test_words_of_the_command(tree: Path, lab: Lab) -> None:
     assert "runtime-spec" in said("--spec", "9.9")
     assert "several times" in said("--runtime", "crun")
     assert "configuration: " in said("--verbose", good="t77")
+    assert "--resume takes no" in lab.run("bisect", "--resume", "--no-confirm", status=2).stderr
     for flag in ("--good", "--bad", "--only", "--suite", "--spec", "--runtime-arg=-x", "--machine", "--host"):
         words = (flag,) if "=" in flag else (flag, "x")
         assert "--resume takes no" in lab.run("bisect", "--resume", *words, status=2).stderr

@@ -232,8 +232,8 @@ ELSEWHERE = {
     "test_bisect": [
         ("bisect", flag)
         for flag in (
-            *("platform", "release", "provider", "machine", "host", "runtime", "runtime_arg", "untrusted", "suite"),
-            *("spec", "good", "bad", "only", "resume", "verbose", "json"),
+            *("platform", "release", "arch", "provider", "machine", "host", "runtime", "runtime_arg", "untrusted"),
+            *("suite", "spec", "no_confirm", "good", "bad", "only", "resume", "verbose", "json"),
         )
     ],
     "test_past": [

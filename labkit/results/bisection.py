@@ -84,6 +84,7 @@ class Subject(_Part):
     only: tuple[str, ...]
     finding: str = ""
     spec: str = ""
+    confirm: bool = True
 
 
 class Machine(_Part):

@@ -56,7 +56,7 @@ from labkit.usecases.test import cell_of
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a person wants to know. runtime: a name, a URL or the path of a tree; only: checks or programs; finding:
-    words of the one finding that counts, or empty.
+    words of the one finding that counts, or empty; confirm: test the commits on which the answer stands once more.
     """
 
     runtime: str
@@ -66,6 +66,7 @@ class Asked:
     finding: str = ""
     runtime_args: tuple[str, ...] = ()
     spec: str = ""
+    confirm: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class Tester(Protocol):
     """Builds a commit and runs the suite against it, its reports below the directory."""
 
     def __call__(self, commit: str, reports: Path, *, is_end: bool) -> Tested:
-        """is_end: raise what keeps it from being tested, rather than tell it, and run again what is bad."""
+        """is_end: raise what keeps it from being tested, rather than tell it."""
 
 
 MakeTester = Callable[[Settings, "Quiet", Cell, model.Subject], Tester]
@@ -125,7 +126,7 @@ def bisect(settings: Settings, observer: RunObserver, asked: Asked, make_tester:
     arguments = [*arguments, *asked.runtime_args]
     subject = model.Subject(
         name=source.name, where=source.where, arguments=tuple(arguments), suite=settings.suite, only=asked.only,
-        finding=asked.finding, spec=asked.spec,
+        finding=asked.finding, spec=asked.spec, confirm=asked.confirm,
     )  # fmt: skip
     cell = _cell(settings, subject)
     repository, good, bad = _ends(source, asked, settings, observer)
@@ -208,7 +209,7 @@ def _sweep(place: Path) -> None:
 def _cell(settings: Settings, subject: model.Subject) -> Cell:
     word = Source(subject.name, subject.where, "0" * 40)  # each step has its own
     selection = Selection(
-        only=subject.only, jobs=settings.jobs, runtime_args=subject.arguments, spec=subject.spec, confirm=True
+        only=subject.only, jobs=settings.jobs, runtime_args=subject.arguments, spec=subject.spec, confirm=False
     )
     cell = cell_of(settings.with_values(None, runtime=str(word)), selection)
     registry.find(cell.suite).check(cell.selection)
@@ -433,18 +434,19 @@ class _Work:
         goes on without it.
         """
         found = self.found
-        bad_step = next((step for step in found.steps if step.commit.commit == first_bad), None)
-        before, after = self._last_good(first_bad), bad_step or found.bad.step
+        before = self._last_good(first_bad)
+        after = next((step for step in found.steps if step.commit.commit == first_bad), found.bad.step)
         assert after is not None
-        if found.steps:
+        if found.steps and found.subject.confirm:
             before = self._again(before, "the last good commit", aim)
-        if bad_step is not None and before.outcome == "good":
-            after = self._again(bad_step, "the first bad commit", aim)
+        if found.subject.confirm and before.outcome == "good":
+            after = self._again(after, "the first bad commit", aim)
         for step, outcome in ((before, "good"), (after, "bad")):
             if step.outcome == outcome:
                 continue
-            if step.commit == found.good.commit:
-                self._conclude(f"{found.good.ref} is not good each time: {step.why}")
+            end = next((end for end in (found.good, found.bad) if end.commit == step.commit), None)
+            if end is not None:
+                self._conclude(f"{end.ref} is not {outcome} each time: {step.why}")
             else:
                 same = step.commit.commit
                 self._put(steps=tuple(step if one.commit.commit == same else one for one in found.steps))
@@ -510,8 +512,7 @@ class _Lab:
             if is_end:
                 raise
             return Tested(why=error.message)
-        selection = dataclasses.replace(self._cell.selection, confirm=is_end)
-        cell = dataclasses.replace(self._cell, runtime=str(word), selection=selection)
+        cell = dataclasses.replace(self._cell, runtime=str(word))
         settings = self._settings.with_values(None, reports=reports)
         with self._observer.hushed():
             try:
