@@ -343,13 +343,11 @@ def judge(call: Call) -> None:
 
     call.refuse_beside("runtime_name", ["runtime"])
     flags = ("runtime_version", "cgroup", "ref", "platform", "profile")
-    facts = {flag.replace("_", "-"): str(call.words[flag]) for flag in flags if call.words[flag]}
     if len(call.words["runtime"]) > 1:
         raise UsageError("--runtime is given several times: what is judged is of one runtime")
-    if call.words["runtime"]:
-        facts["runtime"] = str(call.words["runtime"][0])
-    if call.words["runtime_name"]:
-        facts["runtime"] = call.words["runtime_name"]
+    name = call.words["runtime_name"] or next(iter(call.words["runtime"]), None)
+    facts = {"runtime": str(name)} if name else {}
+    facts |= {flag.replace("_", "-"): str(call.words[flag]) for flag in flags if call.words[flag]}
     programs = read_list(Path(call.words["programs"])) if call.words["programs"] else ()
     said = Said(facts, Subset(*call.meant(), programs))
     _told(call, judge_all(call.settings, call.words["dir"], with_policy=not call.words["no_policy"], said=said))
