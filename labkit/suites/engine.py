@@ -42,6 +42,7 @@ class Engine:
 
     def __init__(self, engine: engines.Engine | None = None) -> None:
         self._engine = engine
+        self.engine = engine.name if engine else ""
         self.needs: tuple[str, ...] = engine.steps if engine else ()
         self.programs: Mapping[str, str] = MappingProxyType({"python3": "python", "busybox": "busybox"})
 

@@ -226,10 +226,10 @@ def _kill(talk: Talk) -> Observed:
 
 
 def _memory(talk: Talk) -> Observed:
-    """By what it does: 40 MB do not fit into 16 MiB, and fit where there is no limit."""
-    command = ["sh", "-c", "head -c 50000000 /dev/zero | tail -c 40000000 | wc -c"]
+    """By what it does: a buffer of 48 MiB does not fit into 16 MiB, and fits where there is no limit."""
+    command = ["sh", "-c", "dd if=/dev/zero of=/dev/null bs=48M count=1 2>/dev/null && echo fits"]
     limited = talk.run(command, Options(memory=16 * _MEBIBYTE))
-    return {"limited": "40000000" in limited.out, "unlimited": "40000000" in talk.run(command).out}
+    return {"limited": "fits" in limited.out, "unlimited": "fits" in talk.run(command).out}
 
 
 def _pids(talk: Talk) -> Observed:
