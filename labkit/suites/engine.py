@@ -49,7 +49,10 @@ class Engine:
     takes_arguments = True
 
     def of_engine(self, name: str) -> Suite:
-        return Engine(engines.find(name))
+        engine = engines.find(name)
+        if engine.none:
+            raise UsageError(f"{engine.title} cannot be used: {engine.none}", hint=_known())
+        return Engine(engine)
 
     def file_name(self) -> str:
         return "labkit-engine.pyz"
@@ -75,7 +78,7 @@ class Engine:
         if self._engine is None:
             raise UsageError(
                 "--suite engine needs --engine",
-                hint=f"known: {', '.join(engines.names())}; a record of calls is judged by ./lab judge FILE.jsonl",
+                hint=f"{_known()}; a record of calls is judged by ./lab judge FILE.jsonl",
             )
         given = {
             "--repeat": selection.repeat,
@@ -136,6 +139,10 @@ class Engine:
             told = (*told, f"left out, as was said: {count(len(results) - len(ids), 'check')}")
             results = tuple(result for result in results if result.id in ids)
         return Reading(results, settled_facts, "; ".join(filter(None, reasons)) or None, told=told)
+
+
+def _known() -> str:
+    return f"known: {', '.join(engines.usable())}"
 
 
 def _calls(output: events.Events) -> bytes:

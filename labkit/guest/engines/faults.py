@@ -75,7 +75,7 @@ FAULTS = (
 
 
 def hold(session: Session, wanted: Sequence[str]) -> Iterator[dict[str, object]]:
-    """Each fault's outcome as it comes: fault, expected, one of observed, cannot (why) and failed, seconds and commands."""
+    """Each fault's outcome as it comes: fault, expected, one of observed, cannot (why), failed; seconds, commands."""
     session.meddle(())
     talk = Talk(session.engine)
     talk.run(["true"])  # what an engine makes once, such as its parent cgroup, is no leftover

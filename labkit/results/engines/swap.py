@@ -40,12 +40,14 @@ def word(results: Iterable[Result]) -> str:
     steps = [result for result in results if result.id in NAMES]
     if not any(result.verdict is Verdict.PASS for result in steps):
         return "cannot"
-    return "differs" if any(result.bad and not _is_same(result) for result in steps) else "compatible"
+    return "differs" if any(map(differs, steps)) else "compatible"
 
 
-def _is_same(result: Result) -> bool:
+def differs(result: Result) -> bool:
+    """Whether a step is not as expected, and the reference did not show the same."""
     notes = result.diagnostic.get("notes")
-    return isinstance(notes, dict) and str(notes.get(_OVER, "")).startswith(_SAME)
+    same = isinstance(notes, dict) and str(notes.get(_OVER, "")).startswith(_SAME)
+    return result.bad and not same
 
 
 def _steps(session: Session) -> dict[str, Event]:
