@@ -77,7 +77,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _work(args: argparse.Namespace, runtime: str, top: Path) -> int:
     only = [word for word in args.only.split(",") if word]
-    parts = args.part or [part for part in PARTS if _is_wanted(part, only)]
+    plan = planned(only, args.part)
     reference = find_runtime(args.reference) if args.reference else ""
     same = bool(reference) and os.path.realpath(reference) == os.path.realpath(runtime) and not args.runtime_arg
     facts = {
@@ -90,45 +90,56 @@ def _work(args: argparse.Namespace, runtime: str, top: Path) -> int:
         "cgroup": "v2" if (CGROUP_ROOT / "cgroup.controllers").exists() else "v1",
         "suite": f"labkit-engine {__version__}",
     }
-    steps = [step.id for step in conversation.STEPS if "swap" in parts and _is_needed(step.id, only)]
-    wrong = [fault.id for fault in faults.FAULTS if "faults" in parts and (not only or fault.id in only)]
-    put("plan", facts=facts, parts=parts, steps=steps, faults=wrong, only=only)
-    doubtful = _over(args, parts, steps, wrong, top / "runtime", runtime)
+    put("plan", facts=facts, parts=plan.parts, steps=plan.steps, faults=plan.faults, only=only)
+    doubtful = _over(args, plan, top / "runtime", runtime)
     if reference and not same and doubtful:
         _over_reference(args, doubtful, top / "reference", reference)
     put("finish")
     return 0
 
 
+class Plan:
+    """parts are what will run, steps and faults those of two of them."""
+
+    def __init__(self, parts: Sequence[str], steps: Sequence[str], wrong: Sequence[str]) -> None:
+        self.parts, self.steps, self.faults = list(parts), list(steps), list(wrong)
+
+
+def planned(only: Sequence[str], parts: Sequence[str]) -> Plan:
+    """What these checks need, all where none is named; of parts, all where none is named."""
+    parts = parts or [part for part in PARTS if _is_wanted(part, only)]
+    steps = [step.id for step in conversation.STEPS if "swap" in parts and _is_needed(step.id, only)]
+    wrong = [fault.id for fault in faults.FAULTS if "faults" in parts and (not only or fault.id in only)]
+    return Plan(parts, steps, wrong)
+
+
 def _place(data: Path, runtime: str) -> Place:
     return Place(data, Path("/run", data.name), str(data / "bin" / Path(runtime).name))
 
 
-def _over(
-    args: argparse.Namespace, parts: Sequence[str], steps: Sequence[str], wrong: Sequence[str], data: Path, runtime: str
-) -> list[str]:
+def _over(args: argparse.Namespace, plan: Plan, data: Path, runtime: str) -> list[str]:
     """The report, the conversation and the calls that both made, then the faults; the steps that were not as expected.
 
     All in one session: to start an engine takes as long as some steps do.
     """
-    doubtful = list(steps)
+    doubtful = list(plan.steps)
     put("session", under="runtime", runtime=runtime)
     try:
         with Session(args.engine, _place(data, runtime), runtime, args.runtime_arg) as session:
             put("version", engine=session.engine.version())
             try:
-                if "report" in parts:
+                if "report" in plan.parts:
                     for found in report.hold(session):
                         put("report", **found)
-                for found in conversation.hold(session.engine, steps):
+                for found in conversation.hold(session.engine, plan.steps):
                     put("step", under="runtime", **found)
                     if "cannot" in found or found.get("observed") == found["expected"]:
                         doubtful.remove(str(found["step"]))
             finally:
                 for line in session.calls():
                     put("call", under="runtime", line=line)
-            if wrong:
-                for found in faults.hold(session, wrong):
+            if plan.faults:
+                for found in faults.hold(session, plan.faults):
                     put("fault", **found)
             put("log", under="runtime", text=session.log())
     except Broken as why:

@@ -22,6 +22,17 @@ def differences(expected: Any, observed: Any, path: str) -> list[dict[str, JSON]
     if expected == observed:
         return []
     what = path or "outcome"
+    if what.rpartition(" ")[2] == "left" and isinstance(observed, list) and observed:
+        kinds = dict.fromkeys(str(one).partition(" ")[0] for one in observed)
+        return [
+            {
+                "what": f"{what} behind: {kind}",
+                "finding": f"{what}: {truncate(kind, 20)}",
+                "expected": expected,
+                "actual": [one for one in observed if str(one).partition(" ")[0] == kind],
+            }
+            for kind in kinds
+        ]
     return [{"what": what, "finding": what, "expected": expected, "actual": observed}]
 
 
