@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labkit.core import config
+from labkit.core.cell import Cell, Selection
+from labkit.guest import shims
 from labkit.guest.engines import cli, conversation, faults, image, report, session
+from labkit.guest.engines.base import Broken, Place
+from labkit.machines.fake import FakeMachine, Reply
+from labkit.matrix.plan import Matrix, plan
 from labkit.results.caller import calls
 from labkit.results.caller.calls import Call
 from labkit.results.engines import events, swap
 from labkit.results.engines import faults as judged_faults
 from labkit.results.engines import report as judged_report
 from labkit.results.engines.table import grid
+from labkit.results.json import from_json
 from labkit.results.model import EngineInfo, Reading, Result, RuntimeInfo, Verdict
 from labkit.store.past import key_of
-from labkit.subjects import engines
+from labkit.subjects import engines, runtimes
 from labkit.suites import engine as suite
+from labkit.suites.base import SilentRun
 from labkit.usecases import run as one_run
 from tests.engine_runs import PLACE, RUNS, Event, changed
 from tests.test_judge import Run, run
@@ -179,7 +188,7 @@ def recorded(ident: str) -> Event:
 # What is changed in the text of the report, and the checks that it is about.
 REPORT = [
     ("\nNoNewPrivs:\t1", "\nNoNewPrivs:\t0", {"GIVEN-no-new-privileges", "ASKED-no-new-privileges"}),
-    ("\nUid:\t1000\t1000", "\nUid:\t0\t1000", {"GIVEN-user", "ASKED-user"}),
+    ("\nUid:\t1000\t1000", "\nUid:\t0\t1000", {"GIVEN-user", "ASKED-user", "GIVEN-capabilities"}),
     ("\nGid:\t2000\t2000\t2000\t2000", "\nGid:\t2000\t2000\t2000\t0", {"GIVEN-user"}),
     ("\nGroups:\t", "\nGroups:\t7 ", {"GIVEN-groups"}),
     ("\nSeccomp:\t2", "\nSeccomp:\t0", {"GIVEN-seccomp"}),
@@ -453,6 +462,113 @@ def test_only_what_checks_need_is_run(only: list[str], parts: list[str], steps: 
 def test_ids_are_what_their_parts_begin_with() -> None:
     assert all(name.startswith(report.IDS) for name in judged_report.NAMES)
     assert len({*swap.NAMES, *judged_report.NAMES}) == len(swap.NAMES) + len(judged_report.NAMES)
+
+
+@pytest.mark.parametrize("name", engines.usable())
+def test_an_engine_that_is_not_there_names_the_step_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("labkit.guest.engines.base.find_program", lambda _: None)
+    place = Place(tmp_path / "data", tmp_path / "run", str(tmp_path / "data/bin/runc"))
+    about = engines.find(name)
+    with pytest.raises(Broken, match=f"{about.program} is not installed; the bootstrap's step {about.steps[0]} brings"):
+        session.Session(name, place, "/usr/sbin/runc")
+
+
+def test_the_drivers_are_those_that_are_listed() -> None:
+    assert session.names() == engines.usable()
+
+
+def test_a_run_knows_its_engine_from_its_beginning(tmp_path: Path) -> None:
+    def respond(argv: Sequence[str]) -> Reply:
+        if any(word.endswith("labkit-engine.pyz") for word in argv):
+            begun.append(list(argv))
+            return Reply(0, RUNS[BASE])
+        return Reply(0, b"TAP version 14\n1..1\nok 1 - CONTROL x\n") if "--control" in argv else Reply()
+
+    begun: list[list[str]] = []
+    given_settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
+    cell = Cell("debian", "13", "auto", "m", "crun", "engine", Selection(reference="runc"), engine="docker")
+    machine = FakeMachine("m", respond)
+    outcome = one_run.run_cell(cell, given_settings, SilentRun(), None, lambda *_: machine)
+    kept = json.loads((outcome.directory / "results.json").read_text())
+    assert kept["engine"] == {"name": "docker", "version": "26.1.5+dfsg1"}
+    assert from_json(json.dumps(kept)).engine == EngineInfo("docker", "26.1.5+dfsg1")
+    assert outcome.run.run.complete and begun[0][begun[0].index("--engine") :][:2] == ["--engine", "docker"]
+    assert "--reference" in begun[0]
+    assert "engine.name" in (outcome.directory / "junit.xml").read_text()
+    assert "# engine: docker" in (outcome.directory / "results.tap").read_text()
+
+
+def test_a_night_has_a_cell_for_each_engine(tmp_path: Path) -> None:
+    given_settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
+    matrix = Matrix(
+        platforms=("debian-13",),
+        providers=("uml",),
+        runtimes=("crun",),
+        suites=("spec", "engine"),
+        engines=("docker", "podman", "cri-o"),
+    )
+    cells = {one.key: one.problem for one in plan(matrix, given_settings).cells}
+    assert set(cells) == {
+        *("debian-13/uml/crun/spec", "debian-13/uml/crun/engine:docker", "debian-13/uml/crun/engine:podman"),
+        "debian-13/uml/crun/engine:cri-o",
+    }
+    assert "cannot be used" in cells.pop("debian-13/uml/crun/engine:cri-o") and set(cells.values()) == {""}
+    (alone,) = plan(Matrix(suites=("engine",), platforms=("debian-13",)), given_settings).cells
+    assert "--suite engine needs --engine" in alone.problem
+
+
+# --- strict
+
+
+def strict(*words: str) -> subprocess.CompletedProcess[str]:
+    argv = ["sh", str(shims.file("strict.sh")), "--over=echo", *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("words", "given_on"),
+    [
+        (["create", "--bundle", "/b c", "--pid-file=p", "one"], "create --bundle /b c --pid-file p one"),
+        (["create", "one"], "create one"),
+        (["start", "one"], "start one"),
+        (["state", "one"], "state one"),
+        (["kill", "one"], "kill one TERM"),
+        (["kill", "--signal", "KILL", "one"], "kill one KILL"),
+        (["kill", "--signal=SIGTERM", "one"], "kill one TERM"),
+        (["delete", "one"], "delete one"),
+    ],
+)
+def test_strict_hands_on_what_the_document_has(words: list[str], given_on: str) -> None:
+    done = strict(*words)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, given_on, "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([], ["--root", "/r", "state", "one"], ["--log=x", "create", "one"], ["--systemd-cgroup", "create", "one"]),
+        *(["exec", "one", "sh"], ["ps", "one"], ["run", "one"], ["features"], ["list"], ["update", "one"]),
+        *(["delete", "--force", "one"], ["delete", "-f", "one"], ["kill", "one", "9"], ["kill", "one", "KILL"]),
+        *(["kill", "--signal", "9", "one"], ["kill", "--signal", "HUP", "one"], ["kill", "--all", "one"]),
+        *(["state"], ["state", "one", "two"], ["create", "one", "--bundle", "/b"], ["create", "--bundle"]),
+        *(
+            ["create", "--console-socket", "/s", "one"],
+            ["create", "--console-socket=3", "one"],
+            ["create", "--no-pivot", "x"],
+        ),
+    ],
+)
+def test_strict_refuses_what_it_lacks(words: list[str]) -> None:
+    done = strict(*words)
+    assert (done.returncode, done.stdout) == (64, "") and done.stderr.startswith("strict: ")
+
+
+def test_strict_is_what_caller_checks_call_the_document() -> None:
+    assert strict("--version").stdout == "strict version 1.0 over --version\n"
+    assert runtimes.find("strict").command == "strict"
 
 
 # --- what a person can say

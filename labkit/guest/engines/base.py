@@ -201,7 +201,7 @@ class Engine:
         self.place = place
         self.path = find_program(self.program) or ""
         if not self.path:
-            raise Broken(f"{self.program} is not installed")
+            raise Broken(f"{self.program} is not installed; the bootstrap's step {self.name} brings it")
 
     def version(self) -> str:
         done = self.place.command([self.path, "--version"])

@@ -17,7 +17,7 @@ from .session import Session
 
 ID = "FAULT-"  # what ids begin with
 _TELL = 12.0  # seconds in which a person has been told of what hangs
-_HANG = "40"  # seconds that a command hangs
+_HANG = "25"  # seconds that a command hangs
 _WORDS = "labkit: this runtime fails as it was told to"
 
 
