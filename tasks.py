@@ -551,7 +551,7 @@ def runtimes(call: Call) -> None:
 
 @lab_task("json")
 def engines(call: Call) -> None:
-    """List the engines, what `./lab test --suite engine` can put over a runtime.
+    """List the engines that can be put over a runtime.
 
     Example: ./lab engines --json
     """

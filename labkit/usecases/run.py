@@ -752,7 +752,7 @@ def _by_word(runtime: RuntimeInfo) -> tuple[str, ...]:
 
 def _calls_itself(runtime: RuntimeInfo) -> list[str]:
     names = _by_word(runtime) or (PurePosixPath(runtime.path).name,)
-    if runtime.name in names or not names[0]:
+    if runtime.name in (*names, runtime.word) or not names[0]:
         return []
     called = runtime.word if "/" in runtime.word else runtime.path
     return [f"{called} is taken for {runtime.name} {runtime.version}".rstrip()]
