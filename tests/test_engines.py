@@ -97,7 +97,8 @@ def test_every_engine_and_runtime_was_recorded() -> None:
     assert {name.partition("-")[2] for name in RUNS} >= {"crun"}
 
 
-@pytest.mark.parametrize("name", sorted(RUNS))
+# Over strict a run shows what an engine cannot do without, which no policy is to hide.
+@pytest.mark.parametrize("name", sorted(name for name in RUNS if not name.endswith("-strict")))
 def test_what_is_bad_in_a_real_run_has_a_reason_in_the_policy(run: Run, tmp_path: Path, name: str) -> None:
     (tmp_path / "work/engine.jsonl").write_bytes(RUNS[name])
     run("judge", "engine.jsonl")
