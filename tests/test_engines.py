@@ -37,6 +37,7 @@ from labkit.suites import engine as suite
 from labkit.suites.base import SilentRun
 from labkit.usecases import run as one_run
 from tests.engine_runs import PLACE, RUNS, Event, changed
+from tests.test_json import validator
 from tests.test_judge import Run, run
 
 __all__ = ["run"]
@@ -246,6 +247,15 @@ def test_a_capability_that_was_to_go_is_caught() -> None:
         event["text"] = event["text"].replace(f"CapBnd:\t{bounding}", f"CapBnd:\t{int(bounding, 16) | 1 << 13:016x}")
 
     assert caught(of("report", "", "", change)) == {"GIVEN-capabilities", "ASKED-cap-drop"}
+
+
+def test_the_log_of_the_daemon_is_beside_what_is_bad(tmp_path: Path) -> None:
+    def change(event: Event) -> None:
+        event["text"] = "shim died"
+
+    reading = read(tmp_path, changed(RUNS[BASE], of("log", "", "", change)))
+    with_it = {one.id for one in reading.results if "shim died" in str(one.diagnostic.get("notes"))}
+    assert with_it == {one.id for one in reading.results if one.bad} != set()
 
 
 def test_no_report_is_no_success() -> None:
@@ -495,6 +505,7 @@ def test_a_run_knows_its_engine_from_its_beginning(tmp_path: Path) -> None:
     outcome = one_run.run_cell(cell, given_settings, SilentRun(), None, lambda *_: machine)
     kept = json.loads((outcome.directory / "results.json").read_text())
     assert kept["engine"] == {"name": "docker", "version": "26.1.5+dfsg1"}
+    validator("results.json").validate(kept)
     assert from_json(json.dumps(kept)).engine == EngineInfo("docker", "26.1.5+dfsg1")
     assert outcome.run.run.complete and begun[0][begun[0].index("--engine") :][:2] == ["--engine", "docker"]
     assert "--reference" in begun[0]
@@ -519,6 +530,19 @@ def test_a_night_has_a_cell_for_each_engine(tmp_path: Path) -> None:
     assert "cannot be used" in cells.pop("debian-13/uml/crun/engine:cri-o") and set(cells.values()) == {""}
     (alone,) = plan(Matrix(suites=("engine",), platforms=("debian-13",)), given_settings).cells
     assert "--suite engine needs --engine" in alone.problem
+
+
+def test_an_entry_for_a_failure_of_an_engine_holds_for_it_alone(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "work/engine.jsonl").write_bytes(over_reference({"exec": "yes"}))
+    run("judge", "engine.jsonl", status=1)
+    (tmp_path / "work/labkit.toml").write_text('policy = "mine.toml"\n')
+    (tmp_path / "work/mine.toml").write_text("")
+    run("policy", "add", "latest", "SWAP-exec", "--reason", "x")
+    assert 'engine = "docker"' in (tmp_path / "work/mine.toml").read_text()
+    run("judge", "engine.jsonl")
+    other_engine = over_reference({"exec": "yes"}).replace(b'"engine": "docker"', b'"engine": "podman"')
+    (tmp_path / "work/engine.jsonl").write_bytes(other_engine)
+    run("judge", "engine.jsonl", status=1)
 
 
 # --- strict

@@ -17,6 +17,7 @@ from labkit.io.files import regular_inside
 from labkit.results.caller import calls
 from labkit.results.caller.judge import Profile, judge, table
 from labkit.results.engines import events, faults, report, swap
+from labkit.results.engines.outcomes import with_log
 from labkit.results.model import Reading, Result
 from labkit.subjects import engines
 from labkit.suites import subset
@@ -124,7 +125,8 @@ class Engine:
         results = judge(record, profile)
         if output:
             swapped = swap.judge(output)
-            results = (*results, *report.judge(output, record.calls), *swapped, *faults.judge(output))
+            seen = (*report.judge(output, record.calls), *swapped, *faults.judge(output))
+            results = (*results, *with_log(seen, output))
             told = (*told, *_swapped(output, swapped))
             if output.only:
                 results = tuple(result for result in results if result.id in output.only)

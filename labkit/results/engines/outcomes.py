@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from labkit.core.text import truncate
-from labkit.results.engines.events import Event
+from labkit.results.engines.events import Event, Events
+from labkit.results.model import Result
 from labkit.results.tap import JSON
 
+_LOG = 2000  # characters of a daemon's log, its last
 _KEPT = 20  # commands that are kept with a result
 
 
@@ -50,6 +53,19 @@ def commands(event: Event) -> list[JSON]:
     """What was run, in the order in which it was."""
     given = event.get("commands")
     return [_command(one) for one in given[-_KEPT:] if isinstance(one, dict)] if isinstance(given, list) else []
+
+
+def with_log(results: Iterable[Result], events: Events) -> Iterator[Result]:
+    """The results, what is bad with the end of the log of the engine's daemons."""
+    logs = [str(event.get("text", "")) for session in events.sessions.values() for event in session.of("log")]
+    log = truncate(logs[0].strip()[-_LOG:], _LOG) if logs else ""
+    for result in results:
+        notes = result.diagnostic.get("notes")
+        if log and result.bad:
+            told = {**(notes if isinstance(notes, dict) else {}), "the end of the daemon's log": log}
+            yield dataclasses.replace(result, diagnostic={**result.diagnostic, "notes": told})
+        else:
+            yield result
 
 
 def seconds(event: Event) -> float:
