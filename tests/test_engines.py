@@ -326,6 +326,12 @@ def test_runs_of_engines_make_a_table(tmp_path: Path) -> None:
     assert grid([dataclasses.replace(good, engine=None)]) is None
 
 
+def test_what_each_engine_cannot_do_without(tmp_path: Path) -> None:
+    """Over strict: buildah needs nothing more but a terminal, containerd everything."""
+    words = {name.partition("-")[0]: swap.word(read(tmp_path, RUNS[name]).results) for name in RUNS if "strict" in name}
+    assert words == {"buildah": "differs", "podman": "differs", "containerd": "cannot"}
+
+
 def test_diff_shows_the_table(run: Run, tmp_path: Path) -> None:
     names = sorted(name for name in RUNS if name.endswith("-crun"))[:3]
     for name in names:

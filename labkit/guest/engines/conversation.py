@@ -40,6 +40,7 @@ class Talk:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._made: list[str] = []
+        self._stuck: set[str] = set()  # what could not be removed: to try it after each step takes minutes
         self._tag = f"lk{os.getpid():x}"
 
     def name(self) -> str:
@@ -61,8 +62,9 @@ class Talk:
     def clean(self) -> None:
         """Remove every container that is still listed."""
         with suppress(Cannot, OSError):
-            for name in set(self.engine.containers()) & set(self._made):
-                self.engine.remove(name, force=True)
+            for name in set(self.engine.containers()) & set(self._made) - self._stuck:
+                if not self.engine.remove(name, force=True).ok:
+                    self._stuck.add(name)
 
 
 class Failed(Exception):
