@@ -100,7 +100,7 @@ def _lacking(run: Run, result: Result, why: str) -> str:
         what = {Verdict.PASS: "It passed", Verdict.SKIP: "It was skipped"}
         said = what.get(result.verdict, f"Its verdict is {result.verdict}")
         return f"{said}; the suite records what a check does only where that is bad."
-    if "commands" in result.diagnostic:
+    if run.engine and "commands" in result.diagnostic:
         return "What was run for it, and what came back, is in its commands."
     flags = f"--only {result.id} --runtime {shlex.quote(run.runtime.path or run.runtime.name)}{_suite_flags(run)}"
     reason = why or "the run has no transcript of it, as older runs and output of the suite without --transcripts"
