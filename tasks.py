@@ -144,6 +144,59 @@ def nightly(call: Call) -> None:
     sys.exit(done.exit_status)
 
 
+@lab_task(f"{_MACHINE} runtime runtime_arg untrusted suite spec good bad only no_confirm resume yes verbose json")
+def bisect(call: Call) -> None:
+    """Find the commit with which a check of a runtime began to fail.
+
+    --runtime is a name from `runtimes`, a URL, or a git tree of this host, which is only read. Each commit is
+    built, sent to the machine and tested there; what does not build is skipped. Both ends are tested first.
+
+    Exit status: 0 found, 2 wrong usage, 3 the lab failed, 4 not found, 130 interrupted.
+
+    Examples:
+        ./lab bisect --runtime runc --good v1.2.0 --bad main --only HOOK-007
+        ./lab bisect --runtime ./crun --good HEAD~50 --bad HEAD --only 'HOOK-007:poststop'
+        ./lab bisect --resume
+    """
+    from labkit.reports import as_bisection
+    from labkit.usecases import bisect as finder
+
+    words = call.words
+    if words["resume"]:
+        for other in (
+            *_MACHINE.split(),
+            "runtime",
+            "runtime_arg",
+            "suite",
+            "spec",
+            "good",
+            "bad",
+            "only",
+            "no_confirm",
+        ):
+            call.refuse_beside("resume", [other])
+    elif missing := [flag for flag in ("good", "bad", "only") if not words[flag]]:
+        raise UsageError(
+            f"bisect needs --{missing[0]}",
+            hint="./lab bisect --runtime runc --good v1.2.0 --bad main --only HOOK-007; or --resume",
+        )
+    if len(words["runtime"]) > 1:
+        raise UsageError("--runtime is given several times: one tree is bisected at a time")
+    with call.console() as console:
+        if words["resume"]:
+            done = finder.resume(call.settings, console)
+        else:
+            runtime = next(iter(call.runtimes()), call.settings.runtime)
+            only, finding = finder.words_of(words["only"])
+            arguments, spec = tuple(words["runtime_arg"]), words["spec"] or ""
+            confirm = not words["no_confirm"]
+            asked = finder.Asked(runtime, words["good"], words["bad"], only, finding, arguments, spec, confirm)
+            done = finder.bisect(call.settings, console, asked)
+    value = {"folder": str(done.directory), **done.bisection.to_json()}
+    call.answer(value, lambda: as_bisection.text(done.bisection, done.directory))
+    sys.exit(done.exit_status)
+
+
 @lab_task(f"{_MACHINE} verbose json")
 def reset(call: Call) -> None:
     """Put a machine back to its clean state.
@@ -524,8 +577,10 @@ def platforms(call: Call) -> None:
 
 @lab_task("platform release verbose json")
 def runtimes(call: Call) -> None:
-    """List the runtimes known by name; --platform or --release: with what that has of them. Any other runtime is
-    named by its path.
+    """List the runtimes known by name, and what a platform has of them.
+
+    Any other is named by its path. The versions of a platform's packages are asked for where --platform or --release is
+    given.
 
     Examples:
         ./lab runtimes
@@ -582,7 +637,7 @@ def suites(call: Call) -> None:
         call.answer(names, "\n".join(names))
 
 
-@lab_task("fast long faults mutants yes verbose")
+@lab_task("fast long faults slow yes verbose")
 def check(call: Call) -> None:
     """Run labkit's own checks; needs a checkout.
 
@@ -593,11 +648,11 @@ def check(call: Call) -> None:
         ./lab check
         ./lab check --long
         ./lab check --faults
-        ./lab check --mutants
+        ./lab check --slow
     """
     from labkit.cli.selfcheck import Extent, run
 
-    asked = [word for word in ("fast", "long", "faults", "mutants") if call.words[word]]
+    asked = [word for word in ("fast", "long", "faults", "slow") if call.words[word]]
     if len(asked) > 1:
         both = f"--{asked[0]} and --{asked[1]} exclude each other"
         raise UsageError(both, hint="./lab check without any of these is between --fast and --long")

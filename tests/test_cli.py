@@ -39,7 +39,7 @@ TASKS = [
     *("up", "test", "reset", "halt", "destroy", "ssh", "status", "report", "judge", "package", "diff", "render"),
     *("doctor", "explain"),
     *("platforms", "runtimes", "engines", "suites", "check", "gc", "policy", "nightly"),
-    *("history", "flaky", "nights", "site"),
+    *("history", "flaky", "nights", "site", "bisect"),
 ]
 COMMANDS = {task.command.name: task.command for task in vars(tasks).values() if isinstance(task, LabTask)}
 Done = subprocess.CompletedProcess[str]

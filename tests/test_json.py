@@ -14,6 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from labkit.core import config, platforms
+from labkit.core.errors import ImageError
 from labkit.core.platforms import Distro
 from labkit.host.facts import FactState
 from labkit.machines.base import MachineState
@@ -24,6 +25,7 @@ from labkit.usecases.run import run_cell
 from tests import recorded
 from tests.histories import nights
 from tests.simulated import Nights
+from tests.test_bisect import Faked, broken_at, commits, find
 from tests.test_cell import CELL, OUTPUT, suite_prints
 from tests.test_cli import CHECKOUT, COMMANDS, labkit
 from tests.test_explain import RECORDED
@@ -108,6 +110,15 @@ def of_a_night(directory: Path) -> list[Any]:
         nights.end()
 
 
+def of_bisections(work: Path) -> list[Any]:
+    """One that found something, one that did not."""
+    commits(work / "tree", 4)
+    settings = config.load(cwd=work, environ={"LABKIT_HOME": str(work / "home"), "LABKIT_PROVIDER": "uml"})
+    found = find(settings, Faked(work / "tree", broken_at(3)), bad="t4")
+    lost = find(settings, Faked(work / "tree", broken_at(3, at2=ImageError("no"), at3=ImageError("no"))), bad="t4")
+    return [{"folder": str(done.directory), **done.bisection.to_json()} for done in (found, lost)]
+
+
 def explained(work: Path, run: Any) -> list[Any]:
     """Of a run with what its checks did, with everything that there can be in that, and of a program."""
     saved = work / "saved"
@@ -183,6 +194,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "status": [run("status")],
         "gc": [run("gc", "--dry-run"), run("gc")],
         "destroy": [run("destroy", "--machine", "mine"), run("destroy", "--all")],
+        "bisect": of_bisections(tmp_path_factory.mktemp("bisections")),
         "nightly": of_a_night(tmp_path_factory.mktemp("nights")),
         "test": told,
         "judge": told,

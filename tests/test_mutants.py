@@ -120,7 +120,7 @@ def judge(name: str, ident: str, found: Caught) -> None:
 
 def extent(number: int) -> list[pytest.MarkDecorator]:
     """Of four cases one is part of every check, and one more of the long one."""
-    return [[], [pytest.mark.mutants], [pytest.mark.long], [pytest.mark.mutants]][number % SOME]
+    return [[], [pytest.mark.slow], [pytest.mark.long], [pytest.mark.slow]][number % SOME]
 
 
 @pytest.mark.host_runtime
@@ -134,7 +134,7 @@ def test_the_check_sees_the_mutant(name: str, ident: str, on_installed: Caught) 
 
 
 @pytest.mark.host_runtime
-@pytest.mark.mutants
+@pytest.mark.slow
 @pytest.mark.needs("busybox")
 @pytest.mark.parametrize(("name", "ident"), CASES[::SOME])
 def test_the_check_sees_the_mutant_of_the_newest(name: str, ident: str, on_newest: Caught) -> None:

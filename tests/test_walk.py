@@ -210,7 +210,7 @@ ROWS: dict[tuple[str, str], Row] = dict(
         (("suites", "export"), Row(("suites",), ("--export", "there"), "there/labkit-spec.pyz")),
         (("check", "fast"), Row(("check",), ("--fast",), "Extent.FAST")),
         (("check", "faults"), Row(("check",), ("--faults",), "Extent.FAULTS")),
-        (("check", "mutants"), Row(("check",), ("--mutants",), "Extent.MUTANTS")),
+        (("check", "slow"), Row(("check",), ("--slow",), "Extent.SLOW")),
         (("check", "long"), Row(("check",), ("--long",), "Extent.LONG")),
         (("check", "yes"), Row(("check",), ("--yes",), "may install: True")),
     ]
@@ -230,6 +230,13 @@ ELSEWHERE = {
     "test_nightly": [("nightly", flag) for flag in ("plan", "only", "checks", "matrix", "resume", "json", "verbose")],
     "test_night_cluster": [("nightly", "on"), ("nightly", "scheduler")],
     "test_nightly_tells": [("nightly", "format")],
+    "test_bisect": [
+        ("bisect", flag)
+        for flag in (
+            *("platform", "release", "arch", "provider", "machine", "host", "runtime", "runtime_arg", "untrusted"),
+            *("suite", "spec", "no_confirm", "good", "bad", "only", "resume", "verbose", "json"),
+        )
+    ],
     "test_past": [
         *(("history", flag) for flag in ("what", "json", "verbose")),
         *((command, flag) for command in ("flaky", "nights", "site") for flag in ("json", "verbose")),
@@ -245,7 +252,7 @@ USER = LACKING | {("package", "yes"), ("check", "yes")}
 def test_every_flag_of_every_command_has_a_row() -> None:
     taken = {(name, flag) for name, command in COMMANDS.items() for flag in (*command.words, *command.flags)}
     elsewhere = {pair for pairs in ELSEWHERE.values() for pair in pairs}
-    elsewhere.add(("nightly", "yes"))  # reaches each cell's `up` as a setting
+    elsewhere |= {("nightly", "yes"), ("bisect", "yes")}  # these reach the machine's `up` as a setting
     assert not elsewhere & set(ROWS)
     assert taken == set(ROWS) | elsewhere
 

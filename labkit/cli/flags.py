@@ -108,7 +108,7 @@ FLAGS: Mapping[str, Flag] = {
     "only": Flag(
         [],
         "only this check or program: ID or ID,ID, or a pattern with * and ?, or a program's path; may be repeated; "
-        "of `nightly`, only the cells of this name: '*/crun/*'",
+        "of `nightly`, only the cells of this name: '*/crun/*'; of `bisect`, also ID:FINDING, for that finding alone",
         "ID",
         values.checks,
     ),
@@ -124,7 +124,9 @@ FLAGS: Mapping[str, Flag] = {
         None, "run the cells on the Dask cluster of this scheduler: tls://HOST:PORT", "ADDRESS", (), True
     ),
     "plan": Flag(False, "only show the cells, how long each took last time, and the expected end"),
-    "resume": Flag(False, "go on with the last night, which did not finish"),
+    "resume": Flag(False, "go on with the last night, or bisection, which did not finish"),
+    "good": Flag(None, "a commit, branch or tag that does not show the failure: v1.2.0, HEAD~20", "REF"),
+    "bad": Flag(None, "a later one that shows it", "REF"),
     "jobs": Flag(None, "how many checks at a time; else what the machine can do", "NUMBER", (), True),
     "reference": Flag(
         None,
@@ -235,7 +237,7 @@ FLAGS: Mapping[str, Flag] = {
     "fast": Flag(False, "only what starts neither containers nor machines: about a minute"),
     "long": Flag(False, "also Vagrant, every image, and whole suites on several runtimes: an hour or more"),
     "faults": Flag(False, "only the table of faults, all of it, on simulated machines and on a real one"),
-    "mutants": Flag(False, "only the broken runtimes that the spec suite must see through, all of them"),
+    "slow": Flag(False, "only what --long leaves out: all broken runtimes, a machine of another architecture"),
     "format": Flag(
         None,
         "how the outcome is printed; github: also as annotations and in the summary of a job of GitHub Actions",

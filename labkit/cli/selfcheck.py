@@ -4,7 +4,8 @@
            and without it: every fourth row, tests that run runtimes and a bootstrap on this host, tests of a machine
 --long     and all the others: Vagrant, every image, whole suites on several runtimes
 --faults   only the table of faults, all of it, on simulated machines and on a real one
---mutants  only the broken runtimes that the spec suite must see through, all of them, on two versions of runc
+--slow     only what takes too long for --long: all the broken runtimes that the spec suite must see through, on two
+           versions of runc, and a machine of another architecture
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Extent(enum.IntEnum):
     NORMAL = 1
     LONG = 2
     FAULTS = 3  # everything of one kind, as are those after it
-    MUTANTS = 4
+    SLOW = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +68,20 @@ def stages(extent: Extent, stock: Path) -> list[Stage]:
     """The stages of a check, in their order. stock: a directory for what tests of machines share."""
 
     def tests(marker: str, *words: str) -> tuple[str, ...]:
-        left_out = {Extent.LONG: " and not mutants", Extent.FAULTS: "", Extent.MUTANTS: ""}
+        left_out = {Extent.LONG: " and not slow", Extent.FAULTS: "", Extent.SLOW: ""}
         more = ("--durations=15",) if extent >= Extent.LONG else ()
-        return (*_PYTEST, *words, *more, "-m", marker + left_out.get(extent, " and not long and not mutants"))
+        return (*_PYTEST, *words, *more, "-m", marker + left_out.get(extent, " and not long and not slow"))
 
     machines = (f"--stock={stock}", *_PANICS)
     some = {Extent.FAST: ("--one-in=40",), Extent.NORMAL: ("--one-in=4",)}.get(extent, ())
     tables = Stage("tables", tests("not machine", *_WORKERS, *some, *_TABLES), 1)
     if extent is Extent.FAULTS:
         return [tables, Stage("real faults", tests("machine", *machines, _FAULTS), 2, root=True)]
-    if extent is Extent.MUTANTS:
-        return [Stage("mutants", tests("host_runtime", "tests/test_mutants.py"), root=True)]
+    if extent is Extent.SLOW:
+        return [
+            Stage("mutants", tests("host_runtime", "tests/test_mutants.py"), root=True),
+            Stage("machines", tests("machine and slow", *machines), 1, root=True),
+        ]
     every = [
         Stage("style", ("ruff", "check", ".")),
         Stage("format", ("ruff", "format", "--check", ".")),

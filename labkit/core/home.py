@@ -51,6 +51,11 @@ class Home:
         return self.path / "repositories"
 
     @property
+    def bisects(self) -> Path:
+        """Clones in which git bisects, for as long as that takes."""
+        return self.path / "bisects"
+
+    @property
     def keys(self) -> Path:
         """The lab's own SSH key."""
         return self.path / "keys"

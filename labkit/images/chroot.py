@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from labkit.core.arch import here
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
 from labkit.core.errors import ImageError, ProgramFailed, UsageError
@@ -121,7 +122,12 @@ def ensure(
     """The chroot of this release with these packages, made now if necessary. UsageError where labkit does not build
     that release from packages; ImageError.
     """
-    made = distro.release.build
+    made = distro.build
+    if distro.arch is not here():
+        raise UsageError(
+            f"runtimes are built natively, and {distro.title} is of another architecture than this host",
+            hint="name a release, or a program of it: --runtime ./FILE",
+        )
     if made is None:
         raise UsageError(
             f"{distro.title} cannot be built from packages here, so neither can runtimes for it",

@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import json
 import lzma
-import platform
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ _DEBIAN = "http://deb.debian.org/debian"
 _SECURITY = "http://deb.debian.org/debian-security"
 _ASK = 20.0  # seconds for a file that says what lists there are
 _LIST_LIMIT = 1 << 28  # bytes of a list
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _LISTS = re.compile(r"^ ([0-9a-f]{64}) +[0-9]+ +(main/binary-(?:amd64|arm64|all)/Packages(?:\.[a-z]+)?)$", re.MULTILINE)
 
 
@@ -68,18 +66,18 @@ def state(distro: Distro, settings: Settings, *, timeout: float) -> MirrorState 
 
 
 def versions(distro: Distro, names: Collection[str], settings: Settings, observer: Observer) -> dict[str, str]:
-    """The versions of those packages that the mirror of this release has, for the architecture of this host.
+    """The versions of those packages that the mirror of this release has, for its architecture.
 
     ImageError where it does not tell; UsageError where labkit reads no lists of that distribution.
     """
-    if distro.release.build is None:
+    build = distro.build
+    if build is None:
         raise UsageError(f"labkit reads no package lists of {distro.platform.title}")
     found: dict[str, str] = {}
-    arch = _ARCHITECTURES.get(platform.machine(), platform.machine())
-    for url in _releases(distro.release.build.suite, settings.mirror):
+    for url in _releases(build.suite, settings.mirror):
         lists = dict((name, digest) for digest, name in _LISTS.findall(text_at(url, timeout=_ASK)))
         for kind, opened in ((".xz", lzma.open), (".gz", gzip.open), ("", open)):
-            name = f"main/binary-{arch}/Packages{kind}"
+            name = f"main/binary-{distro.arch}/Packages{kind}"
             if name not in lists:
                 continue
             known = settings.home.host / f"packages-{lists[name][:16]}.json"

@@ -17,16 +17,16 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from labkit.core import arch as arches
 from labkit.core import resources
+from labkit.core.arch import here
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
 from labkit.core.errors import ImageError, LabError, ProgramFailed, UsageError
@@ -37,6 +37,7 @@ from labkit.images import chroot
 from labkit.images.collect import discard
 from labkit.io import process
 from labkit.io.files import disk_errors, locked, make_directory, regular_inside, require_space, write_atomic
+from labkit.io.git import git
 from labkit.io.mmdebstrap import apart, mmdebstrap
 from labkit.provision import render
 from labkit.subjects import runtimes
@@ -58,13 +59,14 @@ _BUILD, _LOG = "build", "log"  # in a work directory: what the build writes to, 
 @dataclass(frozen=True, slots=True)
 class Obtained:
     """path: the program, or a directory whose `runtime` is run; version and commit where they are known; source: where
-    it is from, in words.
+    it is from, in words; made: whether it was fetched or built now.
     """
 
     path: Path
     version: str
     source: str
     commit: str
+    made: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,13 @@ def obtain(word: Release | Source, distro: Distro, settings: Settings, observer:
     return _Obtainer(word, distro, settings, observer).obtain()
 
 
+def cloned(word: Source, distro: Distro, settings: Settings, observer: Observer) -> tuple[Path, str]:
+    """A repository on this host that has the ref of a word that names none of this host, and the ref's commit.
+    UsageError where it has no such ref; ImageError where it cannot be asked.
+    """
+    return _Obtainer(word, distro, settings, observer).cloned()
+
+
 def supplied(name: str, distro: Distro, settings: Settings, observer: Observer) -> Obtained | None:
     """What is to be sent for the platform's package of a runtime, where the images of that platform do not have it: its
     file, taken from the platform's archive, or labkit's own program with what that runs beside it. None where the
@@ -106,7 +115,7 @@ def supplied(name: str, distro: Distro, settings: Settings, observer: Observer) 
         raise UsageError(f"{name} cannot be tested: {about.none}", hint="./lab runtimes")
     family = distro.platform.family
     beside = about.beside.packages.get(family, ()) if about.beside else ()
-    build = distro.release.build
+    build = distro.build
     if not about.shim and (not beside or build is None or set(beside) <= set(build.packages)):
         return None
     if about.shim and build is None:
@@ -138,7 +147,7 @@ class _Supply:
             "files": self._about.beside.model_dump(mode="json") if self._about.beside and packages else None,
             "shim": hashlib.sha256(self._shim).hexdigest(),
             "platform": distro.name,
-            "machine": platform.machine(),
+            "machine": distro.arch.machine,
             "mirror": [self._settings.mirror, self._settings.mirror_state(distro.name)],
         }
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
@@ -187,7 +196,7 @@ class _Supply:
 
     def _unpack(self, making: Path) -> str:
         """Unpack the packages with what they depend on into root; the version of the first."""
-        build = self._distro.release.build
+        build = self._distro.build
         assert build is not None
         require_space(making, _SPACE)
         names = ", ".join(self._packages)
@@ -203,6 +212,7 @@ class _Supply:
             form="directory",
             variant="extract",
             first=[listing],
+            more=[f"--architectures={self._distro.arch}"] if self._distro.arch is not here() else [],
         )
         try:
             done = process.run([*begin, *words], timeout=self._settings.limits.build, limit="build", env=environment)
@@ -232,6 +242,14 @@ class _Obtainer:
                 return found
             require_space(self._home.path, _SPACE)
             return self._first(work, key)
+
+    def cloned(self) -> tuple[Path, str]:
+        assert isinstance(self._word, Source)
+        where = self._about.repository if self._about else self._word.where
+        try:
+            return self._cloned(where, self._word.ref)
+        except _No as no:
+            raise ImageError(f"{where} cannot be cloned: {no}", hint=self._hint()) from no
 
     def _first(self, work: Path, key: str) -> Obtained:
         """By the first way that works."""
@@ -278,7 +296,7 @@ class _Obtainer:
         assert isinstance(self._word, Release)
         assert self._about is not None
         assert self._about.published is not None
-        published, version, machine = self._about.published, self._word.version, platform.machine()
+        published, version, machine = self._about.published, self._word.version, self._distro.arch.machine
         arch = published.arch.get(machine, machine)
         url = published.url.replace("{version}", version).replace("{arch}", arch)
         sums = published.sums.replace("{version}", version).replace("{arch}", arch)
@@ -373,10 +391,10 @@ class _Obtainer:
 
     def _commit(self, tree: Path, ref: str) -> str:
         """The commit of a ref of a local tree. UsageError."""
-        done = _git(tree, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", check=False)
+        done = git(tree, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", check=False)
         commit = done.stdout.strip()
         if done.status or not _COMMIT.fullmatch(commit):
-            inside = _git(tree, "rev-parse", "--git-dir", check=False)
+            inside = git(tree, "rev-parse", "--git-dir", check=False)
             if inside.status:
                 raise UsageError(
                     f"{tree} is not a git repository, so it has no {ref}", hint=f"name a file: {tree}/FILE"
@@ -384,8 +402,8 @@ class _Obtainer:
             raise UsageError(
                 f"{tree} has no ref {ref}", hint="a branch, a tag or a commit: git branch, git tag, git log"
             )
-        changed = _git(tree, "status", "--porcelain", "--untracked-files=no", check=False).stdout.strip()
-        if changed and _git(tree, "rev-parse", "HEAD", check=False).stdout.strip() == commit:
+        changed = git(tree, "status", "--porcelain", "--untracked-files=no", check=False).stdout.strip()
+        if changed and git(tree, "rev-parse", "HEAD", check=False).stdout.strip() == commit:
             count = len(changed.splitlines())
             self._observer.warn(
                 f"{tree} has {count} changed file{'s' * (count > 1)} that {'are' if count > 1 else 'is'} not "
@@ -408,14 +426,14 @@ class _Obtainer:
             if not (clone / "HEAD").exists():
                 process.run(["git", "init", "--quiet", "--bare", clone], timeout=_ASK)
             clone.touch()  # `gc --keep` goes by it
-            if _COMMIT.fullmatch(ref) and not _git(clone, "cat-file", "-e", f"{ref}^{{commit}}", check=False).status:
+            if _COMMIT.fullmatch(ref) and not git(clone, "cat-file", "-e", f"{ref}^{{commit}}", check=False).status:
                 return clone, ref
             try:
-                asked = _git(clone, "ls-remote", url, timeout=_ASK).stdout
+                asked = git(clone, "ls-remote", url, timeout=_ASK).stdout
                 heads = {line.partition("\t")[2]: line.partition("\t")[0] for line in asked.splitlines()}
                 candidates = (f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}", ref)
                 commit = next((heads[name] for name in candidates if name in heads), "")
-                if commit and not _git(clone, "cat-file", "-e", f"{commit}^{{commit}}", check=False).status:
+                if commit and not git(clone, "cat-file", "-e", f"{commit}^{{commit}}", check=False).status:
                     return clone, commit
                 if not commit and not re.fullmatch(r"[0-9a-f]{7,40}", ref):
                     near = sorted({name.rpartition("/")[2] for name in heads if not name.endswith("^{}")})
@@ -424,15 +442,15 @@ class _Obtainer:
                     raise UsageError(f"{url} has no ref {ref}{did_you_mean(ref, near)}")
                 self._observer.step(f"cloning {url}")
                 specs = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
-                _git(clone, "fetch", "--quiet", "--no-auto-gc", "--update-head-ok", url, *specs, timeout=_GIT)
+                git(clone, "fetch", "--quiet", "--no-auto-gc", "--update-head-ok", url, *specs, timeout=_GIT)
                 if not commit:
-                    found = _git(clone, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", check=False)
+                    found = git(clone, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", check=False)
                     commit = found.stdout.strip()
                 if not commit and _COMMIT.fullmatch(ref):  # of no branch, such as a pull request's
-                    _git(clone, "fetch", "--quiet", url, ref, timeout=_GIT)
+                    git(clone, "fetch", "--quiet", url, ref, timeout=_GIT)
                     commit = ref
             except ProgramFailed as error:
-                raise _No(_said_by_git(error)) from error
+                raise _No(_said_bygit(error)) from error
             if not commit:
                 raise UsageError(f"{url} has no commit {ref}")
             return clone, commit
@@ -442,14 +460,14 @@ class _Obtainer:
         says that they are.
         """
         try:
-            _git(Path("/"), "clone", "--quiet", "--local", "--no-checkout", repository, tree, timeout=_GIT)
+            git(Path("/"), "clone", "--quiet", "--local", "--no-checkout", repository, tree, timeout=_GIT)
             if url:
-                _git(tree, "remote", "set-url", "origin", url)
-            _git(tree, "-c", "advice.detachedHead=false", "checkout", "--quiet", "--detach", commit, timeout=_GIT)
+                git(tree, "remote", "set-url", "origin", url)
+            git(tree, "-c", "advice.detachedHead=false", "checkout", "--quiet", "--detach", commit, timeout=_GIT)
             _submodules(tree, repository)
         except ProgramFailed as error:
             raise ImageError(
-                f"{self._word}: the sources of {commit[:12]} are not whole: {_said_by_git(error)}", hint=self._hint()
+                f"{self._word}: the sources of {commit[:12]} are not whole: {_said_bygit(error)}", hint=self._hint()
             ) from error
 
     # ---- building
@@ -461,7 +479,7 @@ class _Obtainer:
 
     def _builder(self, build: Build) -> chroot.Chroot:
         missing = [need for need in _needs(build) if not self._distro.packages.get(need)]
-        if missing and self._distro.release.build:
+        if missing and self._distro.build:
             raise _No(f"{self._distro.platform.title} names no packages for {', '.join(missing)}")
         wanted = _packages(build, self._distro)
         return chroot.ensure(self._distro, wanted, self._settings, self._observer, self._deadline)
@@ -537,7 +555,7 @@ class _Obtainer:
             "word": str(word) if isinstance(word, Release) or not what else [word.name or word.where, what],
             "builds": [[build.model_dump(mode="json"), _packages(build, self._distro)] for build in self._builds()],
             "platform": self._distro.name,
-            "machine": platform.machine(),
+            "machine": self._distro.arch.machine,
         }
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -599,7 +617,7 @@ class _Obtainer:
             directory.with_suffix(suffix).unlink(missing_ok=True)
         found = self._find(key)
         assert found is not None
-        return found
+        return replace(found, made=True)
 
     def _log(self, key: str, work: Path) -> Path:
         """Keep what the build printed; where that is."""
@@ -694,16 +712,16 @@ def _submodules(tree: Path, repository: Path) -> None:
     """Check out the submodules of a clone. Those that the repository has on this host are cloned from there."""
     if not (tree / ".gitmodules").is_file():
         return
-    listed = _git(tree, "config", "-f", ".gitmodules", "--get-regexp", r"^submodule\..*\.path$", check=False).stdout
-    inside = _git(repository, "rev-parse", "--git-common-dir", check=False).stdout.strip()
+    listed = git(tree, "config", "-f", ".gitmodules", "--get-regexp", r"^submodule\..*\.path$", check=False).stdout
+    inside = git(repository, "rev-parse", "--git-common-dir", check=False).stdout.strip()
     modules = (repository / inside).resolve() / "modules"
     for line in listed.splitlines():
         key, _, path = line.partition(" ")
         name = key.removeprefix("submodule.").removesuffix(".path")
         here = modules / name
         if here.is_dir() and ".." not in Path(name).parts:
-            _git(tree, "config", f"submodule.{name}.url", str(here))
-        _git(
+            git(tree, "config", f"submodule.{name}.url", str(here))
+        git(
             tree,
             "-c",
             "protocol.file.allow=always",
@@ -720,20 +738,8 @@ def _submodules(tree: Path, repository: Path) -> None:
 
 
 def _described(repository: Path, commit: str) -> str:
-    said = _git(repository, "describe", "--tags", "--always", commit, check=False).stdout.strip()
+    said = git(repository, "describe", "--tags", "--always", commit, check=False).stdout.strip()
     return re.sub(r"^v(?=[0-9])", "", said) or commit[:12]
-
-
-def _git(path: Path, *words: str | Path, check: bool = True, timeout: float = _ASK) -> process.Completed:
-    # As root, git refuses a repository of the user who called sudo without this.
-    argv: list[str | Path] = ["git", "-c", "safe.directory=*", "-C", path, *words]
-    environment = {
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
-        "GIT_HTTP_LOW_SPEED_TIME": "30",
-    }
-    passing = ("SSH_AUTH_SOCK", "GIT_SSH*", "GIT_SSL*", "GIT_CONFIG*")
-    return process.run(argv, timeout=timeout, env=environment, passing=passing, check=check)
 
 
 def _last_of(error: LabError, lines: int) -> str:
@@ -742,7 +748,7 @@ def _last_of(error: LabError, lines: int) -> str:
     return "\n".join(printed[-lines:]).strip() or error.message
 
 
-def _said_by_git(error: LabError) -> str:
+def _said_bygit(error: LabError) -> str:
     said = re.search(r"^fatal: (.+)$", error.hint or "", re.MULTILINE)
     return said[1] if said else _last_of(error, 1)
 

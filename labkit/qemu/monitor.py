@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import threading
 import time
@@ -64,6 +65,16 @@ class Monitor:
             raise
 
     def _close(self) -> None:
+        async def ended() -> None:
+            """What was given up is still on its way out: a loop that stops before says so on stderr, at length."""
+            left = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+            if left:
+                await asyncio.wait(left, timeout=_LEAST)
+
+        # And what nobody waits for any more, nobody is told of.
+        self._loop.set_exception_handler(lambda *_: None)
+        with contextlib.suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(ended(), self._loop).result(2 * _LEAST)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_LEAST)
         if not self._thread.is_alive():

@@ -178,6 +178,16 @@ def word(text: str, directory: Path | None = None) -> Word:
     return words.parse(text, names(), directory or Path.cwd())
 
 
+def repository(text: str, directory: Path | None = None) -> Source:
+    """Read what follows the --runtime of `bisect`: sources without a ref. UsageError."""
+    source = words.repository(text, names(), directory or Path.cwd())
+    if source.name and not about(source.name).repository:
+        raise UsageError(
+            f"labkit knows no repository of {source.name}", hint="a URL, or ./TREE, a git tree of this host"
+        )
+    return source
+
+
 def find(text: str, name: str = "", directory: Path | None = None) -> Runtime:
     """of() what the text means. UsageError."""
     return of(word(text, directory), name)

@@ -115,6 +115,32 @@ def parse(text: str, names: list[str], directory: Path) -> Word:
     raise UsageError(message, hint=f"{hint}; ./FILE of this host, or the absolute path of a program in the machine")
 
 
+def repository(text: str, names: list[str], directory: Path) -> Source:
+    """Read a word that names sources without saying which ref of them: `runc`, URL, a tree of this host. UsageError."""
+    if not text.isprintable() or not text.strip():
+        raise UsageError(f"runtime {text!r} is not a name, a URL or the path of a tree")
+    path = _host_file(text, directory) or (Path(text) if text.startswith("/") else None)
+    if path is not None and path.is_dir():
+        return Source("", str(path), "")
+    before, mark, _ = text.rpartition("#")
+    if mark and before and (_URL.fullmatch(before) or path is not None):
+        raise UsageError(f"runtime {text!r} names one ref", hint=f"say {before}, and which refs with --good and --bad")
+    if path is not None:
+        what = "is a program" if path.exists() else "is not there"
+        raise UsageError(f"{path} {what}: --runtime is a git tree of this host here", hint="--runtime ./TREE")
+    if _URL.fullmatch(text):
+        return Source("", text, "")
+    name, mark, _ = text.partition("@")
+    if name in names and mark:
+        raise UsageError(f"runtime {text!r} names one ref", hint=f"say {name}, and which refs with --good and --bad")
+    if name in names:
+        return Source(name, "", "")
+    if (directory / text).is_dir():
+        raise UsageError(f"runtime {text!r} is neither a name nor a path", hint=f"the tree: --runtime ./{text}")
+    message, hint = unknown("runtime", name, names)
+    raise UsageError(message, hint=f"{hint}; a URL, or ./TREE, a git tree of this host")
+
+
 def _host_file(text: str, directory: Path) -> Path | None:
     """The absolute path that text names on this host, whether it is there or not; None where it names none."""
     path = text.removeprefix(HOST)
