@@ -602,6 +602,21 @@ def runtimes(call: Call) -> None:
     call.answer([each.to_json() for each in found.runtimes], "\n".join([shown, "", *notes]))
 
 
+@lab_task("json")
+def engines(call: Call) -> None:
+    """List the engines that can be put over a runtime.
+
+    Example: ./lab engines --json
+    """
+    from labkit.subjects import engines
+
+    found = [engines.find(name) for name in engines.names()]
+    rows = [(one.name, one.title, ", ".join(one.steps)) for one in found if not one.none]
+    notes = [f"{one.name}: {one.none}" for one in found if one.none]
+    shown = table([("ENGINE", "TITLE", "STEPS"), *rows])
+    call.answer([one.to_json() for one in found], "\n".join([shown, *[""] * bool(notes), *notes]))
+
+
 @lab_task("export json")
 def suites(call: Call) -> None:
     """List the suites, or export one that runs alone.

@@ -74,7 +74,7 @@ def committed(tree: Path, text: str = "one", **files: str) -> str:
 
 def test_every_file_of_a_runtime_reads_and_has_a_way_or_a_reason() -> None:
     assert set(runtimes.names()) >= {
-        *("bwrap-oci", "crun", "kata", "lxc", "railcar", "runc", "runsc", "spawn-oci", "youki")
+        *("bwrap-oci", "crun", "kata", "lxc", "railcar", "runc", "runsc", "spawn-oci", "strict", "youki")
     }
     for name in runtimes.names():
         about = runtimes.about(name)

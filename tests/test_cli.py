@@ -38,7 +38,7 @@ CHECKOUT = Path(__file__).parent.parent
 TASKS = [
     *("up", "test", "reset", "halt", "destroy", "ssh", "status", "report", "judge", "package", "diff", "render"),
     *("doctor", "explain"),
-    *("platforms", "runtimes", "suites", "check", "gc", "policy", "nightly"),
+    *("platforms", "runtimes", "engines", "suites", "check", "gc", "policy", "nightly"),
     *("history", "flaky", "nights", "site", "bisect"),
 ]
 COMMANDS = {task.command.name: task.command for task in vars(tasks).values() if isinstance(task, LabTask)}

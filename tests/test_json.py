@@ -210,6 +210,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "policy": [run("policy", "add", failing, "STATE-001", "--reason", "x"), run("policy", "check", failing)],
         "platforms": [run("platforms")],
         "runtimes": [run("runtimes")],
+        "engines": [run("engines")],
         "suites": [run("suites"), run("suites", "--export", work)],
         "doctor": [run("doctor")],
         **past,

@@ -123,11 +123,6 @@ def test_the_profile_is_about_records_alone(run: Run, work: Path) -> None:
     assert "--profile is 'strict', must be" in said
 
 
-def test_the_suite_says_how_it_is_used(run: Run) -> None:
-    said = run("test", "--suite", "engine", "--provider", "qemu", status=2).stderr
-    assert "--suite engine needs --engine" in said and "docker" in said and "./lab judge FILE.jsonl" in said
-
-
 def test_two_records_are_compared(run: Run, work: Path) -> None:
     (work / "a.jsonl").write_bytes(data(right()))
     caller = Caller()

@@ -205,6 +205,7 @@ ROWS: dict[tuple[str, str], Row] = dict(
         as_json("doctor", mark='"needed_for"'),
         as_json("platforms", mark='"codename"'),
         as_json("runtimes", mark='"homepage"'),
+        as_json("engines", mark='"program"'),
         as_json("suites", mark='"runtimetest"'),
         (("suites", "export"), Row(("suites",), ("--export", "there"), "there/labkit-spec.pyz")),
         (("check", "fast"), Row(("check",), ("--fast",), "Extent.FAST")),

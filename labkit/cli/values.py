@@ -59,7 +59,7 @@ def suites(_given: Given) -> Iterator[str]:
 def engines(_given: Given) -> Iterator[str]:
     from labkit.subjects import engines as known
 
-    yield from known.names()
+    yield from known.usable()
 
 
 def checks(given: Given) -> Iterator[str]:

@@ -17,6 +17,11 @@ def key(platform: str, release: str, arch: str, provider: str, runtime: str, arg
     return f"{place}/{provider or 'recorded'}/{f'{runtime} {arguments}'.strip()}/{suite}"
 
 
+def suite(name: str, engine: str) -> str:
+    """What a cell's key says of its suite: `spec`, `engine:docker`."""
+    return f"{name}:{engine}" if engine else name
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """What to run of a suite, and how: checks or programs by name or pattern (all where empty), but none of skip; how
@@ -64,8 +69,8 @@ class Cell:
         """What history knows it by, and people type: `debian-13/uml/runc/spec`, `debian-13-arm64/qemu/crun/spec`,
         `debian-13/uml/crun/engine:docker`.
         """
-        suite = f"{self.suite}:{self.engine}" if self.engine else self.suite
-        return key(self.platform, self.release, self.arch, self.provider, self.under_test, "", suite)
+        about = suite(self.suite, self.engine)
+        return key(self.platform, self.release, self.arch, self.provider, self.under_test, "", about)
 
     @property
     def under_test(self) -> str:

@@ -2,6 +2,8 @@
 
     platforms x providers x runtimes x suites, and for each table in include the same of what it names; less exclude
 
+A suite that is about engines is run with each of engines.
+
 A cell that cannot exist (no such release, no such runtime) is planned with its problem, and the others with it: the
 night tells of it and goes on.
 """
@@ -29,6 +31,7 @@ from labkit.core.trust import require_trusted
 from labkit.machines.choice import require_image
 from labkit.subjects import runtimes
 from labkit.suites import registry
+from labkit.suites.base import OfEngines
 
 MOST = 10_000  # cells of a night
 _CELL = 4 * 3600.0  # seconds that a cell may take: an image, a machine, a suite and what is run again
@@ -45,6 +48,7 @@ _PLATFORMS = 'a list of platforms and releases, such as ["debian-13", "fedora"]'
 _PROVIDERS = 'a list of providers, such as ["auto"]'
 _RUNTIMES = 'a list of runtimes, such as ["runc", "crun"]'
 _SUITES = 'a list of suites, such as ["spec"]'
+_ENGINES = 'a list of engines, such as ["docker", "podman"]'
 
 
 class Include(Table):
@@ -54,6 +58,7 @@ class Include(Table):
     providers: _Words | None = Field(default=None, description=_PROVIDERS)
     runtimes: _Words | None = Field(default=None, description=_RUNTIMES)
     suites: _Words | None = Field(default=None, description=_SUITES)
+    engines: _Words | None = Field(default=None, description=_ENGINES)
 
 
 class Matrix(Include):
@@ -201,17 +206,27 @@ def _cells(matrix: Matrix, block: Include, settings: Settings) -> Iterator[tuple
         "providers": (settings.provider,),
         "runtimes": (settings.runtime,),
         "suites": (settings.suite,),
+        "engines": (settings.engine or "",),
     }
     lists = []
     for name, fallback in fallbacks.items():
         named, general = getattr(block, name), getattr(matrix, name)
         lists.append(named if named is not None else general if general is not None else fallback)
-    for word, provider, given, suite in itertools.product(*lists):
+    *others, engines = lists
+    for word, provider, given, suite in itertools.product(*others):
         runtime, chosen = _under_test(given, selection, settings)
         for platform, release, arch, problem in _systems(word, settings):
             of = Arch.AMD64.value if provider == "ssh" else arch
-            cell = Cell(platform, release, provider, "", runtime, suite, chosen, arch=of)
-            yield cell, problem or _problem(cell, settings)
+            for engine in engines if _is_of_engines(suite) else ("",):
+                cell = Cell(platform, release, provider, "", runtime, suite, chosen, engine=engine, arch=of)
+                yield cell, problem or _problem(cell, settings)
+
+
+def _is_of_engines(suite: str) -> bool:
+    """Whether there is a cell of it for each engine; the others are about none."""
+    with contextlib.suppress(LabError):
+        return isinstance(registry.find(suite), OfEngines)
+    return False
 
 
 def _under_test(given: str, selection: Selection, settings: Settings) -> tuple[str, Selection]:
@@ -248,7 +263,7 @@ def _systems(word: str, settings: Settings) -> Iterator[tuple[str, str, str, str
 
 def _problem(cell: Cell, settings: Settings) -> str:
     try:
-        suite = registry.find(cell.suite)
+        suite = registry.find(cell.suite, cell.engine)
         suite.check(cell.selection)
         runtimes.word(cell.runtime)
         providers = ("auto", "qemu", "uml", "vagrant", "ssh")

@@ -54,6 +54,9 @@ def _facts(run: Run) -> Iterable[tuple[str, str]]:
     yield "labkit", run.run.labkit
     yield "suite.version", run.suite.version
     yield "suite.spec", run.suite.spec
+    if run.engine:
+        yield "engine.name", run.engine.name
+        yield "engine.version", run.engine.version
     if run.suite.spec_claimed:
         yield "suite.spec_claimed", run.suite.spec_claimed
     if run.runtime.arguments:

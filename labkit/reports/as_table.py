@@ -12,6 +12,7 @@ from rich.text import Text
 from labkit.core.text import count, one_line, printable
 from labkit.reports import as_html, markdown
 from labkit.results.comparison import Line, Relation, Side, SideBySide
+from labkit.results.engines import table
 from labkit.results.model import Run
 
 _MOST = 100  # lines in a terminal
@@ -20,8 +21,15 @@ _SEEN, _NOT_SEEN = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """What to call each of the runs: its runtime, with the arguments or the number where that is another's, too."""
+    """What to call each of the runs: its runtime, and what used it where that differs, with the arguments or the number
+    where that is another's, too.
+    """
+    several = len({run.engine for run in runs}) > 1
     names = [f"{run.runtime.name} {run.runtime.version}".strip() for run in runs]
+    names = [
+        f"{run.engine.title} over {name}" if run.engine and several else name
+        for name, run in zip(names, runs, strict=True)
+    ]
     alike = Counter(names)
     names = [
         f"{name} {run.runtime.arguments}".strip() if alike[name] > 1 else name
@@ -75,6 +83,12 @@ def text(sides: SideBySide, *, width: int = 80, terminal: bool = False) -> str:
     for label, said, about in _summary(sides):
         console.print(Text(printable(label), "bold").append(printable(f": {said} ({about})"), ""), overflow="fold")
     console.print()
+    if found := table.grid(sides.runs):
+        for name, cells in found.rows:
+            for head, cell in zip(found.runtimes, cells, strict=True):
+                if cell:
+                    console.print(Text(printable(f"{name} over {head}: {cell}")), overflow="fold")
+        console.print()
     lines, apart = _divided(sides)
     if lines:
         for row in _rows(sides, lines[:_MOST], width):
@@ -140,6 +154,10 @@ def as_markdown(sides: SideBySide, limit: int = 1 << 20) -> str:
         f"- {name}: {markdown.sentence(said)} ({markdown.code(about)})\n"
         for name, (_, said, about) in zip(names, _summary(sides), strict=True)
     ]
+    if found := table.grid(sides.runs):
+        parts.append(f"\n| | {' | '.join(markdown.code(one, 80) for one in found.runtimes)} |\n")
+        parts.append(f"| --- |{' --- |' * len(found.runtimes)}\n")
+        parts += [_row([markdown.code(name, 80), *map(markdown.sentence, cells)]) for name, cells in found.rows]
     lines, apart = _divided(sides)
     if apart or not lines:
         parts.append(f"\n{_apart(apart) if apart else f'A{_alike(sides)[1:]}'}\n")
@@ -164,6 +182,7 @@ def html(sides: SideBySide) -> str:
         "table.html.j2",
         labels=labels(sides.runs),
         summary=_summary(sides),
+        grid=table.grid(sides.runs),
         lines=[_shown(line) for line in sides.lines],
         alike=sides.counts[0].get(Relation.SAME, 0),
     )

@@ -31,6 +31,8 @@ def render(run: Run) -> str:
     facts = {
         "run": run.run.id,
         "suite": f"{run.suite.name} {run.suite.version}".strip(),
+        "engine": run.engine.name if run.engine else "",
+        "engine-version": run.engine.version if run.engine else "",
         "spec": run.suite.spec,
         "spec-claimed": run.suite.spec_claimed,
         "runtime-arguments": run.runtime.arguments,

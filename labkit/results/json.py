@@ -13,6 +13,7 @@ from labkit.results import tap
 from labkit.results.causes import causes
 from labkit.results.model import (
     Attribution,
+    EngineInfo,
     Expected,
     Judged,
     Object,
@@ -56,6 +57,7 @@ def to_json(run: Run) -> str:
             "version": run.runtime.version,
             **{key: word for key in _OF_RUNTIME if (word := getattr(run.runtime, key))},
         },
+        **({"engine": asdict(run.engine)} if run.engine else {}),
         "suite": {
             "name": run.suite.name,
             "version": run.suite.version,
@@ -158,6 +160,7 @@ def from_json(text: str | bytes, where: str = "results.json") -> Run:
         told=top.table("reading").texts("told") if "reading" in top.values else (),
         judged=_judged(top.table("judged")) if "judged" in top.values else None,
         referred=_referred(top.table("reference")) if "reference" in top.values else None,
+        engine=_engine(top.table("engine")) if "engine" in top.values else None,
     )
     totals = top.table("totals")
     for verdict, count in read.totals.items():
@@ -178,6 +181,10 @@ def _judged(entry: _Table) -> Judged:
 def _referred(entry: _Table) -> Referred:
     checks, left = (entry.get(key, int, "a number") for key in ("checks", "left"))
     return Referred(entry.text("runtime"), checks, left, entry.text("reason", ""))
+
+
+def _engine(entry: _Table) -> EngineInfo:
+    return EngineInfo(entry.text("name"), entry.text("version", ""))
 
 
 def _attribution(entry: _Table) -> Attribution:

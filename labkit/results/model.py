@@ -288,6 +288,18 @@ class RuntimeInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What used the runtime, in a suite that is about engines; version is empty where it did not tell it."""
+
+    name: str
+    version: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} {self.version}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
 class SuiteInfo:
     """spec is the version of runtime-spec that was expected of the runtime ("1.0.2"), "" where the suite names none;
     spec_claimed: the one that the runtime claims, where that is another.
@@ -314,11 +326,14 @@ class Run:
     told: tuple[str, ...] = ()
     judged: Judged | None = None  # None where it was not, and in reports of labkit before there was such a word
     referred: Referred | None = None  # None where nothing was compared with a reference runtime
+    engine: EngineInfo | None = None  # None where the suite is not about one
 
     @property
     def title(self) -> str:
-        """`spec 1.0.0 on runc 1.1.15`; not every suite and runtime has a version."""
-        return " ".join(f"{self.suite.name} {self.suite.version} on {self.runtime.name} {self.runtime.version}".split())
+        """`spec 1.0.0 on runc 1.1.15`, `engine 1.0.0: docker 26.1.5 on runc 1.1.15`; not all of them have a version."""
+        engine = f": {self.engine.title}" if self.engine else ""
+        suite = f"{self.suite.name} {self.suite.version}".rstrip()
+        return " ".join(f"{suite}{engine} on {self.runtime.name} {self.runtime.version}".split())
 
     @property
     def totals(self) -> dict[Verdict, int]:

@@ -72,6 +72,7 @@ class _Entry(Table):
     version: StrictStr | None = Field(default=None, description='versions such as ">=1.1, <1.2"')
     cgroup: Literal["v1", "v2", "hybrid"] | None = None
     ref: Patterns | None = None
+    engine: Patterns | None = None
     platform: Patterns | None = None
     expected: Annotated[
         tuple[Verdict, ...],
@@ -128,6 +129,7 @@ class Entry:
             and (rule.version is None or within(run.runtime.version, rule.version))
             and rule.cgroup in (None, cgroup, _CONTROLLERS.get(str(cgroup)))
             and _any(rule.ref, run.suite.version)
+            and _any(rule.engine, _engine(run))
             and _any(rule.platform, *((platform, f"{platform}-{run.machine.get('release')}") if platform else ()))
         )
 
@@ -142,6 +144,7 @@ class Entry:
             ("runtime version", rule.version, has_version, within(run.runtime.version, rule.version or "=0")),
             ("cgroup version", rule.cgroup, bool(cgroup), rule.cgroup in (cgroup, _CONTROLLERS.get(str(cgroup)))),
             ("ref", rule.ref, bool(run.suite.version), _any(rule.ref, run.suite.version)),
+            ("engine", rule.engine, bool(_engine(run)), _any(rule.engine, _engine(run))),
             ("platform", rule.platform, bool(platform), True),
         )
         named = [(what, known, holds) for what, wanted, known, holds in conditions if wanted]
@@ -164,6 +167,10 @@ class Entry:
             and _any(rule.id, result.id)
             and _any(rule.assertion, result.name)
         )
+
+
+def _engine(run: Run) -> str:
+    return run.engine.name if run.engine else ""
 
 
 def load(own: Path | None = None, *, suites: Sequence[str] = (), programs: Sequence[str] = ()) -> list[Entry]:

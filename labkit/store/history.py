@@ -228,11 +228,12 @@ class History:
         by its name, in the same place. Those of the same cell; of others what was before the first of these, such as
         other versions.
         """
-        place, provider, _ = key_of(run).split("/", 2)
+        own = key_of(run)
+        place, provider, _ = own.split("/", 2)
         cells = [key for key in self.cells() if key.startswith(f"{place}/{provider}/")]
         found: dict[Identity, list[tuple[Ran, Seen]]] = {}
         for cell in cells:
-            if cell.rpartition("/")[2] != run.suite.name:
+            if cell.rpartition("/")[2] != own.rpartition("/")[2]:
                 continue
             grid = self.grid(cell)
             at = {identity: number for number, (identity, _) in enumerate(grid.tests) if identity in wanted}
@@ -244,7 +245,6 @@ class History:
                     seen = seen_of(column[number]) if number < len(column) else None
                     if seen:
                         found.setdefault(identity, []).append((ran, seen))
-        own = key_of(run)
         for identity, several in found.items():
             several.sort(key=lambda one: runs.order(one[0].name))
             first = next((at for at, (ran, _) in enumerate(several) if ran.cell == own), len(several))

@@ -169,14 +169,15 @@ def key_of(run: Run) -> str:
     if cell := text_of(about.get("cell")):
         return cell
     platform, release, provider = (text_of(about.get(key)) for key in ("platform", "release", "provider"))
+    suite = cells.suite(run.suite.name, run.engine.name if run.engine else "")
     arch = text_of(about.get("arch")) if provider != "ssh" else ""
     arch = arch or Arch.AMD64.value
     path, runtime, word = run.runtime.path, run.runtime.name, run.runtime.word
     if word and not word.startswith("/"):
-        return cells.key(platform, release, arch, provider, word, "", run.suite.name)
+        return cells.key(platform, release, arch, provider, word, "", suite)
     if path.startswith("/") and not _PATHS.fullmatch(path):
         runtime = path
-    return cells.key(platform, release, arch, provider, runtime, run.runtime.arguments, run.suite.name)
+    return cells.key(platform, release, arch, provider, runtime, run.runtime.arguments, suite)
 
 
 def outlier_bound(seconds: Sequence[float]) -> float | None:

@@ -235,7 +235,7 @@ def find(reports: Path, name: str | None) -> Path:
     return place.parent if place.name == RAW and is_run(place.parent) else place
 
 
-def failed_before(reports: Path, suite: str, runtime: str) -> tuple[str, ...]:
+def failed_before(reports: Path, suite: str, runtime: str, engine: str = "") -> tuple[str, ...]:
     """What failed in the newest run of that suite and runtime: checks, or programs where the suite has those.
 
     UsageError where there is no such run, or nothing failed in it.
@@ -245,7 +245,7 @@ def failed_before(reports: Path, suite: str, runtime: str) -> tuple[str, ...]:
             run = load(directory)
         except LabError:  # not a run, or one that was killed at once
             continue
-        if not _is_of(run, suite, runtime):
+        if not _is_of(run, suite, runtime) or (run.engine.name if run.engine else "") != engine:
             continue
         names = [program.name for program in run.programs if program.verdict.bad]
         names += [result.program or result.id for result in run.results if result.verdict.bad]

@@ -230,6 +230,7 @@ class Writer:
             "cgroup": text_of(run.machine.get("cgroup")),
             "runtime": f"{run.runtime.name} {run.runtime.version}".strip(),
             "suite": f"{run.suite.name} {run.suite.version}".strip(),
+            **({"engine": run.engine.title} if run.engine else {}),
             "labkit": run.run.labkit,
         }
         fact = self._id("fact", "text", json.dumps(about, sort_keys=True))

@@ -94,7 +94,9 @@ class Suite(Protocol):
 
 @runtime_checkable
 class OfEngines(Protocol):
-    """A suite that is about what uses a runtime."""
+    """A suite that is about what uses a runtime; engine is its name, empty while none is chosen."""
+
+    engine: str
 
     def of_engine(self, name: str) -> Suite:
         """The suite for the engine of this name; UsageError."""

@@ -17,6 +17,7 @@ from labkit.io.files import regular_inside
 from labkit.results.caller import calls
 from labkit.results.caller.judge import Profile, judge, table
 from labkit.results.engines import events, faults, report, swap
+from labkit.results.engines.outcomes import with_log
 from labkit.results.model import Reading, Result
 from labkit.subjects import engines
 from labkit.suites import subset
@@ -42,13 +43,17 @@ class Engine:
 
     def __init__(self, engine: engines.Engine | None = None) -> None:
         self._engine = engine
+        self.engine = engine.name if engine else ""
         self.needs: tuple[str, ...] = engine.steps if engine else ()
         self.programs: Mapping[str, str] = MappingProxyType({"python3": "python", "busybox": "busybox"})
 
     takes_arguments = True
 
     def of_engine(self, name: str) -> Suite:
-        return Engine(engines.find(name))
+        engine = engines.find(name)
+        if engine.none:
+            raise UsageError(f"{engine.title} cannot be used: {engine.none}", hint=_known())
+        return Engine(engine)
 
     def file_name(self) -> str:
         return "labkit-engine.pyz"
@@ -74,7 +79,7 @@ class Engine:
         if self._engine is None:
             raise UsageError(
                 "--suite engine needs --engine",
-                hint=f"known: {', '.join(engines.names())}; a record of calls is judged by ./lab judge FILE.jsonl",
+                hint=f"{_known()}; a record of calls is judged by ./lab judge FILE.jsonl",
             )
         given = {
             "--repeat": selection.repeat,
@@ -120,7 +125,8 @@ class Engine:
         results = judge(record, profile)
         if output:
             swapped = swap.judge(output)
-            results = (*results, *report.judge(output, record.calls), *swapped, *faults.judge(output))
+            seen = (*report.judge(output, record.calls), *swapped, *faults.judge(output))
+            results = (*results, *with_log(seen, output))
             told = (*told, *_swapped(output, swapped))
             if output.only:
                 results = tuple(result for result in results if result.id in output.only)
@@ -135,6 +141,10 @@ class Engine:
             told = (*told, f"left out, as was said: {count(len(results) - len(ids), 'check')}")
             results = tuple(result for result in results if result.id in ids)
         return Reading(results, settled_facts, "; ".join(filter(None, reasons)) or None, told=told)
+
+
+def _known() -> str:
+    return f"known: {', '.join(engines.usable())}"
 
 
 def _calls(output: events.Events) -> bytes:

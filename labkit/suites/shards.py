@@ -31,7 +31,17 @@ _PLAN_LIMIT = 8 << 20  # bytes
 _LEAST = 0.001  # seconds that anything takes
 _SHOWN = 10  # names in a reason
 # What machines that share a suite must have in common, or their results are not about one thing.
-_ALIKE = ("kernel", "cgroup", "runtime-path", "runtime-version", "runtime-arguments", "spec", "ref")
+_ALIKE = (
+    "engine",
+    "engine-version",
+    "kernel",
+    "cgroup",
+    "runtime-path",
+    "runtime-version",
+    "runtime-arguments",
+    "spec",
+    "ref",
+)
 
 
 class Shard(Table):

@@ -100,16 +100,24 @@ def _lacking(run: Run, result: Result, why: str) -> str:
         what = {Verdict.PASS: "It passed", Verdict.SKIP: "It was skipped"}
         said = what.get(result.verdict, f"Its verdict is {result.verdict}")
         return f"{said}; the suite records what a check does only where that is bad."
-    flags = f"--only {result.id} --runtime {shlex.quote(run.runtime.path or run.runtime.name)}"
+    if run.engine and "commands" in result.diagnostic:
+        return "What was run for it, and what came back, is in its commands."
+    flags = f"--only {result.id} --runtime {shlex.quote(run.runtime.path or run.runtime.name)}{_suite_flags(run)}"
     reason = why or "the run has no transcript of it, as older runs and output of the suite without --transcripts"
     return f"What the check did is not known: {reason}. To get it: ./lab test {flags}"
+
+
+def _suite_flags(run: Run) -> str:
+    """The flags that name its suite, where that is not the usual one."""
+    engine = f" --engine {shlex.quote(run.engine.name)}" if run.engine else ""
+    return f" --suite {run.suite.name}{engine}" if run.suite.name != "spec" else ""
 
 
 def _refuse(run: Run, all_names: Sequence[str], ident: str) -> NoReturn:
     known = list(dict.fromkeys(name for result in run.results for name in (result.program, result.id) if name))
     if ident.upper() in all_names or ident in all_names:
         message = f"{ident} did not run in {run.run.id}, which has {count(len(run.results), 'result')}"
-        raise UsageError(message, hint=f"./lab test --only {ident} runs it")
+        raise UsageError(message, hint=f"./lab test --only {ident}{_suite_flags(run)} runs it")
     near = did_you_mean(ident, known) or did_you_mean(ident, all_names)
     raise UsageError(
         f"{run.run.id} has neither a check nor a program {ident}{near}", hint="its report.html lists what it has"

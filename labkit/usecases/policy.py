@@ -200,6 +200,7 @@ def _conditions(run: Run, wide: Sequence[str]) -> tuple[list[tuple[str, str]], l
         "platform": quoted(f"{system}-{release}" if system and release else system),
     }
     pairs = [(key, known[key]) for key in NARROWED if known[key] and key not in wide]
+    pairs += [("engine", quoted(run.engine.name))] if run.engine else []
     missing = [key for key in NARROWED if not known[key] and key not in wide and not (key == "version" and not runtime)]
     if "runtime" in wide and "version" in missing:
         missing.remove("version")

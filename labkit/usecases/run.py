@@ -44,7 +44,18 @@ from labkit.provision.remote import step_seconds
 from labkit.reports import files
 from labkit.results import attribution, policy
 from labkit.results.json import to_json
-from labkit.results.model import Judged, Reading, Referred, Result, Run, RunInfo, RuntimeInfo, SuiteInfo, exit_status
+from labkit.results.model import (
+    EngineInfo,
+    Judged,
+    Reading,
+    Referred,
+    Result,
+    Run,
+    RunInfo,
+    RuntimeInfo,
+    SuiteInfo,
+    exit_status,
+)
 from labkit.results.policy import Entry
 from labkit.results.tap import JSON
 from labkit.store import runs
@@ -53,7 +64,7 @@ from labkit.subjects.runtimes import Runtime
 from labkit.subjects.runtimes.words import Package
 from labkit.suites import again as repeats
 from labkit.suites import registry, shards, subset
-from labkit.suites.base import RunObserver, SilentRun, Suite
+from labkit.suites.base import OfEngines, RunObserver, SilentRun, Suite
 from labkit.usecases import subject as subjects
 from labkit.usecases.machines import bring_up, compare
 from labkit.usecases.past import past
@@ -670,7 +681,11 @@ def _now() -> datetime:
 
 
 def new_run(
-    ident: str, suite: Suite, machine: Mapping[str, JSON], runtime: RuntimeInfo, interrupted_reason: str | None
+    ident: str,
+    suite: Suite,
+    machine: Mapping[str, JSON],
+    runtime: RuntimeInfo,
+    interrupted_reason: str | None,
 ) -> Run:
     """A run without results yet."""
     now = _now()
@@ -680,6 +695,7 @@ def new_run(
         runtime,
         SuiteInfo(suite.name, suite.version),
         (),
+        engine=EngineInfo(suite.engine) if isinstance(suite, OfEngines) and suite.engine else None,
     )
 
 
@@ -704,8 +720,14 @@ def with_reading(run: Run, reading: Reading) -> Run:
         results=reading.results,
         programs=reading.programs,
         dialects=reading.dialects,
+        engine=_engine(run.engine, facts),
         told=(*reading.told, *_calls_itself(runtime)),
     )
+
+
+def _engine(was: EngineInfo | None, facts: Mapping[str, str]) -> EngineInfo | None:
+    name = facts.get("engine", was.name if was else "")
+    return EngineInfo(name, facts.get("engine-version", was.version if was else "")) if name else None
 
 
 def _runtime(was: RuntimeInfo, facts: Mapping[str, str]) -> RuntimeInfo:
@@ -730,7 +752,7 @@ def _by_word(runtime: RuntimeInfo) -> tuple[str, ...]:
 
 def _calls_itself(runtime: RuntimeInfo) -> list[str]:
     names = _by_word(runtime) or (PurePosixPath(runtime.path).name,)
-    if runtime.name in names or not names[0]:
+    if runtime.name in (*names, runtime.word) or not names[0]:
         return []
     called = runtime.word if "/" in runtime.word else runtime.path
     return [f"{called} is taken for {runtime.name} {runtime.version}".rstrip()]

@@ -107,7 +107,9 @@ def cell_of(settings: Settings, selection: Selection, *, failed: bool = False, m
         if selection.only:
             raise UsageError("--failed and --only exclude each other", hint="--failed selects what failed last time")
         name = runtimes.of(word).name
-        selection = dataclasses.replace(selection, only=runs.failed_before(settings.reports, settings.suite, name))
+        selection = dataclasses.replace(
+            selection, only=runs.failed_before(settings.reports, settings.suite, name, settings.engine or "")
+        )
     else:
         known = registry.find(settings.suite, settings.engine or "").names()
         selection = dataclasses.replace(selection, only=subset.settled(selection, known))

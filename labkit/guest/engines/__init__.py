@@ -3,8 +3,13 @@
 It judges nothing. It prints one JSON object per line, each with a "type":
 
   plan     facts, parts (the names of what will run)
-  session  under ("runtime" or "reference"), runtime (its path): what follows is about this one
+  session  under ("runtime" or "reference"), runtime (its path): what follows is about this one; over the reference
+           there are the steps that were not as expected
+  version  engine: what it says that it is
+  report   what a container saw of itself, in "text", and the machine of it: see report.py
   step     a step of the conversation: step (its id), expected, seconds, commands, and one of observed, cannot, failed
+  fault    the same of a runtime that fails: fault (its id), ...
+  broken   the engine could not be used, and nothing more comes of this session: why
   call     a line of the spy's record, as it is, in "line"
   log      the end of the daemons' log, in "text"
   finish   everything ran

@@ -21,6 +21,7 @@ from ..common.executables import find_program
 
 OUTPUT = 64 << 10  # bytes of a command's output that are kept
 SECONDS = 60.0  # in which a command of an engine has answered
+_CLEAN_UP = 5.0  # seconds after Ctrl-C
 START = 60.0  # in which its daemon has
 
 
@@ -74,8 +75,8 @@ class Place:
         env: Optional[Mapping[str, str]] = None,
         terminal: bool = False,
     ) -> Done:
-        """Run a command; what hangs is killed with its whole process group. terminal: on a terminal of its own, which
-        is what stdin, stdout and stderr are then.
+        """Run a command; what hangs is ended as a person does, with its whole process group. terminal: on a terminal
+        of its own, which is what stdin, stdout and stderr are then.
         """
         seconds = seconds or self.limit
         began = time.monotonic()
@@ -96,9 +97,7 @@ class Place:
             try:
                 status = child.wait(max(began + seconds - time.monotonic(), 0.01))
             except subprocess.TimeoutExpired:
-                with suppress(OSError):
-                    os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+                _give_up(child)
                 status = None
             said = [_beginning(stream) for stream in (out, err)]
         done = Done(argv, status, said[0], said[1], time.monotonic() - began)
@@ -136,6 +135,16 @@ class Place:
         with suppress(OSError):
             return self.log.read_bytes()[-size:].decode("utf-8", "replace")
         return ""
+
+
+def _give_up(child: subprocess.Popen[bytes]) -> None:
+    """Ctrl-C, and some seconds to clean up; SIGKILL for what does not listen."""
+    with suppress(OSError, subprocess.TimeoutExpired):
+        os.killpg(child.pid, signal.SIGINT)
+        child.wait(_CLEAN_UP)
+    with suppress(OSError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def _beginning(stream: BinaryIO) -> str:
@@ -192,7 +201,7 @@ class Engine:
         self.place = place
         self.path = find_program(self.program) or ""
         if not self.path:
-            raise Broken(f"{self.program} is not installed")
+            raise Broken(f"{self.program} is not installed; the bootstrap's step {self.name} brings it")
 
     def version(self) -> str:
         done = self.place.command([self.path, "--version"])

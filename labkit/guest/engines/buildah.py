@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Optional
 
-from .base import Done, Engine, Options, Place
+from .base import Cannot, Done, Engine, Options, Place
 
 
 class Buildah(Engine):
@@ -38,9 +38,12 @@ class Buildah(Engine):
 
     def run(self, name: str, image: str, command: Sequence[str], options: Optional[Options] = None) -> Done:
         options = options or Options()
-        made = self._run(
-            "from", "--pull=never", "--name", name, *[f"--memory={options.memory}"] * bool(options.memory), image
-        )
+        if options.pids:
+            raise Cannot("buildah has no limit of processes")
+        if options.read_only:
+            raise Cannot("buildah has no read-only root file system")
+        limit = [f"--memory={options.memory}"] if options.memory else []
+        made = self._run("from", "--pull=never", "--name", name, *limit, image)
         if not made.ok:
             return made
         words = ["--isolation=oci", f"--runtime={self.place.runtime}", "--network=none"]
@@ -59,10 +62,6 @@ class Buildah(Engine):
 
     def remove(self, name: str, force: bool = False) -> Done:
         return self._run("rm", name)
-
-    def build(self, directory: Path, image: str) -> Done:
-        words = ["--isolation=oci", f"--runtime={self.place.runtime}", "--network=none", "--pull=never", "--no-cache"]
-        return self._run("build", *words, "--tag", image, str(directory))
 
     def _run(self, *words: str) -> Done:
         return self.place.command([*self._words, *words])

@@ -77,12 +77,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _work(args: argparse.Namespace, runtime: str, top: Path) -> int:
     only = [word for word in args.only.split(",") if word]
-    parts = args.part or [part for part in PARTS if _is_wanted(part, only)]
+    plan = planned(only, args.part)
     reference = find_runtime(args.reference) if args.reference else ""
     same = bool(reference) and os.path.realpath(reference) == os.path.realpath(runtime) and not args.runtime_arg
-    under = {"runtime": (runtime, args.runtime_arg)}
-    if reference and not same:
-        under = {"reference": (reference, []), **under}
     facts = {
         "engine": args.engine,
         "runtime-path": runtime,
@@ -93,60 +90,75 @@ def _work(args: argparse.Namespace, runtime: str, top: Path) -> int:
         "cgroup": "v2" if (CGROUP_ROOT / "cgroup.controllers").exists() else "v1",
         "suite": f"labkit-engine {__version__}",
     }
-    steps = [step.id for step in conversation.STEPS if _is_needed(step.id, only)]
-    wrong = [fault.id for fault in faults.FAULTS if not only or fault.id in only]
-    put("plan", facts=facts, parts=parts, steps=steps, faults=wrong, only=only)
-    for label, (path, arguments) in under.items():
-        put("session", under=label, runtime=path)
-        if steps or label == "runtime":
-            _over(args, parts, steps, top / label, Path("/run", label), path, arguments, label)
-    if "faults" in parts and wrong:
-        put("session", under="faults", runtime=runtime)
-        _faults(args, wrong, top / "faults", runtime)
+    put("plan", facts=facts, parts=plan.parts, steps=plan.steps, faults=plan.faults, only=only)
+    doubtful = _over(args, plan, top / "runtime", runtime)
+    if reference and not same and doubtful:
+        _over_reference(args, doubtful, top / "reference", reference)
     put("finish")
     return 0
 
 
-def _over(
-    args: argparse.Namespace,
-    parts: Sequence[str],
-    steps: Sequence[str],
-    data: Path,
-    place: Path,
-    runtime: str,
-    arguments: Sequence[str],
-    label: str,
-) -> None:
-    """The report, the conversation, and the calls that both made."""
-    own_place = Place(data, place, str(data / "bin" / Path(runtime).name))
+class Plan:
+    """parts are what will run, steps and faults those of two of them."""
+
+    def __init__(self, parts: Sequence[str], steps: Sequence[str], wrong: Sequence[str]) -> None:
+        self.parts, self.steps, self.faults = list(parts), list(steps), list(wrong)
+
+
+def planned(only: Sequence[str], parts: Sequence[str]) -> Plan:
+    """What these checks need, all where none is named; of parts, all where none is named."""
+    parts = parts or [part for part in PARTS if _is_wanted(part, only)]
+    steps = [step.id for step in conversation.STEPS if "swap" in parts and _is_needed(step.id, only)]
+    wrong = [fault.id for fault in faults.FAULTS if "faults" in parts and (not only or fault.id in only)]
+    return Plan(parts, steps, wrong)
+
+
+def _place(data: Path, runtime: str) -> Place:
+    return Place(data, Path("/run", data.name), str(data / "bin" / Path(runtime).name))
+
+
+def _over(args: argparse.Namespace, plan: Plan, data: Path, runtime: str) -> list[str]:
+    """The report, the conversation and the calls that both made, then the faults; the steps that were not as expected.
+
+    All in one session: to start an engine takes as long as some steps do.
+    """
+    doubtful = list(plan.steps)
+    put("session", under="runtime", runtime=runtime)
     try:
-        with Session(args.engine, own_place, runtime, arguments) as session:
+        with Session(args.engine, _place(data, runtime), runtime, args.runtime_arg) as session:
             put("version", engine=session.engine.version())
-            if label == "runtime" and "report" in parts:
-                for found in report.hold(session):
-                    put("report", **found)
-            for found in conversation.hold(session.engine, steps if "swap" in parts else ()):
-                put("step", under=label, **found)
-            log = session.log()
+            try:
+                if "report" in plan.parts:
+                    for found in report.hold(session):
+                        put("report", **found)
+                for found in conversation.hold(session.engine, plan.steps):
+                    put("step", under="runtime", **found)
+                    if "cannot" in found or found.get("observed") == found["expected"]:
+                        doubtful.remove(str(found["step"]))
+            finally:
+                for line in session.calls():
+                    put("call", under="runtime", line=line)
+            if plan.faults:
+                for found in faults.hold(session, plan.faults):
+                    put("fault", **found)
+            put("log", under="runtime", text=session.log())
     except Broken as why:
-        put("broken", under=label, why=str(why))
-        return
-    for line in session.calls():
-        put("call", under=label, line=line)
-    put("log", under=label, text=log)
+        put("broken", under="runtime", why=str(why))
+    return doubtful
 
 
-def _faults(args: argparse.Namespace, wanted: Sequence[str], data: Path, runtime: str) -> None:
-    place = Place(data, Path("/run/faults"), str(data / "bin" / Path(runtime).name))
+def _over_reference(args: argparse.Namespace, steps: Sequence[str], data: Path, reference: str) -> None:
+    """The steps that were not as expected, to tell whether the runtime or the engine is why."""
+    put("session", under="reference", runtime=reference)
     try:
-        with Session(args.engine, place, runtime, args.runtime_arg) as session:
-            for found in faults.hold(session, wanted):
-                put("fault", **found)
+        with Session(args.engine, _place(data, reference), reference) as session:
+            for found in conversation.hold(session.engine, steps):
+                put("step", under="reference", **found)
             log = session.log()
     except Broken as why:
-        put("broken", under="faults", why=str(why))
+        put("broken", under="reference", why=str(why))
         return
-    put("log", under="faults", text=log)
+    put("log", under="reference", text=log)
 
 
 def _is_wanted(part: str, only: Sequence[str]) -> bool:

@@ -27,7 +27,7 @@ def own_containerd(place: Place) -> None:
     """Start a containerd in this place; its socket is containerd.sock there. Broken."""
     containerd, ctr = find_program("containerd"), find_program(_CTR)
     if not containerd or not ctr:
-        raise Broken("containerd is not installed")
+        raise Broken("containerd is not installed; the bootstrap's step containerd brings it")
     config = place.data / "containerd.toml"
     config.write_text(_CONFIG.format(data=place.data, run=place.run))
     place.daemon([containerd, "--config", str(config)], [ctr, "--address", f"{place.run}/containerd.sock", "version"])

@@ -40,6 +40,7 @@ class Talk:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._made: list[str] = []
+        self._stuck: set[str] = set()  # what could not be removed: to try it after each step takes minutes
         self._tag = f"lk{os.getpid():x}"
 
     def name(self) -> str:
@@ -61,8 +62,9 @@ class Talk:
     def clean(self) -> None:
         """Remove every container that is still listed."""
         with suppress(Cannot, OSError):
-            for name in set(self.engine.containers()) & set(self._made):
-                self.engine.remove(name, force=True)
+            for name in set(self.engine.containers()) & set(self._made) - self._stuck:
+                if not self.engine.remove(name, force=True).ok:
+                    self._stuck.add(name)
 
 
 class Failed(Exception):
@@ -226,10 +228,10 @@ def _kill(talk: Talk) -> Observed:
 
 
 def _memory(talk: Talk) -> Observed:
-    """By what it does: 40 MB do not fit into 16 MiB, and fit where there is no limit."""
-    command = ["sh", "-c", "head -c 50000000 /dev/zero | tail -c 40000000 | wc -c"]
+    """By what it does: a buffer of 48 MiB does not fit into 16 MiB, and fits where there is no limit."""
+    command = ["sh", "-c", "dd if=/dev/zero of=/dev/null bs=48M count=1 2>/dev/null && echo fits"]
     limited = talk.run(command, Options(memory=16 * _MEBIBYTE))
-    return {"limited": "40000000" in limited.out, "unlimited": "40000000" in talk.run(command).out}
+    return {"limited": "fits" in limited.out, "unlimited": "fits" in talk.run(command).out}
 
 
 def _pids(talk: Talk) -> Observed:

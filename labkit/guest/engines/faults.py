@@ -16,8 +16,8 @@ from .conversation import Failed, Observed, Talk
 from .session import Session
 
 ID = "FAULT-"  # what ids begin with
-_TELL = 25.0  # seconds in which a person has been told
-_HANG = "60"  # seconds that a command hangs
+_TELL = 12.0  # seconds in which a person has been told of what hangs
+_HANG = "25"  # seconds that a command hangs
 _WORDS = "labkit: this runtime fails as it was told to"
 
 
@@ -75,7 +75,8 @@ FAULTS = (
 
 
 def hold(session: Session, wanted: Sequence[str]) -> Iterator[dict[str, object]]:
-    """Each fault's outcome as it comes: fault, observed, expected, seconds and commands."""
+    """Each fault's outcome as it comes: fault, expected, one of observed, cannot (why), failed; seconds, commands."""
+    session.meddle(())
     talk = Talk(session.engine)
     talk.run(["true"])  # what an engine makes once, such as its parent cgroup, is no leftover
     for fault in FAULTS:
@@ -86,7 +87,9 @@ def hold(session: Session, wanted: Sequence[str]) -> Iterator[dict[str, object]]
         found: dict[str, object] = {"fault": fault.id, "expected": _expected(fault)}
         try:
             found["observed"] = _observed(session, talk, fault)
-        except (Broken, Cannot, Failed) as why:
+        except Cannot as why:
+            found["cannot"] = str(why)
+        except (Broken, Failed) as why:
             found["failed"] = str(why)
         finally:
             session.meddle(())
@@ -104,7 +107,7 @@ def _expected(fault: Fault) -> Observed:
 def _observed(session: Session, talk: Talk, fault: Fault) -> Observed:
     before = machine.Snapshot()
     listed = set(session.engine.containers())
-    session.place.limit = _TELL
+    session.place.limit = _TELL if any(answer["do"] == "hang" for answer in fault.answers) else SECONDS
     try:
         done = fault.use(session, talk, fault.answers)
     finally:

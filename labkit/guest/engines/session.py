@@ -35,7 +35,7 @@ def names() -> list[str]:
 
 
 class Session:
-    """place.data and place.run are its own; record is the spy's."""
+    """place.data and place.run are its own."""
 
     def __init__(
         self,
@@ -43,21 +43,25 @@ class Session:
         place: Place,
         runtime: str,
         arguments: Sequence[str] = (),
-        faults: Iterable[Mapping[str, str]] = (),
     ) -> None:
-        self.record = place.data / "calls.jsonl"
+        self._record = place.data / "calls.jsonl"
         self.place = place
         self._runtime, self._arguments = runtime, list(arguments)
         self.spy = Path(place.runtime)
         self.spy.parent.mkdir(parents=True, exist_ok=True)
         self.spy.write_bytes(install.program(find_program("python3") or "/usr/bin/python3"))
         self.spy.chmod(0o755)
-        self.meddle(faults)
+        self._configure(self._record, ())
         self.engine: Engine = importlib.import_module(f"{__package__}.{engine}").ENGINE(place)
 
     def meddle(self, faults: Iterable[Mapping[str, str]]) -> None:
-        """From now on the spy answers like this, instead of the runtime or beside it."""
-        text = install.configuration(self._runtime, str(self.record), arguments=self._arguments, faults=faults)
+        """From now on the spy answers like this, instead of the runtime or beside it; calls() has no more calls then,
+        as those of an engine in trouble are not its usual ones.
+        """
+        self._configure(self.place.data / "calls-in-trouble.jsonl", faults)
+
+    def _configure(self, record: Path, faults: Iterable[Mapping[str, str]]) -> None:
+        text = install.configuration(self._runtime, str(record), arguments=self._arguments, faults=faults)
         part = self.spy.with_name(f"{self.spy.name}.part")
         part.write_text(text)
         part.replace(f"{self.spy}{install.ENDING}")
@@ -83,7 +87,7 @@ class Session:
 
     def calls(self) -> Iterable[str]:
         """The lines of the spy's record."""
-        with suppress(OSError), self.record.open(encoding="utf-8", errors="backslashreplace") as lines:
+        with suppress(OSError), self._record.open(encoding="utf-8", errors="backslashreplace") as lines:
             for line in lines:
                 yield line.rstrip("\n")
 

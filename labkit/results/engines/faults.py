@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from labkit.core.text import truncate
 from labkit.guest.engines.faults import FAULTS
-from labkit.results.engines.events import Events, Session
+from labkit.results.engines.events import RUNTIME, Events, Session
 from labkit.results.engines.outcomes import commands, differences, seconds
 from labkit.results.model import Result, Verdict
 from labkit.results.tap import JSON
 
 NAMES = {fault.id: f"{fault.title}: told, cleaned up, still usable" for fault in FAULTS}
-_SESSION = "faults"
 
 
 def judge(events: Events) -> tuple[Result, ...]:
     """A result for each fault that was to be."""
-    session = events.sessions.get(_SESSION, Session())
+    session = events.sessions.get(RUNTIME, Session())
     found = {str(event.get("fault")): event for event in session.of("fault")}
     results = []
     for name in events.faults:
@@ -24,7 +23,10 @@ def judge(events: Events) -> tuple[Result, ...]:
         if name in found:
             event = found[name]
             diagnostic: dict[str, JSON] = {}
-            failed = event.get("failed")
+            failed, cannot = event.get("failed"), event.get("cannot")
+            if isinstance(cannot, str):
+                results.append(_of(name, Verdict.SKIP, {"reason": truncate(cannot, 400)}, seconds(event)))
+                continue
             if isinstance(failed, str):
                 diagnostic = {"message": truncate(failed, 1000)}
                 results.append(_of(name, Verdict.ERROR, diagnostic, seconds(event)))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from labkit.core.text import truncate
-from labkit.results.engines.events import Event
+from labkit.results.engines.events import Event, Events
+from labkit.results.model import Result
 from labkit.results.tap import JSON
 
+_LOG = 2000  # characters of a daemon's log, its last
 _KEPT = 20  # commands that are kept with a result
 
 
@@ -22,6 +25,17 @@ def differences(expected: Any, observed: Any, path: str) -> list[dict[str, JSON]
     if expected == observed:
         return []
     what = path or "outcome"
+    if what.rpartition(" ")[2] == "left" and isinstance(observed, list) and observed:
+        kinds = dict.fromkeys(str(one).partition(" ")[0] for one in observed)
+        return [
+            {
+                "what": f"{what} behind: {kind}",
+                "finding": f"{what}: {truncate(kind, 20)}",
+                "expected": expected,
+                "actual": [one for one in observed if str(one).partition(" ")[0] == kind],
+            }
+            for kind in kinds
+        ]
     return [{"what": what, "finding": what, "expected": expected, "actual": observed}]
 
 
@@ -39,6 +53,19 @@ def commands(event: Event) -> list[JSON]:
     """What was run, in the order in which it was."""
     given = event.get("commands")
     return [_command(one) for one in given[-_KEPT:] if isinstance(one, dict)] if isinstance(given, list) else []
+
+
+def with_log(results: Iterable[Result], events: Events) -> Iterator[Result]:
+    """The results, what is bad with the end of the log of the engine's daemons."""
+    logs = [str(event.get("text", "")) for session in events.sessions.values() for event in session.of("log")]
+    log = truncate(logs[0].strip()[-_LOG:], _LOG) if logs else ""
+    for result in results:
+        notes = result.diagnostic.get("notes")
+        if log and result.bad:
+            told = {**(notes if isinstance(notes, dict) else {}), "the end of the daemon's log": log}
+            yield dataclasses.replace(result, diagnostic={**result.diagnostic, "notes": told})
+        else:
+            yield result
 
 
 def seconds(event: Event) -> float:

@@ -96,7 +96,8 @@ class Report:
     def capabilities(self, kind: str) -> set[str]:
         text = (self.status(_SETS[kind]) or ["0"])[0]
         bits = int(text, 16) if re.fullmatch(r"[0-9a-f]{1,16}", text) else 0
-        return {f"CAP_{name}" for bit, name in enumerate(_CAPABILITIES) if bits >> bit & 1}
+        names = dict(enumerate(_CAPABILITIES))
+        return {f"CAP_{names.get(bit, bit)}" for bit in range(64) if bits >> bit & 1}
 
     def most(self, name: str) -> list[str]:
         """What cgroups of the container have in a file of this name, other than no limit."""

@@ -21,19 +21,23 @@ _DIRECTORY = Path(__file__).parent
 class _File(Table):
     title: StrictStr
     homepage: StrictStr
-    steps: tuple[StrictStr, ...] = Field(description="the bootstrap steps that bring it")
+    steps: tuple[StrictStr, ...] = Field(default=(), description="the bootstrap steps that bring it")
     program: StrictStr = Field(pattern=r"^[A-Za-z0-9._+-]+$", description="the name of a program, without a directory")
+    none: StrictStr = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """steps are those of the bootstrap that bring it; program is what it is started by."""
+    """steps are those of the bootstrap that bring it; program is what it is started by; none: why there is no suite for
+    it, empty where there is one.
+    """
 
     name: str
     title: str
     homepage: str
     steps: tuple[str, ...]
     program: str
+    none: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,4 +55,9 @@ def find(name: str) -> Engine:
         raise UsageError(message, hint=hint)
     file = _DIRECTORY / f"{name}.toml"
     data = tomlfile.check(_File, tomlfile.read(file), lambda _: str(file))
-    return Engine(name, data.title, data.homepage, data.steps, data.program)
+    return Engine(name, data.title, data.homepage, data.steps, data.program, data.none)
+
+
+def usable() -> list[str]:
+    """The names of those that the suite can use."""
+    return [name for name in names() if not find(name).none]

@@ -1,0 +1,51 @@
+"""Engines in a real machine: two of them over crun, and one over strict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import Lab, make_lab
+from tests.stock import Stock
+
+pytestmark = [pytest.mark.machine, pytest.mark.long]
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]:
+    for made in make_lab(tmp_path_factory.mktemp("engines"), provider="uml", stock=stock):
+        (made.cwd / "labkit.toml").write_text('tools = ["podman", "containerd", "busybox", "python"]\n')
+        made.run("up", timeout=1200)
+        yield made
+
+
+def of(lab: Lab, engine: str, runtime: str, *words: str, status: int = 0) -> dict[str, Any]:
+    argv = ["test", "--suite", "engine", "--engine", engine, "--runtime", runtime, *words]
+    lab.run(*argv, status=status, timeout=1800)
+    found: dict[str, Any] = lab.results()
+    assert found["run"]["complete"] and found["engine"]["name"] == engine and found["engine"]["version"]
+    return found
+
+
+@pytest.mark.parametrize("engine", ["podman", "containerd"])
+def test_an_engine_over_crun_is_as_expected_and_leaves_the_machine_as_it_was(engines: Lab, engine: str) -> None:
+    listing = (
+        "find /sys/fs/cgroup -mindepth 1 -type d -name '*labkit*'; ls /var/lib/labkit; grep -c . /proc/self/mounts"
+    )
+    engines.run("test", "--suite", "engine", "--engine", engine, "--runtime", "crun", "--only", "SWAP-run", timeout=600)
+    before = engines.guest(listing)
+    found = of(engines, engine, "crun")
+    assert found["unexpected"] == 0
+    passed = {one["id"].partition("-")[0] for one in found["results"] if one["verdict"] == "pass"}
+    assert passed == {"CALL", "GIVEN", "ASKED", "SWAP", "FAULT"}
+    assert found["totals"]["pass"] > 60
+    assert engines.guest(listing) == before
+
+
+def test_containerd_cannot_create_over_strict(engines: Lab) -> None:
+    found = of(engines, "containerd", "strict", "--only", "SWAP-run", "--no-confirm", status=1)
+    [one] = found["results"]
+    assert one["verdict"] == "fail" and "exit status 64" in str(one["diagnostic"])
+    assert "containerd" in " ".join(found["reading"]["told"]) and "cannot" in " ".join(found["reading"]["told"])
