@@ -64,6 +64,8 @@ def to_json(run: Run) -> str:
         },
         "totals": {verdict.value: count for verdict, count in run.totals.items()},
     }
+    if run.evidence:
+        document["evidence"] = dict(run.evidence)
     if run.dialects or run.told:
         document["reading"] = {"dialects": list(run.dialects), "told": list(run.told)}
     if run.judged is not None:
@@ -158,6 +160,7 @@ def from_json(text: str | bytes, where: str = "results.json") -> Run:
         told=top.table("reading").texts("told") if "reading" in top.values else (),
         judged=_judged(top.table("judged")) if "judged" in top.values else None,
         referred=_referred(top.table("reference")) if "reference" in top.values else None,
+        evidence=top.get("evidence", dict, "an object") if "evidence" in top.values else {},
     )
     totals = top.table("totals")
     for verdict, count in read.totals.items():
