@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from labkit.usecases import evidence
 from tests.conftest import Lab, until
 
 pytestmark = pytest.mark.machine

@@ -146,9 +146,8 @@ def _runs(settings: Settings, name: str) -> list[Run]:
         return [one_run.judge(run, policies(settings)) for run in recorded(place, said)]
 
 
-def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
-    directory = runs.whole(directory)
-    kept = run = runs.load(directory)
+def read_again(directory: Path, run: Run, entries: Sequence[Entry] | None) -> Run:
+    """The run in directory as its raw output shows it, without a policy; as it is where it has none."""
     suite = registry.find(run.suite.name)
     if shards.recognizes(suite, directory / runs.RAW):
         said = _said_before(directory)
@@ -159,6 +158,13 @@ def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
             begun = run
             run = _read(begun, directory / runs.RAW, suite, said)
             run = _asking(_leaving_out(begun, run, directory / runs.RAW, entries, said), entries)
+    return run
+
+
+def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
+    directory = runs.whole(directory)
+    kept = runs.load(directory)
+    run = read_again(directory, kept, entries)
     return _beside(attribution.carried(one_run.judge(run, entries), kept), kept, directory)
 
 

@@ -43,9 +43,9 @@ from labkit.results.policy import Entry
 from labkit.store import nights, runs
 from labkit.store.history import FILE, History
 from labkit.subjects import runtimes
-from labkit.usecases.evidence import packages_of
 from labkit.subjects.runtimes import words
 from labkit.usecases import history, tell
+from labkit.usecases.evidence import packages_of
 from labkit.usecases.judge import policies
 
 TABLE = "cells.sqlite"
