@@ -206,7 +206,8 @@ FLAGS: Mapping[str, Flag] = {
     "shipped": Flag(False, "with `check`: labkit's own entries, too"),
     "out": Flag(
         None,
-        "the directory to write to; else `rendered`, of the history `site` in the reports directory; of `claim` a new one",
+        "the directory to write to, of `claim` a new one; else `rendered`, of the history `site` in the reports "
+        "directory",
         "DIR",
         values.directories,
     ),
@@ -224,8 +225,8 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "key": Flag(
         None,
-        "of `claim` the private key to sign with, Ed25519; else the lab's own, keys/claim; of `verify` the public key of "
-        "whoever made the claim",
+        "of `claim` the private key to sign with, Ed25519; else the lab's own, keys/claim; of `verify` the public key "
+        "of whoever made the claim",
         "FILE",
         values.files,
     ),

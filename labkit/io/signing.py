@@ -220,7 +220,7 @@ def principal(allowed: Path, signature: bytes, message: bytes) -> str:
     with tempfile.TemporaryDirectory(prefix="labkit-verify-") as place:
         file = Path(place) / "signature"
         file.write_bytes(signature)
-        words = ["-s", file, "-f", allowed.absolute()]
+        words: list[str | Path] = ["-s", file, "-f", allowed.absolute()]
         found = process.run(["ssh-keygen", "-Y", "find-principals", *words], timeout=_ASK, check=False)
         names = found.stdout.split("\n")
         if found.status or not names[0].strip():

@@ -200,13 +200,12 @@ def of_files(content: Sequence[tuple[str, bytes, bool]]) -> list[Entry]:
     found: list[Entry] = []
     for name, data, own in content:
         try:
-            read = tomlfile.check(_File, tomlfile.parse(data.decode("utf-8-sig"), name), lambda _, name=name: name)
+            rules = _rules(data.decode("utf-8-sig"), name)
         except (UnicodeDecodeError, RecursionError) as error:
             raise UsageError(f"{name}: is not TOML: {error}") from error
         digest = hashlib.sha256(data).hexdigest()
         found += [
-            Entry(f"{name}, entry.{number} ({_what(rule)})", rule, own, digest)
-            for number, rule in enumerate(read.entry)
+            Entry(f"{name}, entry.{number} ({_what(rule)})", rule, own, digest) for number, rule in enumerate(rules)
         ]
     return found
 

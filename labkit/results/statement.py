@@ -98,8 +98,8 @@ def statement(claim: Claim, files: Mapping[str, bytes]) -> bytes:
     subjects = [{"name": name, "digest": {"sha256": sha256(data)}} for name, data in sorted(files.items())]
     if runtime.sha256:
         subjects.insert(0, {"name": f"{RUNTIME}{runtime.name}", "digest": {"sha256": runtime.sha256}})
-    passed, failing, warned = [], {id(one) for one in claim.failing}, {id(one) for one in claim.warned}
-    lists: dict[str, list[str]] = {"passedTests": passed, "warnedTests": [], "failedTests": []}
+    failing, warned = {id(one) for one in claim.failing}, {id(one) for one in claim.warned}
+    lists: dict[str, list[str]] = {"passedTests": [], "warnedTests": [], "failedTests": []}
     for run in claim.runs:
         seen: Counter[str] = Counter()
         for result in run.by_id():
@@ -112,7 +112,7 @@ def statement(claim: Claim, files: Mapping[str, bytes]) -> bytes:
             elif id(result) in warned:
                 lists["warnedTests"].append(name)
             elif result.verdict is Verdict.PASS:
-                passed.append(name)
+                lists["passedTests"].append(name)
     predicate = {
         "result": claim.outcome.value,
         "configuration": list(_configuration(claim)),

@@ -264,8 +264,8 @@ def _documents(claim: Claim, payload: bytes, rest: Mapping[str, bytes], told: _T
         told.differs += [f"{name} is not what the results come to" for name in others]
     elif others:
         told.notes.append(
-            f"labkit {one_line(claim.labkit, 60)} wrote these, and {version.full()}, which this is, writes them otherwise, "
-            f"so they were not compared: {some(others)}"
+            f"labkit {one_line(claim.labkit, 60)} wrote these, and this one, {version.full()}, writes them "
+            f"otherwise, so they were not compared: {some(others)}"
         )
 
 
