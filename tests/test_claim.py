@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -11,6 +12,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from labkit.io import archives, signing
 from labkit.machines.fake import FakeMachine, Reply
 from labkit.reports import as_claim
 from labkit.results import statement
+from labkit.results.model import Expected, Result, Run, RunInfo, RuntimeInfo, SuiteInfo, Verdict
 from labkit.store import runs
 from labkit.suites.base import SilentRun
 from labkit.usecases import claim as claims
@@ -134,8 +137,6 @@ def test_nothing_says_certified_and_expected_failures_are_failures(made: Place) 
 
 
 def predicate(place: Path) -> Any:
-    import base64
-
     return json.loads(base64.b64decode(json.loads((place / "claim.dsse.json").read_text())["payload"]))["predicate"]
 
 
@@ -147,11 +148,11 @@ def test_the_same_runs_make_the_same_archive(made: Place) -> None:
 
 
 def test_the_minimum_decides_what_is_a_failure_and_what_a_warning() -> None:
-    def result(level: str, verdict: str, expected: bool = False) -> statement.Result:
-        why = statement_expected() if expected else None
-        return statement.Result(level, level, level, "", statement.Verdict(verdict), 0.0, expected=why)
+    def result(level: str, verdict: str, expected: bool = False) -> Result:
+        why = Expected("so", "", "x") if expected else None
+        return Result(level, level, level, "", Verdict(verdict), 0.0, expected=why)
 
-    def outcome(minimum: str, *results: statement.Result) -> tuple[str, int, int]:
+    def outcome(minimum: str, *results: Result) -> tuple[str, int, int]:
         claim = claim_of(results, minimum)
         return claim.outcome.value, len(claim.failing), len(claim.warned)
 
@@ -166,17 +167,7 @@ def test_the_minimum_decides_what_is_a_failure_and_what_a_warning() -> None:
     assert "All tests passed" in as_claim.wording(claim_of([result("MUST", "pass")], "MUST"))
 
 
-def statement_expected() -> Any:
-    from labkit.results.model import Expected
-
-    return Expected("so", "", "x")
-
-
 def claim_of(results: Sequence[Any], minimum: str) -> statement.Claim:
-    from datetime import UTC, datetime
-
-    from labkit.results.model import Run, RunInfo, RuntimeInfo, SuiteInfo
-
     now = datetime.now(UTC)
     run = Run(RunInfo("r", now, now, "0"), {}, RuntimeInfo("x", "", "1"), SuiteInfo("spec", "1"), tuple(results))
     return statement.Claim((run,), minimum, dict.fromkeys(as_claim.KEYS, ""), (), "0", now, ("r",))
@@ -223,7 +214,7 @@ def test_ssh_keygen_verifies_the_file(made: Place, tmp_path: Path) -> None:
     claim = made.directory / "claim"
     signers = tmp_path / "signers"
     signers.write_text(f'alice@example.org namespaces="labkit-claim" {made.public.read_text()}')
-    words = ["ssh-keygen", "-Y", "verify", "-f", signers, "-I", "alice@example.org", "-n", "labkit-claim"]
+    words: list[str | Path] = ["ssh-keygen", "-Y", "verify", "-f", signers, "-I", "alice@example.org", "-n", "labkit-claim"]
     data = (claim / "claim.dsse.json").read_bytes()
 
     def asks(data: bytes) -> int:
@@ -339,7 +330,7 @@ def test_runs_that_no_claim_can_be_made_of(tmp_path: Path) -> None:
         "TAP version 14\n1..1\n# runtime-version: runc version 1.1\nok 1 - QUERY-001 x\n"
     )
     labkit("judge", "bare", "--runtime", "runc", environ=place.environ, cwd=tmp_path)
-    assert "checks of it did not run" in refused("latest")
+    assert "names of it did not run" in refused("latest")
     assert "is no run, but saved output" in refused("cut")
     assert "no run is named" in refused()
     assert "there is no run nonesuch" in refused("nonesuch")
@@ -513,6 +504,11 @@ def named(place: Path) -> None:
     (place / "a\x1b[2Jb").touch()
 
 
+def moved(place: Path) -> None:
+    (place / "claim.dsse.json").rename(place.parent / "e")
+    (place / "claim.dsse.json").symlink_to("../e")
+
+
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "one more": (unsigned, "NOTES.md is there, and was not signed"),
     "one less": (lambda place: (place / "README.md").unlink(), "README.md is missing"),
@@ -526,10 +522,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a name for terminals": (named, "of no name that is given there"),
     "no signature": (lambda place: (place / "claim.dsse.json.sig").unlink(), "claim.dsse.json.sig is missing"),
     "a link to the envelope": (
-        lambda place: (
-            (place / "claim.dsse.json").rename(place.parent / "e"),
-            (place / "claim.dsse.json").symlink_to("../e"),
-        ),
+        moved,
         "claim.dsse.json is a link",
     ),
 }
@@ -563,9 +556,7 @@ def forge(place: Place) -> Iterator[Callable[..., Verified]]:
     directory = place.directory / "claim"
 
     def forged(files: dict[str, bytes] | None = None, **own: object) -> Verified:
-        import base64
-
-        for name, data in (files or {}).items():
+            for name, data in (files or {}).items():
             (directory / name).write_bytes(data)
         value = json.loads(base64.b64decode(json.loads((directory / "claim.dsse.json").read_bytes())["payload"]))
         there = archives.files(directory)
@@ -712,7 +703,8 @@ def test_a_machine_tells_what_it_is_in_one_command() -> None:
         }
     ]  # fmt: skip
     nothing = evidence.read("")
-    assert (nothing.packages, nothing.facts["kernel configuration"], nothing.bootstrap) == ("", None, {})
+    assert (nothing.packages, nothing.bootstrap) == ("", {})
+    assert "has neither /proc/config.gz nor" in str(nothing.facts["kernel configuration"])
     hostile = evidence.read("\n= packages\ndeb\n\x1b[2J 1 x\n= lsm\n" + "y" * 10_000)
     assert "\x1b" not in hostile.packages
     assert len(str(hostile.facts["lsm"])) <= 1000

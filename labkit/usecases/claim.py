@@ -131,18 +131,17 @@ def policy_files(run: Run) -> list[PolicyFile]:
     return [PolicyFile(name, digest, name not in known) for name, digest in named.items()]
 
 
-def unfit(run: Run) -> Iterator[str]:
-    """Why no claim can be made of a run, by what it says itself."""
+def unfit(run: Run, directory: Path) -> Iterator[str]:
+    """Why no claim can be made of the run in directory, by what it says itself and what was said of it."""
     if not run.run.complete:
         yield f"it is not complete: {run.run.reason}"
     if run.nothing_shown or not run.results:
         yield f"it shows nothing: {run.nothing_shown or 'it has no results'}"
-    chosen = run.evidence.get("selection")
-    if isinstance(chosen, dict) and chosen:
-        words = "; ".join(f"--{key} {one_line(str(names), 200)}" for key, names in chosen.items())
+    if chosen := _chosen(run, directory):
+        words = "; ".join(f"--{key} {one_line(some(names, 5), 200)}" for key, names in chosen.items())
         yield f"it is of a part of the suite: {words}"
-    elif run.suite.name == "spec" and (missing := _missing(run)):
-        yield f"it is of a part of the suite: {count(len(missing), 'check')} of it did not run: {some(missing, 5)}"
+    elif missing := _missing(run):
+        yield f"it is of a part of the suite: {count(len(missing), 'name')} of it did not run: {some(missing, 5)}"
     if run.suite.name in _OF_TOOLS and refs.data().find(run.suite.version) is None:
         yield f"its ref of runtime-tools is {run.suite.version or 'not known'}, none that labkit knows"
     elif not run.suite.version:
@@ -153,9 +152,30 @@ def unfit(run: Run) -> Iterator[str]:
         yield f"the version of its runtime, {run.runtime.name}, is not known"
 
 
+def _chosen(run: Run, directory: Path) -> dict[str, list[str]]:
+    """What was selected of the suite: on the command line of the run, or when it was judged; --programs with the rest,
+    as a list of somebody's own is not the suite's.
+    """
+    chosen = run.evidence.get("selection")
+    found = (
+        {str(key): list(map(str, names)) for key, names in chosen.items() if isinstance(names, list)}
+        if (isinstance(chosen, dict))
+        else {}
+    )
+    if said := judge.said_before(directory):
+        found |= {key: list(names) for key, names in dataclasses.asdict(said.meant).items() if names}
+    return found
+
+
 def _missing(run: Run) -> list[str]:
-    there = {result.id for result in run.results}
-    return [name for name in registry.find(run.suite.name).names() if name not in there]
+    """What the suite has, as far as that is known here, and the run has not."""
+    if run.suite.name == "validation" and (ref := refs.data().find(run.suite.version)):
+        there, names = {program.name for program in run.programs}, refs.data().programs(ref)
+    elif run.suite.name == "spec":
+        there, names = {result.id for result in run.results}, tuple(registry.find("spec").names())
+    else:
+        return []
+    return [name for name in names if name not in there]
 
 
 def difference(kept: Run, again: Run) -> list[str]:
@@ -231,7 +251,7 @@ def _directories(settings: Settings, names: Sequence[str]) -> list[Path]:
 def _checked(directory: Path, settings: Settings, own_policy: bool) -> tuple[Run, dict[str, bytes]]:
     """The run of a claim, and the files of it that go into the archive. UsageError where it cannot be claimed."""
     kept = runs.load(directory)
-    if why := list(unfit(kept)):
+    if why := list(unfit(kept, directory)):
         raise UsageError("; ".join(why))
     shipped = policy.shipped()
     if kept.judged is None:

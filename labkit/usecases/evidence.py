@@ -36,6 +36,7 @@ _ASK = 60.0  # seconds for what takes a tenth of one, also under emulation
 _KEPT = 4 << 20  # bytes of what the machine says
 _MOST = 20_000  # packages
 _LINE = 300  # characters
+_NO_CONFIG = "the machine has neither /proc/config.gz nor config-RELEASE in /boot or the modules"
 # Prints sections: a line `= NAME`, then what it has to say. A machine may lack any of these files and programs.
 _SCRIPT = r"""LC_ALL=C; export LC_ALL
 exec 2>/dev/null
@@ -88,13 +89,15 @@ def ask(remote: Remote) -> Asked:
 
 def read(text: str) -> Asked:
     """The answer of a machine, which may say anything."""
-    sections: dict[str, list[str]] = {}
+    written: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in text.split("\n"):
-        if line.startswith("= ") and line[2:] not in sections:
-            lines = sections.setdefault(line[2:], [])
+        if line.startswith("= ") and line[2:] not in written:
+            lines = written.setdefault(line[2:], [])
         elif line.strip():
-            lines.append(printable(line)[:_LINE])
+            lines.append(line[:_LINE])
+    steps = "\n".join(written.pop("bootstrap", ()))  # with tabs
+    sections = {name: [printable(line) for line in lines] for name, lines in written.items()}
 
     def said(name: str) -> str:
         return " ".join(sections.get(name, ()))[:1000]
@@ -104,7 +107,7 @@ def read(text: str) -> Asked:
     seccomp = re.fullmatch(r"libseccomp\.so\.([0-9.]{1,20})", said("seccomp"))
     facts: dict[str, JSON] = {
         "kernel": said("kernel"),
-        "kernel configuration": {"file": config[1], "sha256": config[2]} if config else None,
+        "kernel configuration": {"file": config[1], "sha256": config[2]} if config else {"why not": _NO_CONFIG},
         "lsm": said("lsm"),
         "libseccomp": seccomp[1] if seccomp else "",
         "cpu": ", ".join(sections.get("cpu", ()))[:1000],
@@ -113,7 +116,7 @@ def read(text: str) -> Asked:
     if packages:
         about = hashlib.sha256(packages.encode()).hexdigest()
         facts["packages"] = {"file": PACKAGES, "sha256": about, "count": len(json.loads(packages)["components"])}
-    return Asked(facts, packages, step_seconds("\n".join(sections.get("bootstrap", ()))))
+    return Asked(facts, packages, step_seconds(steps))
 
 
 def _cyclonedx(lines: Sequence[str], system: Sequence[str]) -> str:

@@ -173,7 +173,7 @@ def _judge_again(said: Said, payload: bytes, rest: Mapping[str, bytes], told: _T
     archive = archives.unpacked(rest[claims.RAW], claims.RAW)
     names = {name.partition("/")[0] for name in archive}
     if not said.names or names != {*said.names} or len(names) != len(said.names):
-        raise UsageError(f"{claims.RAW} holds {some(sorted(names))}; the claim is of {some(said.names) or 'nothing'}")
+        raise UsageError(f"{claims.RAW} holds {some(sorted(names)) or 'nothing'}; the claim is of {some(said.names) or 'nothing'}")
     found = []
     with tempfile.TemporaryDirectory(prefix="labkit-verify-") as place:
         for name, data in archive.items():
@@ -217,7 +217,7 @@ def _run(directory: Path, said: Said, entries: list[policy.Entry], told: _Told) 
     if not path.is_file():
         raise UsageError(f"{directory.name} has no {runs.RESULTS} in {claims.RAW}")
     kept = results_json.from_json(path.read_bytes(), f"{directory.name}/{runs.RESULTS}")
-    told.differs += [f"run {directory.name}: {why}" for why in claims.unfit(kept)]
+    told.differs += [f"run {directory.name}: {why}" for why in claims.unfit(kept, directory)]
     named = (kept.judged.policy if kept.judged else None) or {}
     if named != {file.name: file.sha256 for file in said.policies}:
         raise UsageError(f"run {directory.name} was judged with another policy than the claim names")
