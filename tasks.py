@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from labkit.usecases.nightly import Outlook
     from labkit.usecases.run import Outcome
 
-_MACHINE = "platform release provider machine host"
+_MACHINE = "platform release arch provider machine host"
 
 
 @lab_task(f"{_MACHINE} untrusted discard_state yes verbose json")
@@ -591,19 +591,25 @@ def platforms(call: Call) -> None:
 
 @lab_task("platform release verbose json")
 def runtimes(call: Call) -> None:
-    """List the runtimes known by name, with what a platform has of them; any other is named by its path.
+    """List the runtimes known by name; --platform or --release: with what that has of them. Any other runtime is
+    named by its path.
 
-    Example: ./lab runtimes --platform debian
+    Examples:
+        ./lab runtimes
+        ./lab runtimes --platform debian
     """
     from labkit.usecases.runtimes import listing
 
+    ask = bool(call.words["platform"] or call.words["release"])
     with call.console() as console:
-        found = listing(call.settings, console)
+        found = listing(call.settings, console, ask=ask)
     rows = [
         (each.runtime.name, each.package or "-", ", ".join(each.about.releases) or "-", ", ".join(each.ways) or "-")
         for each in found.runtimes
     ]
     notes = [f"{each.runtime.name}: {note}" for each in found.runtimes for note in each.notes]
+    if not ask:
+        notes.insert(0, "--platform NAME asks its mirror for the versions of its packages")
     if found.unasked:
         notes.insert(0, f"packages of {found.distro.title} are not known: {found.unasked}")
     shown = table([("RUNTIME", "PACKAGE", "RELEASES", "FROM"), *rows])
@@ -628,7 +634,7 @@ def suites(call: Call) -> None:
         call.answer(names, "\n".join(names))
 
 
-@lab_task("fast long faults yes verbose")
+@lab_task("fast long faults mutants yes verbose")
 def check(call: Call) -> None:
     """Run labkit's own checks; needs a checkout.
 
@@ -639,10 +645,11 @@ def check(call: Call) -> None:
         ./lab check
         ./lab check --long
         ./lab check --faults
+        ./lab check --mutants
     """
     from labkit.cli.selfcheck import Extent, run
 
-    asked = [word for word in ("fast", "long", "faults") if call.words[word]]
+    asked = [word for word in ("fast", "long", "faults", "mutants") if call.words[word]]
     if len(asked) > 1:
         both = f"--{asked[0]} and --{asked[1]} exclude each other"
         raise UsageError(both, hint="./lab check without any of these is between --fast and --long")

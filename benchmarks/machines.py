@@ -44,7 +44,7 @@ def settings_of(made: Lab) -> config.Settings:
 
 
 def hardware_of(settings: config.Settings) -> Hardware:
-    chosen = accelerator.choose("auto", settings.home)
+    chosen = accelerator.choose("auto", settings.home, settings.distro().arch)
     return hardware.here(chosen, settings.machine.cpus, settings.machine.memory, Network.OPEN)
 
 

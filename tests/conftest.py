@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import hypothesis
 import pytest
 
 from labkit.cli.selfcheck import missing_programs
@@ -31,6 +32,10 @@ MACHINE_NEEDS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "debian keyring
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--one-in", type=int, default=1, metavar="N", help="run only every Nth of the tests")
     parser.addoption("--stock", type=Path, metavar="DIR", help="where images for tests are, or are put")
+
+
+hypothesis.settings.register_profile("labkit", deadline=None)  # hosts are loaded, and no test is timed
+hypothesis.settings.load_profile("labkit")
 
 
 def pytest_configure() -> None:

@@ -1,4 +1,5 @@
-"""The bootstrap of Fedora with the real dnf and rpm, from a mirror of small signed packages that have its names.
+"""The bootstrap of Fedora, and of Enterprise Linux, with the real dnf and rpm, from a mirror of small signed packages
+that have their names.
 
 The system around them is Debian's, which lacks what steps look for; the packages bring it.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from labkit.core import config, platforms
+from labkit.core.errors import UsageError
 from labkit.core.platforms import Distro
 from labkit.provision import bootstrap
 from labkit.provision.bootstrap import BootstrapPlan, Target
@@ -32,9 +34,12 @@ TOOLS = (
     "updates", "time", "toolchain", "jq", "libseccomp", "go", "runc", "crun", "umoci", "docker", "podman", "containerd",
 )  # fmt: skip
 PROGRAMS = {
-    "chrony": "chronyd", "pkg-config": "pkg-config", "golang": "go", "moby-engine": "dockerd", "docker-cli": "docker",
+    "chrony": "chronyd", "pkg-config": "pkg-config", "pkgconf-pkg-config": "pkg-config", "golang": "go",
+    "moby-engine": "dockerd", "docker-cli": "docker",
     **{name: name for name in ("git", "make", "gcc", "jq", "runc", "crun", "umoci", "skopeo", "podman", "containerd")},
 }  # fmt: skip
+# What epel-release brings, of which a system's own repositories know nothing.
+CRB = "sed -i s/enabled=0/enabled=1/ /etc/yum.repos.d/crb.repo"
 # What Debian has under the same name must stay: dnf runs on it.
 SPEC = """
 Name: labkit-test
@@ -79,12 +84,15 @@ class Mirror:
         install, packages = [], []
         for name in names:
             install.append(f"echo {version} >%{{buildroot}}/usr/share/labkit-test/{name}")
+            if name == "epel-release":
+                install.append(f"printf '#!/bin/sh\\n{CRB}\\n' >%{{buildroot}}/usr/bin/crb")
+                install.append("chmod 755 %{buildroot}/usr/bin/crb")
             if program := PROGRAMS.get(name):
                 says = "go version go1.26.0 linux/amd64" if program == "go" else f"{program} {version}"
                 install.append(f"printf '#!/bin/sh\\necho {says}\\n' >%{{buildroot}}/usr/bin/{program}")
                 install.append(f"chmod 755 %{{buildroot}}/usr/bin/{program}")
             package = "pkgconf-pkg-config" if name == "pkg-config" else name
-            program = f"/usr/bin/{program}" if program else ""
+            program = f"/usr/bin/{program}" if program else "/usr/bin/crb" if name == "epel-release" else ""
             packages.append(PACKAGE.format(package=package, name=name, program=program))
         spec = self.directory / "small.spec"
         spec.write_text(SPEC.format(version=version, install="\n".join(install), packages="\n".join(packages)))
@@ -154,6 +162,62 @@ def run(system: Chroot, plan: BootstrapPlan, until: Callable[[], bool] | None = 
     (system.root / "root/bootstrap.sh").write_text(plan.script)
     # rpm names its temporary files by the second: one that was killed and started again within it fails once.
     return system.run(["sh", "/root/bootstrap.sh"], {"_LABKIT_PAUSES": "1"}, until)
+
+
+REPOSITORY = """[{name}]
+name={name}
+baseurl={url}/{name}/
+enabled={enabled}
+gpgcheck=1
+gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fedora-44-x86_64
+"""
+
+
+@pytest.mark.parametrize("release", ["10", "9"])
+def test_enterprise_linux_has_its_repositories_before_what_is_in_them(
+    systems: list[Chroot], mirror: Mirror, release: str
+) -> None:
+    alma = platforms.load("almalinux", platforms.directories())
+    distro = Distro(alma, alma.release(release))
+    extra = ["busybox", "libseccomp-devel"]
+    wanted = {name for names in distro.packages.values() for name in names}
+    mirror.publish(f"el{release}/base", release, sorted(wanted - {*extra}))
+    mirror.publish(f"el{release}/crb", release, extra)
+    system = systems[0]
+    (system.root / "etc/yum.repos.d").mkdir(exist_ok=True)
+    for name, enabled in (("base", 1), ("crb", 0)):
+        text = REPOSITORY.format(name=name, url=f"{mirror.url}/el{release}", enabled=enabled)
+        (system.root / f"etc/yum.repos.d/{name}.repo").write_text(text)
+    tools = ["jq", "libseccomp", "crun", "podman", *(["runc"] if release == "9" else [])]
+    environ = {"HOME": str(mirror.directory), "LABKIT_TOOLS": " ".join(tools)}
+    settings = config.load({"platform": "almalinux", "release": release}, cwd=mirror.directory, environ=environ)
+    try:
+        done = run(system, bootstrap.prepare(distro, Target.VAGRANT, settings))
+        assert done.status == 0, done.errors
+        assert list(done.outcomes())[:2] == ["repositories", "packages"]
+        assert set(done.outcomes().values()) == {"done"}
+        assert {f"{name}-{release}-1.noarch" for name in (*extra, "epel-release")} <= set(installed(system))
+        assert any(name.startswith("runc-") for name in installed(system)) == (release == "9")
+        again = run(system, bootstrap.prepare(distro, Target.VAGRANT, settings))
+        assert set(again.outcomes().values()) == {"already done"}
+    finally:
+        for file in (system.root / "etc/yum.repos.d").glob("*"):
+            file.unlink()
+        names = [name for name in installed(system) if name.endswith(f"-{release}-1.noarch")]
+        system.run(["rpm", "-e", "--nodeps", *names])
+        shutil.rmtree(system.root / "var/lib/labkit")
+
+
+def test_the_usual_tools_are_those_that_a_platform_has(mirror: Mirror) -> None:
+    alma = platforms.load("almalinux", platforms.directories())
+    settings = config.load(cwd=mirror.directory, environ={"HOME": str(mirror.directory)})
+    steps = bootstrap.prepare(Distro(alma, alma.release("10")), Target.HOST, settings).steps
+    assert {"podman", "crun", "runc", "go", "toolchain"} <= {*steps}  # runc from its source
+    assert not {"docker", "containerd", "umoci"} & {*steps}
+    with pytest.raises(UsageError, match="names no packages for docker"):  # but who asks for it hears of it
+        bootstrap.prepare(
+            Distro(alma, alma.release("10")), Target.HOST, settings.with_values("--tools", tools=("docker",))
+        )
 
 
 def test_everything_is_installed_from_the_mirror_updates_first(systems: list[Chroot], mirror: Mirror) -> None:

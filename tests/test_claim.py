@@ -214,7 +214,8 @@ def test_ssh_keygen_verifies_the_file(made: Place, tmp_path: Path) -> None:
     claim = made.directory / "claim"
     signers = tmp_path / "signers"
     signers.write_text(f'alice@example.org namespaces="labkit-claim" {made.public.read_text()}')
-    words: list[str | Path] = ["ssh-keygen", "-Y", "verify", "-f", signers, "-I", "alice@example.org", "-n", "labkit-claim"]
+    words: list[str | Path] = ["ssh-keygen", "-Y", "verify", "-f", signers, "-I", "alice@example.org"]
+    words += ["-n", "labkit-claim"]
     data = (claim / "claim.dsse.json").read_bytes()
 
     def asks(data: bytes) -> int:
@@ -556,7 +557,7 @@ def forge(place: Place) -> Iterator[Callable[..., Verified]]:
     directory = place.directory / "claim"
 
     def forged(files: dict[str, bytes] | None = None, **own: object) -> Verified:
-            for name, data in (files or {}).items():
+        for name, data in (files or {}).items():
             (directory / name).write_bytes(data)
         value = json.loads(base64.b64decode(json.loads((directory / "claim.dsse.json").read_bytes())["payload"]))
         there = archives.files(directory)

@@ -31,12 +31,13 @@ from labkit.core.config import Settings
 from labkit.io import process, version
 from labkit.io.files import locked
 from labkit.results.model import Result, Verdict
+from labkit.subjects import runtimes
 from tests.forked import forked
 
 CHECKOUT = Path(__file__).parent.parent
 TASKS = [
     *("up", "test", "reset", "halt", "destroy", "ssh", "status", "report", "judge", "package", "diff", "render"),
-    "doctor",
+    *("doctor", "explain"),
     *("platforms", "runtimes", "suites", "check", "gc", "policy", "nightly"),
     *("history", "flaky", "nights", "site"),
 ]
@@ -202,7 +203,7 @@ def test_lone_dashes_are_fine(tmp_path: Path, environ: dict[str, str]) -> None:
 
 def test_json_alone_is_on_stdout(tmp_path: Path, environ: dict[str, str]) -> None:
     found = json.loads(labkit("platforms", "--json", environ=environ, cwd=tmp_path).stdout)
-    assert [platform["name"] for platform in found] == ["debian", "fedora", "ubuntu"]
+    assert [platform["name"] for platform in found] == ["almalinux", "centos", "debian", "fedora", "ubuntu"]
     assert json.loads(labkit("status", "--json", environ=environ, cwd=tmp_path).stdout) == []
     checks = json.loads(labkit("doctor", "--json", environ=environ, cwd=tmp_path).stdout)
     assert {"qemu-system-x86_64", "kvm", "disk", "memory"} <= {check["name"] for check in checks}
@@ -352,7 +353,7 @@ def test_signals_that_the_parent_ignores_stay_ignored() -> None:
 def test_invoke_in_a_checkout_has_the_same_tasks(tmp_path: Path, environ: dict[str, str]) -> None:
     argv = [sys.executable, "-m", "invoke", "runtimes", "--json"]
     done = subprocess.run(argv, env=environ, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
-    assert [runtime["name"] for runtime in json.loads(done.stdout)] == ["crun", "runc"]
+    assert [runtime["name"] for runtime in json.loads(done.stdout)] == runtimes.names()
 
 
 @pytest.mark.parametrize("words", [("--version",), ("-V",), ("destroy", "--version")])

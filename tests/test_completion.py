@@ -136,8 +136,8 @@ def test_however_labkit_is_called(shell: str, typed: str, place: Path) -> None:
 # How words are cut is the shell's own: these are typed into each of them.
 TYPED = [
     ("./lab halt --p", {"--platform", "--provider"}),
-    ("./lab up --platform ", {"debian", "fedora", "ubuntu"}),
-    ("./lab up --platform=fedora --release=", {"43", "44"}),
+    ("./lab up --platform ", {"almalinux", "centos", "debian", "fedora", "ubuntu"}),
+    ("./lab up --platform=fedora --release=", {"43", "44", "rawhide"}),
     ("./lab test --only STATE-001,KILL-003,KILL-00", {f"STATE-001,KILL-003,KILL-00{n}" for n in (1, 2, *range(4, 10))}),
     ("./lab diff latest 2026", {RUN}),
     ("./lab diff a b --html=af", {"afile.html"}),
@@ -165,9 +165,9 @@ def test_each_shell_offers_what_labkit_knows(shell: str, line: str, expected: se
         ("./lab --v", {"--version"}),
         ("./lab halt --platform debian --p", {"--provider"}),
         ("./lab up --platform=fe", {"fedora"}),
-        ("./lab up --release ", {"12", "13", "24.04", "43", "44"}),
+        ("./lab up --release ", {"9", "10", "12", "13", "24.04", "26.04", "43", "44", "rawhide", "sid"}),
         ("./lab up --release 4", {"43", "44"}),
-        ("./lab up --platform debian --release ", {"12", "13"}),
+        ("./lab up --platform debian --release ", {"12", "13", "sid"}),
         ("./lab up --provider ", {"auto", "qemu", "uml", "vagrant", "ssh"}),
         ("./lab test --runtime cr", {"crun", ":files"}),
         ("./lab test --suite ", {"bats", "engine", "runtimetest", "spec", "validation"}),
@@ -210,7 +210,7 @@ def candidates(*words: str, place: Path, **environ: str) -> list[str]:
 def test_a_broken_configuration_is_not_told_and_the_rest_is_offered(text: str, place: Path) -> None:
     (place / "labkit.toml").write_text(text)
     assert candidates("te", place=place) == ["test"]
-    assert candidates("up", "--platform", "", place=place) == ["debian", "fedora", "ubuntu"]
+    assert candidates("up", "--platform", "", place=place) == ["almalinux", "centos", "debian", "fedora", "ubuntu"]
     assert candidates("up", "--machine", "", place=place) == ["mine"]
     assert candidates("report", "--run", "", place=place) == [RUN, "latest"]
     assert "STATE-001" in candidates("test", "--only", "", place=place)

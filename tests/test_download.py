@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from labkit.core.errors import HostError, ImageError, InfrastructureError
+from labkit.core.platforms import CloudImage
 from labkit.images import build as building
 from labkit.io import download
 from labkit.io.download import Digest, fetch
@@ -420,3 +421,32 @@ def test_a_disk_image_becomes_a_disk_of_the_wished_size(tmp_path: Path, form: st
     header = (tmp_path / "disk.qcow2").read_bytes()[:32]
     assert header[:4] == b"QFI\xfb"
     assert int.from_bytes(header[24:32]) == 8 << 20
+
+
+INDEX = """<html><a href="../">Parent</a> <a href="?C=N">Name</a>
+<a href="Cloud-Rawhide-20261002.n.0.x86_64.qcow2">a</a> <A HREF='./Cloud-Rawhide-20261002.n.10.x86_64.qcow2'>b</A>
+<a href="Cloud-Rawhide-20261002.n.9.x86_64.qcow2">c</a> <a href="Cloud-Rawhide-20270101.n.0.aarch64.qcow2">d</a>
+<a href="Rawhide-20261002.n.10-CHECKSUM">e</a> <a href="https://example.org/Cloud-Rawhide-3.x86_64.qcow2">f</a>
+<a href="Cloud-Rawhide-20991231.n.0.x86_64.qcow2.sig">g</a></html>
+"""
+NEWEST = "Cloud-Rawhide-20261002.n.10.x86_64.qcow2"
+
+
+def test_a_star_stands_for_the_newest_of_its_directory(server: Server) -> None:
+    server.files |= {
+        "/d/": INDEX.encode(),
+        "/d/Rawhide-20261002.n.10-CHECKSUM": f"SHA256 ({NEWEST}) = {SHA256}".encode(),
+    }
+    image = CloudImage(
+        url=f"{server.url}/d/Cloud-Rawhide-*.x86_64.qcow2", checksums=f"{server.url}/d/*-CHECKSUM", user="me"
+    )
+    assert download.expected(image, timeout=30) == (f"{server.url}/d/{NEWEST}", DIGEST)
+    gone = image.model_copy(update={"url": f"{server.url}/d/Cloud-Stable-*.qcow2"})
+    with pytest.raises(ImageError, match=r"/d/ lists no Cloud-Stable-\*\.qcow2"):
+        download.expected(gone, timeout=30)
+
+
+def test_an_address_without_a_star_is_asked_of_nobody(server: Server) -> None:
+    image = CloudImage(url=f"{server.url}/disk.img", sha256=SHA256, user="me")
+    assert download.expected(image, timeout=30) == (image.url, DIGEST)
+    assert server.asked == []

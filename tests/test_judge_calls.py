@@ -125,7 +125,7 @@ def test_the_profile_is_about_records_alone(run: Run, work: Path) -> None:
 
 def test_the_suite_says_how_it_is_used(run: Run) -> None:
     said = run("test", "--suite", "engine", "--provider", "qemu", status=2).stderr
-    assert "the engine suite judges a record of calls" in said and "./lab judge FILE.jsonl" in said
+    assert "--suite engine needs --engine" in said and "docker" in said and "./lab judge FILE.jsonl" in said
 
 
 def test_two_records_are_compared(run: Run, work: Path) -> None:

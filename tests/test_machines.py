@@ -56,7 +56,7 @@ def test_two_commands_from_nothing_to_a_report(lab: Lab, stock: Stock) -> None:
     assert ("User-Mode Linux" in result["machine"].pop("kernel_origin", "")) == (stock.provider == "uml")
     assert result["machine"] | {"kernel": "", "name": ""} == {
         "platform": "debian", "release": "13", "provider": stock.provider, "cgroup": "v2", "kernel": "", "name": "",
-        "accelerator": result["machine"]["accelerator"],
+        "accelerator": result["machine"]["accelerator"], "arch": "amd64",
     }  # fmt: skip
     assert result["runtime"]["path"] == "/usr/sbin/runc"
     assert re.match(r"1\.", result["runtime"]["version"])

@@ -118,18 +118,23 @@ def judge(name: str, ident: str, found: Caught) -> None:
     assert BROKEN not in [command["status"] for command in commands], commands
 
 
+def extent(number: int) -> list[pytest.MarkDecorator]:
+    """Of four cases one is part of every check, and one more of the long one."""
+    return [[], [pytest.mark.mutants], [pytest.mark.long], [pytest.mark.mutants]][number % SOME]
+
+
 @pytest.mark.host_runtime
 @pytest.mark.needs("runc", "busybox")
 @pytest.mark.parametrize(
     ("name", "ident"),
-    [pytest.param(*case, marks=[pytest.mark.long] if number % SOME else []) for number, case in enumerate(CASES)],
+    [pytest.param(*case, marks=extent(number)) for number, case in enumerate(CASES)],
 )
 def test_the_check_sees_the_mutant(name: str, ident: str, on_installed: Caught) -> None:
     judge(name, ident, on_installed)
 
 
 @pytest.mark.host_runtime
-@pytest.mark.long
+@pytest.mark.mutants
 @pytest.mark.needs("busybox")
 @pytest.mark.parametrize(("name", "ident"), CASES[::SOME])
 def test_the_check_sees_the_mutant_of_the_newest(name: str, ident: str, on_newest: Caught) -> None:

@@ -300,14 +300,15 @@ MINIMAL |= {
     "socket",
     "stat",
 }
-MINIMAL |= {"copy", "fnmatch", "functools", "gc", "hashlib", "io", "pwd"}
+MINIMAL |= {"copy", "fnmatch", "functools", "gc", "hashlib", "io", "pwd", "types", "zlib"}
 MINIMAL |= {"struct", "subprocess", "sys", "threading", "time", "traceback", "typing"}
 MINIMAL |= {"json"}  # not in Debian 12's, and nothing works without it: see the test below
 
 
 @pytest.mark.parametrize(
     ("package", "more"),
-    [("common", set()), ("spec", set()), ("programs", {"ctypes"})],  # ctypes: only where os.unshare is not
+    # ctypes: only where os.unshare is not
+    [("common", set()), ("spec", set()), ("programs", {"ctypes"}), ("engines", set())],
 )
 def test_it_imports_only_what_pythons_minimal_package_has(package: str, more: set[str]) -> None:
     found = set()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from labkit.core import config, platforms
+from labkit.core.arch import Arch
 from labkit.core.errors import ImageError, UsageError
 from labkit.core.observer import Silent
 from labkit.core.platforms import VagrantProvider
@@ -203,7 +204,7 @@ def test_kvm_is_taken_where_it_was_tried_or_is_asked_for(
 def test_render_judges_kvm_as_labkit_does(tmp_path: Path) -> None:
     settings = rendering(tmp_path)
     exports.render(settings, Silent(), tmp_path / "out")
-    chosen = choose("auto", settings.home)
+    chosen = choose("auto", settings.home, Arch.AMD64)
     assert f'accelerator = "{chosen}"\n' in (tmp_path / "out/Vagrantfile").read_text()
 
 

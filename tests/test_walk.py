@@ -89,9 +89,10 @@ def of_machines(command: str) -> Iterator[tuple[tuple[str, str], Row]]:
     }[command]  # fmt: skip
     there = command != "halt"
     names = {"platform": ("fedora", "fedora-44"), "release": ("12", "debian-12")}
+    names["arch"] = ("arm64", "debian-13-arm64")
     names["machine"] = ("mine", "mine") if there else ("another", "another")
     if not there:
-        names |= {"platform": ("ubuntu", "ubuntu-24.04"), "release": ("sid", "unknown release of Debian 'sid'")}
+        names |= {"platform": ("ubuntu", "ubuntu-24.04"), "release": ("7", "unknown release of Debian '7'")}
     for flag, (value, name) in names.items():
         yield (command, flag), Row((command,), (f"--{flag}", value), mark.format(name) if name[:2] != "un" else name)
     yield (command, "provider"), Row((command,), ("--provider", "vagrant"), "asked for: vagrant")
@@ -208,6 +209,7 @@ ROWS: dict[tuple[str, str], Row] = dict(
         (("suites", "export"), Row(("suites",), ("--export", "there"), "there/labkit-spec.pyz")),
         (("check", "fast"), Row(("check",), ("--fast",), "Extent.FAST")),
         (("check", "faults"), Row(("check",), ("--faults",), "Extent.FAULTS")),
+        (("check", "mutants"), Row(("check",), ("--mutants",), "Extent.MUTANTS")),
         (("check", "long"), Row(("check",), ("--long",), "Extent.LONG")),
         (("check", "yes"), Row(("check",), ("--yes",), "may install: True")),
     ]
@@ -311,6 +313,7 @@ def machines_of(world: World, command: str) -> None:
         qemu(settings, name, release=release, image="gone")
     if command != "halt":
         qemu(settings, "fedora-44", platform="fedora", release="44", image="gone")
+        qemu(settings, "debian-13-arm64", release="13", image="gone", arch="arm64")
         uml(settings, "of-uml", image="gone")
     shutil.rmtree(settings.home.images)
 
@@ -551,6 +554,7 @@ KEYS: dict[str, Key] = {
     "jobs": Key("3", of_suite),
     "yes": Key("true", of_leave),
     "machine.name": Key('"mine"', machine_name),
+    "machine.arch": Key('"arm64"', of_image),
     "machine.cpus": Key("3", lambda settings: (of_vagrantfile(settings), of_differences(settings))),
     "machine.memory": Key('"3G"', lambda settings: (of_vagrantfile(settings), of_differences(settings))),
     "machine.disk": Key('"9G"', of_image),

@@ -68,6 +68,13 @@ FLAGS: Mapping[str, Flag] = {
         None, "a distribution, see `platforms`; debian if nothing else is said", "PLATFORM", values.platforms, True
     ),
     "release": Flag(None, "a release of it; else the platform's default", "RELEASE", values.releases, True),
+    "arch": Flag(
+        None,
+        "the machine's architecture; else this host's. Another one is emulated",
+        "ARCH",
+        ("auto", "amd64", "arm64"),
+        True,
+    ),
     "provider": Flag(None, "what makes the machine", "PROVIDER", ("auto", "qemu", "uml", "vagrant", "ssh"), True),
     "host": Flag(None, "an existing host for the ssh provider: USER@HOST or USER@HOST:PORT", "HOST", (), True),
     "machine": Flag(None, "the machine's name; else PLATFORM-RELEASE, or the host's", "NAME", values.machines, True),
@@ -251,6 +258,7 @@ FLAGS: Mapping[str, Flag] = {
     "fast": Flag(False, "only what starts neither containers nor machines: about a minute"),
     "long": Flag(False, "also Vagrant, every image, and whole suites on several runtimes: an hour or more"),
     "faults": Flag(False, "only the table of faults, all of it, on simulated machines and on a real one"),
+    "mutants": Flag(False, "only the broken runtimes that the spec suite must see through, all of them"),
     "format": Flag(
         None,
         "how the outcome is printed; github: also as annotations and in the summary of a job of GitHub Actions",

@@ -1,9 +1,10 @@
 """labkit's own checks, in stages. Each prints how long it took; what could not be done is said in one line.
 
---fast    style, types, the tests that start neither containers nor machines; of long tables every fortieth row
-          and without it: every fourth row, tests that run runtimes and a bootstrap on this host, tests of a machine
---long    and all the others: Vagrant, every image, whole suites on several runtimes
---faults  only the table of faults, all of it, on simulated machines and on a real one
+--fast     style, types, the tests that start neither containers nor machines; of long tables every fortieth row
+           and without it: every fourth row, tests that run runtimes and a bootstrap on this host, tests of a machine
+--long     and all the others: Vagrant, every image, whole suites on several runtimes
+--faults   only the table of faults, all of it, on simulated machines and on a real one
+--mutants  only the broken runtimes that the spec suite must see through, all of them, on two versions of runc
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Extent(enum.IntEnum):
     FAST = 0
     NORMAL = 1
     LONG = 2
-    FAULTS = 3  # everything of one kind
+    FAULTS = 3  # everything of one kind, as are those after it
+    MUTANTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +67,17 @@ def stages(extent: Extent, stock: Path) -> list[Stage]:
     """The stages of a check, in their order. stock: a directory for what tests of machines share."""
 
     def tests(marker: str, *words: str) -> tuple[str, ...]:
-        if extent >= Extent.LONG:
-            return (*_PYTEST, *words, "--durations=15", "-m", marker)
-        return (*_PYTEST, *words, "-m", f"{marker} and not long")
+        left_out = {Extent.LONG: " and not mutants", Extent.FAULTS: "", Extent.MUTANTS: ""}
+        more = ("--durations=15",) if extent >= Extent.LONG else ()
+        return (*_PYTEST, *words, *more, "-m", marker + left_out.get(extent, " and not long and not mutants"))
 
     machines = (f"--stock={stock}", *_PANICS)
     some = {Extent.FAST: ("--one-in=40",), Extent.NORMAL: ("--one-in=4",)}.get(extent, ())
     tables = Stage("tables", tests("not machine", *_WORKERS, *some, *_TABLES), 1)
     if extent is Extent.FAULTS:
         return [tables, Stage("real faults", tests("machine", *machines, _FAULTS), 2, root=True)]
+    if extent is Extent.MUTANTS:
+        return [Stage("mutants", tests("host_runtime", "tests/test_mutants.py"), root=True)]
     every = [
         Stage("style", ("ruff", "check", ".")),
         Stage("format", ("ruff", "format", "--check", ".")),
@@ -152,7 +156,7 @@ def _run(checkout: Path, alone: bool, stage: Stage) -> _Outcome:
 
 def _get_programs(settings: Settings, observer: Observer, extent: Extent) -> list[str]:
     """Install what the tests need of this host; what is still missing, as lines."""
-    needed = Extent.NORMAL if extent is Extent.FAULTS else extent
+    needed = Extent.NORMAL if extent > Extent.LONG else extent
     wanted = {name: program for name, program in read_data().check.items() if Extent[program.extent.upper()] <= needed}
     missing = [name for name, program in wanted.items() if not is_there(name, program)]
     if missing and install.may_install(settings):

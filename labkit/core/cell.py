@@ -5,12 +5,15 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from labkit.core.arch import Arch
+from labkit.core.platforms import system_name
 
-def key(platform: str, release: str, provider: str, runtime: str, arguments: str, suite: str) -> str:
+
+def key(platform: str, release: str, arch: str, provider: str, runtime: str, arguments: str, suite: str) -> str:
     """The key of a cell. A runtime that is a path keeps its slashes: the words around it have none; with arguments it
     is another one. What is not known is empty: a recording tells of no machine.
     """
-    place = f"{platform}-{release}" if platform and release else platform or "elsewhere"
+    place = system_name(platform, release, arch) if platform and release else platform or "elsewhere"
     return f"{place}/{provider or 'recorded'}/{f'{runtime} {arguments}'.strip()}/{suite}"
 
 
@@ -54,12 +57,15 @@ class Cell:
     machines: int = 1
     runtime_name: str = ""
     engine: str = ""
+    arch: str = Arch.AMD64.value  # of a machine that labkit makes; an existing host is what it is
 
     @property
     def key(self) -> str:
-        """What history knows it by, and people type: `debian-13/uml/runc/spec`, `debian-13/uml/crun/engine:docker`."""
+        """What history knows it by, and people type: `debian-13/uml/runc/spec`, `debian-13-arm64/qemu/crun/spec`,
+        `debian-13/uml/crun/engine:docker`.
+        """
         suite = f"{self.suite}:{self.engine}" if self.engine else self.suite
-        return key(self.platform, self.release, self.provider, self.under_test, "", suite)
+        return key(self.platform, self.release, self.arch, self.provider, self.under_test, "", suite)
 
     @property
     def under_test(self) -> str:

@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, StrictStr, model_validator
 
-from labkit.core import platforms, sources, tomlfile
+from labkit.core import arch, platforms, sources, tomlfile
+from labkit.core.arch import Arch
 from labkit.core.cell import Cell
 from labkit.core.errors import UsageError
 from labkit.core.home import Home
@@ -68,6 +69,11 @@ def _origin(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError(f"is {value!r}, must be {sources.FORMS}")
     return sources.parse(value)
+
+
+def _arch(value: object) -> object:
+    """Turns other names of an architecture, x86_64 and aarch64, to labkit's."""
+    return (arch.known(value) or value) if isinstance(value, str) else value
 
 
 def _tools(value: object) -> object:
@@ -153,6 +159,7 @@ class MachineSettings(Table):
     """The virtual machine; memory and disk are in MiB here, written with a unit (2048M, 2G) in the file."""
 
     name: Name | None = None
+    arch: Annotated[Literal["auto", "amd64", "arm64"], BeforeValidator(_arch)] = "auto"
     cpus: Whole = Field(default=2, ge=1, le=256, description="a whole number from 1 to 256")
     memory: Annotated[int, _size("256M", "1024G"), Field(description="a size from 256M to 1024G")] = 2048
     disk: Annotated[int, _size("2G", "16384G"), Field(description="a size from 2G to 16384G")] = 8192
@@ -389,14 +396,24 @@ class Settings(Table):
         """Return these settings with the cell's values in place of their own: what differs is asked for by the cell."""
         named = {key: getattr(cell, key) for key in ("platform", "release", "provider", "runtime", "suite")}
         named["engine"] = cell.engine or None
-        made = self.model_copy(update={**named, "machine": self.machine.model_copy(update={"name": cell.machine})})
-        made._origins = {**self._origins, **{key: "the cell" for key in named if named[key] != getattr(self, key)}}
+        differing = {key for key in named if named[key] != getattr(self, key)}
+        machine = {"name": cell.machine}
+        if cell.provider != "ssh":
+            machine["arch"] = cell.arch
+            differing |= {"machine.arch"} if cell.arch != self.arch else set()
+        made = self.model_copy(update={**named, "machine": self.machine.model_copy(update=machine)})
+        made._origins = {**self._origins, **dict.fromkeys(differing, "the cell")}
         return made
 
     def distro(self) -> Distro:
         """Return the release that these settings name. UsageError where there is no such platform or release."""
         platform = platforms.load(self.platform, platforms.directories(self.platforms))
-        return Distro(platform, platform.release(self.release))
+        return Distro(platform, platform.release(self.release), self.arch)
+
+    @property
+    def arch(self) -> Arch:
+        """The architecture of machines: what is asked for, else this host's, else what most machines are."""
+        return (arch.here() or Arch.AMD64) if self.machine.arch == "auto" else Arch(self.machine.arch)
 
     def named_addresses(self) -> list[str]:
         """Return the addresses in the web that machines are to reach wherever they are."""
@@ -422,6 +439,7 @@ _PATHS: set[Key] = {
 _SECRETS: set[Key] = {("tell", "mail", "password"), ("tell", "webhook"), ("tell", "apprise")}
 _FLAGS: dict[str, Key] = {
     "machine": ("machine", "name"),
+    "arch": ("machine", "arch"),
     "host": ("ssh", "host"),
     "on": ("cluster", "on"),
     "scheduler": ("cluster", "scheduler"),

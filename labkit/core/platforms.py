@@ -16,6 +16,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StrictStr, model_validator
 
 from labkit.core import resources, tomlfile
+from labkit.core.arch import Arch
 from labkit.core.errors import UsageError
 from labkit.core.suggest import unknown
 from labkit.core.tomlfile import Table
@@ -46,8 +47,19 @@ Packages = Annotated[
     tuple[Annotated[StrictStr, Field(pattern=r"^[a-z0-9][A-Za-z0-9.+_-]*$")], ...],
     Field(description="a list of package names"),
 ]
+# {arch} stands for the machine's architecture, as Debian names it.
+BuildPackages = Annotated[
+    tuple[Annotated[StrictStr, Field(pattern=r"^[a-z0-9](?:[A-Za-z0-9.+_-]|\{arch\})*$")], ...],
+    Field(description="a list of package names"),
+]
 User = Annotated[
     StrictStr, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$", description="a user name: a-z, 0-9, dashes, underscores")
+]
+
+
+Mirror = Annotated[
+    tuple[StrictStr, ...],
+    Field(description="the layout of a mirror: apt's lines or dnf's addresses, with {mirror} and {codename}"),
 ]
 
 
@@ -65,7 +77,8 @@ class Download(Table):
     """A file on the web with exactly one way to know that it is the right one.
 
     checksums is the address of a list that names the file: as sha256sum and sha512sum print it, or with lines
-    `SHA256 (file) = hex`.
+    `SHA256 (file) = hex`. A * in the last part of an address stands for the newest of the names in its directory
+    that fit.
     """
 
     url: Url
@@ -80,6 +93,13 @@ class Download(Table):
             raise ValueError(
                 f"must have exactly one of sha256, sha512 and checksums; it has {' and '.join(given) or 'none'}"
             )
+        for url in (self.url, self.checksums or ""):
+            if "*" in url.rpartition("/")[0]:
+                raise ValueError(f"has {url!r}: a * may stand in the last part of an address only")
+        if "*" in self.url and self.checksums is None:
+            raise ValueError("must have checksums, for its url has a *: what that finds is not known beforehand")
+        if "*" in self.url:
+            _trusted(self.url)
         return self
 
 
@@ -94,22 +114,34 @@ class Box(Download):
 
 
 class Build(Table):
-    """How labkit builds an image itself from the distribution's packages."""
+    """How labkit builds an image itself from the distribution's packages; arches are those that have them."""
 
     tool: Literal["mmdebstrap"]
     suite: StrictStr = Field(pattern=r"^[a-z]+$", description="a suite's code name, such as trixie")
-    packages: Packages
+    packages: BuildPackages
     user: User
+    arches: tuple[Arch, ...] = Field(default=(Arch.AMD64,), description='a list of architectures, such as ["amd64"]')
+
+
+class Other(Table):
+    """What a release has for another architecture than amd64."""
+
+    cloud_image: CloudImage | None = None
 
 
 class Release(Table):
-    """packages are those that differ from the platform's."""
+    """packages and mirror are those that differ from the platform's. cloud_image and boxes are of amd64; cpu: what its
+    programs of amd64 need at least.
+    """
 
     name: StrictStr
     codename: StrictStr | None = None
     build: Build | None = None
     cloud_image: CloudImage | None = None
+    arm64: Other = Other()
     packages: dict[str, Packages] = Field(default={}, description="a table of lists of package names")
+    mirror: Mirror | None = None
+    cpu: Literal["x86-64-v2", "x86-64-v3"] | None = None
     boxes: dict[VagrantProvider, Box] = Field(default={}, description="tables of boxes, by Vagrant provider")
     go: StrictStr | None = Field(
         default=None, pattern=r"^[0-9]+\.[0-9]+$", description='the version of its Go package in quotes, such as "1.24"'
@@ -118,7 +150,8 @@ class Release(Table):
     @property
     def images(self) -> list[str]:
         """The ways to a machine of this release: build, cloud_image, boxes."""
-        return [key for key in ("build", "cloud_image", "boxes") if getattr(self, key)]
+        found = [key for key in ("build", "cloud_image", "boxes") if getattr(self, key)]
+        return found or ["cloud_image"] * bool(self.arm64.cloud_image)
 
     @model_validator(mode="after")
     def _some_image(self) -> Self:
@@ -137,9 +170,7 @@ class Platform(Table):
     family: StrictStr
     default: StrictStr = Field(description='a release in quotes, such as "13"')
     packages: dict[str, Packages] = Field(default={}, description="a table of lists of package names")
-    mirror: tuple[StrictStr, ...] = Field(
-        default=(), description="the layout of a mirror: apt's lines or dnf's addresses, with {mirror} and {codename}"
-    )
+    mirror: Mirror = ()
     releases: dict[str, Release]
 
     @model_validator(mode="after")
@@ -167,19 +198,61 @@ class Distro:
 
     platform: Platform
     release: Release
+    arch: Arch = Arch.AMD64
 
     @property
     def name(self) -> str:
-        return f"{self.platform.name}-{self.release.name}"
+        return system_name(self.platform.name, self.release.name, self.arch)
 
     @property
     def title(self) -> str:
-        return f"{self.platform.title} {self.release.name}"
+        title = f"{self.platform.title} {self.release.name}"
+        return title if self.arch is Arch.AMD64 else f"{title} ({self.arch})"
+
+    @property
+    def build(self) -> Build | None:
+        """How its image is built from packages; None where it is not, for this architecture."""
+        build = self.release.build
+        if build is None or self.arch not in build.arches:
+            return None
+        named = tuple(package.replace("{arch}", self.arch) for package in build.packages)
+        return build.model_copy(update={"packages": named})
+
+    @property
+    def cloud_image(self) -> CloudImage | None:
+        """Its cloud image for this architecture."""
+        return self.release.cloud_image if self.arch is Arch.AMD64 else self.release.arm64.cloud_image
+
+    @property
+    def boxes(self) -> dict[VagrantProvider, Box]:
+        """Its boxes for this architecture."""
+        return self.release.boxes if self.arch is Arch.AMD64 else {}
+
+    @property
+    def mirror(self) -> tuple[str, ...]:
+        """The layout of a mirror of its packages, the release's own before the platform's."""
+        return self.platform.mirror if self.release.mirror is None else self.release.mirror
+
+    @property
+    def cpu(self) -> str:
+        """What its programs need of a CPU, in the names of x86-64's levels; empty where any will do."""
+        return (self.release.cpu or "") if self.arch is Arch.AMD64 else ""
+
+    @property
+    def arches(self) -> list[Arch]:
+        """The architectures that it has images for."""
+        every = (Distro(self.platform, self.release, arch) for arch in Arch)
+        return [one.arch for one in every if one.build or one.cloud_image or one.boxes]
 
     @property
     def packages(self) -> dict[str, tuple[str, ...]]:
         """Package names by need, the release's own before the platform's."""
         return {**self.platform.packages, **self.release.packages}
+
+
+def system_name(platform: str, release: str, arch: str) -> str:
+    """What a release's machines are called: `debian-13`, `debian-13-arm64`. That of amd64 is not named."""
+    return f"{platform}-{release}" if arch == Arch.AMD64 else f"{platform}-{release}-{arch}"
 
 
 def directories(extra: Path | None = None) -> tuple[Path, ...]:

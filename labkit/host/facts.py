@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from labkit.core import platforms, tomlfile
+from labkit.core import arch as arches
+from labkit.core import tomlfile
+from labkit.core.arch import Arch
 from labkit.core.config import Settings
 from labkit.core.errors import LabError
 from labkit.core.platforms import VagrantProvider
@@ -48,6 +50,8 @@ class _Program(Table):
     version: tuple[str, ...] = ()
     packages: Packages = Field(default={})
     instead: str = ""  # what to do where no package has it
+    arch: Arch | None = None  # that of the machines that need it, where others do not
+    foreign: bool = False  # needed only where that is not this host's
 
 
 class _VagrantProvider(Table):
@@ -141,9 +145,15 @@ def examine(settings: Settings) -> list[Fact]:
     """Examine this host for what these settings need. Writes nothing but whether KVM works, in home."""
     data = read_data()
     host = package_manager(data)
-    release = platforms.load(settings.platform, platforms.directories(settings.platforms)).release(settings.release)
-    suite = release.build.suite if release.build and settings.image != "cloud" else None
-    facts = [program_fact(name, program, host, building=suite is not None) for name, program in data.programs.items()]
+    distro = settings.distro()
+    suite = distro.build.suite if distro.build and settings.image != "cloud" else None
+    foreign = distro.arch is not arches.here()
+    programs = {
+        name: program
+        for name, program in data.programs.items()
+        if program.arch in (None, distro.arch) and (foreign or not program.foreign)
+    }
+    facts = [program_fact(name, program, host, building=suite is not None) for name, program in programs.items()]
     facts.append(_vagrant())
     if suite is not None:
         facts += [_keyring(data.keyring, suite, host), _namespaces(data.namespaces, host)]
@@ -267,8 +277,9 @@ def _namespaces(data: _Namespaces, host: PackageManager) -> Fact:
 def _kvm(settings: Settings) -> Fact:
     name, needed_for = "kvm", "machines at full speed"
     demanded = settings.machine.accelerator == "kvm"
+    other = settings.arch is not arches.here()
     try:
-        reason = probe_kvm(settings.home)
+        reason = f"it runs no {settings.arch} guest here" if other else probe_kvm(settings.home)
     except LabError as error:
         reason = f"not tried: {error.message}"
     if reason is None:

@@ -10,11 +10,12 @@ import json
 import shutil
 from pathlib import Path
 
+from labkit.core.arch import Arch
 from labkit.core.config import Settings
 from labkit.core.errors import ImageError, ProgramFailed, UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro, VagrantProvider
-from labkit.images.build import Builder, recipe
+from labkit.images.build import Builder, no_box, recipe
 from labkit.images.golden import Image
 from labkit.io import download, network, process
 from labkit.io.files import locked, make_directory, require_space, write_atomic
@@ -43,10 +44,12 @@ def listed(distro: Distro, settings: Settings) -> list[VagrantBox]:
                 f"box = {settings.box}: the digest of the download is missing", hint="set box_sha256 in labkit.toml"
             )
         return [VagrantBox(None, name, settings.box, settings.box_sha256 and "sha256", settings.box_sha256)]
+    if distro.arch is not Arch.AMD64:
+        raise no_box(distro)
     found = []
-    for provider, box in distro.release.boxes.items():
-        digest = download.expected(box, timeout=settings.limits.download)
-        found.append(VagrantBox(provider, name, box.url, digest.algorithm, digest.hex))
+    for provider, box in distro.boxes.items():
+        url, digest = download.expected(box, timeout=settings.limits.download)
+        found.append(VagrantBox(provider, name, url, digest.algorithm, digest.hex))
     return found
 
 
@@ -75,10 +78,12 @@ def ensure(distro: Distro, settings: Settings, observer: Observer) -> Path:
         if not target.exists():
             machine = settings.machine
             on = hardware.here(
-                choose(machine.accelerator, settings.home),
+                choose(machine.accelerator, settings.home, distro.arch),
                 machine.cpus,
                 machine.memory,
                 network.choose(machine.network)[0],
+                arch=distro.arch,
+                level=distro.cpu,
             )
             image = Builder(settings, observer).ensure(wanted, on)
             observer.step(f"packing {wanted.title} as a box")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from labkit.core.arch import Arch
 from labkit.core.errors import ImageError
 from labkit.core.home import Home
 from labkit.images import sums
@@ -27,6 +28,7 @@ class Image:
     title: str
     boot: Boot
     steps: tuple[str, ...]  # of the bootstrap
+    arch: Arch = Arch.AMD64
 
     @property
     def disk(self) -> Path:
@@ -64,6 +66,7 @@ def exactly(home: Home, name: str) -> Image | None:
         made = json.loads(path.read_bytes())
         about = {key: str(made[key]) for key in ("platform", "release", "title")}
         steps = tuple(map(str, made.get("steps", ())))
+        arch = Arch(made.get("arch", Arch.AMD64))
     except OSError as error:
         raise damaged(name, f"{path}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -71,7 +74,7 @@ def exactly(home: Home, name: str) -> Image | None:
     boot = boot_of(at)
     with contextlib.suppress(OSError):
         path.touch()
-    return Image(at, **about, boot=boot, steps=steps)
+    return Image(at, **about, boot=boot, steps=steps, arch=arch)
 
 
 def boot_of(directory: Path) -> Boot:

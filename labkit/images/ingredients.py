@@ -16,7 +16,7 @@ from labkit.core.sources import SourceKind
 
 def image_kind(distro: Distro, settings: Settings) -> str:
     """How the release's image is made under these settings: build or cloud."""
-    return settings.image if settings.image != "auto" else ("build" if distro.release.build else "cloud")
+    return settings.image if settings.image != "auto" else ("build" if distro.build else "cloud")
 
 
 def ingredients(distro: Distro, settings: Settings) -> dict[str, str]:
@@ -57,5 +57,5 @@ def maker(distro: Distro, steps: Iterable[str]) -> str:
         if file.stem.partition("-")[2] in wanted:
             digest.update(file.read_bytes())
     packages: Mapping[str, object] = distro.packages
-    digest.update(repr([sorted(packages.items()), distro.release.build, distro.release.cloud_image]).encode())
+    digest.update(repr([sorted(packages.items()), distro.build, distro.cloud_image]).encode())
     return digest.hexdigest()[:16]

@@ -48,13 +48,15 @@ def state(distro: Distro, settings: Settings, *, timeout: float) -> MirrorState 
 
     ImageError where the mirror does not tell within timeout seconds for each list.
     """
-    if image_kind(distro, settings) != "build" or distro.release.build is None:
-        cloud = distro.release.cloud_image
+    build = distro.build
+    if image_kind(distro, settings) != "build" or build is None:
+        cloud = distro.cloud_image
         if cloud is None or cloud.checksums is None:
             return None
-        return MirrorState(expected(cloud, timeout=timeout).hex[:16], "")
+        _, digest_of = expected(cloud, timeout=timeout)
+        return MirrorState(digest_of.hex[:16], "")
     digest, dates = hashlib.sha256(), []
-    for url in _releases(distro.release.build.suite, settings.mirror):
+    for url in _releases(build.suite, settings.mirror):
         text = text_at(url, timeout=timeout)
         lists = sorted(set(_LISTS.findall(text)))
         if not lists:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from labkit.core import arch as arches
 from labkit.core import resources
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
@@ -85,6 +86,11 @@ def obtain(word: Release | Source, distro: Distro, settings: Settings, observer:
     UsageError where there is no such release or ref; ImageError where none of the ways to it works, or it does not
     build: the message has the reasons.
     """
+    if distro.arch is not arches.here():
+        raise UsageError(
+            f"runtime {word}: labkit builds and fetches runtimes for this host's architecture, not for {distro.arch}",
+            hint="build it, and name the file: --runtime ./FILE",
+        )
     return _Obtainer(word, distro, settings, observer).obtain()
 
 
@@ -282,7 +288,7 @@ class _Obtainer:
         limit = self._settings.limits.download
         try:
             about = Download(url=url, sha256=pinned) if pinned else Download(url=url, checksums=sums)
-            digest = expected(about, timeout=min(limit, _ASK))
+            url, digest = expected(about, timeout=min(limit, _ASK))
             file = fetch(
                 url,
                 digest,

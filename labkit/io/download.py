@@ -217,16 +217,34 @@ def _hash(part: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def expected(image: Download, *, timeout: float) -> Digest:
-    """The digest that the image must have: pinned, else as its list has it now, within timeout seconds.
+def expected(image: Download, *, timeout: float) -> tuple[str, Digest]:
+    """The image's address, and the digest that it must have: pinned, else as its list has it now, within timeout
+    seconds. A * in an address stands for what its directory has now.
 
     ImageError where there is none.
     """
     for name, value in (("sha256", image.sha256), ("sha512", image.sha512)):
         if value is not None:
-            return Digest(name, value)
+            return image.url, Digest(name, value)
     assert image.checksums is not None  # platforms.py refuses an image without any digest
-    return listed_digest(image.checksums, image.url, timeout=timeout)
+    deadline = Deadline.after(timeout, "download")
+    url, checksums = _newest(image.url, deadline), _newest(image.checksums, deadline)
+    return url, listed_digest(checksums, url, timeout=max(deadline.left, 0.001))
+
+
+def _newest(url: str, deadline: Deadline) -> str:
+    """The address with the name that the index of its directory has for a * in it; of several, the highest number."""
+    directory, _, pattern = url.rpartition("/")
+    if "*" not in pattern:
+        return url
+    wanted = re.compile(".*".join(map(re.escape, pattern.split("*"))))
+    text = _list(f"{directory}/", deadline)
+    linked = re.findall(r"""href=["']?(?:\./)?([^"'/?#>\s]{1,255})["'\s>]""", text, re.IGNORECASE)
+    names = [name for name in map(urllib.parse.unquote, linked) if "/" not in name and wanted.fullmatch(name)]
+    if not names:
+        raise ImageError(f"{directory}/ lists no {pattern}", hint="look there what it is called now")
+    newest = max(names, key=lambda name: ([int(part) for part in re.findall(r"\d{1,18}", name)], name))
+    return f"{directory}/{urllib.parse.quote(newest)}"
 
 
 def listed_digest(checksums: str, url: str, *, timeout: float) -> Digest:

@@ -32,7 +32,7 @@ class MachineState(StrEnum):
 class MachineInfo:
     """A machine as commands show it. seconds: how long the command took to bring it up; problem: why it is crashed,
     unreachable or unknown, or what else is wrong with it; size: bytes that it takes on the disk; kernel_origin: where
-    its kernel comes from, where that is not the platform's.
+    its kernel comes from, where that is not the platform's; arch: its architecture, where that is known.
     """
 
     name: str
@@ -48,6 +48,7 @@ class MachineInfo:
     problem: str | None = None
     size: int | None = None
     kernel_origin: str | None = None
+    arch: str | None = None
 
     @property
     def kind(self) -> str:

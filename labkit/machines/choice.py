@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from labkit.core import arch as arches
+from labkit.core.arch import Arch
 from labkit.core.config import Settings
 from labkit.core.errors import HostError, LabError, UsageError
 from labkit.core.observer import Observer
@@ -15,27 +17,52 @@ from labkit.subjects import runtimes
 
 _IMAGES = ("qemu-img",)
 _BUILD = ("mmdebstrap", "mkfs.ext4")
-_QEMU = ("qemu-system-x86_64",)
 
 
 def tools(settings: Settings, distro: Distro, provider: str) -> tuple[str, ...]:
     """The host's programs that machines of this release need, and their golden image: those of a cloud image boot in
     QEMU once.
     """
-    builds = bool(distro.release.build) and settings.image != "cloud"
-    emulator = () if provider == "uml" else _QEMU
-    return (*emulator, *_IMAGES, *NETWORK_TOOLS, *(_BUILD if builds else ()))
+    builds = bool(distro.build) and settings.image != "cloud"
+    emulator = () if provider == "uml" else (distro.arch.emulator,)
+    foreign = (distro.arch.interpreter,) if builds and distro.arch is not arches.here() else ()
+    return (*emulator, *_IMAGES, *NETWORK_TOOLS, *(_BUILD if builds else ()), *foreign)
+
+
+def require_image(settings: Settings, distro: Distro, provider: str) -> None:
+    """UsageError where the provider cannot make a machine of this release and architecture."""
+    if provider == "ssh":
+        return
+    arch = distro.arch
+    if provider in ("uml", "vagrant") and arch is not arches.here():
+        raise UsageError(
+            f"the {provider} provider makes machines of this host's own architecture, and {distro.title} is asked for",
+            hint="--provider qemu emulates it; or leave --arch (machine.arch) out",
+        )
+    if provider == "uml" and arch is not Arch.AMD64:
+        raise UsageError(
+            f"User-Mode Linux is of amd64 alone, and {distro.title} is asked for", hint="--provider qemu makes it"
+        )
+    if not settings.box and not (distro.build or distro.cloud_image or distro.boxes):
+        there = ", ".join(distro.arches)
+        raise UsageError(
+            f"{distro.platform.title} {distro.release.name} has no image for {arch}",
+            hint=f"it has one for {there}; another platform or release may (see ./lab platforms), or name one in a "
+            "platform.toml of your own",
+        )
 
 
 def best(settings: Settings, distro: Distro, observer: Observer) -> tuple[str, str]:
     """The provider that the settings, the host and the release allow, and why it is that one."""
     if settings.ssh.host:
         return "ssh", f"the settings name the host {settings.ssh.host}"
-    if distro.release.boxes or settings.box:
+    if distro.arch is not arches.here():
+        return "qemu", f"{distro.title} is of another architecture than this host, so it is emulated"
+    if distro.boxes or settings.box:
         from labkit.host.facts import vagrant_providers  # the models of host.toml, 10 ms
 
         usable, without = vagrant_providers()
-        fit = [found for found in usable if settings.box or found in distro.release.boxes]
+        fit = [found for found in usable if settings.box or found in distro.boxes]
         if fit:
             return "vagrant", f"Vagrant works here with {fit[0]}"
         without = without or f"Vagrant works here with {', '.join(usable)} only"
@@ -85,6 +112,8 @@ def _local(settings: Settings, distro: Distro, observer: Observer) -> tuple[str,
 def _only_qemu(settings: Settings, distro: Distro) -> str:
     """What is asked for that User-Mode Linux cannot give; empty where it can."""
     machine = settings.machine
+    if distro.arch is not Arch.AMD64:
+        return "User-Mode Linux is of amd64 alone"
     if why := untrusted(settings):
         return f"{why}, and User-Mode Linux is no wall"
     if machine.accelerator != "auto":
@@ -93,6 +122,6 @@ def _only_qemu(settings: Settings, distro: Distro) -> str:
         return "machine.network = open is QEMU's"
     if settings.origin("machine.cpus") and machine.cpus > 1:
         return "User-Mode Linux has one CPU"
-    if settings.image == "cloud" or not distro.release.build:
+    if settings.image == "cloud" or not distro.build:
         return "cloud images need QEMU"
     return ""

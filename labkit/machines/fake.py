@@ -70,12 +70,19 @@ class FakeMachine:
     release: str = ""
     unlike: Sequence[Difference] = ()
     kernel_origin: str | None = None
+    arch: str | None = None
     provider: str = "fake"
     closed: threading.Event = field(default_factory=threading.Event)  # set where a connection to it was closed
 
     def status(self) -> MachineInfo:
         return MachineInfo(
-            self.name, self.platform, self.release, self.provider, self.state, kernel_origin=self.kernel_origin
+            self.name,
+            self.platform,
+            self.release,
+            self.provider,
+            self.state,
+            kernel_origin=self.kernel_origin,
+            arch=self.arch,
         )
 
     def examine(self) -> MachineInfo:

@@ -6,6 +6,7 @@ whole bootstrap is a step of its own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import shutil
@@ -190,6 +191,15 @@ class HostMachine(RecordedMachine):
         loaded = platforms.load(platform, platforms.directories(self._settings.platforms))
         return Distro(loaded, loaded.release(release))
 
+    def _release(self, platform: str, said: str) -> str:
+        """What labkit calls the release that a host says it is: some have one file for all of a 9 (AlmaLinux 9.6)."""
+        try:
+            self._known(platform, said)
+        except UsageError:
+            with contextlib.suppress(UsageError):
+                return self._known(platform, said.partition(".")[0]).release.name
+        return said
+
     def _wanted(self) -> tuple[Address, Path, Path]:
         """The address, the key and the known hosts that the settings name. UsageError where one of them is missing."""
         wanted = self._settings.ssh
@@ -214,6 +224,7 @@ class HostMachine(RecordedMachine):
         if answer.status or len(said) < 2 or not _NAME.fullmatch(said[0]):
             return record  # it does not say
         platform, release = said[0], said[1] if _NAME.fullmatch(said[1]) else ""
+        release = self._release(platform, release)
         try:
             self._known(platform, release)
         except UsageError:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
+from labkit.core.arch import Arch
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Endpoint
 from labkit.core.errors import MachineError
@@ -53,6 +54,7 @@ class LocalRecord:
     network: str = Network.OPEN.value  # that of machines which an older labkit made
     made_of: dict[str, str] = field(default_factory=dict)  # see labkit.images.ingredients
     maker: str = ""
+    arch: str = Arch.AMD64.value
 
     @property
     def identity(self) -> Identity:
@@ -91,6 +93,7 @@ class LocalMachine(RecordedMachine, Generic[_Record]):
             release=record.release,
             accelerator=accelerator,
             kernel_origin=origin,
+            arch=record.arch,
         )
         if state is MachineState.RUNNING:
             info = dataclasses.replace(info, address=ADDRESS, port=record.port, user="root")
@@ -172,6 +175,7 @@ class LocalMachine(RecordedMachine, Generic[_Record]):
         rows = [
             *differences.provider(settings, self.provider),
             *differences.system(settings, distro, record.platform, record.release),
+            Row("machine.arch", "the architecture", distro.arch.value, record.arch, f"--arch {record.arch}"),
             Row("machine.memory", "the memory", f"{wanted.memory}M", f"{record.memory_mib}M"),
             *rows,
         ]
@@ -188,7 +192,9 @@ class LocalMachine(RecordedMachine, Generic[_Record]):
         image = None
         with contextlib.suppress(DamagedImage):  # nothing is known of it then; what needs it says so
             image = golden.exactly(settings.home, record.image)
-        if image and not any(difference.what in ("the platform", "the release") for difference in found):
+        if image and not any(
+            difference.what in ("the platform", "the release", "the architecture") for difference in found
+        ):
             lacks = [step for step in ingredients.required(settings, self._needs) if step not in image.steps]
             found += differences.lacking(settings, self.name, lacks, self._needs)
             if record.maker and record.maker != ingredients.maker(distro, image.steps):

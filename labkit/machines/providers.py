@@ -10,7 +10,7 @@ from labkit.core.errors import UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro, VagrantProvider
 from labkit.machines.base import Machine
-from labkit.machines.choice import best, untrusted
+from labkit.machines.choice import best, require_image, untrusted
 from labkit.machines.damaged import DamagedMachine
 from labkit.machines.differences import by
 from labkit.machines.record import DamagedRecord, damaged, provider_of
@@ -34,7 +34,10 @@ _UNHEEDED: dict[str, dict[str, str]] = {
     },
     "ssh": {
         "image": "a host of your own is made of no image",
-        **{f"machine.{key}": _CHOSEN for key in ("cpus", "memory", "disk", "accelerator", "network", "ssh_port")},
+        **{
+            f"machine.{key}": _CHOSEN
+            for key in ("arch", "cpus", "memory", "disk", "accelerator", "network", "ssh_port")
+        },
     },
 }
 _OF_UML = {
@@ -71,7 +74,7 @@ def require_heeded(settings: Settings, provider: str, distro: Distro, observer: 
         if settings.machine.network == "open":
             unheeded["machine.network"] = "its guests have no way to this host"
     if provider == "vagrant":
-        if settings.box or VagrantProvider.LIBVIRT in distro.release.boxes:
+        if settings.box or VagrantProvider.LIBVIRT in distro.boxes:
             unheeded |= {"machine.disk": _OF_A_BOX, "image": _OF_A_BOX}
         if settings.vagrant.provider not in ("auto", VagrantProvider.LIBVIRT.value):
             unheeded["machine.accelerator"] = f"{settings.vagrant.provider} chooses it"
@@ -108,8 +111,10 @@ def wanted(name: str, settings: Settings, observer: Observer, distro: Distro, ne
     if provider is None:
         provider = settings.provider
         if provider == "auto":
+            require_image(settings, distro, provider)
             provider, why = best(settings, distro, observer)
             observer.step(f"provider {provider}: {why}")
+        require_image(settings, distro, provider)
         machine = _machine(provider, name, settings, observer, needs)
     if provider == "uml" and (why := untrusted(settings)):
         made = provider_of(settings, name) is not None

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from labkit.core.arch import Arch
 from labkit.core.deadline import Deadline
 from labkit.core.errors import InfrastructureError, MachineError, MonitorGone
 from labkit.core.platforms import Distro
@@ -76,6 +77,7 @@ class QemuRecord(LocalRecord):
     cpus: int
     provider: str = "qemu"
     machine_type: str = "q35"  # of machines that an older labkit made
+    level: str = ""  # see Hardware
 
 
 class QemuMachine(LocalMachine[QemuRecord]):
@@ -148,8 +150,8 @@ class QemuMachine(LocalMachine[QemuRecord]):
         """Make the machine as the settings want it and bring it up; whatever was there under its name goes."""
         self._remove_directory()
         wanted = self._settings.machine
-        accelerator = choose(wanted.accelerator, self._settings.home)
-        hardware = here(accelerator, wanted.cpus, wanted.memory, self._network())
+        accelerator = choose(wanted.accelerator, self._settings.home, distro.arch)
+        hardware = here(accelerator, wanted.cpus, wanted.memory, self._network(), arch=distro.arch, level=distro.cpu)
         from labkit.images.build import Builder, recipe  # jinja2 and urllib3, which a machine that is there needs not
 
         wanted_image = recipe(distro, self._settings, self._needs)
@@ -165,6 +167,7 @@ class QemuMachine(LocalMachine[QemuRecord]):
             hostname=me.hostname, machine_id=me.machine_id,
             host_private=me.host_key.private, host_public=me.host_key.public,
             made_of=ingredients.ingredients(distro, self._settings), maker=ingredients.maker(distro, image.steps),
+            arch=distro.arch.value, level=distro.cpu,
         )  # fmt: skip
         self._save(record)
         self._restore(record, hardware, lambda: builder.ensure(wanted_image, hardware))
@@ -181,7 +184,7 @@ class QemuMachine(LocalMachine[QemuRecord]):
     def reset(self) -> None:
         """Back to the clean state, under the same name, host key and, if it is still free, port."""
         record = self._existing()
-        hardware = here(record.accelerator, record.cpus, record.memory_mib, self._network())
+        hardware = self._hardware(record)
         live_state(self._image(record), hardware, self._settings, self._observer)
         self._end()
         fresh = dataclasses.replace(record, ready=False)
@@ -236,9 +239,7 @@ class QemuMachine(LocalMachine[QemuRecord]):
         if why := sums.wrong(self.directory, content=True):
             raise StateRefused(why)
         process.run(["qemu-img", "snapshot", "-d", _SNAPSHOT, disk], timeout=60, check=False)
-        hardware = here(
-            record.accelerator, record.cpus, record.memory_mib, Network(record.network), record.machine_type
-        )
+        hardware = self._hardware(record, Network(record.network), record.machine_type)
         deadline = Deadline.after(self._settings.limits.boot, "boot")
         with self._qemu(hardware, self._boot_of(record), record.port, state) as running:
             loaded(running.monitor, deadline)
@@ -258,7 +259,7 @@ class QemuMachine(LocalMachine[QemuRecord]):
 
     def _boot(self, record: QemuRecord) -> None:
         """Boot the machine's own disk."""
-        hardware = here(record.accelerator, record.cpus, record.memory_mib, self._network())
+        hardware = self._hardware(record)
         deadline = Deadline.after(self._settings.limits.boot, "boot")
         boot = self._boot_of(record)
         self._end()
@@ -327,9 +328,22 @@ class QemuMachine(LocalMachine[QemuRecord]):
 
     # -- how ----------------------------------------------------------------------------------------------------
 
+    def _hardware(self, record: QemuRecord, network: Network | None = None, machine_type: str = "") -> Hardware:
+        """The hardware of the machine; what a halted one goes on with is what it had, else it is given today's."""
+        return here(
+            record.accelerator,
+            record.cpus,
+            record.memory_mib,
+            network or self._network(),
+            machine_type,
+            Arch(record.arch),
+            record.level,
+        )
+
     def _introduction(self, record: QemuRecord) -> str:
         _, authorized = identity.client_key(self._settings.home)
-        return identity.script(record.identity, authorized, now=time.time(), entropy=secrets.token_hex(64))
+        script = identity.script(record.identity, authorized, now=time.time(), entropy=secrets.token_hex(64))
+        return script if record.arch == Arch.AMD64 else identity.RESEED + script
 
     def _restore(self, record: QemuRecord, hardware: Hardware, find: Callable[[], Image]) -> None:
         """Start on a fresh overlay of the live state of the image that find returns.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
 
+from labkit.core.arch import known
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Endpoint
@@ -45,14 +46,17 @@ def provider_of(settings: Settings, name: str) -> str | None:
     return found if found is None or isinstance(found, str) else str(found)
 
 
-def system_of(home: Home, name: str) -> tuple[str, str] | None:
-    """Platform and release of the machine of that name; None where there is none, or no record that says them."""
+def system_of(home: Home, name: str) -> tuple[str, str, str] | None:
+    """Platform, release and architecture of the machine of that name, which is empty where its record does not say it;
+    None where there is none, or no record that says the others.
+    """
     try:
         data = read_record(home.machine(name)) or {}
     except DamagedRecord:
         return None
     platform, release = data.get("platform"), data.get("release")
-    return (platform, release) if isinstance(platform, str) and isinstance(release, str) else None
+    found = arch if isinstance(arch := data.get("arch"), str) and known(arch) else ""
+    return (platform, release, found) if isinstance(platform, str) and isinstance(release, str) else None
 
 
 def image_of(home: Home, name: str) -> str | None:
@@ -112,6 +116,8 @@ def load_record(kind: type[_Record], directory: Path) -> _Record | None:
             values[field.name] = value
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise damaged(directory / _RECORD, f"has no {field.name}")
+    if (arch := values.get("arch")) and known(arch) != arch:
+        raise damaged(directory / _RECORD, f"has arch = {arch!r:.60}, of which labkit makes no machines")
     return kind(**values)
 
 

@@ -108,6 +108,7 @@ class VagrantRecord:
     ready: bool = False  # False until it has its snapshot: until then `up` goes on with what is missing
     provider: str = "vagrant"
     box: str = ""  # the settings' own, as they name it; "none" where they name none
+    arch: str = ""  # of a machine that an older labkit made: this host's
 
     @property
     def came_up(self) -> bool:
@@ -139,6 +140,7 @@ class VagrantMachine(RecordedMachine):
             release=record.release,
             provider=f"vagrant ({record.vagrant})",
             accelerator=record.accelerator or None,
+            arch=record.arch or None,
         )
         if state is MachineState.RUNNING:
             info = dataclasses.replace(info, address=record.host, port=record.port, user=record.user)
@@ -219,7 +221,7 @@ class VagrantMachine(RecordedMachine):
         box = boxes.find(distro, provider, settings, self._observer)
         make_directory(self.directory, mode=0o700)
         on_libvirt = provider is VagrantProvider.LIBVIRT
-        accelerator = choose(machine.accelerator, settings.home) if on_libvirt else ""
+        accelerator = choose(machine.accelerator, settings.home, distro.arch) if on_libvirt else ""
         record = VagrantRecord(
             distro.platform.name,
             distro.release.name,
@@ -228,6 +230,7 @@ class VagrantMachine(RecordedMachine):
             machine.memory,
             box=settings.box or "none",
             accelerator=accelerator,
+            arch=distro.arch.value,
         )
         self._save(record)
         values = render.VagrantValues(
@@ -490,4 +493,4 @@ def vagrant_provider(settings: Settings, distro: Distro) -> VagrantProvider:
     usable, why = vagrant_providers()
     if not usable:
         raise HostError(why, hint="./lab doctor shows what this host lacks")
-    return next((found for found in usable if found in distro.release.boxes), usable[0])
+    return next((found for found in usable if found in distro.boxes), usable[0])

@@ -20,11 +20,13 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, StrictStr
 
 from labkit.core import platforms, tomlfile
+from labkit.core.arch import Arch, known
 from labkit.core.cell import Cell, Selection
 from labkit.core.config import Seconds, Settings, Whole
 from labkit.core.errors import LabError, UsageError
 from labkit.core.tomlfile import Key, Table
 from labkit.core.trust import require_trusted
+from labkit.machines.choice import require_image
 from labkit.subjects import runtimes
 from labkit.suites import registry
 
@@ -193,6 +195,7 @@ def _cells(matrix: Matrix, block: Include, settings: Settings) -> Iterator[tuple
     """The cells of a block, each with why it cannot exist."""
     selection = Selection(only=tuple(matrix.checks), jobs=settings.jobs)
     own = settings.platform + (f"-{settings.release}" if settings.release else "")
+    own = f"{own}-{settings.machine.arch}" if settings.machine.arch != "auto" else own
     fallbacks = {
         "platforms": (own,),
         "providers": (settings.provider,),
@@ -205,8 +208,9 @@ def _cells(matrix: Matrix, block: Include, settings: Settings) -> Iterator[tuple
         lists.append(named if named is not None else general if general is not None else fallback)
     for word, provider, given, suite in itertools.product(*lists):
         runtime, chosen = _under_test(given, selection, settings)
-        for platform, release, problem in _systems(word, settings):
-            cell = Cell(platform, release, provider, "", runtime, suite, chosen)
+        for platform, release, arch, problem in _systems(word, settings):
+            of = Arch.AMD64.value if provider == "ssh" else arch
+            cell = Cell(platform, release, provider, "", runtime, suite, chosen, arch=of)
             yield cell, problem or _problem(cell, settings)
 
 
@@ -222,21 +226,24 @@ def _under_test(given: str, selection: Selection, settings: Settings) -> tuple[s
     return given, selection
 
 
-def _systems(word: str, settings: Settings) -> Iterator[tuple[str, str, str]]:
-    """Platform and release of a word: `debian-13`, `debian` for its default, `debian-*` for all of them; and why there
-    is no such thing.
+def _systems(word: str, settings: Settings) -> Iterator[tuple[str, str, str, str]]:
+    """Platform, release and architecture of a word: `debian-13`, `debian` for its default, `debian-*` for all of them,
+    each with `-arm64` or `-amd64` after it where that is not the settings'; and why there is no such thing.
     """
     directories = platforms.directories(settings.platforms)
     names = platforms.names(directories)
+    arch = settings.arch.value
+    if word not in names and (named := known(word.rpartition("-")[2])):
+        word, arch = word.rpartition("-")[0], named.value
     name, _, release = word.rpartition("-") if word not in names else (word, "", "")
     try:
         platform = platforms.load(name or word, directories)
         if release == "*":
-            yield from ((name, found.name, "") for found in platform.by_default())
+            yield from ((name, found.name, arch, "") for found in platform.by_default())
         else:
-            yield name, platform.release(release or None).name, ""
+            yield name, platform.release(release or None).name, arch, ""
     except LabError as error:
-        yield name or word, release or "?", error.message
+        yield name or word, release or "?", arch, error.message
 
 
 def _problem(cell: Cell, settings: Settings) -> str:
@@ -244,11 +251,12 @@ def _problem(cell: Cell, settings: Settings) -> str:
         suite = registry.find(cell.suite)
         suite.check(cell.selection)
         runtimes.word(cell.runtime)
-        known = ("auto", "qemu", "uml", "vagrant", "ssh")
-        if cell.provider not in known:
-            return f"unknown provider {cell.provider!r}; known: {', '.join(known)}"
+        providers = ("auto", "qemu", "uml", "vagrant", "ssh")
+        if cell.provider not in providers:
+            return f"unknown provider {cell.provider!r}; known: {', '.join(providers)}"
         if cell.provider == "ssh" and not settings.ssh.host:
             return "the ssh provider needs a host: host in [ssh] of labkit.toml"
+        require_image(settings, settings.of_cell(cell).distro(), cell.provider)
     except LabError as error:
         return error.message
     return ""

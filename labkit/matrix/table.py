@@ -105,9 +105,15 @@ class NightTable:
 
     @classmethod
     def make(cls, path: Path, about: dict[str, str], cells: Sequence[Planned]) -> NightTable:
-        """A new table with these cells, all waiting; one that cannot exist is a lab error at once."""
+        """A new table with these cells, all waiting; one that cannot exist is a lab error at once. It is there
+        whole, or not at all.
+        """
         make_directory(path.parent)
-        with disk_errors(path.parent), contextlib.closing(_connected(path, new=True)) as db, _mapped(path), db:
+        making = path.with_name(f"{path.name}.making")
+        for left in path.parent.glob(f"{making.name}*"):  # of a labkit that was killed here
+            left.unlink()
+        new = contextlib.closing(_connected(making, new=True))
+        with disk_errors(path.parent), new as db, _mapped(path), db:
             db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA};")
             db.executemany("INSERT INTO night VALUES (?, ?)", about.items())
             db.executemany(
@@ -121,6 +127,8 @@ class NightTable:
                     for number, one in enumerate(cells, 1)
                 ),
             )  # fmt: skip
+        with disk_errors(path.parent):
+            making.replace(path)
         return cls(path)
 
     def about(self, key: str) -> str:

@@ -169,9 +169,16 @@ def plan(
         for tool, source in settings.sources().items()
     }
     asked = [tool for tool, source in settings.sources().items() if source.kind is not SourceKind.AUTO]
-    requested = settings.tools if settings.tools is not None else (*data.tools[target], *asked)
+    usual = [
+        name
+        for name in data.tools[target]
+        if packages.get(name) or not _wants_packages(known[name], resolved.get(name))  # else the platform has none
+    ]
+    requested = settings.tools if settings.tools is not None else (*usual, *asked)
     built = {tool for tool, found in resolved.items() if found.built}
     chosen = _chosen(known, target, needs if alone else (*requested, *needs), built)
+    if packages.get("repositories"):  # before all others, which are in them
+        chosen = [known["repositories"], *(step for step in chosen if step.name != "repositories")]
     if alone:
         chosen = [step for step in chosen if step.needs is not None]
     names = {step.name for step in chosen}
@@ -347,7 +354,7 @@ def _variables(distro: Distro, target: Target, settings: Settings) -> dict[str, 
     mirror: tuple[str, ...] = ()
     # mmdebstrap has put the mirror into the image's own list.
     if settings.mirror and target not in (Target.BUILD, Target.BOX):
-        if not distro.platform.mirror:
+        if not distro.mirror:
             raise UsageError(
                 f"{distro.platform.title} does not describe its mirrors", hint="set mirror in its platform.toml"
             )
@@ -356,10 +363,8 @@ def _variables(distro: Distro, target: Target, settings: Settings) -> dict[str, 
             "codename": distro.release.codename or "",
             "release": distro.release.name,
         }
-        mirror = tuple(
-            re.sub(r"\{(\w+)\}", lambda key: known.get(key[1], key[0]), line) for line in distro.platform.mirror
-        )
-    user = {Target.BUILD: distro.release.build, Target.CLOUD: distro.release.cloud_image}.get(target)
+        mirror = tuple(re.sub(r"\{(\w+)\}", lambda key: known.get(key[1], key[0]), line) for line in distro.mirror)
+    user = {Target.BUILD: distro.build, Target.CLOUD: distro.cloud_image}.get(target)
     return {
         "LAB_KIND": target.value,
         "LAB_FAMILY": distro.platform.family,

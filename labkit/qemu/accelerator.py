@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
+from labkit.core import arch as arches
+from labkit.core.arch import Arch
 from labkit.core.errors import HostError, LabError
 from labkit.core.home import Home
 from labkit.io import process
@@ -17,14 +20,20 @@ from labkit.io.files import remembered
 # QEMU then exits with (0x10 << 1) | 1 = 33 (docs: hw/misc/debugexit.c), provided that the guest really ran.
 _BOOT_SECTOR = (b"\xb0\x10\xe6\xf4\xf4\xeb\xfd").ljust(510, b"\0") + b"\x55\xaa"
 _RAN = 33
+# For arm64, firmware that asks PSCI to power off (SYSTEM_OFF, Arm DEN0022) and then stands still: movz w0,#8;
+# movk w0,#0x8400,lsl #16; hvc #0; b . QEMU ends with 0 then, provided that the guest really ran.
+_FIRMWARE = bytes.fromhex("000180520080b072020000d400000014")
 _BOUND = 10.0  # seconds; a working KVM needs well under one
 
 
-def choose(wanted: str, home: Home) -> str:
-    """ "kvm" or "tcg" for wanted "auto", "kvm" or "tcg". Raises HostError if kvm is required and does not work."""
+def choose(wanted: str, home: Home, arch: Arch) -> str:
+    """ "kvm" or "tcg" for wanted "auto", "kvm" or "tcg". Raises HostError if kvm is required and does not work, as for
+    any guest of another architecture than this host's.
+    """
     if wanted == "tcg":
         return "tcg"
-    reason = probe_kvm(home)
+    other = f"it runs no {arch} guest on this {platform.machine()} host"
+    reason = probe_kvm(home) if arch is arches.here() else other
     if reason is None:
         return "kvm"
     if wanted == "kvm":
@@ -38,22 +47,31 @@ def probe_kvm(home: Home) -> str | None:
         return "/dev/kvm does not exist"
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "this user may not open /dev/kvm (join the group kvm)"
-    qemu = process.which("qemu-system-x86_64")
+    arch = arches.here()
+    if arch is None:
+        return f"labkit makes no machines of this host's architecture, {platform.machine()}"
+    qemu = process.which(arch.emulator)
     if qemu is None:
-        return "qemu-system-x86_64 is not installed"
+        return f"{arch.emulator} is not installed"
     # A new QEMU may change the answer, too.
-    return remembered(home.host, "kvm", f"{qemu} {qemu.stat().st_mtime_ns}", lambda: _try(qemu, home.host))
+    return remembered(home.host, "kvm", f"{qemu} {qemu.stat().st_mtime_ns}", lambda: _try(qemu, arch, home.host))
 
 
-def _try(qemu: Path, directory: Path) -> str | None:
-    disk = directory / f"probe-{os.getpid()}.img"
-    disk.write_bytes(_BOOT_SECTOR)
+def _try(qemu: Path, arch: Arch, directory: Path, accelerator: str = "kvm") -> str | None:
+    """Why a guest of this host's architecture does not run under KVM, None where it does; tests try another way."""
+    file = directory / f"probe-{os.getpid()}.img"
+    arm, ran = arch is Arch.ARM64, 0 if arch is Arch.ARM64 else _RAN
+    file.write_bytes(_FIRMWARE if arm else _BOOT_SECTOR)
+    cpu = "host" if accelerator == "kvm" else "max"
     try:
-        argv = [qemu, "-accel", "kvm", "-cpu", "host", "-m", "16", "-nodefaults", "-display", "none", "-no-reboot"]
-        argv += ["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-drive", f"file={disk},format=raw"]
+        argv = [qemu, "-accel", accelerator, "-cpu", cpu, "-m", "16", "-nodefaults", "-display", "none", "-no-reboot"]
+        if arm:
+            argv += ["-machine", "virt", "-bios", file]
+        else:
+            argv += ["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-drive", f"file={file},format=raw"]
         done = process.run([str(word) for word in argv], timeout=_BOUND, check=False)
     except LabError:
         return f"a test guest did not run within {_BOUND:g} s"
     finally:
-        disk.unlink()
-    return None if done.status == _RAN else (done.stderr.strip().splitlines() or [f"QEMU {done.outcome}"])[-1]
+        file.unlink()
+    return None if done.status == ran else (done.stderr.strip().splitlines() or [f"QEMU {done.outcome}"])[-1]

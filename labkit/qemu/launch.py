@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from labkit.core.arch import Arch
 from labkit.core.deadline import Deadline
 from labkit.core.errors import MachineError
 from labkit.core.observer import Observer
@@ -20,7 +21,7 @@ from labkit.io import network, process
 from labkit.io.console import CONSOLE, PANIC, GuestPanicked, console, console_end, kept, panics_named, tail
 from labkit.io.network import Network, PortTaken, inside
 from labkit.qemu.agent import Agent
-from labkit.qemu.hardware import AGENT, LOG, MONITOR, Boot, Hardware, argv
+from labkit.qemu.hardware import AGENT, LOG, MONITOR, Boot, Hardware, argv, firmware
 
 if TYPE_CHECKING:
     from labkit.qemu.monitor import Monitor
@@ -71,10 +72,12 @@ def start(
     """
     for name in (AGENT, MONITOR):
         (directory / name).unlink(missing_ok=True)
-    program = process.which("qemu-system-x86_64")
+    program = process.which(hardware.arch.emulator)
     words = argv(hardware, boot, disk, port=port, uuid=str(uuid.uuid4()))
     if program:
         words[0] = str(program)
+    if hardware.arch is Arch.ARM64 and boot.kernel is None:
+        words += ["-bios", str(firmware())]
     sandbox = "on,obsolete=deny,spawn=deny,resourcecontrol=deny"
     user = process.user_of(directory)
     if user:  # `-runas` takes what elevateprivileges denies; what it becomes has nothing to elevate with

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from labkit.core import cell as cells
+from labkit.core.arch import Arch
 from labkit.results.model import Run
 from labkit.store import runs
 from labkit.store.spans import BAD, FLAKY, UNEXPECTED, Seen, seen_of
@@ -168,12 +169,14 @@ def key_of(run: Run) -> str:
     if cell := text_of(about.get("cell")):
         return cell
     platform, release, provider = (text_of(about.get(key)) for key in ("platform", "release", "provider"))
+    arch = text_of(about.get("arch")) if provider != "ssh" else ""
+    arch = arch or Arch.AMD64.value
     path, runtime, word = run.runtime.path, run.runtime.name, run.runtime.word
     if word and not word.startswith("/"):
-        return cells.key(platform, release, provider, word, "", run.suite.name)
+        return cells.key(platform, release, arch, provider, word, "", run.suite.name)
     if path.startswith("/") and not _PATHS.fullmatch(path):
         runtime = path
-    return cells.key(platform, release, provider, runtime, run.runtime.arguments, run.suite.name)
+    return cells.key(platform, release, arch, provider, runtime, run.runtime.arguments, run.suite.name)
 
 
 def outlier_bound(seconds: Sequence[float]) -> float | None:

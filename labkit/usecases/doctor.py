@@ -43,7 +43,7 @@ def _facts(settings: Settings) -> list[Fact]:
     unlike = machine.differences(distro) if there else []
     found = f"{name}: {f'{info.provider}, {info.state}' if there else f'not there yet (provider {provider})'}"
     facts = examine(settings)
-    if provider == "ssh" or (provider == "vagrant" and (settings.box or distro.release.boxes)):
+    if provider == "ssh" or (provider == "vagrant" and (settings.box or distro.boxes)):
         facts = [replace(fact, required=fact.required and fact.name in _ALWAYS) for fact in facts]
     if provider == "vagrant":
         facts = [replace(fact, required=fact.required or fact.name == "vagrant providers") for fact in facts]

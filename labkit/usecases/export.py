@@ -57,7 +57,7 @@ def render(settings: Settings, observer: Observer, out: Path) -> list[Path]:
         memory=settings.machine.memory,
         script=script,
         uploads=[(file, upload.remote) for file, upload in uploads.items()],
-        emulated=(choose(accelerator, settings.home) if accelerator == "auto" else accelerator) == "tcg",
+        emulated=(choose(accelerator, settings.home, distro.arch) if accelerator == "auto" else accelerator) == "tcg",
         movable=accelerator == "auto",
         package=None if published else command,
     )

@@ -23,7 +23,13 @@ from labkit.machines.base import Difference, Elsewhere, Haltable, Machine, Machi
 from labkit.machines.choice import tools
 from labkit.machines.differences import Row
 
-_IDENTITY = ("provider", "platform", "release", "ssh.host")  # the settings with flags that tell machines apart
+_IDENTITY = (
+    "provider",
+    "platform",
+    "release",
+    "machine.arch",
+    "ssh.host",
+)  # the settings with flags that tell machines apart
 _ANEW = (MachineState.ABSENT, MachineState.INTERRUPTED, MachineState.LOST)
 _MAY_RUN = (
     MachineState.RUNNING,
@@ -209,6 +215,8 @@ def settled(settings: Settings) -> Settings:
     name = machine_name(settings)
     own_name = settings.machine.name is not None or providers.chosen(settings) == "ssh"
     found = record.system_of(settings.home, name) if own_name else None
+    if found and found[2] and not settings.origin("machine.arch"):
+        settings = settings.with_values(None, machine=settings.machine.model_copy(update={"arch": found[2]}))
     if found and not settings.origin("release") and (found[0] == settings.platform or not settings.origin("platform")):
         with contextlib.suppress(UsageError):  # a host may be a system that labkit has no file of
             settings = _resolved(settings.with_values(None, platform=found[0], release=found[1]), None)
@@ -232,7 +240,9 @@ def _named(settings: Settings, observer: Observer) -> Machine:
     if said and system:
         rows = list(differences.provider(settings, record.provider_of(settings, name) or ""))
         if {"platform", "release"} & {*said}:
-            rows += differences.system(settings, settled(settings).distro(), *system)
+            rows += differences.system(settings, settled(settings).distro(), *system[:2])
+        if "machine.arch" in said and system[2]:
+            rows.append(Row("machine.arch", "the architecture", settings.arch.value, system[2], f"--arch {system[2]}"))
         info = machine.status()
         if settings.ssh.host and info.provider == "ssh" and info.address:
             has = Address(info.user or "", info.address, info.port or 0)

@@ -508,6 +508,7 @@ def _alike(members: Sequence[_Member], settings: Settings) -> None:
         rows = {
             "the provider": (first.info.kind, other.info.kind),
             "the release": tuple(f"{one.info.platform} {one.info.release}" for one in (first, other)),
+            "the architecture": (first.info.arch, other.info.arch),
             "the accelerator": (first.info.accelerator, other.info.accelerator),
             "the kernel": (first.info.kernel_origin, other.info.kernel_origin),
             "the image": tuple(record_of.image_of(settings.home, one.machine.name) for one in (first, other)),
@@ -755,7 +756,8 @@ def _calls_itself(runtime: RuntimeInfo) -> list[str]:
 def _facts(machine: MachineInfo) -> dict[str, JSON]:
     keys = ("platform", "release", "provider", "name", "accelerator")
     found = {key: getattr(machine, key) for key in keys}
-    return found | ({"kernel_origin": machine.kernel_origin} if machine.kernel_origin else {})
+    said = {key: value for key in ("kernel_origin", "arch") if (value := getattr(machine, key))}
+    return found | said
 
 
 # --- write

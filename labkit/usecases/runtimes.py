@@ -58,22 +58,23 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """unasked: why nothing is known of packages; empty where the platform's lists were read."""
+    """unasked: why nothing is known of packages; empty where the platform's lists were read, or nobody asked."""
 
     distro: Distro
     runtimes: tuple[Listed, ...]
     unasked: str
 
 
-def listing(settings: Settings, observer: Observer) -> Listing:
-    """All runtimes that have a file, with what the platform of the settings has of them."""
+def listing(settings: Settings, observer: Observer, *, ask: bool) -> Listing:
+    """All runtimes that have a file; ask: with what the platform of the settings has of them, by its mirror's lists."""
     distro = settings.distro()
     known = {name: runtimes.about(name) for name in runtimes.names()}
     packages = {name: _package(name, about, distro) for name, about in known.items()}
     versions: dict[str, str] = {}
     unasked = ""
     try:
-        versions = mirrors.versions(distro, sorted(filter(None, packages.values())), settings, observer)
+        if ask:
+            versions = mirrors.versions(distro, sorted(filter(None, packages.values())), settings, observer)
     except LabError as error:
         unasked = error.message
     found = (Listed(runtimes.named(name), about, versions.get(packages[name])) for name, about in known.items())

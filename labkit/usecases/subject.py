@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import platform
 import re
 import shlex
 import tempfile
@@ -75,7 +74,7 @@ def find(word: Word, settings: Settings, distro: Distro, observer: Observer, nam
     if (
         settings.provider != "ssh"
         and not settings.ssh.host
-        and (why := same_architecture(parcel.kind, platform.machine()))
+        and (why := same_architecture(parcel.kind, distro.arch.machine))
     ):
         raise UsageError(f"{path} {why}", hint="build it for the machine's architecture")
     return Subject(word, runtime, parcel)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from labkit.core.arch import Arch
 from labkit.core.cell import Cell, Selection
 from labkit.core.config import Settings
 from labkit.core.errors import LabError, UsageError
+from labkit.machines import providers
 from labkit.results.policy import Entry
 from labkit.store import runs
 from labkit.subjects import runtimes
@@ -119,4 +121,5 @@ def cell_of(settings: Settings, selection: Selection, *, failed: bool = False, m
         selection,
         machines,
         engine=settings.engine or "",
+        arch=distro.arch.value if providers.chosen(settings) != "ssh" else Arch.AMD64.value,
     )

@@ -151,7 +151,7 @@ def namespaces(call: Call, config: Object) -> Iterator[Found]:
     types = [one.get("type") for one in given]
     for one in given:
         kind, path = one.get("type"), one.get("path")
-        if kind not in _NAMESPACES:
+        if not isinstance(kind, str) or kind not in _NAMESPACES:
             yield Finding("a namespace that nobody knows", call, ", ".join(sorted(_NAMESPACES)), _shown(kind))
         elif path is not None and not (path == "" or _absolute(path)):  # "" is how Go writes none
             yield Finding("a namespace's path is not absolute", call, "an absolute path", _shown(path))
