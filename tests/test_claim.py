@@ -41,6 +41,7 @@ from labkit.usecases.run import run_cell
 from labkit.usecases.verify import Verified, verify
 from tests import recorded
 from tests.test_cli import Done, labkit
+from tests.test_json import validator
 
 NEEDS_SSH_KEYGEN = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="ssh-keygen is not installed")
 
@@ -171,6 +172,18 @@ def claim_of(results: Sequence[Any], minimum: str) -> statement.Claim:
     now = datetime.now(UTC)
     run = Run(RunInfo("r", now, now, "0"), {}, RuntimeInfo("x", "", "1"), SuiteInfo("spec", "1"), tuple(results))
     return statement.Claim((run,), minimum, dict.fromkeys(as_claim.KEYS, ""), (), "0", now, ("r",))
+
+
+def test_the_level_and_what_scripts_are_told(made: Place, tmp_path: Path) -> None:
+    done = made.run("claim", "latest", "--out", tmp_path / "c", "--minimum", "SHOULD", "--json", "--verbose")
+    value = json.loads(done.stdout)
+    assert "configuration: " in done.stderr
+    assert (value["outcome"], value["key"]) == ("WARNED", signing.public_key(made.public).fingerprint)
+    assert "SHOULD or above" in value["told"]
+    assert value["lacking"] == ["vendor", "documentation_url"]
+    assert "minimum: SHOULD" in (tmp_path / "c/results.yaml").read_text()
+    assert "configuration: " in made.run("verify", "claim", "--key", made.public, "--verbose").stderr
+    assert "must be MUST or SHOULD" in made.run("claim", "latest", "--out", "x", "--minimum", "MAY", status=2).stderr
 
 
 def test_a_claim_of_several_runs_is_of_one_runtime(made: Place, tmp_path: Path) -> None:
@@ -347,7 +360,8 @@ def test_a_run_of_only_some_checks_says_so_in_its_evidence(tmp_path: Path) -> No
     cell = Cell("debian", "13", "auto", "m", "runc", "spec", Selection(("QUERY-001",)))
     outcome = run_cell(cell, place.settings, SilentRun(), [], lambda *_: machine)
     assert outcome.run.evidence["selection"] == {"only": ["QUERY-001"]}
-    assert str(outcome.run.evidence["again"]).startswith("./lab test --platform debian --release 13 --provider ")
+    assert str(outcome.run.evidence["again"]).startswith("./lab test --platform debian --release 13 --arch amd64 ")
+    validator("results.json").validate(json.loads((outcome.directory / "results.json").read_text()))
     with pytest.raises(UsageError, match="it is of a part of the suite: --only"):
         claims.claim(place.settings, ["latest"], tmp_path / "claim")
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from labkit.core.arch import Arch
 from labkit.core.cell import Cell
 from labkit.core.config import Settings
 from labkit.core.errors import LabError
@@ -170,7 +171,7 @@ def gathered(cell: Cell, settings: Settings, suite: Suite, machine: Machine, inf
         "again": again(cell, info),
         "labkit": version.full(),
         "selection": chosen,
-        "provider": _provider(info, settings),
+        "provider": _provider(info, settings, Arch(cell.arch).emulator),
         "image": _image(settings, machine.name),
         **asked.facts,
         "suite": {"file": suite.file_name(), "sha256": hashlib.sha256(suite.program()).hexdigest()},
@@ -197,6 +198,7 @@ def again(cell: Cell, info: MachineInfo) -> str:
     flags = {
         "--platform": [cell.platform],
         "--release": [cell.release],
+        "--arch": [cell.arch] if info.kind != "ssh" else [],
         "--provider": [info.kind],
         "--runtime": [cell.under_test],
         "--runtime-name": [cell.runtime_name],
@@ -212,10 +214,10 @@ def again(cell: Cell, info: MachineInfo) -> str:
     return printable(shlex.join(["./lab", "test", *words]))[:4000]
 
 
-def _provider(info: MachineInfo, settings: Settings) -> dict[str, JSON]:
+def _provider(info: MachineInfo, settings: Settings, emulator: str) -> dict[str, JSON]:
     """What made the machine, with its version."""
     about: dict[str, JSON] = {"name": info.provider, "accelerator": info.accelerator or ""}
-    words = {"qemu": ["qemu-system-x86_64", "--version"], "vagrant": ["vagrant", "--version"]}.get(info.kind)
+    words = {"qemu": [emulator, "--version"], "vagrant": ["vagrant", "--version"]}.get(info.kind)
     if words:
         try:
             said = process.run(words, timeout=20).stdout.splitlines()

@@ -173,7 +173,8 @@ def _judge_again(said: Said, payload: bytes, rest: Mapping[str, bytes], told: _T
     archive = archives.unpacked(rest[claims.RAW], claims.RAW)
     names = {name.partition("/")[0] for name in archive}
     if not said.names or names != {*said.names} or len(names) != len(said.names):
-        raise UsageError(f"{claims.RAW} holds {some(sorted(names)) or 'nothing'}; the claim is of {some(said.names) or 'nothing'}")
+        there, claimed = some(sorted(names)) or "nothing", some(said.names) or "nothing"
+        raise UsageError(f"{claims.RAW} holds {there}; the claim is of {claimed}")
     found = []
     with tempfile.TemporaryDirectory(prefix="labkit-verify-") as place:
         for name, data in archive.items():
