@@ -28,6 +28,7 @@ from labkit.core import config
 from labkit.core.cell import Cell, Selection
 from labkit.core.errors import LabError, UsageError
 from labkit.io import archives, signing
+from labkit.io.files import digest_once
 from labkit.machines.fake import FakeMachine, Reply
 from labkit.reports import as_claim
 from labkit.results import statement
@@ -706,6 +707,46 @@ def test_a_statement_that_is_none(place: Place) -> None:
         assert not done.holds, payload
 
 
+WEIRD: tuple[Any, ...] = (
+    None, 0, -1, 1e308, True, "", "x" * 5000, "\x1b[2J", "../../x", [], {}, [[]], {"a": {}}, ["x"], 10**30,
+    "9999-12-31T23:59:59+23:59", "0001-01-01T00:00:00+23:00", {"sha256": []},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_value_in_a_signed_claim_breaks_verify(seed: int, forge: Callable[..., Verified], place: Place) -> None:
+    """results.json and labkit's own words of the statement, with a value in each place that nobody expects there."""
+    ident, files = archive_of(place)
+    document = json.loads(files[f"{ident}/results.json"])
+    document["results"] = document["results"][:3]
+    about = {"kernel": "k", "image": {"recipe": "r", "sha256": "s"}, "selection": {}, "packages": {"sha256": "p"}}
+    document["evidence"] = about
+
+    def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        yield at
+        if isinstance(value, dict | list):
+            for key in value if isinstance(value, dict) else range(len(value)):
+                yield from places(value[key], (*at, key))
+
+    for number, at in enumerate(places(document)):
+        if at and number % 4 == seed:
+            changed = json.loads(json.dumps(document))
+            inner = changed
+            for key in at[:-1]:
+                inner = inner[key]
+            inner[at[-1]] = WEIRD[number // 4 % len(WEIRD)]
+            done = forge(
+                {"raw.tar.gz": archives.packed({**files, f"{ident}/results.json": json.dumps(changed).encode()})}
+            )
+            assert not done.holds
+            assert "\x1b" not in done.text
+    own = predicate(place.directory / "claim")["labkit_claim"]
+    for key in own:
+        for value in WEIRD[seed::4]:
+            done = forge({"raw.tar.gz": archives.packed(files)}, **{**own, key: value})
+            assert "\x1b" not in done.text
+
+
 # --- evidence
 
 
@@ -735,6 +776,32 @@ def test_a_machine_tells_what_it_is_in_one_command() -> None:
     hostile = evidence.read("\n= packages\ndeb\n\x1b[2J 1 x\n= lsm\n" + "y" * 10_000)
     assert "\x1b" not in hostile.packages
     assert len(str(hostile.facts["lsm"])) <= 1000
+
+
+def test_a_programs_version_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path)
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/vagrant"
+    program.write_text('#!/bin/sh\necho asked >>"$HOME/asked"\necho Vagrant 2.4\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for _ in range(2):
+        assert evidence._version(["vagrant", "--version"], place.settings) == "Vagrant 2.4"
+    assert (tmp_path / "asked").read_text() == "asked\n"
+    assert evidence._version(["no-such-program", "--version"], place.settings) == ""
+
+
+def test_a_large_files_digest_is_made_once(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"one")
+    first = digest_once(tmp_path / "host", disk)
+    assert first == statement.sha256(b"one")
+    kept = next((tmp_path / "host").iterdir())
+    kept.write_text("f" * 64)
+    assert digest_once(tmp_path / "host", disk) == "f" * 64  # not read again
+    disk.write_bytes(b"another")
+    assert digest_once(tmp_path / "host", disk) == statement.sha256(b"another")
 
 
 def test_the_script_runs_in_a_shell(tmp_path: Path) -> None:

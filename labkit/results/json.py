@@ -66,6 +66,8 @@ def to_json(run: Run) -> str:
     }
     if run.evidence:
         document["evidence"] = dict(run.evidence)
+    if skipped := run.skipped:
+        document["skipped"] = skipped
     if run.dialects or run.told:
         document["reading"] = {"dialects": list(run.dialects), "told": list(run.told)}
     if run.judged is not None:
@@ -250,7 +252,8 @@ class _Table:
     def time(self, key: str) -> datetime:
         try:
             moment = datetime.fromisoformat(self.text(key))
-        except ValueError:
+            moment.astimezone(UTC)
+        except (ValueError, OverflowError):
             moment = None
         if moment is None or moment.tzinfo is None:
             raise LabError(

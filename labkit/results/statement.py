@@ -181,10 +181,10 @@ def read(text: bytes) -> Said:
             {str(key): str(word) for key, word in own["product"].items()},
             tuple(PolicyFile(str(one["name"]), str(one["sha256"]), one["own"] is True) for one in own["policies"]),
             str(own["labkit"]),
-            datetime.fromisoformat(own["made"]),
+            datetime.fromisoformat(own["made"]).astimezone(UTC),
             tuple(map(str, own["runs"])),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UsageError(f"the statement is not one of a claim: {type(error).__name__} {error}") from error
 
 

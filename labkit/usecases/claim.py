@@ -24,7 +24,7 @@ from labkit.core.errors import LabError, UsageError
 from labkit.core.text import count, one_line, some
 from labkit.core.tomlfile import Table
 from labkit.io import archives, signing, version
-from labkit.io.files import disk_errors, make_directory, part_name, sync_directory, write_atomic
+from labkit.io.files import disk_errors, make_directory, part_name, sweep, sync_directory, write_atomic
 from labkit.reports import as_claim
 from labkit.results import policy, statement
 from labkit.results.model import Result, Run
@@ -348,7 +348,7 @@ def _described(path: Path | None, run: Run) -> dict[str, str]:
 
 
 def _write(out: Path, content: Mapping[str, bytes]) -> None:
-    make_directory(out.absolute().parent)
+    sweep(make_directory(out.absolute().parent))  # what a killed one left
     part = part_name(out.absolute())
     with disk_errors(out):
         try:

@@ -22,7 +22,7 @@ from labkit.core.config import Settings
 from labkit.core.errors import LabError
 from labkit.core.text import printable
 from labkit.io import archives, process, version
-from labkit.io.files import digest_once, disk_errors, write_atomic
+from labkit.io.files import digest_once, disk_errors, remembered, write_atomic
 from labkit.io.remote import Remote
 from labkit.machines import record
 from labkit.machines.base import Machine, MachineInfo
@@ -219,16 +219,29 @@ def _provider(info: MachineInfo, settings: Settings, emulator: str) -> dict[str,
     about: dict[str, JSON] = {"name": info.provider, "accelerator": info.accelerator or ""}
     words = {"qemu": [emulator, "--version"], "vagrant": ["vagrant", "--version"]}.get(info.kind)
     if words:
-        try:
-            said = process.run(words, timeout=20).stdout.splitlines()
-            about["version"] = printable(said[0])[:200] if said else ""
-        except LabError:
-            about["version"] = ""
+        about["version"] = _version(words, settings)
     elif info.kernel_origin:
         about["version"] = info.kernel_origin
         kernel = record.kernel_of(settings.home, info.name)
         about["sha256"] = kernel or ""
     return about
+
+
+def _version(words: Sequence[str], settings: Settings) -> str:
+    """What a program of this host prints for its version, asked once: Vagrant takes a second to say it."""
+    program = process.which(words[0])
+    if program is None:
+        return ""
+
+    def asked() -> str:
+        try:
+            said = process.run(words, timeout=20).stdout.splitlines()
+        except LabError:
+            return ""
+        return printable(said[0])[:200] if said else ""
+
+    subject = f"{program} {program.stat().st_mtime_ns}"
+    return remembered(settings.home.host, f"version-{program.name}", subject, asked) or ""
 
 
 def _image(settings: Settings, machine: str) -> JSON:
