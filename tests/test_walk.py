@@ -249,6 +249,10 @@ ELSEWHERE = {
     "test_judge_calls": [("judge", "profile")],
     "test_cli": [("runtimes", word) for word in ("platform", "release", "verbose")],
     "test_watch": [("test", "watch")],
+    "test_claim": [
+        *(("claim", flag) for flag in ("out", "key", "product", "minimum", "own_policy", "verbose", "json")),
+        *(("verify", flag) for flag in ("claim_dir", "key", "allowed_signers", "verbose", "json")),
+    ],
 }
 LACKING = {("test", "yes"), ("doctor", "yes")}  # rows of a host that lacks programs, and of a user who is not root
 USER = LACKING | {("package", "yes"), ("check", "yes")}
