@@ -343,13 +343,11 @@ def judge(call: Call) -> None:
 
     call.refuse_beside("runtime_name", ["runtime"])
     flags = ("runtime_version", "cgroup", "ref", "platform", "profile")
-    facts = {flag.replace("_", "-"): str(call.words[flag]) for flag in flags if call.words[flag]}
     if len(call.words["runtime"]) > 1:
         raise UsageError("--runtime is given several times: what is judged is of one runtime")
-    if call.words["runtime"]:
-        facts["runtime"] = str(call.words["runtime"][0])
-    if call.words["runtime_name"]:
-        facts["runtime"] = call.words["runtime_name"]
+    name = call.words["runtime_name"] or next(iter(call.words["runtime"]), None)
+    facts = {"runtime": str(name)} if name else {}
+    facts |= {flag.replace("_", "-"): str(call.words[flag]) for flag in flags if call.words[flag]}
     programs = read_list(Path(call.words["programs"])) if call.words["programs"] else ()
     said = Said(facts, Subset(*call.meant(), programs))
     _told(call, judge_all(call.settings, call.words["dir"], with_policy=not call.words["no_policy"], said=said))
@@ -498,6 +496,73 @@ def site(call: Call) -> None:
     with call.console() as console:
         page = past.site(call.settings, console, Path(call.words["out"]) if call.words["out"] else None)
     call.answer({"page": str(page)}, str(page))
+
+
+@lab_task("out key product minimum own_policy verbose json", rest="claimed")
+def claim(call: Call) -> None:
+    """Make a claim of runs: a signed folder that a stranger can check.
+
+    Runs of one runtime, whole ones, judged under labkit's policy; others are refused, with the reason. There is no
+    programme that certifies runtimes: a claim says what was measured, `verify` whether that is so.
+
+    Examples:
+        ./lab claim latest --out claim
+        ./lab claim ID-OF-SPEC ID-OF-VALIDATION --out claim --key ~/.ssh/id_ed25519 --product PRODUCT.yaml
+    """
+    from labkit.reports.as_claim import wording
+    from labkit.usecases.claim import claim as make
+
+    if not call.words["out"]:
+        raise UsageError("--out is missing", hint="./lab claim latest --out DIR, a new directory")
+    with call.console():
+        done = make(
+            call.settings,
+            call.words["claimed"],
+            Path(call.words["out"]),
+            key=Path(call.words["key"]) if call.words["key"] else None,
+            product=Path(call.words["product"]) if call.words["product"] else None,
+            minimum=call.words["minimum"] or "MUST",
+            own_policy=bool(call.words["own_policy"]),
+        )
+    told = f"{done.claim.outcome}: {wording(done.claim)}"
+    lines = [str(done.directory), done.claim.title, told, f"signed by {done.key.fingerprint}: {done.key.line}"]
+    lines += [f"a key was made for it: {done.made_key}; its public part is beside it, .pub"] if done.made_key else []
+    if done.lacking:
+        lines.append(f"PRODUCT.yaml lacks {', '.join(done.lacking)}: --product FILE gives them")
+    value = {
+        "directory": str(done.directory),
+        "title": done.claim.title,
+        "outcome": done.claim.outcome.value,
+        "told": told,
+        "runs": list(done.claim.names),
+        "key": done.key.fingerprint,
+        "lacking": list(done.lacking),
+    }
+    call.answer(value, lambda: "\n".join(map(printable, lines)))
+
+
+@lab_task("key allowed_signers verbose json", words="claim_dir")
+def verify(call: Call) -> None:
+    """Check a claim: its signature, every file, and its verdicts.
+
+    The raw output in it is judged again, and compared. Exit status: 0 it holds and is of who you name, 1 something
+    differs, or nobody is named, 2 wrong usage or no claim.
+
+    Examples:
+        ./lab verify claim --key alice.pub
+        ./lab verify claim --allowed-signers signers --json
+    """
+    from labkit.usecases.verify import verify as check_claim
+
+    call.refuse_beside("key", ["allowed_signers"])
+    with call.console():
+        done = check_claim(
+            Path(call.words["claim_dir"]),
+            key=Path(call.words["key"]) if call.words["key"] else None,
+            allowed=Path(call.words["allowed_signers"]) if call.words["allowed_signers"] else None,
+        )
+    call.answer(done.to_json(), done.text)
+    sys.exit(done.exit_status)
 
 
 @lab_task("platform release timer ci out")

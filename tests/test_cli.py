@@ -594,3 +594,10 @@ def test_a_terminal_has_one_live_line_that_is_gone_at_the_end(monkeypatch: pytes
 
 def test_a_table_is_aligned_and_inert() -> None:
     assert table([("A", "B"), ("long\x1b", "x")]) == "A         B\nlong\\x1b  x"
+
+
+def test_runtimes_of_a_platform_whose_mirror_labkit_does_not_read(tmp_path: Path, environ: dict[str, str]) -> None:
+    words = ("runtimes", "--platform", "fedora", "--release", "43", "--verbose")
+    done = labkit(*words, environ=environ, cwd=tmp_path)
+    assert (done.returncode, "packages of Fedora 43 are not known" in done.stdout) == (0, True)
+    assert "--platform NAME asks its mirror" in labkit("runtimes", environ=environ, cwd=tmp_path).stdout

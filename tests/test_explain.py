@@ -266,6 +266,7 @@ def test_as_a_command(settings: Settings, tmp_path: Path) -> None:
 
     assert "CONF-009: fail" in run("latest", "CONF-009")
     assert json.loads(run("latest", "CONF-009", "--json"))["transcript"]["busybox"]
+    assert len(run("latest", "CONF-009", "--full", "--verbose")) > len(run("latest", "CONF-009"))
     assert run("latest", "CONF-009", "--reproduce", "out").strip() == "out/run.sh"
     assert json.loads(run("latest", "CONF-009", "--json", "--reproduce=out2")) == {"script": "out2/run.sh"}
     assert "not empty" in run("latest", "CONF-009", "--reproduce", "out", status=2)

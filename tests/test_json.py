@@ -188,7 +188,14 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     machine = replace(
         fake.status(), provider="qemu", address="127.0.0.1", port=22, user="root", accelerator="kvm", seconds=1.5
     )
+    claimed = run("claim", Path(told[0]["folder"]).name, "--out", "claimed", "--own-policy")
+    (work / "damaged").mkdir()
+    for path in (work / "claimed").glob("claim.*"):
+        (work / "damaged" / path.name).write_bytes(path.read_bytes())
+    verified = [run("verify", "claimed", "--key", work / "home/keys/claim.pub"), run("verify", "damaged")]
     return {
+        "claim": [claimed],
+        "verify": [*verified, {**verified[0], "notes": ["x"]}],
         "up": [machine.to_json()],
         "reset": [machine.to_json()],
         "status": [run("status")],

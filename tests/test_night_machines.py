@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from labkit.usecases import evidence
 from tests.conftest import Lab, until
 
 pytestmark = pytest.mark.machine
@@ -66,7 +67,7 @@ def test_a_night_of_two_runtimes_and_the_next_one(uml: Lab, night: Path) -> None
         results = json.loads((place / "results.json").read_text())
         assert [entry["id"] for entry in results["results"]] == ["QUERY-001", "STATE-001"]
         assert results["machine"]["name"].startswith(f"night-{first['id']}-c")
-        assert "runc 1." in (place / "packages.txt").read_text()
+        assert evidence.packages_of(place)["runc"].startswith("1.")
     log = next((uml.cwd / "reports/nights" / first["id"] / "logs").iterdir()).read_text()
     assert "running spec against" in log
     second = uml.json("nightly", "--matrix", str(night), "--only", "*/crun/*")

@@ -243,14 +243,28 @@ ELSEWHERE = {
         ("site", "out"),
     ],
     "test_attribution": [("test", "reference")],
+    "test_bats": [("test", "user")],
+    "test_engines": [("test", "engine")],
+    "test_explain": [("explain", word) for word in ("of_run", "check_id", "full", "json", "reproduce", "verbose")],
+    "test_judge_calls": [("judge", "profile")],
+    "test_cli": [("runtimes", word) for word in ("platform", "release", "verbose")],
     "test_watch": [("test", "watch")],
+    "test_claim": [
+        *(("claim", flag) for flag in ("out", "key", "product", "minimum", "own_policy", "verbose", "json")),
+        *(("verify", flag) for flag in ("claim_dir", "key", "allowed_signers", "verbose", "json")),
+    ],
 }
 LACKING = {("test", "yes"), ("doctor", "yes")}  # rows of a host that lacks programs, and of a user who is not root
 USER = LACKING | {("package", "yes"), ("check", "yes")}
 
 
 def test_every_flag_of_every_command_has_a_row() -> None:
-    taken = {(name, flag) for name, command in COMMANDS.items() for flag in (*command.words, *command.flags)}
+    taken = {
+        (name, flag)
+        for name, command in COMMANDS.items()
+        for flag in (*command.words, *command.flags, command.rest)
+        if flag
+    }
     elsewhere = {pair for pairs in ELSEWHERE.values() for pair in pairs}
     elsewhere |= {("nightly", "yes"), ("bisect", "yes")}  # these reach the machine's `up` as a setting
     assert not elsewhere & set(ROWS)
@@ -406,8 +420,9 @@ def test_the_platform_of_a_recording_reaches_its_run(world: World, tmp_path: Pat
         (("test", "--machines", "2", "--host", "h"), "--machines takes no --host"),
         (("test", "--spec", "1.9"), "--spec is '1.9', must be a version of the runtime-spec from 1.0.0 to 1.3"),
         (("test", "--suite", "validation", "--spec", "1.0"), "the validation suite does not take --spec"),
-        (("test", "--repeat", "2"), "the spec suite takes neither --repeat nor --limit"),
-        (("test", "--limit", "2"), "the spec suite takes neither --repeat nor --limit"),
+        (("test", "--suite", "spec", "--user", "lab"), "does not take --user"),
+        (("test", "--suite", "engine"), "--suite engine needs --engine"),
+        (("test", "--engine", "docker"), "the spec suite has no engine"),
         (("destroy", "--all", "--machine", "x"), "--all takes no --machine"),
         (("reset", "--yes"), "unknown flag '--yes'"),
         (("up", "--provider", "qemu", "--host", "x"), "--host is for the ssh provider"),
@@ -548,13 +563,14 @@ KEYS: dict[str, Key] = {
         key: Key(value, of_image)
         for key, value in {
             "go": '"package"', "runc": '"package"', "crun": '"package"', "runtime_tools": '"http://h.example/x.git"',
-            "image_tools": '"package"',
+            "image_tools": '"package"', "bats": '"package"', "runc_tests": '"http://h.example/y.git"',
         }.items()
     },
     **{
         f"{key}_sha256": Key(f'"{"1" * 64}"', of_image, f'{key} = "http://h.example/{key}"\n')
-        for key in ("go", "runc", "crun", "runtime_tools", "image_tools")
+        for key in ("go", "runc", "crun", "runtime_tools", "image_tools", "bats", "runc_tests")
     },
+    "engine": Key('"docker"', lambda settings: cell_of(settings.with_values(None, suite="engine"), CELL.selection).key),
     "box": Key('"/x.box"', of_box),
     "box_sha256": Key(f'"{"1" * 64}"', of_box, 'box = "/x.box"\n'),
     "home": Key('"elsewhere"', lambda settings: settings.home.machine("x")),
@@ -578,7 +594,7 @@ KEYS: dict[str, Key] = {
 APART_KEYS = {
     "machine.ssh_port", "ssh.key", "ssh.known_hosts",
     *(f"limits.{name}" for name in ("boot", "build", "download", "connect", "suite")),
-    "matrix",
+    "matrix", "nights.keep",
     *(f"cluster.{name}" for name in ("ca", "cert", "home", "key", "on", "python", "scheduler")),
     *(f"tell.{name}" for name in ("after", "apprise", "link", "stale", "webhook")),
     *(f"tell.mail.{name}" for name in ("from", "password", "server", "to", "user")),

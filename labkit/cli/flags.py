@@ -215,7 +215,8 @@ FLAGS: Mapping[str, Flag] = {
     "shipped": Flag(False, "with `check`: labkit's own entries, too"),
     "out": Flag(
         None,
-        "the directory to write to; else `rendered`, of the history `site` in the reports directory",
+        "the directory to write to, of `claim` a new one; else `rendered`, of the history `site` in the reports "
+        "directory",
         "DIR",
         values.directories,
     ),
@@ -225,6 +226,28 @@ FLAGS: Mapping[str, Flag] = {
         "ID|CELL",
         values.cells_and_checks,
     ),
+    "claimed": Flag(
+        [],
+        "a run of the claim: its id or the beginning of that, its directory, or latest",
+        "RUN",
+        values.runs_and_directories,
+    ),
+    "key": Flag(
+        None,
+        "of `claim` the private key to sign with, Ed25519; else the lab's own, keys/claim; of `verify` the public key "
+        "of whoever made the claim",
+        "FILE",
+        values.files,
+    ),
+    "allowed_signers": Flag(
+        None, "who may have made the claim: a list of keys and names as ssh-keygen(1) has it", "FILE", values.files
+    ),
+    "product": Flag(
+        None, "what the runtime is, as PRODUCT.yaml of opencontainers/oci-conformance has it", "FILE", values.files
+    ),
+    "minimum": Flag(None, "the level below which a failure is a warning; else MUST", "LEVEL", ("MUST", "SHOULD")),
+    "own_policy": Flag(False, "claim runs that were judged with a policy of your own; the claim names it, and has it"),
+    "claim_dir": Flag(None, "the directory of a claim", "DIR", values.directories),
     "export": Flag(
         None, "write the suite as DIR/labkit-spec.pyz, which runs without labkit", "DIR", values.directories
     ),

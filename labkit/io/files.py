@@ -93,6 +93,21 @@ def remembered(directory: Path, kind: str, subject: str, find: Callable[[], str 
     return str(answer) if answer is not None else None
 
 
+def digest_once(directory: Path, path: Path) -> str:
+    """The SHA-256 of a large file that stays as it is: kept in directory by the file's place, size and time."""
+    about = path.stat()
+    key = f"{path.resolve()} {about.st_size} {about.st_ino} {about.st_mtime_ns}"
+    memory = directory / f"sha256-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    with contextlib.suppress(OSError):
+        if re.fullmatch("[0-9a-f]{64}", kept := memory.read_text().strip()):
+            return kept
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    with contextlib.suppress(OSError, HostError):
+        write_atomic(make_directory(directory) / memory.name, found, durable=False)
+    return found
+
+
 def part_name(path: Path) -> Path:
     """A name beside path for what is not finished yet."""
     return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(8)}.part")

@@ -67,6 +67,14 @@ def image_of(home: Home, name: str) -> str | None:
     return None
 
 
+def kernel_of(home: Home, name: str) -> str | None:
+    """The digest of the kernel that the machine of that name was made with, of User-Mode Linux; None elsewhere."""
+    with contextlib.suppress(DamagedRecord):
+        kernel = (read_record(home.machine(name)) or {}).get("kernel")
+        return kernel if isinstance(kernel, str) else None
+    return None
+
+
 def read_record(directory: Path) -> dict[str, Any] | None:
     """What record.json holds; None where there is none. DamagedRecord where it cannot be read."""
     path = directory / _RECORD

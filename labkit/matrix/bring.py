@@ -21,7 +21,6 @@ from labkit.results.json import to_json
 from labkit.results.model import Run
 from labkit.store import nights, runs
 
-PACKAGES = "packages.txt"  # beside the results: what is installed in the machine, by name, a line each
 _UNFINISHED = "the run did not finish: it was not brought home whole"
 
 

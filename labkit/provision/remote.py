@@ -64,10 +64,9 @@ def provision(remote: Remote, plan: BootstrapPlan, observer: Observer, *, timeou
         )
 
 
-def step_seconds(remote: Remote) -> dict[str, float]:
-    """Return how many seconds each step of the machine's bootstrap took, as its script recorded it."""
-    answer = remote.run(["tail", "-n", "200", "/var/lib/labkit/bootstrap.tsv"], timeout=30, keep=1 << 16)
-    rows = [line.split("\t") for line in answer.stdout.splitlines()]
+def step_seconds(text: str) -> dict[str, float]:
+    """Return how many seconds each step of a machine's bootstrap took, by what its script wrote to bootstrap.tsv."""
+    rows = [line.split("\t") for line in text.splitlines()]
     return {
         printable(row[1][:100]): float(row[3])
         for row in rows

@@ -19,10 +19,26 @@ from labkit.results.model import Object, Result, Run, Verdict
 from labkit.results.tap import JSON
 
 
-def render(run: Run) -> str:
-    """Return the run as JUnit XML. JUnit has no state for what is wrong with a run itself (incomplete, nothing shown,
-    an expired policy entry), so each such thing is a test case with an error.
+def render(*runs: Run) -> str:
+    """Return runs as JUnit XML, a test suite each. JUnit has no state for what is wrong with a run itself (incomplete,
+    nothing shown, an expired policy entry), so each such thing is a test case with an error.
     """
+    xml = JUnitXml("labkit")
+    suites = [_suite(run) for run in runs]
+    for suite, run in zip(suites, runs, strict=True):
+        xml.add_testsuite(suite)
+        suite.update_statistics()  # type: ignore[no-untyped-call]
+        suite.time = round(run.run.seconds, 3)  # not the sum of the cases': they run side by side
+    # Not xml.update_statistics(): Jenkins' schema has no `skipped` there.
+    xml.tests, xml.failures, xml.errors = (
+        sum(getattr(suite, key) for suite in suites) for key in ("tests", "failures", "errors")
+    )
+    xml.time = round(sum(run.run.seconds for run in runs), 3)
+    text: bytes = xml.tostring()  # type: ignore[no-untyped-call]
+    return text.decode() + "\n"
+
+
+def _suite(run: Run) -> TestSuite:
     suite = TestSuite(printable(f"{run.suite.name} {run.runtime.name}"))
     suite.timestamp = run.run.started.isoformat(timespec="seconds")
     suite.hostname = printable(_hostname(run))
@@ -37,14 +53,7 @@ def render(run: Run) -> str:
         cases.append(case)
     _distinguish(cases)
     suite.add_testcases(cases)
-    xml = JUnitXml("labkit")
-    xml.add_testsuite(suite)
-    suite.update_statistics()  # type: ignore[no-untyped-call]
-    # Not xml.update_statistics(): Jenkins' schema has no `skipped` there.
-    xml.tests, xml.failures, xml.errors = suite.tests, suite.failures, suite.errors
-    xml.time = suite.time = round(run.run.seconds, 3)  # not the sum of the cases': they run side by side
-    text: bytes = xml.tostring()  # type: ignore[no-untyped-call]
-    return text.decode() + "\n"
+    return suite
 
 
 def _facts(run: Run) -> Iterable[tuple[str, str]]:

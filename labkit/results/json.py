@@ -66,6 +66,10 @@ def to_json(run: Run) -> str:
         },
         "totals": {verdict.value: count for verdict, count in run.totals.items()},
     }
+    if run.evidence:
+        document["evidence"] = dict(run.evidence)
+    if skipped := run.skipped:
+        document["skipped"] = skipped
     if run.dialects or run.told:
         document["reading"] = {"dialects": list(run.dialects), "told": list(run.told)}
     if run.judged is not None:
@@ -161,6 +165,7 @@ def from_json(text: str | bytes, where: str = "results.json") -> Run:
         judged=_judged(top.table("judged")) if "judged" in top.values else None,
         referred=_referred(top.table("reference")) if "reference" in top.values else None,
         engine=_engine(top.table("engine")) if "engine" in top.values else None,
+        evidence=top.get("evidence", dict, "an object") if "evidence" in top.values else {},
     )
     totals = top.table("totals")
     for verdict, count in read.totals.items():
@@ -254,7 +259,8 @@ class _Table:
     def time(self, key: str) -> datetime:
         try:
             moment = datetime.fromisoformat(self.text(key))
-        except ValueError:
+            moment.astimezone(UTC)
+        except (ValueError, OverflowError):
             moment = None
         if moment is None or moment.tzinfo is None:
             raise LabError(

@@ -327,6 +327,7 @@ class Run:
     judged: Judged | None = None  # None where it was not, and in reports of labkit before there was such a word
     referred: Referred | None = None  # None where nothing was compared with a reference runtime
     engine: EngineInfo | None = None  # None where the suite is not about one
+    evidence: Object = field(default_factory=dict)  # what it was made with, see labkit/usecases/evidence.py
 
     @property
     def title(self) -> str:
@@ -340,6 +341,16 @@ class Run:
         """How many results have each verdict, every verdict included."""
         count = Counter(result.verdict for result in self.results)
         return {verdict: count[verdict] for verdict in Verdict}
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Why checks were skipped: each reason, and how many of them, the most first."""
+        reasons = Counter(
+            str(result.diagnostic.get("reason") or result.diagnostic.get("message") or "no reason given")
+            for result in self.results
+            if result.verdict is Verdict.SKIP
+        )
+        return dict(reasons.most_common())
 
     def by_id(self) -> list[Result]:
         """The results by group and number, or by program as they came, so that two runs compare line by line."""

@@ -188,6 +188,35 @@ def load(own: Path | None = None, *, suites: Sequence[str] = (), programs: Seque
     return [entry for file, is_own in files for entry in _read(file, is_own, suites, programs)]
 
 
+def shipped() -> dict[str, str]:
+    """labkit's own files, by name, with the SHA-256 of each."""
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(_SHIPPED.glob("*.toml"))}
+
+
+def text_of(name: str, own: Path | None, digest: str) -> bytes | None:
+    """The content of the policy file of that name and digest, one's own or labkit's; None where it is not there."""
+    mine = ([*own.glob("*.toml")] if own.is_dir() else [own]) if own else []
+    for file in (*mine, _SHIPPED / name):
+        if file.name == name and file.is_file() and hashlib.sha256(data := file.read_bytes()).hexdigest() == digest:
+            return data
+    return None
+
+
+def of_files(content: Sequence[tuple[str, bytes, bool]]) -> list[Entry]:
+    """The entries of files by name and content, and whether each is somebody's own; UsageError where one is none."""
+    found: list[Entry] = []
+    for name, data, own in content:
+        try:
+            rules = _rules(data.decode("utf-8-sig"), name)
+        except (UnicodeDecodeError, RecursionError) as error:
+            raise UsageError(f"{name}: is not TOML: {error}") from error
+        digest = hashlib.sha256(data).hexdigest()
+        found += [
+            Entry(f"{name}, entry.{number} ({_what(rule)})", rule, own, digest) for number, rule in enumerate(rules)
+        ]
+    return found
+
+
 def read_text(text: str, name: str) -> list[Entry]:
     """The entries that the text of a policy file holds, as one's own; name is what messages call the file."""
     return [

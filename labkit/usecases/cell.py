@@ -13,28 +13,16 @@ import signal
 import sys
 from pathlib import Path
 
-from labkit.core.config import Settings
-from labkit.core.deadline import Deadline
 from labkit.core.errors import HostError, LabError, UsageError
 from labkit.core.interrupts import interrupt
-from labkit.core.observer import Silent
 from labkit.core.text import printable
 from labkit.io import process
 from labkit.io.files import disk_errors, write_atomic
-from labkit.machines import providers
-from labkit.matrix.bring import PACKAGES
 from labkit.matrix.job import Work
 from labkit.matrix.outbox import RUN
 from labkit.matrix.worker import ERROR, JOB, MACHINE, remove_machine, version
 from labkit.results.model import Result
 from labkit.usecases.run import run_cell
-
-_ASK = 60.0  # seconds for the list of packages
-# What lists them: a line NAME VERSION for each.
-_LIST = (
-    "if command -v dpkg-query >/dev/null; then dpkg-query -W -f '${Package} ${Version}\\n'; "
-    "elif command -v rpm >/dev/null; then rpm -qa --qf '%{NAME} %{VERSION}-%{RELEASE}\\n'; fi | LC_ALL=C sort -u"
-)
 
 
 class _Log:
@@ -102,21 +90,9 @@ def _run(place: Path) -> int:
         outcome = run_cell(work.cell, settings, _Log(), work.entries)
         directory = outcome.directory
         status = outcome.exit_status
-        with contextlib.suppress(LabError):
-            _keep_packages(work, settings, directory)
     finally:
         if work.cell.machine.startswith(MACHINE):
             remove_machine(work.cell.machine, settings)
     with disk_errors(place):
         directory.rename(place / RUN)
     return status
-
-
-def _keep_packages(work: Work, settings: Settings, directory: Path) -> None:
-    """What was installed in the machine, beside the results of its run."""
-    machine = providers.existing(work.cell.machine, settings, Silent())
-    with machine.lock(), machine.connect(Deadline.after(settings.limits.connect, "connect")) as remote:
-        answer = remote.run(["sh", "-c", _LIST], timeout=_ASK)
-    text = printable(answer.stdout, newlines=True)
-    if text.strip():
-        write_atomic(directory / PACKAGES, text, durable=False)

@@ -146,12 +146,11 @@ def _runs(settings: Settings, name: str) -> list[Run]:
         return [one_run.judge(run, policies(settings)) for run in recorded(place, said)]
 
 
-def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
-    directory = runs.whole(directory)
-    kept = run = runs.load(directory)
+def read_again(directory: Path, run: Run, entries: Sequence[Entry] | None) -> Run:
+    """The run in directory as its raw output shows it, without a policy; as it is where it has none."""
     suite = registry.find(run.suite.name)
     if shards.recognizes(suite, directory / runs.RAW):
-        said = _said_before(directory)
+        said = said_before(directory)
         if said is None:
             known = {"ref": run.suite.version} if run.suite.version else {}
             run = one_run.with_reading(run, shards.read(suite, directory / runs.RAW, known))
@@ -159,6 +158,13 @@ def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
             begun = run
             run = _read(begun, directory / runs.RAW, suite, said)
             run = _asking(_leaving_out(begun, run, directory / runs.RAW, entries, said), entries)
+    return run
+
+
+def _judge_run(directory: Path, entries: Sequence[Entry] | None) -> Outcome:
+    directory = runs.whole(directory)
+    kept = runs.load(directory)
+    run = read_again(directory, kept, entries)
     return _beside(attribution.carried(one_run.judge(run, entries), kept), kept, directory)
 
 
@@ -212,7 +218,7 @@ def _leaving_out(begun: Run, run: Run, source: Path, entries: Sequence[Entry] | 
 _SAID = "said.json"
 
 
-def _said_before(directory: Path) -> Said | None:
+def said_before(directory: Path) -> Said | None:
     """What was said of the recording of which the run in directory was made; None where it was made of none."""
     path = regular_inside(directory, _SAID)
     if path is None:
@@ -308,7 +314,7 @@ def _recording(settings: Settings, name: str | None, said: Said) -> Iterator[tup
                 place, label = _in_archive(given, target)
                 label = label or re.sub(r"(\.tar)?\.[^.]+$", "", given.name)
                 if said == Said() and place.name == runs.RAW:
-                    said = _said_before(place.parent) or said
+                    said = said_before(place.parent) or said
             elif given.suffix == ".tap":
                 place, label, said = target, given.stem, _single(given, target, said)
             elif engine.is_record(given):

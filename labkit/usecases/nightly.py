@@ -45,6 +45,7 @@ from labkit.store.history import FILE, History
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes import words
 from labkit.usecases import history, tell
+from labkit.usecases.evidence import packages_of
 from labkit.usecases.judge import policies
 
 TABLE = "cells.sqlite"
@@ -500,7 +501,7 @@ class _Night:
         for key, ident in wanted.items():
             with contextlib.suppress(LabError):
                 directory = self._reports / ident
-                found[key] = Shown(runs.load(directory), _packages(directory / bring.PACKAGES))
+                found[key] = Shown(runs.load(directory), packages_of(directory))
         return found
 
     def _document(
@@ -579,11 +580,3 @@ def _machine(cell: Cell, name: str, settings: Settings) -> str:
     if cell.provider == "ssh" and settings.ssh.host:
         return Address.parse(settings.ssh.host).machine_name
     return f"{worker.MACHINE}{name}"
-
-
-def _packages(path: Path) -> dict[str, str]:
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
-        return {}
-    return dict(line.split(" ", 1) for line in lines if " " in line)

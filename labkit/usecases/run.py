@@ -40,13 +40,13 @@ from labkit.io.together import together
 from labkit.machines import providers
 from labkit.machines import record as record_of
 from labkit.machines.base import Machine, MachineInfo, Owned, Resettable
-from labkit.provision.remote import step_seconds
 from labkit.reports import files
 from labkit.results import attribution, policy
 from labkit.results.json import to_json
 from labkit.results.model import (
     EngineInfo,
     Judged,
+    Object,
     Reading,
     Referred,
     Result,
@@ -65,6 +65,7 @@ from labkit.subjects.runtimes.words import Package
 from labkit.suites import again as repeats
 from labkit.suites import registry, shards, subset
 from labkit.suites.base import OfEngines, RunObserver, SilentRun, Suite
+from labkit.usecases import evidence as evidences
 from labkit.usecases import subject as subjects
 from labkit.usecases.machines import bring_up, compare
 from labkit.usecases.past import past
@@ -137,10 +138,13 @@ def run_cell(
             runtime = subjects.send(subject, remote, observer, machine.name, cell.selection.runtime_args)
             called, selection = _called(suite, runtime, remote, cell.selection)
             observer.step(f"running {suite.name} against {runtime.name} on {machine.name}")
-            facts: dict[str, JSON] = {**_facts(info), "bootstrap": step_seconds(remote)}
-            begun = _begin(settings.reports, machine.name, suite, cell.under_test, runtime, facts, observer)
+            asked = evidences.ask(remote)
+            facts: dict[str, JSON] = {**_facts(info), "bootstrap": dict(asked.bootstrap)}
+            evidence = evidences.gathered(cell, settings, suite, machine, info, asked)
+            begun = _begin(settings.reports, machine.name, suite, cell.under_test, runtime, facts, evidence, observer)
             directory = begun.directory
             with begun.told():
+                evidences.keep_packages(asked, directory)
                 recording = _checked(suite, runtime, remote, directory) or record(
                     directory / runs.RAW,
                     directory / _LOG,
@@ -195,7 +199,7 @@ def _concluded(
             run = judged()
         if not recording.interrupt:
             run = whose(run, raw)
-        outcome = write(run, directory)
+        outcome = write(dataclasses.replace(run, evidence=evidences.with_raw(run.evidence, raw)), directory)
     if recording.interrupt:
         _note(recording.interrupt, directory)
         raise recording.interrupt
@@ -349,22 +353,25 @@ def _run_shared(
         runtime = members[0].runtime
         given = _given(cell, settings, suite, machines, members)
         observer.step(f"running {suite.name} against {runtime.name} on {', '.join(given)}")
+        one = members[0]
+        asked = evidences.ask(one.remote)
         facts: dict[str, JSON] = {
-            **_facts(members[0].info),
+            **_facts(one.info),
             "name": cell.machine,
             "machines": list(given),
-            "bootstrap": step_seconds(members[0].remote),
+            "bootstrap": dict(asked.bootstrap),
         }
-        begun = _begin(settings.reports, cell.machine, suite, cell.under_test, runtime, facts, observer)
+        evidence = evidences.gathered(cell, settings, suite, one.machine, one.info, asked)
+        begun = _begin(settings.reports, cell.machine, suite, cell.under_test, runtime, facts, evidence, observer)
         directory = begun.directory
         with begun.told():
+            evidences.keep_packages(asked, directory)
             recording = _record_parts(settings, observer, suite, members, given, directory)
         reasons = [why for name, why in failed.items() if name in given]
         reasons += [recording.reason] if recording.reason else []
         recording = dataclasses.replace(recording, reason="; ".join(reasons) or None)
-        first = members[0]
-        again = partial(_again, first.selection, settings, observer, suite, first.called, first.machine, first.remote)
-        whose = partial(_whose, cell, settings, distro, observer, suite, first.machine, first.remote)
+        again = partial(_again, one.selection, settings, observer, suite, one.called, one.machine, one.remote)
+        whose = partial(_whose, cell, settings, distro, observer, suite, one.machine, one.remote)
         outcome = _concluded(begun, recording, entries, again, whose)
         if suite.needs_reset(cell.selection):
             for member in members:
@@ -827,6 +834,7 @@ def _begin(
     word: str,
     runtime: Runtime,
     facts: Mapping[str, JSON],
+    evidence: Object,
     observer: RunObserver,
 ) -> _Begun:
     at = time.monotonic()
@@ -835,7 +843,7 @@ def _begin(
     made: dict[str, Run] = {}
 
     def begin(ident: str) -> str:
-        made[ident] = new_run(ident, suite, facts, info, _UNFINISHED)
+        made[ident] = dataclasses.replace(new_run(ident, suite, facts, info, _UNFINISHED), evidence=evidence)
         return to_json(made[ident])
 
     called = re.sub(r"[^\w.+-]+", "_", runtime.name, flags=re.ASCII)[:60].strip("_.-") or "runtime"
