@@ -36,6 +36,8 @@ from tests.forked import forked
 
 CHECKOUT = Path(__file__).parent.parent
 TASKS = [
+    "claim",
+    "verify",
     *("up", "test", "reset", "halt", "destroy", "ssh", "status", "report", "judge", "package", "diff", "render"),
     *("doctor", "explain"),
     *("platforms", "runtimes", "engines", "suites", "check", "gc", "policy", "nightly"),
