@@ -45,7 +45,7 @@ state/*) echo '{"id": "'$last'", "status": "running"}';;
 */fds) exec ls -l /proc/self/fd;;
 */sleep) exec sleep 60;;
 */trap) trap 'echo term; exit 3' TERM; echo ready; while :; do sleep 0.1; done;;
-*/sigs) exec grep ^Sig /proc/self/status;;
+*/sigs) exec grep "^Sig[BIC]" /proc/self/status;;
 */words) printf '<%s>' "$@";;
 */pid) printf %s $$ >$3;;
 esac

@@ -506,8 +506,8 @@ def secret_variables() -> frozenset[str]:
 
 def host_file(runtime: str, base: Path) -> str:
     """What follows --runtime, with the path of a file of this host made absolute: that is a word everywhere."""
-    given = runtime.startswith(_HOST)
-    path = runtime.removeprefix(_HOST)
+    given = runtime.startswith(_OF_THIS_HOST)
+    path = runtime.removeprefix(_OF_THIS_HOST)
     first, slash, rest = path.partition("/")
     if not (given or first in (".", "..") or first.startswith("~")) or path.startswith("/"):
         return runtime
@@ -515,10 +515,10 @@ def host_file(runtime: str, base: Path) -> str:
         start = Path(first).expanduser() if first.startswith("~") else base / first
     except RuntimeError as error:  # ~nobody
         raise UsageError(f"runtime {runtime!r}: {error}") from error
-    return f"{_HOST}{start}{slash}{rest}"
+    return f"{_OF_THIS_HOST}{start}{slash}{rest}"
 
 
-_HOST = "host:"  # as labkit.subjects.runtimes.words has it
+_OF_THIS_HOST = "host:"  # as labkit.subjects.runtimes.words has it
 
 
 def _is_local(value: str) -> bool:

@@ -20,9 +20,9 @@ from typing import BinaryIO, Optional
 from ..common.executables import find_program
 
 OUTPUT = 64 << 10  # bytes of a command's output that are kept
-SECONDS = 60.0  # in which a command of an engine has answered
+SECONDS = 180.0  # in which a command of an engine has answered
 _CLEAN_UP = 5.0  # seconds after Ctrl-C
-START = 60.0  # in which its daemon has
+START = 180.0  # in which its daemon has
 
 
 class Cannot(Exception):

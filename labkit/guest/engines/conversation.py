@@ -136,7 +136,7 @@ def _background(talk: Talk) -> Observed:
 
 
 def _exec(talk: Talk) -> Observed:
-    name = talk.detach(["sleep", "60"])
+    name = talk.detach(["sleep", "600"])
     try:
         inside = talk.engine.execute(name, ["sh", "-c", "echo in; exit 5"])
         one = talk.engine.execute(name, ["sh", "-c", "tr '\\0' ' ' </proc/1/cmdline; echo"])
@@ -146,7 +146,7 @@ def _exec(talk: Talk) -> Observed:
 
 
 def _stats(talk: Talk) -> Observed:
-    name = talk.detach(["sleep", "60"])
+    name = talk.detach(["sleep", "600"])
     try:
         done = talk.engine.stats(name)
         return {"status": done.status, "shows something": bool(re.search(r"[1-9]", done.out.replace(name, "")))}
@@ -187,7 +187,7 @@ def _grows(path: Path, seconds: float = 3.0) -> bool:
 
 
 def _again(talk: Talk) -> Observed:
-    name = talk.detach(["sh", "-c", "echo begun; sleep 60"])
+    name = talk.detach(["sh", "-c", "echo begun; sleep 600"])
     try:
         _until(lambda: "begun" in talk.engine.logs(name).out)
         done = talk.engine.again(name)
@@ -252,7 +252,7 @@ def _health(talk: Talk) -> Observed:
 
 
 def _two(talk: Talk) -> Observed:
-    names = [talk.detach(["sh", "-c", f"echo {word}; sleep 60"]) for word in ("one", "two")]
+    names = [talk.detach(["sh", "-c", f"echo {word}; sleep 600"]) for word in ("one", "two")]
     engine = talk.engine
     try:
         _until(lambda: all(engine.logs(name).out.strip() for name in names))
@@ -279,7 +279,7 @@ def _engine_again(talk: Talk) -> Observed:
 def _removed(talk: Talk) -> Observed:
     before = machine.Snapshot()
     with suppress(Cannot):
-        name = talk.detach(["sleep", "60"])
+        name = talk.detach(["sleep", "600"])
         talk.engine.remove(name, force=True)
     talk.run(["echo", "hello"])
     left = before.left({child.pid for child in talk.engine.place.daemons})
@@ -318,7 +318,7 @@ STEPS = [
         _background,
         {"listed": True, "running": True, "logs": ["up"], "listed after its removal": False},
     ),
-    Step("exec", "a second process", _exec, {"exec": _expects(5, "in"), "process 1": ["sleep 60"]}),
+    Step("exec", "a second process", _exec, {"exec": _expects(5, "in"), "process 1": ["sleep 600"]}),
     Step("stats", "statistics", _stats, {"status": 0, "shows something": True}),
     Step(
         "pause",

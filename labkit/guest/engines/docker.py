@@ -126,7 +126,7 @@ class Docker(Engine):
 
     def healthy(self, name: str, image: str, check: str) -> Done:
         health = ["--health-cmd", check, "--health-interval=1s", "--health-retries=1"]
-        done = self._run("run", "--detach", "--name", name, *words(None), *health, image, "sleep", "60")
+        done = self._run("run", "--detach", "--name", name, *words(None), *health, image, "sleep", "600")
         return self._health(name) if done.ok else done
 
     def _health(self, name: str) -> Done:

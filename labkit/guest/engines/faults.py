@@ -41,7 +41,7 @@ def _run(session: Session, talk: Talk, answers: Answers) -> Done:
 
 def _kill(session: Session, talk: Talk, answers: Answers) -> Done:
     """The fault begins once a container runs."""
-    name = talk.detach(["sleep", "60"])
+    name = talk.detach(["sleep", "600"])
     session.meddle(answers)
     try:
         return session.engine.kill(name, "KILL")

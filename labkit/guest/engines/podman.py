@@ -38,7 +38,7 @@ class Podman(docker.Docker):
     def healthy(self, name: str, image: str, check: str) -> Done:
         """Without systemd's timers nothing asks by itself."""
         health = ["--health-cmd", check, "--health-interval=disable", "--health-retries=1"]
-        done = self._run("run", "--detach", "--name", name, *docker.words(None), *health, image, "sleep", "60")
+        done = self._run("run", "--detach", "--name", name, *docker.words(None), *health, image, "sleep", "600")
         if not done.ok:
             return done
         time.sleep(0.2)
