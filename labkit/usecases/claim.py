@@ -27,6 +27,7 @@ from labkit.io import archives, signing, version
 from labkit.io.files import disk_errors, make_directory, part_name, sweep, sync_directory, write_atomic
 from labkit.reports import as_claim
 from labkit.results import policy, statement
+from labkit.results.json import to_json
 from labkit.results.model import Result, Run
 from labkit.results.statement import Claim, PolicyFile
 from labkit.store import runs
@@ -282,7 +283,7 @@ def _checked(directory: Path, settings: Settings, own_policy: bool) -> tuple[Run
         )
     raw = archives.files(directory / runs.RAW)
     files = {f"{runs.RAW}/{name}": data for name, data in raw.items()}
-    files[runs.RESULTS] = (runs.newest(directory) / runs.RESULTS).read_bytes()
+    files[runs.RESULTS] = to_json(kept).encode()
     for name in (_SAID, evidence.PACKAGES):
         if (directory / name).is_file() and not (directory / name).is_symlink():
             files[name] = (directory / name).read_bytes()

@@ -218,6 +218,8 @@ def _run(directory: Path, said: Said, entries: list[policy.Entry], told: _Told) 
     if not path.is_file():
         raise UsageError(f"{directory.name} has no {runs.RESULTS} in {claims.RAW}")
     kept = results_json.from_json(path.read_bytes(), f"{directory.name}/{runs.RESULTS}")
+    if said.labkit == version.full() and results_json.to_json(kept).encode() != path.read_bytes():
+        told.differs.append(f"run {directory.name}: its {runs.RESULTS} is not as labkit writes it")
     told.differs += [f"run {directory.name}: {why}" for why in claims.unfit(kept, directory)]
     named = (kept.judged.policy if kept.judged else None) or {}
     if named != {file.name: file.sha256 for file in said.policies}:
