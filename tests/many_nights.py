@@ -86,6 +86,7 @@ class Script:
         self.signed, self.version = 0, 1
         self.told: tuple[str, str] | None = None  # digest and date of the mirror at the last night
         self.day = 0
+        self.took = 1.0  # seconds of the last night that nobody killed
 
     def run(self, count: int) -> Figures:
         began = time.monotonic()
@@ -171,8 +172,9 @@ class Script:
         words: tuple[str, ...] = ()
         kills = self.dice.choice([1, 1, 2, 3]) if number % 10 == 0 else 0
         while True:
+            began = time.monotonic()
             pid = self.nights.start(*words, first=clock)
-            if not kills or not self.killed(pid, self.dice.uniform(0.05, 1.2)):
+            if not kills or not self.killed(pid, self.dice.uniform(0.02, 0.8 * self.took)):
                 break
             kills -= 1
             self.figures.kills += 1
@@ -180,6 +182,7 @@ class Script:
             words = ("--resume",) if begun else ()
         said = "" if pid in self.nights.children and self.nights.wait(pid) in (0, 1, 3, 4) else self.nights.err
         assert not said or "came to its end" in said, said
+        self.took = self.took if words else time.monotonic() - began
         assert self.nights.left() == []
         return self.nights.night()
 

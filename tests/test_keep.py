@@ -326,6 +326,6 @@ def test_what_keep_may_not_be(tmp_path: Path, text: object) -> None:
 def test_many_nights_some_of_them_killed_leave_an_exact_history_and_a_bounded_disk(tmp_path: Path) -> None:
     """A hundred: benchmarks/nightly.py hundred."""
     figures = Script(tmp_path, seed=7, cells=2).run(20)
-    assert figures.kills >= 2
+    assert figures.kills >= 1
     assert figures.failures
     assert figures.kept <= KEEP * 2 * 2 + 3

@@ -215,6 +215,7 @@ def _begun(settings: Settings, only: Sequence[str], checks: Sequence[str], obser
         lines = [f"{one.key}: {one.problem}" for one in made.cells[:20]]
         raise UsageError("no cell of the matrix can exist:\n" + "\n".join(lines))
     home = settings.home.nights
+    _forget_those_never_begun(home)
     for left in unfinished(settings):
         observer.warn(f"night {left} did not finish; a new one begins, and --resume goes on with the newest alone")
     ident = nights.new_id(home, settings.reports / nights.DIRECTORY)
@@ -328,7 +329,17 @@ def unfinished(settings: Settings) -> list[str]:
     return found
 
 
+def _forget_those_never_begun(home: Path) -> None:
+    """Remove what a labkit left that was killed before its night had a table: nothing of it was run. The caller holds
+    the lock of nights.
+    """
+    for ident in nights.ids(home):
+        if not (home / ident / TABLE).exists():
+            shutil.rmtree(home / ident, ignore_errors=True)
+
+
 def _resumed(settings: Settings) -> NightTable:
+    _forget_those_never_begun(settings.home.nights)
     known = nights.ids(settings.home.nights)
     if not known:
         raise UsageError("there is no night to go on with", hint="./lab nightly begins one")
