@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -143,7 +144,10 @@ def unpack(bundle: Path, ended: Ended, target: Path) -> None:
     verify(bundle, ended)
     try:
         with tarfile.open(bundle, "r:") as tar:
-            tar.extractall(target, members=list(_members(tar)), filter="data")
+            if hasattr(tarfile, "data_filter"):  # not in Python before 3.11.4, as Debian 12 has it
+                tar.extractall(target, members=list(_members(tar)), filter="data")
+            else:
+                tar.extractall(target, members=list(_members(tar)))
     except (tarfile.TarError, ValueError, EOFError) as error:
         raise DamagedBundle(f"the bundle of {ended.name} is no archive: {error}") from error
 
@@ -152,7 +156,10 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     size = 0
     for number, member in enumerate(tar):
         size += member.size
-        top = member.name.partition("/")[0]
-        if number >= _MEMBERS or size > _LARGEST or top not in (RUN, LOG) or not (member.isreg() or member.isdir()):
+        top, *below = member.name.split("/")
+        strange = top not in (RUN, LOG) or ".." in below or not (member.isreg() or member.isdir())
+        if number >= _MEMBERS or size > _LARGEST or strange:
             raise tarfile.TarError(f"{member.name!r} does not belong into it")
+        member.mode, member.uid, member.gid = 0o755 if member.isdir() else 0o644, os.geteuid(), os.getegid()
+        member.uname = member.gname = ""
         yield member
