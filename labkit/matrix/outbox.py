@@ -12,8 +12,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
 import os
+import shutil
 import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
