@@ -327,7 +327,7 @@ def test_twins_do_not_share_their_random_numbers() -> None:
     assert "0x5207" in identity.RESEED  # RNDRESEEDCRNG: there is no device that tells the guest
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.machine
 @pytest.mark.emulated
 @pytest.mark.needs("qemu-system-aarch64")

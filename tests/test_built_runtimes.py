@@ -382,7 +382,7 @@ def registry(settings: Settings, word: str) -> Obtained:
     ("word", "name", "version"),
     [
         pytest.param("runc@1.3.6", "runc", "1.3.6", marks=[*BUILDS, pytest.mark.long]),
-        pytest.param("youki@0.7.0", "youki", "0.7.0", marks=[*BUILDS, pytest.mark.long]),
+        pytest.param("youki@0.7.0", "youki", "0.7.0", marks=[*BUILDS, pytest.mark.slow]),
     ],
 )
 def test_a_release_is_built_from_its_registry(home: Path, word: str, name: str, version: str) -> None:

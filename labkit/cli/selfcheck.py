@@ -5,7 +5,7 @@
 --long     and all the others: Vagrant, every image, whole suites on several runtimes
 --faults   only the table of faults, all of it, on simulated machines and on a real one
 --slow     only what takes too long for --long: all the broken runtimes that the spec suite must see through, on two
-           versions of runc, and a machine of another architecture
+           versions of runc, a build of youki, and a machine of another architecture
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def stages(extent: Extent, stock: Path) -> list[Stage]:
     if extent is Extent.SLOW:
         return [
             Stage("mutants", tests("host_runtime", "tests/test_mutants.py"), root=True),
-            Stage("machines", tests("machine and slow", *machines), 1, root=True),
+            Stage("builds", tests("bootstrap and slow"), 1, root=True),
+            Stage("machines", tests("machine and slow", *machines), 2, root=True),
         ]
     every = [
         Stage("style", ("ruff", "check", ".")),
