@@ -46,7 +46,7 @@ def test_two_commands_from_nothing_to_a_report(lab: Lab, stock: Stock) -> None:
     done = lab.run("test", "--runtime", "runc", "--only", QUICK)
     directory = lab.cwd / "reports" / "latest"
     assert {path.name for path in directory.iterdir()} == {
-        "results.json", "results.tap", "junit.xml", "report.html", "console.log", "raw",
+        "results.json", "results.tap", "junit.xml", "report.html", "console.log", "raw", "packages.cdx.json",
     }  # fmt: skip
     assert {path.name for path in (directory / "raw").iterdir()} == {"spec.tap", "spec.err"}
     result = lab.results()
