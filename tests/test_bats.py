@@ -234,6 +234,10 @@ def test_another_user_runs_the_tests_with_ids_of_its_own(run: Run, tmp_path: Pat
     assert "root runs the tests without it" in run(tree, "--user", "root").stderr
 
 
+has_jq = pytest.mark.skipif(not shutil.which("jq"), reason="not installed: jq")
+
+
+@has_jq
 @pytest.mark.parametrize(
     ("files", "built", "helpers", "status", "said"),
     [
@@ -252,6 +256,7 @@ def test_a_tree_that_is_not_one_is_told(
     assert said in ran.stderr and "Traceback" not in ran.stderr
 
 
+@has_jq
 def test_a_host_without_what_the_tests_call_is_told(run: Run, tmp_path: Path) -> None:
     old = tmp_path / "bin"
     old.mkdir()

@@ -433,6 +433,7 @@ def test_whatever_bytes_come_nothing_raises(data: bytes) -> None:
 # --- the image, and what is to run
 
 
+@pytest.mark.needs("busybox")
 def test_the_image_is_the_same_bytes_each_time_and_an_oci_archive(tmp_path: Path) -> None:
     for name in ("one", "two"):
         session.make_image(tmp_path / name, {"more": b"#!/bin/sh\n"})
