@@ -88,7 +88,8 @@ def the_whole_spec_suite(lab: Lab, runtime: str) -> None:
     assert result["totals"]["skip"] <= 60
     assert result["totals"]["flaky"] <= 3
     assert all(entry["expected"]["reason"] for entry in result["results"] if entry["id"] in bad)
-    assert f"and {len(bad) - 20} more in the report" in lab.run("judge", "latest", "--no-policy", status=1).stdout
+    told = lab.run("judge", "latest", "--no-policy", status=1).stdout
+    assert re.search(r"\band [0-9]+ more in the report\b", told)
     assert not any("expected" in entry for entry in lab.results("latest/judged-2")["results"])
 
 
