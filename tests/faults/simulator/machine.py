@@ -138,7 +138,13 @@ class Guest:
             text = self.files().get(words[1])
             say((text or "").encode())
             return 0 if text is not None else 1
-        if words[:1] == ["sh"]:
+        if words[:2] == ["sh", "-c"] and words[2].startswith("# what is under test"):
+            given()
+            path = words[4] if words[4].startswith("/") else f"/usr/sbin/{words[4]}"
+            facts = f"machine x86_64\nsha256 {'1' * 64}\npath {path}\nstate there\n"
+            say(f"{facts}said\nrunc version 1.1.15\n\nstatus 0\n".encode())
+            return 0
+        if words[:1] == ["sh"] and "cat >" in words[2]:
             self.stages.reach("upload")
             given()
         if any(word.endswith("labkit-spec.pyz") for word in words) and "--runtime" in words:
