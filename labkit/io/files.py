@@ -89,7 +89,8 @@ def remembered(directory: Path, kind: str, subject: str, find: Callable[[], str 
     except (OSError, ValueError, KeyError, TypeError):
         make_directory(directory)
         answer = find()
-        write_atomic(memory, json.dumps({"reason": answer}))
+        with contextlib.suppress(OSError):  # on a full disk it is asked again
+            write_atomic(memory, json.dumps({"reason": answer}))
     return str(answer) if answer is not None else None
 
 
