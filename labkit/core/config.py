@@ -504,10 +504,13 @@ def secret_variables() -> frozenset[str]:
     return frozenset(name for name, key in _VARIABLES.items() if key in _SECRETS)
 
 
+HOST = "host:"  # before the path of a file of this host, in words that are sent away
+
+
 def host_file(runtime: str, base: Path) -> str:
     """What follows --runtime, with the path of a file of this host made absolute: that is a word everywhere."""
-    given = runtime.startswith(_OF_THIS_HOST)
-    path = runtime.removeprefix(_OF_THIS_HOST)
+    given = runtime.startswith(HOST)
+    path = runtime.removeprefix(HOST)
     first, slash, rest = path.partition("/")
     if not (given or first in (".", "..") or first.startswith("~")) or path.startswith("/"):
         return runtime
@@ -515,10 +518,7 @@ def host_file(runtime: str, base: Path) -> str:
         start = Path(first).expanduser() if first.startswith("~") else base / first
     except RuntimeError as error:  # ~nobody
         raise UsageError(f"runtime {runtime!r}: {error}") from error
-    return f"{_OF_THIS_HOST}{start}{slash}{rest}"
-
-
-_OF_THIS_HOST = "host:"  # as labkit.subjects.runtimes.words has it
+    return f"{HOST}{start}{slash}{rest}"
 
 
 def _is_local(value: str) -> bool:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from labkit.core.errors import ImageError, LabError
-from labkit.io import process
+from labkit.io.git import git
 
 _LINE = re.compile(r"([0-9a-f]{40})\t(\S+)")
 
@@ -22,13 +22,11 @@ def commit(where: str, ref: str, *, timeout: float) -> str:
     """The commit that a branch or a tag of the repository, a URL or a path, stands for now. ImageError where the
     repository does not tell within timeout seconds, or has no such ref.
     """
-    # As root, git refuses a repository of the user who called sudo without this.
-    argv: list[str | Path] = ["git", "-c", "safe.directory=*", "ls-remote", "--", where]
     wanted = ref or "HEAD"
     # In git's own order; of a tag with a text of its own the commit, not the text.
     names = [f"refs/tags/{wanted}^{{}}", f"refs/tags/{wanted}", f"refs/heads/{wanted}", wanted, f"refs/{wanted}"]
     try:
-        done = process.run([*argv, *names], timeout=timeout, env={"GIT_TERMINAL_PROMPT": "0"})
+        done = git(Path.cwd(), "ls-remote", "--", where, *names, timeout=timeout)
     except LabError as error:
         raise ImageError(f"{where} does not tell what {wanted} is: {error.message}", hint=error.hint) from error
     found: dict[str, str] = {name: commit for commit, name in _LINE.findall(done.stdout)}

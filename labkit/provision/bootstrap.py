@@ -35,6 +35,7 @@ from labkit.core.suggest import unknown
 from labkit.core.tomlfile import Table
 from labkit.io import process
 from labkit.io.files import make_directory, part_name, sweep
+from labkit.io.git import git
 from labkit.provision import render
 from labkit.subjects import runtimes
 
@@ -236,17 +237,23 @@ def pack(tool: str, source: Source, directory: Path) -> Packed:
         raise UsageError(f"{tool} = {source}: {path} does not exist")
     if path.is_dir() and ((path / ".git").exists() or ((path / "HEAD").is_file() and (path / "objects").is_dir())):
         commit = _commit(tool, source)
-        if _git(path, "rev-parse", "--is-shallow-repository").stdout.strip() == "true":
+        if git(path, "rev-parse", "--is-shallow-repository", timeout=_PACK_BOUND).stdout.strip() == "true":
             # git reads no bundle of it: what the commit is made of is missing. The files of the commit are all there.
             archive = directory / f"{tool}-{commit[:16]}.tar"
             if not archive.exists():
-                _make(archive, lambda part: _git(path, "archive", "--format=tar", f"--output={part}", commit))
+                _make(
+                    archive,
+                    lambda part: git(path, "archive", "--format=tar", f"--output={part}", commit, timeout=_PACK_BOUND),
+                )
             archive.touch()
             return Packed(archive, archive.name, commit, built=True)
         bundle = directory / f"{tool}-{commit[:16]}.bundle"
         if not bundle.exists():
             try:
-                _make(bundle, lambda part: _git(path, "bundle", "create", "--quiet", part, "--all", "HEAD"))
+                _make(
+                    bundle,
+                    lambda part: git(path, "bundle", "create", "--quiet", part, "--all", "HEAD", timeout=_PACK_BOUND),
+                )
             except ProgramFailed as error:
                 raise UsageError(f"{tool} = {source}: git cannot bundle {path}", hint=error.hint) from error
         bundle.touch()  # `gc --keep` goes by it
@@ -428,23 +435,19 @@ def uncommitted(source: Source) -> list[str]:
     path = Path(source.where)
     if source.kind is not SourceKind.LOCAL or source.ref or not (path / ".git").exists():
         return []
-    done = _git(path, "status", "--porcelain", "-z", "--untracked-files=no")
+    done = git(path, "status", "--porcelain", "-z", "--untracked-files=no", timeout=_PACK_BOUND)
     return [line[3:] for line in done.stdout.split("\0") if line[2:3] == " "]
 
 
 def _commit(tool: str, source: Source) -> str:
     """The commit that the source's ref names in its repository."""
     path = Path(source.where)
-    done = _git(path, "rev-parse", "--verify", "--quiet", f"{source.ref or 'HEAD'}^{{commit}}", check=False)
+    done = git(
+        path, "rev-parse", "--verify", "--quiet", f"{source.ref or 'HEAD'}^{{commit}}", check=False, timeout=_PACK_BOUND
+    )
     if done.status:
         raise UsageError(f"{tool} = {source}: the repository {path} has no {source.ref or 'commit yet'}")
     return done.stdout.strip()
-
-
-def _git(path: Path, *words: str | Path, check: bool = True) -> process.Completed:
-    # As root, git refuses a repository of the user who called sudo without this.
-    argv: list[str | Path] = ["git", "-c", "safe.directory=*", "-C", path, *words]
-    return process.run(argv, timeout=_PACK_BOUND, check=check)
 
 
 def _make(target: Path, write: Callable[[Path], object]) -> None:

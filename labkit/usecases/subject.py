@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from labkit.core.config import Settings
+from labkit.core.config import HOST, Settings
 from labkit.core.errors import CommandTimeout, ConnectionFailed, MachineError, UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
@@ -31,7 +31,7 @@ from labkit.machines.base import Machine, MachineState, Owned
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes import Runtime
 from labkit.subjects.runtimes.files import Kind, Parcel, architecture, packed, same_architecture, tar
-from labkit.subjects.runtimes.words import HOST, HostFile, InMachine, Package, Release, Source, Word
+from labkit.subjects.runtimes.words import HostFile, InMachine, Package, Release, Source, Word
 
 if TYPE_CHECKING:
     from labkit.images.runtimes import Obtained

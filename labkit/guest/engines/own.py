@@ -16,10 +16,9 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Optional
 
 from ..common.attached import is_over
-from ..common.cgroups import CGROUP_ROOT
+from ..common.cgroups import CGROUP_ROOT, remove_cgroup
 from ..common.children import Signals
 from ..common.errors import Interrupted, UsageError
 from ..common.executables import find_program
@@ -28,6 +27,7 @@ from ..common.files import remove_tree
 DATA = Path("/var/lib/labkit")
 _PREFIX = "engine-"
 _CGROUP = "labkit-engine-"
+_REMOVE = 5.0  # seconds for a cgroup to be gone
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
@@ -124,22 +124,6 @@ def _mount(*words: str) -> None:
 def _clean() -> None:
     """Remove what runs have left. The caller holds the lock, so none is going on."""
     for group in CGROUP_ROOT.glob(f"{_CGROUP}*"):
-        _remove_cgroups(group)
+        remove_cgroup(group, time.monotonic() + _REMOVE, kill=True)
     for directory in DATA.glob(f"{_PREFIX}*"):
         remove_tree(directory)
-
-
-def _remove_cgroups(top: Path, seconds: float = 5.0) -> Optional[str]:
-    """End what is in it and below it, and remove it; why it could not be."""
-    deadline = time.monotonic() + seconds
-    while True:
-        with suppress(OSError):
-            (top / "cgroup.kill").write_text("1")
-        for path, _, _ in os.walk(top, topdown=False):
-            with suppress(OSError):
-                os.rmdir(path)  # noqa: PTH106
-        if not top.exists():
-            return None
-        if time.monotonic() > deadline:
-            return f"{top} is still in use"
-        time.sleep(0.05)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, StrictStr
 
 from labkit.core import tomlfile
+from labkit.core.config import HOST
 from labkit.core.errors import UsageError
 from labkit.core.platforms import Sha256
 from labkit.core.suggest import unknown
@@ -168,7 +169,7 @@ def split(text: str) -> tuple[str, list[str]]:
 def _is_there(text: str) -> bool:
     """Whether all of it is the name of a file of this host."""
     try:
-        return "/" in text and Path(text.removeprefix(words.HOST)).exists()
+        return "/" in text and Path(text.removeprefix(HOST)).exists()
     except OSError:  # too long to be one
         return False
 

@@ -15,10 +15,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from labkit.core.config import HOST, host_file
 from labkit.core.errors import UsageError
 from labkit.core.suggest import unknown
 
-HOST = "host:"  # before the path of a file of this host, in words that are sent away
 _RELEASE = re.compile(r"(?:v|release-)?([0-9]+(?:[.][0-9]+)*(?:[-+.~][A-Za-z0-9.+~-]+)?)")
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,200}")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
@@ -143,14 +143,11 @@ def repository(text: str, names: list[str], directory: Path) -> Source:
 
 def _host_file(text: str, directory: Path) -> Path | None:
     """The absolute path that text names on this host, whether it is there or not; None where it names none."""
-    path = text.removeprefix(HOST)
-    if path == text and not re.match(r"\.{1,2}(/|$)|~[^/]*(/|$)", text):
+    found = host_file(text, directory)
+    if not found.startswith(HOST):
         return None
-    try:
-        expanded = Path(path).expanduser()
-    except RuntimeError as error:  # ~nobody
-        raise UsageError(f"runtime {text!r}: {error}") from error
-    return Path(*(directory / expanded).parts) if ".." not in expanded.parts else (directory / expanded).resolve()
+    path = Path(found.removeprefix(HOST))
+    return path.resolve() if ".." in path.parts else path
 
 
 def _source(text: str, where: str, ref: str, directory: Path) -> Source:
