@@ -19,13 +19,13 @@ import pytest
 
 from labkit.core.errors import HostError, InfrastructureError
 from labkit.io import files
-from labkit.io.files import aside, copy, locked, part_name, sweep, write_atomic
+from labkit.io.files import aside, copy, locked, sweep, unfinished, write_atomic
 
 HOLD = """
 import sys
 sys.argv[0] = "/somewhere/labkit/__main__.py"
 from pathlib import Path
-from labkit.io.files import aside, copy, locked, part_name, sweep, write_atomic
+from labkit.io.files import aside, copy, locked, sweep, unfinished, write_atomic
 with locked(Path(sys.argv.pop(1)), timeout=1, waiting=print, what="machine mine"):
     print("held", flush=True)
     sys.stdin.read()
@@ -195,7 +195,9 @@ def test_a_planted_link_is_never_followed(tmp_path: Path, monkeypatch: pytest.Mo
     shared = tmp_path / "shared"
     shared.mkdir()
     target = shared / "report"
-    for path in (part_name(target), shared / f".report.{os.getpid()}.part", target):
+    with unfinished(target) as part:
+        planted = part
+    for path in (planted, shared / f".report.{os.getpid()}.part", target):
         path.symlink_to(precious)
     with pytest.raises(FileExistsError):
         write_atomic(target, "ours")
@@ -244,6 +246,28 @@ def test_no_part_file_stays(tmp_path: Path, signum: signal.Signals) -> None:
     (tmp_path / "movie.part").write_text("somebody's")
     write_atomic(tmp_path / "other", "whole")
     assert sorted(os.listdir(tmp_path)) == ["movie.part", "other"]  # noqa: PTH208
+
+
+def test_ctrl_c_while_it_is_removed_leaves_nothing(tmp_path: Path) -> None:
+    """As where one comes a moment after the other."""
+    script = f"""
+import shutil
+from pathlib import Path
+from labkit.io.files import unfinished
+
+def interrupted(*_, **__):
+    shutil.rmtree = real
+    raise KeyboardInterrupt
+
+real, shutil.rmtree = shutil.rmtree, interrupted
+with unfinished(Path({str(tmp_path / "run")!r})) as part:
+    part.mkdir()
+    (part / "file").write_text("half")
+    raise SystemExit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "KeyboardInterrupt" in done.stderr
+    assert os.listdir(tmp_path) == []  # noqa: PTH208
 
 
 def test_a_part_file_that_is_still_written_elsewhere_is_left(tmp_path: Path) -> None:

@@ -342,9 +342,13 @@ def test_what_killed_commands_have_left_goes(made: Made) -> None:
     left = [
         home.images / f"{OTHER}.making/rootfs/file", home.images / f"removing-{OTHER}/disk.qcow2",
         home.boxes / "debian-13-x.box.making/box.img", home.downloads / f"sha256-{'0' * 64}.part",
-        home.sources / f".runc-x.bundle.{dead.pid}.part", home.vagrant / "tmp/box123",
+        home.sources / f".runc-x.bundle.{dead.pid}-{'0' * 16}.part", home.vagrant / "tmp/box123",
     ]  # fmt: skip
-    kept = [home.sources / f".runc-y.bundle.{os.getpid()}.part", home.images / "mine", home.keys / "id_ed25519"]
+    kept = [
+        home.sources / f".runc-y.bundle.{os.getpid()}-{'0' * 16}.part",
+        home.images / "mine",
+        home.keys / "id_ed25519",
+    ]
     for path in (*left, *kept):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")

@@ -22,7 +22,7 @@ from labkit.core.errors import InfrastructureError
 from labkit.core.home import Home
 from labkit.images.raw import RAW
 from labkit.io import libvirt, process
-from labkit.io.files import usage
+from labkit.io.files import is_left_over, usage
 from labkit.qemu.backing import backing
 from labkit.uml.kernel import FETCHING, fetched
 
@@ -30,7 +30,6 @@ _KEY = re.compile(r"[0-9a-f]{16}")  # of a kernel, its DIGEST
 _DAMAGED = re.compile(r"([0-9a-f]{16})\.damaged-[0-9a-f]+")
 _LIVE = re.compile(r"live-[0-9a-f]{16}(?:-[0-9a-f]+)?")
 _STANDS_ON = re.compile(rf"(?:^|/)([0-9a-f]{{16}})/(?:({_LIVE.pattern})/)?disk\.qcow2")
-_PART = re.compile(r"\..*\.(\d+)\.part")  # of a file that is written aside, with the pid of who writes it
 _GONE = "removing-"
 _LABKITS = (
     "labkit-VAGRANTSLASH-"  # what the directories of Vagrant, and libvirt's volumes, begin with for labkit's boxes
@@ -261,8 +260,7 @@ class Collector:
             yield self._thing(Kind.UNFINISHED, path, "Vagrant was interrupted", at_work, _time(path))
         for directory in (home.path, home.images, home.boxes, home.sources, home.keys, home.host):
             for path in _inside(directory):
-                found = _PART.fullmatch(path.name)
-                if found and not Path(f"/proc/{found[1]}").exists():
+                if is_left_over(path.name):
                     yield self._thing(Kind.UNFINISHED, path, "the command that wrote it is gone", "", 0.0)
 
     def volumes(self) -> Iterator[Thing]:

@@ -5,6 +5,7 @@ Others may write in the directory too (reports in /tmp): a name that somebody ha
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import fcntl
@@ -43,6 +44,7 @@ _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}  # file syst
 _COPY = 64 << 20  # bytes at a time, between which Ctrl-C is heard
 _NO_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 _PART = re.compile(r"\..+\.([0-9]{1,10})(-[0-9a-f]{16})?\.part")  # labkit 0.1.0 had no digits after the pid
+_unfinished: set[Path] = set()
 
 
 def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644, durable: bool = True) -> None:
@@ -61,8 +63,7 @@ def aside(path: Path, *, mode: int = 0o644, durable: bool = True) -> Iterator[IO
     What killed processes left of such files in the directory is removed on the way.
     """
     sweep(path.parent)
-    part = part_name(path)
-    try:
+    with unfinished(path) as part:
         with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "w+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # see sweep()
             yield file
@@ -72,9 +73,6 @@ def aside(path: Path, *, mode: int = 0o644, durable: bool = True) -> Iterator[IO
             part.rename(path)
         if durable:
             sync_directory(path.parent)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def remembered(directory: Path, kind: str, subject: str, find: Callable[[], str | None]) -> str | None:
@@ -109,18 +107,54 @@ def digest_once(directory: Path, path: Path) -> str:
     return found
 
 
-def part_name(path: Path) -> Path:
-    """A name beside path for what is not finished yet."""
-    return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(8)}.part")
+@contextlib.contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """A name beside path, that nobody can foresee, for what is not finished yet. The block makes a file, a directory or
+    a link of it and renames it to path; what still has that name afterwards is removed, at the end of the process at
+    the latest, as a second Ctrl-C may come while it is removed.
+    """
+    part = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(8)}.part")
+    _unfinished.add(part)
+    try:
+        yield part
+    finally:
+        _remove(part)
+        _unfinished.discard(part)
+
+
+def _remove(part: Path) -> None:
+    with contextlib.suppress(OSError):
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
+@atexit.register
+def _remove_unfinished() -> None:
+    mark = f".{os.getpid()}-"  # and not those of the process that this one was forked from
+    for part in list(_unfinished):
+        if mark in part.name:
+            _remove(part)
 
 
 def sweep(directory: Path) -> None:
     """Remove the part files and directories that dead processes of this user left in the directory."""
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
-            if (found := _PART.fullmatch(entry.name)) and not _runs(int(found[1])):
+            if is_left_over(entry.name):
                 with contextlib.suppress(OSError):
                     _sweep_part(Path(entry.path))
+
+
+def is_left_over(name: str) -> bool:
+    """Whether it is the name of something unfinished whose process is dead."""
+    found = _PART.fullmatch(name)
+    return found is not None and not _runs(int(found[1]))
+
+
+def _runs(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 def _sweep_part(part: Path) -> None:
@@ -139,10 +173,6 @@ def _sweep_part(part: Path) -> None:
             part.unlink()
         finally:
             os.close(fd)
-
-
-def _runs(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
 
 
 def copy(source: Path, target: Path) -> None:

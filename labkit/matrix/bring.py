@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from labkit.core.errors import LabError
-from labkit.io.files import disk_errors, make_directory, part_name
+from labkit.io.files import disk_errors, make_directory, unfinished
 from labkit.matrix.job import Ended
 from labkit.matrix.outbox import LOG, RUN, DamagedBundle, unpack
 from labkit.reports import files
@@ -31,19 +31,15 @@ def bring(reports: Path, night: str, ended: Ended, key: str, bundle: Path, warn:
     Bringing the same one again, after a labkit that was killed meanwhile, makes no second run of it. DamagedBundle.
     """
     make_directory(reports)
-    part = part_name(reports / ended.name)
-    with disk_errors(reports):
-        try:
-            part.mkdir(mode=0o755)
-            unpack(bundle, ended, part)
-            if (part / LOG).exists():
-                logs = make_directory(make_directory(nights.directory(reports, night)) / "logs")
-                (part / LOG).replace(logs / f"{ended.name}.log")
-            if not (part / RUN).is_dir():
-                return ""
-            return _brought(reports, night, ended, key, part / RUN, warn)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    with disk_errors(reports), unfinished(reports / ended.name) as part:
+        part.mkdir(mode=0o755)
+        unpack(bundle, ended, part)
+        if (part / LOG).exists():
+            logs = make_directory(make_directory(nights.directory(reports, night)) / "logs")
+            (part / LOG).replace(logs / f"{ended.name}.log")
+        if not (part / RUN).is_dir():
+            return ""
+        return _brought(reports, night, ended, key, part / RUN, warn)
 
 
 def _brought(reports: Path, night: str, ended: Ended, key: str, source: Path, warn: Callable[[str], None]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from labkit.core.config import Keep, Settings
 from labkit.core.errors import InfrastructureError
 from labkit.images.collect import Kind, Thing, discard
-from labkit.io.files import disk_errors, part_name, sync_directory, usage
+from labkit.io.files import disk_errors, sync_directory, unfinished, usage
 from labkit.matrix import worker
 from labkit.matrix.outbox import Outbox, served
 from labkit.store import nights, runs
@@ -200,11 +200,11 @@ def _discard(place: Path) -> None:
     """Remove a directory in one step, as others see it."""
     if not place.exists():  # a leftover, and of a night that goes
         return
-    part = part_name(place)
-    with disk_errors(place.parent):
-        try:
-            place.rename(part)
-        except OSError as error:
-            raise InfrastructureError(f"cannot remove {place}: {error.strerror}") from error
-        sync_directory(place.parent)
-    discard(part)
+    with unfinished(place) as part:
+        with disk_errors(place.parent):
+            try:
+                place.rename(part)
+            except OSError as error:
+                raise InfrastructureError(f"cannot remove {place}: {error.strerror}") from error
+            sync_directory(place.parent)
+        discard(part)

@@ -34,7 +34,7 @@ from labkit.core.sources import Source, SourceKind, parse
 from labkit.core.suggest import unknown
 from labkit.core.tomlfile import Table
 from labkit.io import process
-from labkit.io.files import make_directory, part_name, sweep
+from labkit.io.files import make_directory, sweep, unfinished
 from labkit.io.git import git
 from labkit.provision import render
 from labkit.subjects import runtimes
@@ -453,12 +453,9 @@ def _commit(tool: str, source: Source) -> str:
 def _make(target: Path, write: Callable[[Path], object]) -> None:
     """Let write(path) make a file, and rename it to target once it is complete."""
     sweep(make_directory(target.parent))
-    part = part_name(target)
-    try:
+    with unfinished(target) as part:
         write(part)
         part.rename(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from labkit.core.deadline import Deadline
 from labkit.core.errors import LabError, UsageError
 from labkit.core.suggest import did_you_mean
-from labkit.io.files import disk_errors, make_directory, part_name, sweep, sync_directory, write_atomic
+from labkit.io.files import disk_errors, make_directory, sweep, sync_directory, unfinished, write_atomic
 from labkit.results.json import from_json
 from labkit.results.model import Run
 
@@ -58,8 +58,7 @@ def new_directory(reports: Path, words: Sequence[str], begin: Callable[[str], st
 
 
 def _make(directory: Path, begin: Callable[[str], str] | None) -> Path:
-    part = part_name(directory)
-    try:
+    with unfinished(directory) as part:
         part.mkdir(mode=0o755)  # whatever the umask: nobody else is to write there
         (part / RAW).mkdir(mode=0o755)
         if begin:
@@ -68,9 +67,6 @@ def _make(directory: Path, begin: Callable[[str], str] | None) -> Path:
             raise FileExistsError
         part.rename(directory)
         sync_directory(directory.parent)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return directory
 
 
@@ -113,15 +109,12 @@ def point_latest(directory: Path, *, recorded: bool = False) -> str | None:
         return (
             f"{link} is {why} and no link, so it does not name {directory.name}; remove it, and it will name runs again"
         )
-    aside = part_name(link)
     try:
-        aside.symlink_to(directory.name)
-        aside.replace(link)
+        with unfinished(link) as aside:
+            aside.symlink_to(directory.name)
+            aside.replace(link)
     except OSError as error:
         return f"{link} does not name {directory.name}: a link cannot be made there: {error.strerror or error}"
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
     return None
 
 
@@ -138,9 +131,9 @@ def discard(directory: Path) -> None:
     """
     reports = directory.parent
     with disk_errors(reports):
-        part = part_name(directory)
-        directory.rename(part)
-        shutil.rmtree(part)
+        with unfinished(directory) as part:
+            directory.rename(part)
+            shutil.rmtree(part)
         link = reports / LATEST
         if link.is_symlink() and not link.exists():
             link.unlink()
@@ -158,17 +151,13 @@ def judge_again(directory: Path, write: Callable[[Path], object]) -> Path:
     """A new directory for another judgement of a run, complete as soon as it is there: write(place) fills it."""
     with disk_errors(directory):
         sweep(directory)
-        part = part_name(directory / "judged")
-        try:
+        with unfinished(directory / "judged") as part:
             part.mkdir(mode=0o755)
             write(part)
             number = 2
             while (place := directory / f"judged-{number}").exists():
                 number += 1
             part.rename(place)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
         sync_directory(directory)
     return place
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from labkit.core.errors import LabError, UsageError
 from labkit.core.text import count, one_line, some
 from labkit.core.tomlfile import Table
 from labkit.io import archives, signing, version
-from labkit.io.files import disk_errors, make_directory, part_name, sweep, sync_directory, write_atomic
+from labkit.io.files import disk_errors, make_directory, sweep, sync_directory, unfinished, write_atomic
 from labkit.reports import as_claim
 from labkit.results import policy, statement
 from labkit.results.json import to_json
@@ -350,16 +349,11 @@ def _described(path: Path | None, run: Run) -> dict[str, str]:
 
 def _write(out: Path, content: Mapping[str, bytes]) -> None:
     sweep(make_directory(out.absolute().parent))  # what a killed one left
-    part = part_name(out.absolute())
-    with disk_errors(out):
-        try:
-            part.mkdir(mode=0o755)
-            for name, data in content.items():
-                write_atomic(make_directory((part / name).parent) / (part / name).name, data)
-            if out.exists():
-                out.rmdir()
-            part.rename(out.absolute())
-            sync_directory(out.absolute().parent)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
+    with disk_errors(out), unfinished(out.absolute()) as part:
+        part.mkdir(mode=0o755)
+        for name, data in content.items():
+            write_atomic(make_directory((part / name).parent) / (part / name).name, data)
+        if out.exists():
+            out.rmdir()
+        part.rename(out.absolute())
+        sync_directory(out.absolute().parent)
