@@ -273,11 +273,11 @@ def locked(path: Path, *, timeout: float, waiting: Callable[[str], None], what: 
     with _Lock(path) as lock:
         while not Deadline.after(min(pause, deadline.left)).poll(lock.taken, every=0.05):
             who = _Holder.read(holder)
-            if deadline.passed:
+            if deadline.passed and pause != _PATIENCE:
                 raise InfrastructureError(
                     f"{_holds(who, what)}; gave up after waiting {timeout:g} s", hint="wait, or end that process"
                 )
-            waiting(f"waiting for {_holds(who, what, ', which')}")
+            waiting(f"waiting for {_holds(who, what, ', which')}")  # also where the host was too busy to say so in time
             pause = _REMIND_EVERY
         with _told(holder):
             yield
