@@ -429,13 +429,26 @@ def test_a_signal_ends_all(settings: Settings, signum: signal.Signals) -> None:
         raise KeyboardInterrupt if number == signal.SIGINT else Interrupted(number)
 
     machines = Machines()
+    waiting = threading.Barrier(3)  # both machines, and who sends the signal
     for name in ("m", "m-2"):
-        machines.responds[name] = of_suite(until_closed(machines, name))
+        show = until_closed(machines, name)
+
+        def answer(names: list[str], show: Callable[[list[str]], Reply] = show) -> Reply:
+            waiting.wait(20)
+            return show(names)
+
+        machines.responds[name] = of_suite(answer)
+
+    def send() -> None:
+        waiting.wait(20)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signum)
+
     before = {each: signal.signal(each, handle) for each in (signal.SIGINT, signal.SIGTERM)}
     threads = threading.active_count()
     began = time.monotonic()
     try:
-        timer = threading.Timer(0.5, os.kill, (os.getpid(), signum))
+        timer = threading.Thread(target=send)
         timer.start()
         with pytest.raises(KeyboardInterrupt) as caught:
             machines.run(settings)

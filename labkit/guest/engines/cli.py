@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,9 @@ from ..common.arguments import Parser
 from ..common.attached import add_arguments, take_lock
 from ..common.cgroups import CGROUP_ROOT
 from ..common.claims import claims_of
-from ..common.errors import Busy, Interrupted, UsageError
+from ..common.errors import UsageError
 from ..common.executables import find_runtime
+from ..common.exits import status_of
 from . import __version__, conversation, faults, own, report
 from .base import Broken, Place
 from .session import Session, names
@@ -27,29 +27,22 @@ _APART = (conversation.ID, faults.ID, *report.IDS)  # what ids begin with that a
 
 def run(argv: list[str]) -> int:
     """The exit status; see the package's docstring."""
-    try:
-        args = _parse(argv)
-        runtime = find_runtime(args.runtime)
-        if os.geteuid() != 0:
-            raise UsageError("must run as root (sudo)")
-        if args.inner:
-            own.inner()
-            return _work(args, runtime, Path(args.top))
-        lock = take_lock(args.lock, args.attached) if args.lock else None
-        words = [sys.executable, *_program(), *(word for word in argv if word != "--attached"), "--inner"]
-        status = own.outer(words, args.attached)
-        del lock
-        return status
-    except UsageError as error:
-        sys.stderr.write(f"labkit-engine: {error}\n")
-        return 2
-    except (Broken, Busy, OSError) as error:
-        sys.stderr.write(f"labkit-engine: {error}\n")
-        return 3
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except Interrupted as end:
-        return 128 + end.number
+    return status_of("labkit-engine", lambda: _run(argv), (Broken, OSError))
+
+
+def _run(argv: list[str]) -> int:
+    args = _parse(argv)
+    runtime = find_runtime(args.runtime)
+    if os.geteuid() != 0:
+        raise UsageError("must run as root (sudo)")
+    if args.inner:
+        own.inner()
+        return _work(args, runtime, Path(args.top))
+    lock = take_lock(args.lock, args.attached) if args.lock else None
+    words = [sys.executable, *_program(), *(word for word in argv if word != "--attached"), "--inner"]
+    status = own.outer(words, args.attached)
+    del lock
+    return status
 
 
 def _program() -> list[str]:

@@ -7,8 +7,6 @@ import csv
 import dataclasses
 import os
 import pkgutil
-import signal
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,8 +16,9 @@ from ..common.attached import add_arguments, take_lock
 from ..common.cgroups import CGROUP_ROOT, cgroup_version
 from ..common.children import Signals
 from ..common.claims import claims_of
-from ..common.errors import Busy, Interrupted, UsageError
+from ..common.errors import UsageError
 from ..common.executables import find_runtime
+from ..common.exits import status_of
 from ..common.files import remove_tree
 from ..common.names import words_of
 from . import __version__, bats, scenarios
@@ -35,38 +34,28 @@ TIMEOUTS = {"validation": 60.0, "runtimetest": 300.0, "bats": 120.0}
 
 def run(argv: list[str]) -> int:
     """The exit status; see the package's docstring."""
-    try:
-        args = _parse(argv)
-        if args.set == "bats":
-            return _bats(args)
-        runtime = find_runtime(args.runtime) if args.runtime else None
-        claims = claims_of([runtime]) if runtime else None
-        directory = fitting(args.tree, claims.version, args.older) if claims else args.tree
-        tree = find_tree(directory, with_programs=args.set == "validation")
-        known = list(scenarios.SCENARIOS) if args.set == "runtimetest" else list(tree.programs)
-        programs = sorted(selected(known, "program", args.only, words_of(args.leave_out)))
-        if args.list:
-            print("\n".join(programs))
-            return 0
-        if runtime is None or claims is None:
-            raise UsageError("--runtime NAME or PATH is required")
-        if os.geteuid() != 0:
-            raise UsageError("must run as root (sudo)")
-        lock = (take_lock(args.lock, args.attached),) if args.lock else ()
-        return _run(args, runtime, facts(runtime, claims, tree), tree, programs, lock)
-    except UsageError as error:
-        sys.stderr.write(f"labkit-programs: {error}\n")
-        return 2
-    except HostError as error:
-        sys.stderr.write(f"labkit-programs: cannot run programs on this host: {error}\n")
-        return 3
-    except Busy as error:
-        sys.stderr.write(f"labkit-programs: {error}\n")
-        return 3
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except Interrupted as end:
-        return 128 + end.number
+    return status_of("labkit-programs", lambda: _chosen(argv), (HostError,))
+
+
+def _chosen(argv: list[str]) -> int:
+    args = _parse(argv)
+    if args.set == "bats":
+        return _bats(args)
+    runtime = find_runtime(args.runtime) if args.runtime else None
+    claims = claims_of([runtime]) if runtime else None
+    directory = fitting(args.tree, claims.version, args.older) if claims else args.tree
+    tree = find_tree(directory, with_programs=args.set == "validation")
+    known = list(scenarios.SCENARIOS) if args.set == "runtimetest" else list(tree.programs)
+    programs = sorted(selected(known, "program", args.only, words_of(args.leave_out)))
+    if args.list:
+        print("\n".join(programs))
+        return 0
+    if runtime is None or claims is None:
+        raise UsageError("--runtime NAME or PATH is required")
+    if os.geteuid() != 0:
+        raise UsageError("must run as root (sudo)")
+    lock = (take_lock(args.lock, args.attached),) if args.lock else ()
+    return _run(args, runtime, facts(runtime, claims, tree), tree, programs, lock)
 
 
 def _bats(args: argparse.Namespace) -> int:

@@ -194,7 +194,7 @@ class Runner:
         report = read_report(job.sandbox)
         self._close(job)
         if report.failure:
-            raise HostError(report.failure)
+            raise HostError(f"cannot run programs on this host: {report.failure}")
         left = [*report.left, *self._watch.ended(job.turn.program, report.records, self._running)]
         self._output.put(
             "end",

@@ -19,8 +19,9 @@ from ..common.arguments import Parser, number, quoted_words, selected, split_wor
 from ..common.attached import add_arguments, is_over, take_lock
 from ..common.children import ENDING, exit_with
 from ..common.claims import claims_of
-from ..common.errors import Busy, Interrupted, UsageError
+from ..common.errors import Interrupted, UsageError
 from ..common.executables import find_runtime
+from ..common.exits import status_of
 from ..common.files import remove_tree
 from ..common.names import chosen, near, read_list
 from ..common.text import printable
@@ -146,21 +147,7 @@ class _Pipes:
 
 
 def _status_of(function: Callable[[], int]) -> int:
-    """The exit status: what function returns, or the one for the exception that ended it."""
-    try:
-        return function()
-    except Interrupted as end:
-        return 128 + end.number
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except (UsageError, Busy) as error:
-        with suppress(OSError):
-            os.write(2, f"labkit-spec: {error}\n".encode(errors="backslashreplace"))
-        return 2 if isinstance(error, UsageError) else 3
-    except BrokenPipeError:
-        with open(os.devnull, "wb") as null:  # noqa: PTH123
-            os.dup2(null.fileno(), sys.stdout.fileno())  # so that Python does not complain when it flushes at exit
-        return 128 + signal.SIGPIPE
+    return status_of("labkit-spec", function)
 
 
 def _child(function: Callable[[], int]) -> NoReturn:
