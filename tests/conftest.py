@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -121,6 +122,15 @@ class Lab:
                 self.kill(child)
         self.children.clear()
 
+    def kill_machine(self, name: str = "") -> None:
+        """SIGKILL to everything that was started for the machine, or for this home: at least one process, and some of
+        the others may end with it.
+        """
+        until(lambda: self.processes(name), 60, what=f"a process of {name or self.home}")
+        for pid in self.processes(name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def json(self, *words: str, status: int = 0, env: Mapping[str, str] = MappingProxyType({})) -> Any:
         return json.loads(self.run(*words, "--json", status=status, env=env).stdout)
 
@@ -207,8 +217,8 @@ def make_lab(
     yield lab
     lab.kill_all()
     lab.run("destroy", "--all", status=None)
-    for pid in lab.processes():
-        os.kill(pid, signal.SIGKILL)
+    if lab.processes():
+        lab.kill_machine()
 
 
 @pytest.fixture(scope="session")

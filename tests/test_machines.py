@@ -7,7 +7,6 @@ where that can be had.
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
@@ -259,8 +258,7 @@ def test_a_guest_that_is_killed_during_the_suite(lab: Lab) -> None:
     lab.guest("echo kept >/root/marker; sync", "victim")
     child = lab.start("test", "--machine", "victim", "--only", SLOW, "--jobs", "1")
     until(lambda: results_so_far(lab, "victim") >= 1, what="a first result")
-    for pid in lab.processes("victim"):
-        os.kill(pid, signal.SIGKILL)
+    lab.kill_machine("victim")
     done = lab.end(child, 120)
     assert done.returncode == 4, done
     result = lab.results()

@@ -130,8 +130,7 @@ def test_a_machine_that_dies_makes_an_incomplete_run_and_the_cell_runs_again(uml
     until(lambda: machines(uml), 60)
     [name] = machines(uml)
     until(lambda: (uml.home / "machines" / name / "console.log").exists(), 60)
-    for pid in uml.processes(name):
-        os.kill(pid, signal.SIGKILL)
+    uml.kill_machine(name)
     ended = uml.end(child)
     assert ended.returncode == 0, ended.stderr
     [cell] = document(uml)["cells"]

@@ -602,9 +602,7 @@ def test_what_ends_early_on_two_machines(small: Lab, how: str) -> None:
         assert time.monotonic() < end and child.poll() is None
         time.sleep(0.1)
     if how == "killed machine":
-        for pid in small.processes("debian-13-2"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        small.kill_machine("debian-13-2")
     else:
         child.send_signal(getattr(signal, how))
     done: subprocess.CompletedProcess[str] = small.end(child)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -59,8 +57,7 @@ def vagrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             ident = lab.home / "machines/two/.vagrant/machines/two/libvirt/id"
             until(functools.partial(there_or_ended, ident, two), 1200)
             assert two.poll() is None, lab.end(two).stderr
-            for pid in lab.processes("two"):
-                os.kill(pid, signal.SIGKILL)
+            lab.kill_machine("two")
             done = lab.end(two)
             assert done.returncode == 3, done.stderr
             assert f"vagrant up in {lab.home}/machines/two failed" in done.stderr
