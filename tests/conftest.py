@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,10 @@ from labkit.io import process
 from tests import chroot, newest, recorded
 from tests.stock import Stock, make
 
-_EMULATED = "emulated"  # a property of tests
+# Properties of tests, as they are told at the end.
+_EMULATED = "all machines were emulated, for User-Mode Linux does not work here"
+_CHANGED = "this host was changed"
+_TMP = Path("/tmp")  # a property of tests
 ROOT = Path(__file__).parent.parent
 MACHINE_NEEDS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "debian keyring", "mkfs.ext4", "ssh")
 
@@ -285,16 +289,31 @@ def without_uml(request: pytest.FixtureRequest, record_property: Callable[[str, 
         yield
 
 
+@pytest.fixture(autouse=True)
+def host_as_it_was(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Iterator[None]:
+    """A test that leaves /tmp with other permissions, which no other user could work with, is told at the end. With
+    several workers it is that test or one beside it.
+    """
+    before = stat.S_IMODE(_TMP.stat().st_mode)
+    yield
+    after = stat.S_IMODE(_TMP.stat().st_mode)
+    if after != before:
+        _TMP.chmod(before)
+        record_property(
+            _CHANGED, f"{request.node.nodeid} left {_TMP} with {after:o}, which had {before:o} and has again"
+        )
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     told = {
-        value
+        (name, value)
         for reports in terminalreporter.stats.values()
         for report in reports
         for name, value in getattr(report, "user_properties", ())
-        if name == _EMULATED
+        if name in (_EMULATED, _CHANGED)
     }
-    for why_not in told:
-        terminalreporter.write_line(f"all machines were emulated, for User-Mode Linux does not work here: {why_not}")
+    for name, value in sorted(told):
+        terminalreporter.write_line(f"{name}: {value}")
 
 
 @pytest.fixture
