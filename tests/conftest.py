@@ -29,7 +29,7 @@ from tests.stock import Stock, make
 # Properties of tests, as they are told at the end.
 _EMULATED = "all machines were emulated, for User-Mode Linux does not work here"
 _CHANGED = "this host was changed"
-_TMP = Path("/tmp")  # a property of tests
+_TMP = Path("/tmp")
 ROOT = Path(__file__).parent.parent
 MACHINE_NEEDS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "debian keyring", "mkfs.ext4", "ssh")
 
