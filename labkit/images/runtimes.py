@@ -33,7 +33,7 @@ from labkit.core.errors import ImageError, LabError, ProgramFailed, UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
 from labkit.guest import shims
-from labkit.images import chroot
+from labkit.images import chroot, refs
 from labkit.images.collect import discard
 from labkit.io import process
 from labkit.io.files import disk_errors, locked, make_directory, regular_inside, require_space, write_atomic
@@ -429,13 +429,11 @@ class _Obtainer:
             if _COMMIT.fullmatch(ref) and not git(clone, "cat-file", "-e", f"{ref}^{{commit}}", check=False).status:
                 return clone, ref
             try:
-                asked = git(clone, "ls-remote", url, timeout=_ASK).stdout
-                heads = {line.partition("\t")[2]: line.partition("\t")[0] for line in asked.splitlines()}
-                candidates = (f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}", ref)
-                commit = next((heads[name] for name in candidates if name in heads), "")
+                heads = refs.listed(url, timeout=_ASK)
+                commit = refs.chosen(heads, ref)
                 if commit and not git(clone, "cat-file", "-e", f"{commit}^{{commit}}", check=False).status:
                     return clone, commit
-                if not commit and not re.fullmatch(r"[0-9a-f]{7,40}", ref):
+                if not commit and refs.moves(ref):
                     near = sorted({name.rpartition("/")[2] for name in heads if not name.endswith("^{}")})
                     from labkit.core.suggest import did_you_mean
 
