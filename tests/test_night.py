@@ -432,6 +432,27 @@ def test_everything_that_changed_is_there_once(form: str) -> None:
         assert fact in text, fact
 
 
+@pytest.mark.parametrize("form", ["text", "markdown", "html"])
+def test_failures_of_one_cause_are_one_entry_with_their_number(form: str) -> None:
+    words = "create failed: unknown version"
+    found = [failure(f"A-{number}", (CELLS[number % 2],), alike=words, since="20261126.1") for number in range(1, 21)]
+    several = [
+        failure("B-1", alike="rare"),
+        failure("B-2", alike="rare"),
+        failure("C-1"),
+        failure("C-2"),
+        failure("C-3"),
+    ]
+    text = shown(a_night(new_failures=[*found, *several]))[form]
+    assert text.count(words) == 1
+    assert "20 fail alike" in text
+    assert "new failures: 25" in text.lower()
+    assert "A-12 and 8 more" in text
+    assert all(f"what {name} holds" in text for name in ("B-1", "B-2", "C-1", "C-3"))
+    assert "A-20 holds" not in text
+    assert all(cell in text for cell in CELLS)
+
+
 def test_the_page_leads_to_its_runs_and_to_nowhere_else() -> None:
     page = Page(report.html(FULL))
     assert {a["href"] for a in page.named("a")} == {"../../20261126T020000Z.1-x/report.html", "../../r/report.html"}

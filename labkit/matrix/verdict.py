@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from labkit.results.causes import words_of
 from labkit.results.model import WHOLE, Result, Run, Verdict
 from labkit.store.past import Durations, Failing, Fixed
 from labkit.store.writing import storable
@@ -28,6 +29,7 @@ class Shown:
 @dataclass(slots=True)
 class _Entry:
     what: str
+    alike: str = ""
     cells: list[str] = field(default_factory=list)
     repeats: list[bool | None] = field(default_factory=list)
     reference: list[bool | None] = field(default_factory=list)
@@ -51,8 +53,8 @@ def changes(
     }
     expired: dict[str, None] = {}
 
-    def put(group: str, identity: Identity, what: str, key: str) -> _Entry:
-        entry = found[group].setdefault(identity, _Entry(what))
+    def put(group: str, identity: Identity, what: str, key: str, alike: str = "") -> _Entry:
+        entry = found[group].setdefault(identity, _Entry(what, alike))
         if key not in entry.cells:
             entry.cells.append(key)
         return entry
@@ -60,7 +62,8 @@ def changes(
     for key, shown in sorted(now.items()):
         for identity, result in _unexpected(shown.run).items():
             known = past.get((storable(key), _storable(identity)))
-            entry = put("still_failing" if known and known.streak > 1 else "new_failures", identity, _what(result), key)
+            group = "still_failing" if known and known.streak > 1 else "new_failures"
+            entry = put(group, identity, _what(result), key, words_of(result))
             entry.repeats.append(_repeats(result))
             entry.reference.append(_reference(key, identity, now))
             entry.since.append(known.since.night if known else night)
@@ -140,6 +143,7 @@ def _json(identity: Identity, entry: _Entry, lab: Mapping[str, Sequence[str]]) -
             "reference_fails": _all(entry.reference),
             "since": min(entry.since, key=lambda ident: (int(ident.rpartition(".")[2] or 0), ident)),
             "lab": [line for system in systems for line in lab.get(system, ())],
+            **({"alike": entry.alike} if entry.alike else {}),
         }
     return made
 

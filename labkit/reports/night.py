@@ -22,6 +22,7 @@ from labkit.core.text import one_line, printable
 from labkit.reports import as_html, markdown
 from labkit.reports.files import write
 from labkit.results.attribution import Blame
+from labkit.results.causes import LEAST
 from labkit.results.news import News
 from labkit.results.night import Changed, Changes, Night, NightCell, command
 
@@ -37,11 +38,12 @@ _STATUSES = {0: ("pass", "as expected"), 1: ("fail", "with failures"), 4: ("time
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing to know: what it is, lines about it, and a command that shows it again."""
+    """One thing to know: what it is, lines about it, and a command that shows it again. count: of how many it is."""
 
     title: str
     lines: tuple[str, ...] = ()
     again: str = ""
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,12 @@ class Section:
     entries: tuple[Entry, ...] = field(default=())
 
     @property
+    def count(self) -> int:
+        return sum(entry.count for entry in self.entries)
+
+    @property
     def heading(self) -> str:
-        return f"{self.title}: {len(self.entries)}"
+        return f"{self.title}: {self.count}"
 
 
 # --- what to say
@@ -103,7 +109,7 @@ def sections(changes: Changes) -> list[Section]:
     failures = [one for one in changes.new_failures if one.repeats is not False]
     once = [one for one in changes.new_failures if one.repeats is False]
     found = [
-        Section("new failures", "fail", tuple(map(_failure, failures))),
+        Section("new failures", "fail", _failures(failures)),
         Section(
             "lab errors", "error", tuple(Entry(one.cell, (one.error,), _again(one.cell)) for one in changes.lab_errors)
         ),
@@ -123,9 +129,39 @@ def sections(changes: Changes) -> list[Section]:
             ),
         ),
         Section("fixed", "pass", tuple(map(_changed, changes.fixed))),
-        Section("failing still", "fail", tuple(map(_failure, changes.still_failing or ()))),
+        Section("failing still", "fail", _failures(changes.still_failing or ())),
     ]
     return [section for section in found if section.entries]
+
+
+def _failures(found: Sequence[Changed]) -> tuple[Entry, ...]:
+    """Those of one cause are one entry, at the place of the first."""
+    of_cause: dict[str, list[Changed]] = {}
+    for one in found:
+        of_cause.setdefault(one.alike or one.name, []).append(one)
+    entries = []
+    for one in found:
+        alike = of_cause[one.alike or one.name]
+        if len(alike) < LEAST or not one.alike:
+            entries.append(_failure(one))
+        elif one is alike[0]:
+            entries.append(_cause(alike))
+    return tuple(entries)
+
+
+def _cause(alike: Sequence[Changed]) -> Entry:
+    """An entry for failures that say the same; what is not the same of all of them is left out."""
+    first = alike[0]
+    names = dict.fromkeys(one.name for one in alike)
+    same = {
+        field: getattr(first, field) if all(getattr(one, field) == getattr(first, field) for one in alike) else empty
+        for field, empty in (("repeats", None), ("reference_fails", None), ("since", None), ("lab", ()))
+    }
+    cells = dict.fromkeys(cell for one in alike for cell in one.cells)
+    entry = _failure(first.model_copy(update={**same, "what": "", "cells": tuple(cells)}))
+    lines = (f"{', '.join(list(names)[:_CELLS])}{_more(len(names) - _CELLS)}", *entry.lines)
+    again = _again(first.cells[0], first.selected) if first.cells else ""
+    return Entry(f"{len(alike)} fail alike: {first.alike}", lines, again, len(alike))
 
 
 def _failure(one: Changed) -> Entry:
@@ -258,9 +294,7 @@ def told(night: Night, news: News, *, late: Sequence[str] = (), where: str = "")
         tuple(Entry(cell, (f"the last one is {_hours(age)} old",)) for cell, age in news.stale),
     )
     found = [*sections(new.changes), *([stale] if stale.entries else [])]
-    counts = [
-        _count(len(section.entries), _SINGULAR.get(section.title, section.title), section.title) for section in found
-    ]
+    counts = [_count(section.count, _SINGULAR.get(section.title, section.title), section.title) for section in found]
     if news.incomplete:
         counts.insert(0, "the night is incomplete")
     if news.silence is not None:

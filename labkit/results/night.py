@@ -52,7 +52,7 @@ class NightCell(_Part):
 class Changed(_Part):
     """A check in the cells that show the same of it. repeats: bad again when it was run alone; reference_fails: bad of
     other runtimes in the same place too; None where that was not tried. since is the night it began in, lab what was
-    new in the lab then.
+    new in the lab then. alike: its words, without what differs from others of the same cause (results.causes).
     """
 
     identity: Identity
@@ -62,6 +62,7 @@ class Changed(_Part):
     reference_fails: bool | None = None
     since: str | None = None
     lab: tuple[str, ...] = ()
+    alike: str = ""
 
     @property
     def name(self) -> str:
