@@ -609,7 +609,6 @@ def bundle(call: Call) -> None:
         "directory": str(done.directory),
         "files": done.filled.files,
         "bytes": done.filled.size,
-        "config": dict(done.config),
         "notes": list(done.told),
     }
     lines = [f"{done.directory}: {count(done.filled.files, 'file')}, {amount(done.filled.size)}", *done.told]

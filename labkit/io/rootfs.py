@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
-from labkit.core.errors import UsageError
+from labkit.core.errors import HostError, UsageError
 from labkit.core.text import printable, some
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -45,7 +45,8 @@ class _Damaged(Exception):
 
 
 _BROKEN = (
-    _Damaged, tarfile.TarError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError, ValueError, RecursionError,
+    _Damaged, tarfile.TarError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError, ValueError, OverflowError,
+    RecursionError,
 )  # fmt: skip
 
 
@@ -94,8 +95,8 @@ def fill(source: Path | None, target: Path) -> Filled:
     """Put the tar archive (plain, or with gzip, xz, bzip2, and zstd where Python has it) or the directory at source, or
     the archive on stdin where that is None, into the empty directory target. What is written when this raises stays.
 
-    Raises UsageError where it cannot be read, is damaged or cut off, or has members that lead out of it; OSError where
-    target cannot be written.
+    Raises UsageError where it cannot be read, is damaged or cut off, or has members that lead out of it; HostError
+    where this file system or this user cannot have one of them; OSError where the disk is full.
     """
     shown = "stdin" if source is None else str(source)
     with contextlib.ExitStack() as stack:
@@ -119,13 +120,14 @@ def fill(source: Path | None, target: Path) -> Filled:
 
 
 def _decompressed(source: Path | None, shown: str, stack: contextlib.ExitStack) -> IO[bytes]:
-    if source is None and sys.stdin.isatty():
+    if source is None and os.isatty(0):
         raise UsageError(
             "--rootfs - reads an archive from stdin, which is a terminal",
             hint="docker export CONTAINER | ./lab bundle --rootfs - --out DIR",
         )
     try:
-        raw = sys.stdin.buffer if source is None else stack.enter_context(source.open("rb"))
+        opened = open(0, "rb", closefd=False) if source is None else source.open("rb")  # noqa: SIM115
+        raw = stack.enter_context(opened)
         head = raw.read(_HEAD)
     except OSError as error:
         raise UsageError(f"{shown} cannot be read: {error.strerror}") from error
@@ -384,6 +386,17 @@ class _Writer:
 
     def put(self, member: _Member) -> None:
         """Write it, in place of what has its name."""
+        try:
+            self._put(member)
+        except OSError as error:
+            if error.errno in (None, errno.ENOSPC, errno.EDQUOT):  # None: gzip's, of what it reads
+                raise
+            raise HostError(
+                f"{_shown(member.path)!r} of {self._shown} cannot be written: {error.strerror}",
+                hint="--out on another file system may do",
+            ) from error
+
+    def _put(self, member: _Member) -> None:
         if not member.path:
             if member.kind is not Kind.DIRECTORY:
                 raise UsageError(f"{self._shown} has a root that is no directory")

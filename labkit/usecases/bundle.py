@@ -59,7 +59,6 @@ class Bundle:
     """What was made. told: what is not as it was in the archive, or will not work, a sentence each."""
 
     directory: Path
-    config: Mapping[str, Any]
     filled: rootfs.Filled
     told: tuple[str, ...]
 
@@ -96,7 +95,7 @@ def bundle(source: str, out: Path, asked: Asked) -> Bundle:
         except BaseException:
             _remove(part)
             raise
-    return Bundle(out, config, filled, told)
+    return Bundle(out, filled, told)
 
 
 def _remove(part: Path) -> None:
