@@ -31,10 +31,15 @@ def render(run: Run) -> str:
     ]
     shown_results.sort(key=lambda result: (not result.bad or result.expected is not None, URGENCY[result.verdict]))
     seen: set[tuple[str, str, str]] = set()
-    rows = []
+    rows: list[tuple[Result, dict[str, object]]] = []
+    times: Counter[int] = Counter()
     for result in shown_results:
+        if rows and _same(rows[-1][0], result):
+            times[len(rows) - 1] += 1
+            continue
         # Of several unexpected results with one identity, the first is open.
-        rows.append(_row(result, run, is_open=result.bad and not result.expected and result.identity not in seen))
+        is_open = result.bad and not result.expected and result.identity not in seen
+        rows.append((result, _row(result, run, is_open=is_open)))
         seen.add(result.identity)
     by_program: dict[str, Counter[tuple[str, str, str]]] = {program.name: Counter() for program in run.programs}
     for result in run.results:
@@ -45,7 +50,8 @@ def render(run: Run) -> str:
     return page(
         "report.html.j2",
         run=run,
-        rows=rows,
+        rows=[{**row, "times": 1 + times[number]} for number, (_, row) in enumerate(rows)],
+        notable=len(shown_results),
         programs=[(program, by_program[program.name]) for program in programs],
         policy_lines=policy_lines(run),
         causes=[(cause, attributions(cause, run)) for cause in causes(run.unexpected)],
@@ -79,6 +85,11 @@ def page(template: str, **values: object) -> str:
     return environment.get_template(template).render(
         **values, style=Markup(style), script=Markup(script), policy=policy
     )
+
+
+def _same(first: Result, second: Result) -> bool:
+    """Whether they show the same: a program may assert one thing again and again."""
+    return bool(first.program) and first == second
 
 
 def _row(result: Result, run: Run, *, is_open: bool) -> dict[str, object]:
