@@ -137,7 +137,10 @@ def test_listing_loads_nothing_heavy(tmp_path: Path, environ: dict[str, str]) ->
         (["up", "--platform", "fedroa"], "labkit: unknown platform 'fedroa'; did you mean 'fedora'?"),
         (["test", "--runtime", "rnuc"], "labkit: unknown runtime 'rnuc'; did you mean 'runc'?"),
         (["test", "--suite", "spce"], "labkit: unknown suite 'spce'; did you mean 'spec'?"),
-        (["judge"], "labkit: 'judge' did not receive required positional arguments: 'dir'"),
+        (["judge"], "labkit: judge needs DIR\nhint: usage: ./lab judge DIR [FLAGS]"),
+        (["diff", "x"], "labkit: diff needs RUN-B\nhint: usage: ./lab diff RUN-A RUN-B [RUN-C...] [FLAGS]"),
+        (["engines", "docker"], "labkit: unknown task 'docker'; did you mean 'doctor'?\nhint: usage: ./lab engines ["),
+        (["test", "--engine", "docker", "--engine", "podman"], "labkit: --engine is given twice\nhint: it takes one"),
         (["judge", "--jsn"], "labkit: unknown flag '--jsn'; did you mean '--json'?"),
         (["judge", "x", "y"], "labkit: unknown task 'y'"),
         (

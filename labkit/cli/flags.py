@@ -470,7 +470,7 @@ class Call:
         """UsageError where the flag is given together with one of the others, which would have no effect."""
         for other in others:
             if self.words.get(flag) and self.words.get(other):
-                raise UsageError(f"{spelt(flag)} takes no {spelt(other)}: it is {FLAGS[flag].help}")
+                raise UsageError(f"{spelt(flag)} takes no {spelt(other)}", hint=f"{spelt(flag)}: {FLAGS[flag].help}")
 
     def answer(self, value: object, text: str | Callable[[], str]) -> None:
         """Print the outcome on stdout: the value as JSON if --json was given, else the text, or what it returns."""
