@@ -147,6 +147,11 @@ def test_listing_loads_nothing_heavy(tmp_path: Path, environ: dict[str, str]) ->
             ["test", "--suite", "validation", "--only", "hostnam"],
             "labkit: the validation suite has no program 'hostnam'",
         ),
+        (
+            ["test", "--only", "HOOK-7"],
+            "labkit: the spec suite has no check 'HOOK-7'; did you mean 'HOOK-007' or 'HOOK-017' or 'HOOK-001'?\n"
+            "hint: known: AFFIN-*, BUNDLE-*, CAP-*, CG-*, CLI-*, ",
+        ),
         (["test", "--repeat", "0"], "labkit: --repeat is '0', must be a whole number from 1 to 1000"),
         (["test", "--jobs", "many"], "labkit: --jobs: jobs is 'many', must be a whole number from 1 to 256"),
         (["up", "--machine", "../x"], "labkit: --machine: machine.name is '../x', must be a name"),
