@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from labkit.io.rootfs import fill
 from labkit.results.caller import schema
 from labkit.usecases import bundle as use
 from labkit.usecases.bundle import Asked, bundle
-from tests.conftest import ROOT
+from tests.conftest import ROOT, until
 from tests.forked import forked
 from tests.test_cli import Done, labkit
 
@@ -292,6 +293,25 @@ def test_a_header_that_claims_gigabytes_is_not_believed(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(info.tobuf(tarfile.USTAR_FORMAT) + bytes(2048))
     with pytest.raises(UsageError, match="a header says that 7516192768 bytes belong to it"):
         bundle(str(tmp_path / "x.tar"), tmp_path / "b", Asked())
+
+
+def test_one_that_is_ended_leaves_nothing_and_the_next_removes_what_a_killed_one_left(small: Path) -> None:
+    place = small.parent / "place"
+    place.mkdir()
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "LABKIT_HOME": str(small.parent / "home")}
+    for number, status in ((signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)):
+        argv = [sys.executable, "-m", "labkit", "bundle", "--rootfs", "-", "--out", "b"]
+        with subprocess.Popen(argv, cwd=place, env=env, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+            assert child.stdin
+            child.stdin.write(small.read_bytes()[:1024])
+            child.stdin.flush()
+            until(lambda: any(path.name.endswith(".part") for path in place.iterdir()))
+            child.send_signal(number)
+            assert child.wait() == status
+        assert [path.name for path in place.iterdir() if not path.name.endswith(".part")] == []
+        assert len(list(place.iterdir())) == (number == signal.SIGKILL)
+    bundle(str(small), place / "b", Asked())
+    assert [path.name for path in place.iterdir()] == ["b"]
 
 
 # --- words

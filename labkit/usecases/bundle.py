@@ -80,9 +80,10 @@ def bundle(source: str, out: Path, asked: Asked) -> Bundle:
         if not given.is_dir() and not given.is_file() and not given.is_fifo():
             raise UsageError(f"--rootfs: {given} is neither a file nor a directory")
     config = _read(asked.config) if asked.config else configuration(asked)
-    sweep(make_directory(out.absolute().parent))  # what a killed one left
+    place = make_directory(out.absolute().parent)
+    sweep(place)  # what a killed one left
     part = part_name(out.absolute())
-    with disk_errors(out):
+    with disk_errors(place):
         try:
             (part / _ROOTFS).mkdir(parents=True, mode=0o755)
             part.chmod(0o700)
@@ -91,7 +92,7 @@ def bundle(source: str, out: Path, asked: Asked) -> Bundle:
             told = (*filled.told, *_unrunnable(part / _ROOTFS, config, asked))
             write_atomic(part / CONFIG, json.dumps(config, indent=2) + "\n")
             part.rename(out.absolute())
-            sync_directory(out.absolute().parent)
+            sync_directory(place)
         except BaseException:
             _remove(part)
             raise
