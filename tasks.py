@@ -6,6 +6,7 @@ Each imports its use case when it runs: `--list`, `--help` and completion must a
 from __future__ import annotations
 
 import functools
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from labkit.cli.console import table
 from labkit.cli.flags import Call, lab_task, words_after_dashes
 from labkit.core.errors import UsageError
-from labkit.core.text import amount, printable
+from labkit.core.text import amount, count, printable
 
 if TYPE_CHECKING:
     from labkit.cli.console import Console
@@ -563,6 +564,56 @@ def verify(call: Call) -> None:
         )
     call.answer(done.to_json(), done.text)
     sys.exit(done.exit_status)
+
+
+@lab_task("rootfs out args env mount hostname terminal rootless network spec_version config json")
+def bundle(call: Call) -> None:
+    """Make an OCI bundle of a root file system, of any container.
+
+    What `docker export` writes, any other archive or a directory becomes DIR/rootfs; DIR/config.json is labkit's own,
+    or with --config one that is there. Nothing outside of DIR is written, whatever the archive says.
+
+    Examples:
+        docker export web | ./lab bundle --rootfs - --out web
+        ./lab bundle --rootfs rootfs.tar.gz --out b --args 'sh -c "ls /data"' --mount ./data:/data:ro
+        ./lab bundle --rootfs rootfs.tar --out b --rootless --network host --terminal
+        ./lab bundle --rootfs rootfs.tar --out b --config config.json
+    """
+    from labkit.usecases.bundle import Asked
+    from labkit.usecases.bundle import bundle as make
+
+    words = call.words
+    for needed in ("rootfs", "out"):
+        if not words[needed]:
+            raise UsageError(f"--{needed} is missing", hint="./lab bundle --rootfs x.tar --out DIR, a new directory")
+    call.refuse_beside(
+        "config", ["args", "env", "mount", "hostname", "terminal", "rootless", "network", "spec_version"]
+    )
+    with call.console():
+        done = make(
+            words["rootfs"],
+            Path(words["out"]),
+            Asked(
+                words["args"],
+                tuple(words["env"]),
+                tuple(words["mount"]),
+                words["hostname"],
+                bool(words["terminal"]),
+                bool(words["rootless"]),
+                words["network"],
+                words["spec_version"],
+                Path(words["config"]) if words["config"] else None,
+            ),
+        )
+    value = {
+        "directory": str(done.directory),
+        "files": done.filled.files,
+        "bytes": done.filled.size,
+        "notes": list(done.told),
+    }
+    lines = [f"{done.directory}: {count(done.filled.files, 'file')}, {amount(done.filled.size)}", *done.told]
+    lines.append(f"run it: runc run --bundle {shlex.quote(str(done.directory))} NAME")
+    call.answer(value, lambda: "\n".join(map(printable, lines)))
 
 
 @lab_task("platform release timer ci out")

@@ -475,7 +475,7 @@ def test_all_is_every_machine(flag: str, tmp_path: Path, environ: dict[str, str]
     value = {"platform": "debian", "release": "13", "provider": "qemu"}.get(flag, "mine")
     done = labkit("destroy", "--all", f"--{flag}", value, environ=environ, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == f"labkit: --all takes no --{flag}: it is every machine of this lab\n"
+    assert done.stderr == f"labkit: --all takes no --{flag}\nhint: --all: every machine of this lab\n"
 
 
 # --- a host of one's own, over a real connection, which answers as a host would and is not touched

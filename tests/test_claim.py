@@ -362,7 +362,7 @@ def test_runs_that_no_claim_can_be_made_of(tmp_path: Path) -> None:
     )
     labkit("judge", "bare", "--runtime", "runc", environ=place.environ, cwd=tmp_path)
     assert "names of it did not run" in refused("latest")
-    assert "is no run, but saved output" in refused("cut")
+    assert "is no run of labkit" in refused("cut")
     assert "no run is named" in refused()
     assert "there is no run nonesuch" in refused("nonesuch")
     two = refused(*runs.ids(tmp_path / "reports")[:2])

@@ -137,12 +137,20 @@ def test_listing_loads_nothing_heavy(tmp_path: Path, environ: dict[str, str]) ->
         (["up", "--platform", "fedroa"], "labkit: unknown platform 'fedroa'; did you mean 'fedora'?"),
         (["test", "--runtime", "rnuc"], "labkit: unknown runtime 'rnuc'; did you mean 'runc'?"),
         (["test", "--suite", "spce"], "labkit: unknown suite 'spce'; did you mean 'spec'?"),
-        (["judge"], "labkit: 'judge' did not receive required positional arguments: 'dir'"),
+        (["judge"], "labkit: judge needs DIR\nhint: usage: ./lab judge DIR [FLAGS]"),
+        (["diff", "x"], "labkit: diff needs RUN-B\nhint: usage: ./lab diff RUN-A RUN-B [RUN-C...] [FLAGS]"),
+        (["engines", "docker"], "labkit: unknown task 'docker'; did you mean 'doctor'?\nhint: usage: ./lab engines ["),
+        (["test", "--engine", "docker", "--engine", "podman"], "labkit: --engine is given twice\nhint: it takes one"),
         (["judge", "--jsn"], "labkit: unknown flag '--jsn'; did you mean '--json'?"),
         (["judge", "x", "y"], "labkit: unknown task 'y'"),
         (
             ["test", "--suite", "validation", "--only", "hostnam"],
             "labkit: the validation suite has no program 'hostnam'",
+        ),
+        (
+            ["test", "--only", "HOOK-7"],
+            "labkit: the spec suite has no check 'HOOK-7'; did you mean 'HOOK-007' or 'HOOK-017' or 'HOOK-001'?\n"
+            "hint: known: AFFIN-*, BUNDLE-*, CAP-*, CG-*, CLI-*, ",
         ),
         (["test", "--repeat", "0"], "labkit: --repeat is '0', must be a whole number from 1 to 1000"),
         (["test", "--jobs", "many"], "labkit: --jobs: jobs is 'many', must be a whole number from 1 to 256"),

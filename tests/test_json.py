@@ -193,7 +193,11 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     for path in (work / "claimed").glob("claim.*"):
         (work / "damaged" / path.name).write_bytes(path.read_bytes())
     verified = [run("verify", "claimed", "--key", work / "home/keys/claim.pub"), run("verify", "damaged")]
+    (work / "tree/bin").mkdir(parents=True)
+    (work / "tree/bin/sh").write_text("x")
+    words = ("--args", "/none", "--rootfs", "tree")
     return {
+        "bundle": [run("bundle", *words, "--out", "bundle")],
         "claim": [claimed],
         "verify": [*verified, {**verified[0], "notes": ["x"]}],
         "up": [machine.to_json()],

@@ -534,7 +534,7 @@ def test_check_as_a_person_runs_it(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["policy"], "did not receive required positional arguments: 'action'"),
+        (["policy"], "policy needs ACTION"),
         (["policy", "chekc"], "ACTION is 'chekc', must be add, check or import"),
         (["policy", "add"], "policy add takes a run and what it showed"),
         (["policy", "add", "latest", "X"], "policy add needs --reason"),

@@ -403,6 +403,18 @@ def test_html_lists_what_a_program_said_and_counts_what_is_alike() -> None:
     assert "no syscalls × 40" in page.text  # noqa: RUF001
 
 
+def test_what_a_program_shows_again_and_again_is_one_row_of_html() -> None:
+    found = [
+        Result(f"create/{number}", name, "", "", Verdict.FAIL, 0.0, {"message": message}, "create")
+        for number, (name, message) in enumerate([("a", "1"), ("b", "1"), ("a", "1"), ("b", "2"), ("a", "1")])
+    ]
+    run = replace(a_run(*(replace(one, id=f"create/{one.name}") for one in found)), programs=())
+    page = Page(as_html.render(run))
+    assert len([row for row in page.named("details") if "result" in (row["class"] or "")]) == 3
+    assert "× 3" in page.text  # noqa: RUF001
+    assert "× 2" not in page.text  # noqa: RUF001
+
+
 def test_what_is_alike_is_one_row_in_a_terminal() -> None:
     text = terminal.summary(a_program_run(*[an_assertion("limit", Verdict.FAIL) for _ in range(5)]))
     assert text.count("limit") == 1

@@ -215,8 +215,8 @@ FLAGS: Mapping[str, Flag] = {
     "shipped": Flag(False, "with `check`: labkit's own entries, too"),
     "out": Flag(
         None,
-        "the directory to write to, of `claim` a new one; else `rendered`, of the history `site` in the reports "
-        "directory",
+        "the directory to write to, of `claim` and `bundle` a new one; else `rendered`, of the history `site` in the "
+        "reports directory",
         "DIR",
         values.directories,
     ),
@@ -247,6 +247,39 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "minimum": Flag(None, "the level below which a failure is a warning; else MUST", "LEVEL", ("MUST", "SHOULD")),
     "own_policy": Flag(False, "claim runs that were judged with a policy of your own; the claim names it, and has it"),
+    "rootfs": Flag(
+        None,
+        "a root file system: a tar archive (plain, gzip, xz, bzip2, zstd with Python 3.14), a directory, or - for an "
+        "archive on stdin",
+        "FILE",
+        values.files,
+    ),
+    "args": Flag(None, "what the container runs, with its arguments, quoted as for a shell; else sh", "COMMAND"),
+    "env": Flag([], "an environment variable of the container's process; may be repeated", "NAME=VALUE"),
+    "mount": Flag(
+        [],
+        "a file or directory of this host for the container: SRC:DST, or SRC:DST:ro, read-only but for what is "
+        "mounted below SRC; may be repeated",
+        "SRC:DST",
+        values.files,
+    ),
+    "hostname": Flag(None, "the container's host name; else labkit", "NAME"),
+    "terminal": Flag(False, "the container's process has a terminal"),
+    "rootless": Flag(False, "for this user, who is root in it, with a user namespace and without resources"),
+    "network": Flag(
+        None,
+        "the container's network: none (default), a namespace of its own; host; or the path of a namespace, such as "
+        "/run/netns/NAME",
+        "NETWORK",
+    ),
+    "spec_version": Flag(None, "the runtime-spec that config.json names as its ociVersion; else 1.0.2", "VERSION"),
+    "config": Flag(
+        None,
+        "a config.json to take in place of labkit's own, of oci-runtime-tool or runc spec, say; its root.path becomes "
+        "rootfs",
+        "FILE",
+        values.files,
+    ),
     "claim_dir": Flag(None, "the directory of a claim", "DIR", values.directories),
     "export": Flag(
         None, "write the suite as DIR/labkit-spec.pyz, which runs without labkit", "DIR", values.directories
@@ -437,7 +470,7 @@ class Call:
         """UsageError where the flag is given together with one of the others, which would have no effect."""
         for other in others:
             if self.words.get(flag) and self.words.get(other):
-                raise UsageError(f"{spelt(flag)} takes no {spelt(other)}: it is {FLAGS[flag].help}")
+                raise UsageError(f"{spelt(flag)} takes no {spelt(other)}", hint=f"{spelt(flag)}: {FLAGS[flag].help}")
 
     def answer(self, value: object, text: str | Callable[[], str]) -> None:
         """Print the outcome on stdout: the value as JSON if --json was given, else the text, or what it returns."""

@@ -110,6 +110,9 @@ class LabProgram(Program):
         except ParseError as error:
             task = error.context.name if error.context else None
             hint = f"./lab {task} --help shows its flags" if task else "./lab --list shows the tasks"
+            if missing := re.fullmatch(r"'(.*)' did not receive required positional arguments: (.*)", str(error)):
+                names = [FLAGS[name.replace("-", "_")].metavar for name in re.findall(r"'(.*?)'", missing[2])]
+                raise UsageError(f"{missing[1]} needs {' and '.join(names)}", hint=self._usage(missing[1])) from error
             found = re.fullmatch(r"No idea what '(.*)' is!", str(error), re.DOTALL)
             if not found:
                 raise UsageError(re.sub(r"<Argument: ([\w-]+).*?>", r"--\1", str(error)), hint=hint) from error
@@ -120,8 +123,18 @@ class LabProgram(Program):
             raise self._unknown_task(word) from error
 
     def _unknown_task(self, word: str) -> UsageError:
+        """Of a word that is no task; where there is a task before it, it is one word too many for that."""
+        before = sys.argv[1 : sys.argv.index(word)] if word in sys.argv else []
+        hint = "./lab --list shows the tasks"
+        if before and before[0] in self.collection.task_names:
+            if (flag := before[-1]).startswith("--") and flag in before[:-1]:
+                return UsageError(f"{flag} is given twice", hint=f"it takes one value; {self._usage(before[0])}")
+            hint = f"{self._usage(before[0])}; {hint}"
         guess = did_you_mean(word, self.collection.task_names)
-        return UsageError(f"unknown task {word!r}{guess}", hint="./lab --list shows the tasks")
+        return UsageError(f"unknown task {word!r}{guess}", hint=hint)
+
+    def _usage(self, task: str) -> str:
+        return f"usage: {commands(self.collection)[task].usage}"
 
 
 def commands(tasks: Collection) -> dict[str, Command]:

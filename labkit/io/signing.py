@@ -86,10 +86,10 @@ def load(path: Path) -> Key:
     except OSError as error:
         hint = f"{_MAKE}; without --key labkit makes one of its own" if isinstance(error, FileNotFoundError) else None
         raise UsageError(f"the key {path} cannot be read: {error.strerror}", hint=hint) from error
-    if stat.S_IMODE(about.st_mode) & 0o077:
-        raise UsageError(f"others can read the private key {path}", hint=f"chmod 600 {path}")
     if data.startswith((b"ssh-", b"ecdsa-", b"sk-")):
         raise UsageError(f"{path} is a public key", hint="name the private one, without .pub")
+    if b"PRIVATE KEY" in data and stat.S_IMODE(about.st_mode) & 0o077:  # of anything else, no advice to close it
+        raise UsageError(f"others can read the private key {path}", hint=f"chmod 600 {path}")
     ssh = b"BEGIN OPENSSH PRIVATE KEY" in data
     try:
         read = serialization.load_ssh_private_key if ssh else serialization.load_pem_private_key
@@ -135,11 +135,12 @@ def public_key(path: Path) -> PublicKey:
             found = serialization.load_pem_public_key(data)
         else:
             lines = [line.strip() for line in data.splitlines() if line.strip() and not line.strip().startswith(b"#")]
-            if len(lines) != 1:
+            if len(lines) > 1:
                 raise UsageError(
-                    f"{path} has {len(lines)} keys", hint="name a file with one; a list of signers is --allowed-signers"
+                    f"{path} has {len(lines)} lines, so it is no file with a key",
+                    hint="name a file with one public key; a list of signers is --allowed-signers",
                 )
-            found = serialization.load_ssh_public_key(lines[0])
+            found = serialization.load_ssh_public_key(lines[0] if lines else b"")
             comment = printable(lines[0].decode("utf-8", "replace").partition(" ")[2].partition(" ")[2])
     except (ValueError, UnsupportedAlgorithm, TypeError) as error:
         raise UsageError(f"{path} is no public key of OpenSSH or PEM", hint="it begins with ssh-ed25519") from error
@@ -224,7 +225,7 @@ def principal(allowed: Path, signature: bytes, message: bytes) -> str:
         found = process.run(["ssh-keygen", "-Y", "find-principals", *words], timeout=_ASK, check=False)
         names = found.stdout.split("\n")
         if found.status or not names[0].strip():
-            said = printable(found.stderr.strip())[:300]
+            said = printable(found.stderr.strip().partition("\n")[0].strip())[:300]
             raise WrongSignature(f"{allowed} allows nobody with this key" + (f": {said}" if said else ""))
         name = names[0].strip()
         words += ["-I", name, "-n", NAMESPACE]

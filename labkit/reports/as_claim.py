@@ -84,7 +84,7 @@ def _reports(claim: Claim) -> dict[str, str]:
 def _readme(claim: Claim) -> str:
     parts = [
         f"# {code(claim.title)}\n",
-        f"**{code(wording(claim))}**\n",
+        f"**{wording(claim)}**\n",
         f"{NO_PROGRAMME}\n",
         f"Made by labkit {code(claim.labkit)} on {claim.made:%Y-%m-%d}.\n",
         "## What was tested\n",
@@ -124,7 +124,10 @@ def _about(run: Run) -> Iterable[tuple[str, str]]:
         "run": run.run.id,
     }
     for what, word in rows.items():
-        yield what, code(str(word), 1000) if word else "not known"
+        if word:
+            yield what, code(str(word), 1000)
+    if missing := [what for what, word in rows.items() if not word]:
+        yield "not known", ", ".join(missing)
 
 
 def _words(value: object) -> str:

@@ -25,17 +25,24 @@ _LONGEST = 8_000
 
 def render(run: Run) -> str:
     """Return the run as HTML: unexpected failures first, then the rest, then each program with all its assertions."""
-    # Of a program's assertions only the notable ones get a row; all are listed with the program.
+    # Of a program's assertions only the notable ones get a row, and one where it asserts the same again and again; all
+    # are listed with the program.
     shown_results = [
         result for result in run.by_id() if not result.program or result.bad or result.expected or result.whole
     ]
     shown_results.sort(key=lambda result: (not result.bad or result.expected is not None, URGENCY[result.verdict]))
-    seen: set[tuple[str, str, str]] = set()
-    rows = []
+    rows: list[tuple[Result, dict[str, object]]] = []
+    times: Counter[int] = Counter()
+    alike: dict[tuple[str, str, str], list[int]] = {}  # rows, by the identity of their results
     for result in shown_results:
+        mine = alike.setdefault(result.identity, [])
+        same = [number for number in mine[-4:] if rows[number][0] == result and result.program]
+        if same:
+            times[same[0]] += 1
+            continue
         # Of several unexpected results with one identity, the first is open.
-        rows.append(_row(result, run, is_open=result.bad and not result.expected and result.identity not in seen))
-        seen.add(result.identity)
+        rows.append((result, _row(result, run, is_open=result.bad and not result.expected and not mine)))
+        mine.append(len(rows) - 1)
     by_program: dict[str, Counter[tuple[str, str, str]]] = {program.name: Counter() for program in run.programs}
     for result in run.results:
         if result.program in by_program and not result.whole:
@@ -45,7 +52,8 @@ def render(run: Run) -> str:
     return page(
         "report.html.j2",
         run=run,
-        rows=rows,
+        rows=[{**row, "times": 1 + times[number]} for number, (_, row) in enumerate(rows)],
+        notable=len(shown_results),
         programs=[(program, by_program[program.name]) for program in programs],
         policy_lines=policy_lines(run),
         causes=[(cause, attributions(cause, run)) for cause in causes(run.unexpected)],

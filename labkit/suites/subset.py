@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def of(
         like = " or ".join(map(repr, names.near(word, every)))
         raise UsageError(
             f"the {suite} suite has {what} {word!r}" + (f"; did you mean {like}?" if like else ""),
-            hint=f"known: {', '.join(sorted(every)[:100])}",
+            hint=f"known: {', '.join(_listed(every))}",
         )
     found: list[str] = list(there)
     if meant.only:
@@ -63,6 +64,13 @@ def of(
     if not found and every:
         raise UsageError(f"what is left out leaves nothing of the {suite} suite")
     return found
+
+
+def _listed(every: Collection[str]) -> list[str]:
+    """The names; of very many the patterns that mean all that begin alike."""
+    if len(every) > 100:
+        every = {re.sub("(?<=[-:]).*", "*", name) for name in every}
+    return sorted(every)[:100]
 
 
 def settled(meant: Selection, known: Sequence[str]) -> tuple[str, ...]:

@@ -241,7 +241,7 @@ def _directories(settings: Settings, names: Sequence[str]) -> list[Path]:
     for number, directory in enumerate(found):
         if not runs.is_run(directory):
             raise UsageError(
-                f"{directory} is no run, but saved output", hint="./lab judge makes a run of it; claim that"
+                f"{directory} is no run of labkit", hint="of saved output ./lab judge makes one; claim that"
             )
         if directory in found[:number]:
             raise UsageError(f"run {directory.name} is named twice")

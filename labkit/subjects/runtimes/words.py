@@ -127,7 +127,7 @@ def repository(text: str, names: list[str], directory: Path) -> Source:
         raise UsageError(f"runtime {text!r} names one ref", hint=f"say {before}, and which refs with --good and --bad")
     if path is not None:
         what = "is a program" if path.exists() else "is not there"
-        raise UsageError(f"{path} {what}: --runtime is a git tree of this host here", hint="--runtime ./TREE")
+        raise UsageError(f"{path} {what}", hint="here --runtime is a git tree of this host (./TREE), a URL, or a name")
     if _URL.fullmatch(text):
         return Source("", text, "")
     name, mark, _ = text.partition("@")
