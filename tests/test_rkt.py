@@ -49,6 +49,7 @@ def sources(*tools: str) -> dict[str, str]:
 
 @pytest.mark.bootstrap
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.needs("mmdebstrap", "debian keyring", "git")
 def test_the_four_are_built_from_their_own_trees(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "LABKIT_TOOLS": "rkt", **sources(*TOOLS)}
@@ -111,6 +112,7 @@ def checked(evidence: Path) -> set[str]:
 
 @pytest.mark.machine
 @pytest.mark.slow
+@pytest.mark.timeout(5400)
 def test_under_systemd_the_pod_is_isolated_and_its_evidence_comes_home(rocket: Lab) -> None:
     results, raw = ran(rocket, "systemd", "docker", "rkt")
     verdicts = Counter(result["verdict"] for result in results["results"] if result["program"] == "rkt")
@@ -131,6 +133,7 @@ def test_under_systemd_the_pod_is_isolated_and_its_evidence_comes_home(rocket: L
 
 @pytest.mark.machine
 @pytest.mark.slow
+@pytest.mark.timeout(5400)
 def test_without_systemd_it_says_that_it_isolates_nothing(rocket: Lab) -> None:
     results, _ = ran(rocket, "small", "rkt")
     verdicts = Counter(result["verdict"] for result in results["results"])
