@@ -77,11 +77,12 @@ def test_the_four_are_built_from_their_own_trees(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def rocket(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]:
-    """A lab whose image has rkt and Docker."""
+    """A lab whose image has what the suite needs, and rkt."""
     if stock.why_not:
         pytest.skip(f"User-Mode Linux does not work here: {stock.why_not}")
     given = sources(*TOOLS, "runtime-tools")
-    tools = "runtime-tools,image-tools,umoci,docker,rkt"
+    given |= {name: os.environ[name] for name in ("LABKIT_GO", "LABKIT_MIRROR", "LABKIT_PROXY") if name in os.environ}
+    tools = "runtime-tools,image-tools,umoci,docker,podman,rkt"
     for lab in make_lab(tmp_path_factory.mktemp("rkt"), provider="uml", stock=stock):
         lab.env |= {**given, "LABKIT_TOOLS": tools, "LABKIT_LIMITS_BUILD": "3600"}
         yield lab
