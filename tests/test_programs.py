@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labkit.guest
-from labkit.guest.programs import scenarios
+from labkit.guest.programs import steps
 from labkit.guest.programs.cgroups import Watch
 from labkit.guest.programs.host import CPUS, unfit
 from labkit.guest.programs.schedule import ALONE, Schedule, Turn, lane
@@ -364,7 +365,7 @@ def test_it_lists_the_programs_of_a_tree_and_the_scenarios(driver: Driver, tree:
     assert listed.stdout.split() == ["hooks", "hostname"]
     words = driver.argv(tree, "--list", "--set", "runtimetest", runtime=None)
     listed = subprocess.run(words, check=True, capture_output=True, text=True)
-    assert listed.stdout.split() == ["bundle_validate", "docker", "image_validate", "podman", "runtimetest"]
+    assert listed.stdout.split() == ["bundle_validate", "docker", "image_validate", "podman", "rkt", "runtimetest"]
 
 
 @pytest.mark.parametrize(
@@ -428,7 +429,7 @@ def test_a_program_that_needs_more_cpus_than_there_are_says_so(capsys: pytest.Ca
     assert set(CPUS) <= set(validation.SUITE.names())
     assert unfit("linux_cgroups_relative_cpus", 1) == "it needs 2 CPUs, and this machine has 1"
     assert unfit("linux_cgroups_relative_cpus", 2) == unfit("linux_cgroups_cpus", 1) == ""
-    assert scenarios.skipped(unfit("linux_cgroups_relative_cpus", 1)) == 0
+    assert steps.skipped(unfit("linux_cgroups_relative_cpus", 1)) == 0
     events = list(tap.read(capsys.readouterr().out.encode()))
     judged = verdicts.judge("linux_cgroups_relative_cpus", events, "", End(status=0, seconds=0.1))
     assert judged.program.verdict is Verdict.SKIP
@@ -700,6 +701,48 @@ def test_a_container_that_dockers_daemon_would_keep_is_ended(driver: Driver, tre
     process.terminate()
     assert process.wait(timeout=15) == 128 + signal.SIGTERM
     assert log.read_text().splitlines()[-1] == "rm --force labkit-runtimetest"
+
+
+@pytest.mark.host_runtime
+def test_evidence_comes_home_also_of_a_scenario_that_runs_out_of_time(
+    driver: Driver, tree: Path, tmp_path: Path
+) -> None:
+    config = {
+        "hostname": "h",
+        "process": {"env": [], "rlimits": [], "capabilities": {"bounding": [], "inheritable": [], "ambient": []}},
+    }
+    index = {"manifests": [{"annotations": {"org.opencontainers.image.ref.name": "latest"}}]}
+    info = {"ServerVersion": "1", "Runtimes": {"true": {"path": "/bin/true"}}, "DefaultRuntime": "true"}
+    scripts = {
+        tree / "oci-runtime-tool": f"echo '{json.dumps(config)}' >config.json",
+        tmp_path / "bin/docker": f"""case $1 in
+info) echo '{json.dumps(info)}' ;;
+save) mkdir saved && echo >saved/oci-layout && echo '{json.dumps(index)}' >saved/index.json
+  tar -cf "$3" -C saved . ;;
+run) echo TAP version 13; exec {replay.NAP} ;;
+esac""",
+    }
+    (tmp_path / "bin").mkdir()
+    for path, script in scripts.items():
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    words = ("--set", "runtimetest", "--only", "docker", "--jobs", "1", "--timeout", "4")
+    process = driver.start(tree, *words, path=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    events = [json.loads(line) for line in out.splitlines()]
+    [end] = [event for event in events if event["type"] == "end"]
+    assert end["timeout"] is True
+    kept: dict[str, bytes] = {}
+    for event in events:
+        if event["type"] == "evidence":
+            assert event["program"] == "docker"
+            kept[event["name"]] = kept.get(event["name"], b"") + base64.b64decode(event["data"])
+    assert {"image.tar", "listing.txt", "SHA256SUMS"} <= kept.keys()
+    assert b"oci-layout" in kept["listing.txt"]
+    assert f"{hashlib.sha256(kept['image.tar']).hexdigest()}  image.tar".encode() in kept["SHA256SUMS"].splitlines()
+    assert events.index(end) > max(i for i, event in enumerate(events) if event["type"] == "evidence")
+    assert list(driver.tmp.iterdir()) == []
 
 
 @pytest.mark.host_runtime

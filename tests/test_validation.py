@@ -287,6 +287,38 @@ def test_what_is_printed_is_kept_by_program(piece: int, hear: Hear, tmp_path: Pa
     ]
 
 
+def test_what_a_program_leaves_is_kept_beside_its_output(
+    hear: Hear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each attempt, by names that are plain ones, and bounded apart from the output."""
+
+    def left(name: str, content: bytes, program: str = "create") -> bytes:
+        return line("evidence", program=program, name=name, data=base64.b64encode(content).decode())
+
+    def whole(*leaves: bytes) -> bytes:
+        return line("start", program="create") + data("create", GOOD) + b"".join(leaves) + end("create")
+
+    output = plan("create") + whole(left("a.tar", b"1"), left("a.tar", b"2")) + whole(left("a.tar", b"3"))
+    reading, _ = hear(output + line("finish"), only=("create",))
+    assert (tmp_path / "create.evidence/a.tar").read_bytes() == b"12"
+    assert (tmp_path / "create.2.evidence/a.tar").read_bytes() == b"3"
+    assert reading.reason is None
+    assert [result.verdict for result in reading.results] == ["pass"]
+
+    for wrong in (left("../a", b""), left("", b""), left(".a", b""), left("a/b", b""), left("b", b"", "start")):
+        reading, _ = hear(plan("create") + whole(wrong) + line("finish"), only=("create",))
+        assert "1 lines of the output are not in the suite's format" in (reading.reason or "")
+    reading, _ = hear(plan("create") + one("create", GOOD) + left("b", b"late") + line("finish"), only=("create",))
+    assert "1 lines of the output are not in the suite's format" in (reading.reason or "")
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.name in ("a", ".a", "b")) == []
+
+    monkeypatch.setattr(recordings, "TOTAL", 1000)
+    reading, _ = hear(plan("create") + whole(left("c", b"x" * 900), left("d", b"y" * 101)) + line("finish"))
+    assert "of output; the rest was dropped" in (reading.reason or "")
+    assert (tmp_path / "create.evidence/c").stat().st_size == 900
+    assert not (tmp_path / "create.evidence/d").exists()
+
+
 def test_a_suite_that_ends_for_ever_fills_no_disk(hear: Hear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each attempt ends once, and what is kept of all ends is bounded, as is the number of programs."""
     monkeypatch.setattr(recordings, "OUTPUT", 20_000)

@@ -560,11 +560,15 @@ KEYS: dict[str, Key] = {
         for key, value in {
             "go": '"package"', "runc": '"package"', "crun": '"package"', "runtime_tools": '"http://h.example/x.git"',
             "image_tools": '"package"', "bats": '"package"', "runc_tests": '"http://h.example/y.git"',
+            **dict.fromkeys(("rkt", "acbuild", "actool", "docker2aci"), '"http://h.example/z.git"'),
         }.items()
     },
     **{
         f"{key}_sha256": Key(f'"{"1" * 64}"', of_image, f'{key} = "http://h.example/{key}"\n')
-        for key in ("go", "runc", "crun", "runtime_tools", "image_tools", "bats", "runc_tests")
+        for key in (
+            "go", "runc", "crun", "runtime_tools", "image_tools", "bats", "runc_tests",
+            "rkt", "acbuild", "actool", "docker2aci",
+        )
     },
     "engine": Key('"docker"', lambda settings: cell_of(settings.with_values(None, suite="engine"), CELL.selection).key),
     "box": Key('"/x.box"', of_box),

@@ -339,6 +339,14 @@ class Settings(Table):
     bats_sha256: Sha256 | None = None
     runc_tests: Origin = Source(SourceKind.AUTO)
     runc_tests_sha256: Sha256 | None = None
+    rkt: Origin = Source(SourceKind.AUTO)
+    rkt_sha256: Sha256 | None = None
+    acbuild: Origin = Source(SourceKind.AUTO)
+    acbuild_sha256: Sha256 | None = None
+    actool: Origin = Source(SourceKind.AUTO)
+    actool_sha256: Sha256 | None = None
+    docker2aci: Origin = Source(SourceKind.AUTO)
+    docker2aci_sha256: Sha256 | None = None
     box: StrictStr | None = Field(default=None, description="the http(s) address or path of a Vagrant box")
     box_sha256: Sha256 | None = None
     home: Annotated[Home, BeforeValidator(_home), Field(description="a path")]

@@ -1,6 +1,7 @@
 """The directory of raw output of the programs of runtime-tools, of a run or of a recording, and what is read in it:
 
 NAME.tap, NAME.err          what a program printed; NAME.2.tap and so on where it ran several times
+NAME.evidence/              what it left besides, with SHA256SUMS of it; NAME.2.evidence and so on
 summary.tsv                 one line for each program that ended: program, exit_status, seconds and, where labkit
                             wrote it, signal, timeout, attempt, left
 run.json                    what was planned, the facts, and whether the suite finished; only labkit writes it
@@ -29,6 +30,7 @@ from labkit.suites.summary import PROGRAM, Summary
 
 RUN = "run.json"
 NAME = re.compile(r"(?!labkit-)[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")  # of what a machine runs
+EVIDENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a file that a program leaves
 FILE = re.compile(rf"({PROGRAM.pattern})(?:\.([2-9]|[1-9][0-9]{{1,3}}))?\.tap")
 
 # A whole recording has 1.1 MB, its longest file 144 KB. In bytes, but for FILES:

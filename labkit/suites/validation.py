@@ -32,7 +32,7 @@ from labkit.suites.subset import ALL, Subset
 _ERRORS = "labkit-programs.err"  # no program can have such a name
 _FACT = re.compile(r"[a-z][a-z-]{0,39}")
 _LINE = 4 << 20  # bytes
-OTHERS = ("bundle_validate", "docker", "image_validate", "podman", "runtimetest", "spec")  # output of other suites
+OTHERS = ("bundle_validate", "docker", "image_validate", "podman", "rkt", "runtimetest", "spec")  # of other suites
 
 
 class Validation:
@@ -243,6 +243,7 @@ class _Recorder:
         self._kept = recordings.RunFile(only=tuple(only))
         self._attempts: dict[str, int] = {}  # of the programs that have started
         self._sizes: dict[str, int] = {}  # of the files that are there
+        self._evidence: dict[str, int] = {}  # the same of what programs leave besides
         self._open: set[str] = set()  # those of them whose last attempt has not ended
         self._ended: set[str] = set()
         (raw / summary.FILE).write_text("\t".join(summary.COLUMNS) + "\n")
@@ -306,6 +307,8 @@ class _Recorder:
                 except ValueError:
                     return False
                 self._append(name, "tap" if stream == "out" else "err", data)
+            case {"type": "evidence", "program": str(name), "name": str(file), "data": str(text)} if name in self._open:
+                return self._keep_evidence(name, file, text)
             case {"type": "end", "program": str(name)} if name in self._open:
                 return self._end(name, message)
             case {"type": "finish"}:
@@ -330,6 +333,26 @@ class _Recorder:
             with (self._raw / file).open("ab") as out:
                 out.write(data)
             self._sizes[file] = size + len(data)
+
+    def _keep_evidence(self, name: str, file: str, text: str) -> bool:
+        """Add to one of the files that a program leaves besides its output."""
+        if not recordings.EVIDENCE.fullmatch(file):
+            return False
+        try:
+            data = base64.b64decode(text, validate=True)
+        except ValueError:
+            return False
+        path = self._raw / f"{recordings.stem(name, self._attempts[name])}.evidence" / file
+        key = f"{path.parent.name}/{file}"
+        room = recordings.TOTAL - sum(self._evidence.values())
+        if len(data) > room or (key not in self._evidence and len(self._evidence) >= recordings.FILES):
+            self._note(over=True)
+            return True
+        path.parent.mkdir(exist_ok=True)
+        with path.open("ab") as out:
+            out.write(data)
+        self._evidence[key] = self._evidence.get(key, 0) + len(data)
+        return True
 
     def _end(self, name: str, message: Mapping[str, JSON]) -> bool:
         """Record how a program ended, and pass on its verdict."""

@@ -21,7 +21,7 @@ from ..common.executables import find_runtime
 from ..common.exits import status_of
 from ..common.files import remove_tree
 from ..common.names import words_of
-from . import __version__, bats, scenarios
+from . import __version__, bats, scenarios, steps
 from .host import Facts, HostError, Tree, facts, find_tree, fitting, unfit
 from .runner import Output, Runner
 from .sandbox import SandboxConfig, program_body
@@ -224,7 +224,7 @@ def _run(
         if args.set == "runtimetest":
             return lambda: scenarios.run(program, tree, runtime, directory)
         if why := unfit(program):
-            return lambda: scenarios.skipped(why)
+            return lambda: steps.skipped(why)
         return program_body(f"validation/{program}/{program}.t", tree.path, environment)
 
     signals = Signals()
@@ -241,8 +241,8 @@ def _run(
         Runner(schedule, config, tmp, body, CGROUP_ROOT, output, signals, 0 if args.attached else None).run()
         output.put("finish")
     except BaseException:
-        if args.set == "runtimetest" and "docker" in programs:
-            scenarios.end_in_docker()
+        if args.set == "runtimetest":
+            scenarios.end(programs)
         raise
     finally:
         remove_tree(tmp)

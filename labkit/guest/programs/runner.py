@@ -17,6 +17,8 @@ from typing import Any, Optional
 from ..common.attached import is_over
 from ..common.children import Signals
 from ..common.errors import Interrupted
+from ..common.files import remove_tree
+from . import evidence
 from .cgroups import Watch
 from .host import HostError
 from .sandbox import Sandbox, SandboxConfig, open_sandbox, read_report
@@ -67,6 +69,7 @@ class _Job:
     turn: Turn
     sandbox: Sandbox
     deadline: float
+    evidence: Path
     streams: dict[int, _Stream] = field(default_factory=dict)
     overdue: bool = False
 
@@ -129,7 +132,8 @@ class Runner:
         self._output.put("start", program=turn.program, attempt=turn.attempt)
         directory = self._tmp / f"{turn.program}.{turn.attempt}"
         sandbox = open_sandbox(self._config, directory, self._body(turn.program, directory))
-        job = _Job(turn, sandbox, time.monotonic() + (self._quiet or self._config.timeout + GUARD_TIMEOUT))
+        deadline = time.monotonic() + (self._quiet or self._config.timeout + GUARD_TIMEOUT)
+        job = _Job(turn, sandbox, deadline, evidence.place(directory))
         self._jobs[sandbox.guard] = job
         for fd, name in ((sandbox.out, "out"), (sandbox.err, "err")):
             job.streams[fd] = _Stream(name)
@@ -195,6 +199,9 @@ class Runner:
         self._close(job)
         if report.failure:
             raise HostError(f"cannot run programs on this host: {report.failure}")
+        for name, data in evidence.pieces(job.evidence):
+            self._output.put("evidence", program=job.turn.program, name=name, data=data)
+        remove_tree(job.evidence)
         left = [*report.left, *self._watch.ended(job.turn.program, report.records, self._running)]
         self._output.put(
             "end",

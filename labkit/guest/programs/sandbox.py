@@ -32,6 +32,7 @@ from ..common.executables import find_program
 from ..common.files import remove_tree
 from ..common.procfs import own_mounts
 from ..common.text import printable
+from . import evidence
 from .host import HostError
 
 CLONE_NEWNS = 0x00020000
@@ -179,6 +180,7 @@ def _guard(
     os.waitpid(init, 0)
     remove_tree(directory)
     if cut:  # perhaps because the driver was killed, and this is the last one
+        remove_tree(evidence.place(directory))
         with suppress(OSError):
             directory.parent.rmdir()
     return 0

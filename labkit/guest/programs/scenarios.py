@@ -11,16 +11,17 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Optional
 
 from ..common.executables import find_program
+from . import rkt
+from .evidence import Evidence, place
 from .host import Tree
+from .steps import LISTING_LIMIT, Skip, Steps, Stop, Work, captured, make_bundle, required, skipped
 
 ROOTFS, IMAGE = "labkit-rootfs", "labkit-runtimetest"  # in Docker's store, so an earlier one's is found again
-MESSAGE_LIMIT = 4000
 DOCKERFILE = f"""FROM {ROOTFS}
 COPY runtimetest /runtimetest
 COPY config.json /config.json
@@ -28,44 +29,11 @@ CMD ["/runtimetest", "--path=/"]
 """
 
 
-class Skip(Exception):
-    """The scenario cannot run here; the message says why."""
-
-
-class Stop(Exception):
-    """A step failed that the following steps need."""
-
-
-class Steps:
-    """Test points in a TAP stream, one per command."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def run(self, what: str, argv: Sequence[str], env: Optional[Mapping[str, str]] = None) -> None:
-        """Raises Stop after a `not ok` when the command fails."""
-        status, said = captured(argv, env)
-        self.point(status == 0, what, {"command": " ".join(argv), "status": status, "error": said})
-        if status:
-            raise Stop
-
-    def point(self, ok: bool, what: str, diagnostic: Mapping[str, object], skip: str = "") -> None:
-        if not self._count:
-            _print("TAP version 13")
-        self._count += 1
-        _print(f"{'ok' if ok else 'not ok'} {self._count} - {what}" + (f" # SKIP {skip}" if skip else ""))
-        if not ok:
-            _print("  ---", *(f"  {line}" for line in json.dumps(diagnostic, indent=2).splitlines()), "  ...")
-
-    def plan(self) -> None:
-        _print(f"1..{self._count}")
-
-
 def run(name: str, tree: Tree, runtime: str, directory: Path) -> int:
     """Run a scenario in an empty directory; the exit status, 1 if it stopped early."""
     os.chdir(directory)
     try:
-        SCENARIOS[name](tree, runtime)
+        SCENARIOS[name](Work(tree, runtime, Evidence(place(directory))))
     except Skip as reason:
         return skipped(str(reason))
     except Stop:
@@ -73,14 +41,17 @@ def run(name: str, tree: Tree, runtime: str, directory: Path) -> int:
     return 0
 
 
-def skipped(reason: str) -> int:
-    """Print that nothing was run, and why."""
-    _print("TAP version 13", f"1..0 # SKIP {reason}")
-    return 0
+def end(names: Collection[str]) -> None:
+    """End what scenarios that were cut short leave to a daemon of this host."""
+    for name in names:
+        if name in _ENDS:
+            with suppress(OSError, subprocess.TimeoutExpired):
+                _ENDS[name]()
 
 
-def under_runtime(tree: Tree, runtime: str) -> None:
-    make_bundle(tree)
+def under_runtime(work: Work) -> None:
+    runtime = work.runtime
+    make_bundle(work.tree)
     name = f"labkit-{os.getpid()}-{os.urandom(8).hex()}"
     with open("out", "wb") as out:  # noqa: PTH123
         created = subprocess.run([runtime, "create", "--bundle", os.getcwd(), name], stdout=out)  # noqa: PTH109
@@ -95,9 +66,9 @@ def under_runtime(tree: Tree, runtime: str) -> None:
         sys.stdout.flush()
 
 
-def under_docker(tree: Tree, runtime: str) -> None:
+def under_docker(work: Work) -> None:
     docker = required("docker")
-    name = _name_in_docker(docker, runtime)
+    name = _name_in_docker(docker, work.runtime)
     env = {**os.environ, "DOCKER_BUILDKIT": "0"}  # the classic builder is in the client; BuildKit is another package
 
     def clear() -> None:
@@ -106,17 +77,15 @@ def under_docker(tree: Tree, runtime: str) -> None:
 
     clear()  # an earlier one may have been killed
     try:
-        image(tree, [docker], ["--output", "image.tar", IMAGE], [f"--runtime={name}"], env)
+        image(work, [docker], ["--output", "image.tar", IMAGE], [f"--runtime={name}"], env)
     finally:
         clear()
 
 
-def end_in_docker() -> None:
-    """End the container of a scenario that was cut short: Docker's daemon keeps it going."""
+def _end_in_docker() -> None:
     if docker := find_program("docker"):
         null = subprocess.DEVNULL
-        with suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run([docker, "rm", "--force", IMAGE], stdin=null, stdout=null, stderr=null, timeout=30)
+        subprocess.run([docker, "rm", "--force", IMAGE], stdin=null, stdout=null, stderr=null, timeout=30)
 
 
 def _name_in_docker(docker: str, runtime: str) -> str:
@@ -133,16 +102,17 @@ def _name_in_docker(docker: str, runtime: str) -> str:
     return str(said["DefaultRuntime"]) if said.get("DefaultRuntime") in same else same[0]
 
 
-def under_podman(tree: Tree, runtime: str) -> None:
+def under_podman(work: Work) -> None:
     """With a store of its own, and cgroups made by itself: systemd cannot know the processes of our PID namespace."""
     own = [f"--{name}={Path(name).absolute()}" for name in ("root", "runroot", "tmpdir")]
-    settings = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none", f"--runtime={runtime}"]
-    podman = [required("podman"), *own, *settings]
-    image(tree, podman, ["--format", "oci-dir", "--output", "image", IMAGE], [], os.environ)
+    settings = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none"]
+    podman = [required("podman"), *own, *settings, f"--runtime={work.runtime}"]
+    image(work, podman, ["--format", "oci-dir", "--output", "image", IMAGE], [], os.environ)
 
 
-def image(tree: Tree, engine: Sequence[str], save: Sequence[str], run: Sequence[str], env: Mapping[str, str]) -> None:
+def image(work: Work, engine: Sequence[str], save: Sequence[str], run: Sequence[str], env: Mapping[str, str]) -> None:
     """Import, build, save, validate, run: save and run are words for the engine's commands of that name."""
+    tree = work.tree
     make_bundle(tree)
     context = Path("context")
     context.mkdir()
@@ -157,8 +127,11 @@ def image(tree: Tree, engine: Sequence[str], save: Sequence[str], run: Sequence[
         steps.run("the root file system is imported", [*engine, "import", str(tree.rootfs), ROOTFS], env)
         steps.run("an image is built on it", [*engine, "build", "--network=none", "-t", IMAGE, str(context)], env)
         steps.run("the image is saved", [*engine, "save", *save], env)
+        keep_image(work.evidence)
         layout(steps)
-        validate_image(steps, "the saved image is valid")
+        validate_image(work.evidence, steps, "the saved image is valid")
+        if Path("image.tar").exists():
+            rkt.convert(work.evidence, steps)
     finally:
         steps.plan()
     process = config["process"]
@@ -170,6 +143,16 @@ def image(tree: Tree, engine: Sequence[str], save: Sequence[str], run: Sequence[
         wanted.append(f"--ulimit={name}={limit['soft']}:{limit['hard']}")
     if subprocess.run([*engine, "run", "--rm", "--name", IMAGE, "--network=none", *wanted, IMAGE], env=env).returncode:
         raise Stop
+
+
+def keep_image(evidence: Evidence) -> None:
+    """Keep the saved archive with what is in it, or of a directory only that: its files bear their digests as names."""
+    if Path("image.tar").exists():
+        evidence.file(Path("image.tar"))
+        listed = ["tar", "-tvf", "image.tar"]
+    else:
+        listed = ["ls", "-lR", "image"]
+    evidence.text("listing.txt", captured(listed, limit=LISTING_LIMIT)[1] + "\n")
 
 
 def layout(steps: Steps) -> None:
@@ -186,8 +169,8 @@ def layout(steps: Steps) -> None:
         )
 
 
-def validate_image(steps: Steps, what: str) -> None:
-    """A point about the image layout in the directory image."""
+def validate_image(evidence: Evidence, steps: Steps, what: str) -> None:
+    """A point about the image layout in the directory image; what the tool prints is kept."""
     tool = find_program("oci-image-tool")
     reason = "" if tool else "oci-image-tool is not installed"
     if not Path("image/oci-layout").exists():
@@ -197,12 +180,14 @@ def validate_image(steps: Steps, what: str) -> None:
         return
     index = json.loads(Path("image/index.json").read_bytes())
     name = index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"]
-    status, said = captured([tool, "validate", "--type", "image", "--ref", f"name={name}", "image"])
+    argv = [tool, "validate", "--type", "image", "--ref", f"name={name}", "image"]
+    status, said = captured(argv)
+    evidence.text("validation.txt", f"{' '.join(argv)}\n{said}\nstatus {status}\n")
     steps.point(status == 0, what, {"status": status, "error": said})
 
 
-def bundle_validate(tree: Tree, _runtime: str) -> None:
-    tool = make_bundle(tree)
+def bundle_validate(work: Work) -> None:
+    tool = make_bundle(work.tree)
     status, said = captured([tool, "validate", "--path", "."])
     errors = _errors(said) if status else []
     # The tool fetches the JSON schema of the version from the web; a machine without a way there is no bad bundle.
@@ -222,11 +207,11 @@ def _errors(said: str) -> list[str]:
     return re.findall(r"^\s*\* (.*)$", text, re.MULTILINE) or [text]
 
 
-def image_validate(tree: Tree, _runtime: str) -> None:
+def image_validate(work: Work) -> None:
     """An image that neither Docker nor podman made."""
     umoci = required("umoci")
     required("oci-image-tool")
-    make_bundle(tree)
+    make_bundle(work.tree)
     steps = Steps()
     try:
         steps.run("umoci makes an image layout", [umoci, "init", "--layout", "image"])
@@ -234,52 +219,21 @@ def image_validate(tree: Tree, _runtime: str) -> None:
         steps.run("umoci unpacks it", [umoci, "unpack", "--image", "image:labkit", "unpacked"])
         steps.run("the root file system is put in", ["cp", "-a", "rootfs/.", "unpacked/rootfs/"])
         steps.run("umoci packs it", [umoci, "repack", "--image", "image:labkit", "unpacked"])
-        validate_image(steps, "the image is valid")
+        keep_image(work.evidence)
+        validate_image(work.evidence, steps, "the image is valid")
     finally:
         steps.plan()
 
 
-SCENARIOS: dict[str, Callable[[Tree, str], None]] = {
+SCENARIOS: dict[str, Callable[[Work], None]] = {
     "bundle_validate": bundle_validate,
     "docker": under_docker,
     "image_validate": image_validate,
     "podman": under_podman,
+    "rkt": rkt.under_rkt,
     "runtimetest": under_runtime,
 }
-
-
-def make_bundle(tree: Tree) -> str:
-    """Make a bundle here, with runtimetest and config.json in its rootfs too; the path of oci-runtime-tool."""
-    tool = tree.tool("oci-runtime-tool")
-    if tool is None:
-        raise Skip("oci-runtime-tool is neither in the tree (make tool) nor installed")
-    rootfs = Path("rootfs")
-    rootfs.mkdir()
-    words = ["--args", "/runtimetest", "--args", "--path=/", "--output", "config.json"]
-    for argv in (["tar", "-xf", str(tree.rootfs), "-C", "rootfs"], [tool, "generate", *words]):
-        status, said = captured(argv)
-        if status:
-            sys.stderr.write(f"{argv[0]}: status {status}: {said}\n")
-            raise Stop
-    for file in (tree.path / "runtimetest", Path("config.json")):
-        (rootfs / file.name).write_bytes(file.read_bytes())
-    (rootfs / "runtimetest").chmod(0o755)
-    return tool
-
-
-def required(name: str) -> str:
-    path = find_program(name)
-    if path is None:
-        raise Skip(f"{name} is not installed")
-    return path
-
-
-def captured(argv: Sequence[str], env: Optional[Mapping[str, str]] = None) -> tuple[int, str]:
-    """Exit status of a command, and the beginning of what it printed on both streams."""
-    with open("captured", "w+b") as file:  # noqa: PTH123
-        status = subprocess.run(argv, env=env, stdout=file, stderr=subprocess.STDOUT).returncode
-        file.seek(0)
-        return status, file.read(MESSAGE_LIMIT).decode("utf-8", "replace").strip()
+_ENDS: dict[str, Callable[[], None]] = {"docker": _end_in_docker, "rkt": rkt.end}
 
 
 def _state(runtime: str, name: str) -> str:
@@ -288,8 +242,3 @@ def _state(runtime: str, name: str) -> str:
         return str(json.loads(done.stdout)["status"]) if done.returncode == 0 else "stopped"
     except (ValueError, KeyError, TypeError):
         return "stopped"
-
-
-def _print(*lines: str) -> None:
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
