@@ -55,9 +55,9 @@ class Distribution:
     upstream = UPSTREAM
     specification = "distribution-spec"
     note = (
-        "This certifies nothing: it is what its maker measured, in a form that anybody can check and repeat. Registries "
-        "are certified by OCI Certified (https://github.com/opencontainers/oci-conformance), whose reviewers take the "
-        "folder distribution-spec/ of this claim as it is."
+        "This certifies nothing: it is what its maker measured, in a form that anybody can check and repeat. "
+        "Registries are certified by OCI Certified (https://github.com/opencontainers/oci-conformance), which takes "
+        "the folder distribution-spec/ of this claim in the form that it has."
     )
 
     def __init__(
