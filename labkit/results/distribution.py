@@ -94,7 +94,7 @@ def read_junit(data: bytes) -> Tests:
         parser = ElementTree.XMLParser(target=_Builder())
         parser.feed(data)
         root = parser.close()
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError) as error:  # an encoding that there is not
         raise ValueError(f"is not XML, or not whole: {error}") from None
     suites = root.findall("testsuite") if root.tag == "testsuites" else [root]
     if root.tag not in ("testsuites", "testsuite") or not suites:
