@@ -46,8 +46,8 @@ def up(call: Call) -> None:
 
 
 @lab_task(
-    f"{_MACHINE} machines runtime runtime_arg runtime_name untrusted suite engine spec only skip failed jobs repeat "
-    "limit user reference watch no_confirm no_policy yes verbose format json"
+    f"{_MACHINE} machines runtime registry runtime_arg runtime_name untrusted suite engine spec only skip failed jobs "
+    "repeat limit user reference watch no_confirm no_policy yes verbose format json"
 )
 def test(call: Call) -> None:
     """Run a conformance suite on a runtime, bring reports home.
@@ -64,6 +64,7 @@ def test(call: Call) -> None:
         ./lab test --suite validation --failed
         ./lab test --machines 2
         ./lab test --runtime crun --format github
+        ./lab test --suite distribution --registry docker-registry
     """
 
     from labkit.usecases.test import test_all
@@ -72,7 +73,7 @@ def test(call: Call) -> None:
     if machines > 1:
         call.refuse_beside("machines", ["host"])
     call.refuse_beside("watch", ["json", "format", "failed"])
-    words, selection = call.runtimes(), call.selection()
+    words, selection = call.subjects(), call.selection()
 
     def run(console: Console) -> Sequence[Outcome]:
         return test_all(
@@ -90,7 +91,7 @@ def test(call: Call) -> None:
     if call.words["watch"]:
         from labkit.usecases import watch
 
-        paths = watch.watched(words or [call.settings.runtime])
+        paths = watch.watched(words or [call.settings.runtime], call.settings.suite)
         with call.console() as console:
             status = watch.watch(paths, lambda: run(console), lambda outcomes: _shown(call, outcomes), console)
         sys.exit(status)
@@ -530,6 +531,8 @@ def claim(call: Call) -> None:
     lines += [f"a key was made for it: {done.made_key}; its public part is beside it, .pub"] if done.made_key else []
     if done.lacking:
         lines.append(f"PRODUCT.yaml lacks {', '.join(done.lacking)}: --product FILE gives them")
+    lines += [f"for its programme: {done.directory / done.form}"] if done.form else []
+    lines += [f"reviewers of its programme would not take it: {why}" for why in done.misses]
     value = {
         "directory": str(done.directory),
         "title": done.claim.title,
@@ -538,6 +541,8 @@ def claim(call: Call) -> None:
         "runs": list(done.claim.names),
         "key": done.key.fingerprint,
         "lacking": list(done.lacking),
+        "form": done.form or None,
+        "misses": list(done.misses),
     }
     call.answer(value, lambda: "\n".join(map(printable, lines)))
 

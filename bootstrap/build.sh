@@ -1,6 +1,6 @@
 # How runtimes are built from source, in the chroot of labkit/images/chroot.py: as an ordinary user, in /build, which has
 # cache/ (of the same sources' builds before) and is to have tree/ (the sources) and out/ (the program). Part of the script
-# of labkit/images/runtimes.py, after functions.sh, which sets SYSTEM, MODULE, CRATE, VERSION, PACKAGE, PROGRAM, RECIPE.
+# of labkit/images/runtimes.py, after functions.sh, which sets SYSTEM, MODULE, CRATE, VERSION, DIRECTORY, PACKAGE, PROGRAM, RECIPE.
 # Only get_sources and fetch_dependencies have a network, and nothing of the sources is run by them.
 
 # use_go TREE: a Go that is new enough for the tree: the platform's, else the one that it asks for, as a Go module.
@@ -24,6 +24,15 @@ use_go() {
     chmod -R u+x "$GOPATH/pkg/mod/$toolchain/bin" "$GOPATH/pkg/mod/$toolchain/pkg/tool"
   fi
   ln -sfn "$GOPATH/pkg/mod/$toolchain" "$lab/go"
+}
+
+# sources: where the Go module is: a repository may have it in a directory, which the module itself then is.
+sources() {
+  if test -n "$DIRECTORY" && test -d "/build/tree/$DIRECTORY"; then
+    echo "/build/tree/$DIRECTORY"
+  else
+    echo /build/tree
+  fi
 }
 
 use_cargo() {
@@ -63,8 +72,8 @@ locked() {
 fetch_dependencies() {
   case $SYSTEM in
     go)
-      use_go /build/tree
-      go_here /build/tree "$MODULE"
+      use_go "$(sources)"
+      go_here "$(sources)" "$MODULE"
       if ! test -d vendor && test -e go.mod; then
         # shellcheck disable=SC2086
         go list -deps -tags seccomp $PACKAGE >/build/dependencies || fail "the modules that it needs cannot be had"
@@ -83,9 +92,9 @@ build_program() {
   export COMMIT
   case $SYSTEM in
     go)
-      use_go /build/tree
+      use_go "$(sources)"
       export GOPROXY=off
-      go_here /build/tree "$MODULE"
+      go_here "$(sources)" "$MODULE"
       ;;
     cargo)
       use_cargo

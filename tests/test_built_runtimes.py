@@ -122,7 +122,7 @@ def published(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> Non
     directory = tmp_path / "data"
     directory.mkdir()
     (directory / "own.toml").write_text(f'title = "own"\nhomepage = "https://example.org"\nbinary = "own"\n{text}')
-    monkeypatch.setattr(runtimes, "_DIRECTORY", directory)
+    monkeypatch.setitem(runtimes._DIRECTORIES, runtimes.Role.RUNTIME, directory)
 
 
 def test_a_release_with_a_list_of_digests(

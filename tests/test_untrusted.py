@@ -43,7 +43,7 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = 'title = "evil"\nhomepage = "https://example.org"\nbinary = "evil"\n'
     (directory / "evil.toml").write_text(f"{text}untrusted = true\n")
     (directory / "mild.toml").write_text(text)
-    monkeypatch.setattr(runtimes, "_DIRECTORY", directory)
+    monkeypatch.setitem(runtimes._DIRECTORIES, runtimes.Role.RUNTIME, directory)
 
 
 def load(directory: Path, text: str = "", environ: dict[str, str] | None = None, **flags: object) -> Settings:

@@ -90,6 +90,15 @@ FLAGS: Mapping[str, Flag] = {
         values.runtimes,
         True,
     ),
+    "registry": Flag(
+        [],
+        "of `--suite distribution`: a name (docker-registry, distribution@VERSION), NAME@REF, URL#REF, a file of this "
+        "host, or the address of one that runs: https://HOST, with OCI_USERNAME and OCI_PASSWORD from the environment; "
+        "else docker-registry; may be repeated",
+        "REGISTRY",
+        values.registries,
+        True,
+    ),
     "runtime_arg": Flag(
         [],
         "an argument for the runtime before each command: --runtime-arg=--systemd-cgroup; may be repeated",
@@ -420,6 +429,20 @@ class Call:
         from labkit.core import config
 
         return [config.host_file(word, Path.cwd()) for word in self.words["runtime"]]
+
+    def subjects(self) -> list[str]:
+        """The words of --runtime, or of --registry where the suite is about those; UsageError for the other one."""
+        from labkit.core import config
+        from labkit.suites import registry
+        from labkit.suites.base import OfRegistries
+
+        suite = self.settings.suite
+        of_registries = isinstance(registry.find(suite), OfRegistries)
+        meant, other = ("registry", "runtime") if of_registries else ("runtime", "registry")
+        if self.words[other]:
+            about = f"--{meant} names what is under test" if of_registries else "that takes --suite distribution"
+            raise UsageError(f"the {suite} suite is not about --{other}", hint=about)
+        return [config.host_file(word, Path.cwd()) for word in self.words[meant]]
 
     def listed(self, flag: str) -> list[str]:
         """The words of a flag that may be repeated, and takes several separated by commas."""

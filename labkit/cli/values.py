@@ -50,6 +50,13 @@ def runtimes(_given: Given) -> Iterator[str]:
     yield FILES  # a program in the machine often has the path of one here
 
 
+def registries(_given: Given) -> Iterator[str]:
+    from labkit.subjects import runtimes as known
+
+    yield from known.names(known.Role.REGISTRY)
+    yield FILES
+
+
 def suites(_given: Given) -> Iterator[str]:
     from labkit.suites import registry
 

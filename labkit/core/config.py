@@ -308,6 +308,11 @@ class Settings(Table):
     release: Name | None = Field(default=None, description='a release in quotes, such as "13"')
     provider: Literal["auto", "qemu", "uml", "vagrant", "ssh"] = "auto"
     runtime: StrictStr = Field(default="runc", min_length=1, description="a runtime: a name, NAME@VERSION, ./FILE, ...")
+    registry: StrictStr = Field(
+        default="docker-registry",
+        min_length=1,
+        description="a registry: a name, NAME@VERSION, ./FILE, https://HOST, ...",
+    )
     untrusted: bool = Field(default=False, description="true or false")
     suite: Name = "spec"
     engine: Name | None = None
@@ -347,6 +352,11 @@ class Settings(Table):
     actool_sha256: Sha256 | None = None
     docker2aci: Origin = Source(SourceKind.AUTO)
     docker2aci_sha256: Sha256 | None = None
+    distribution_spec: StrictStr | None = Field(
+        default=None,
+        min_length=1,
+        description="the conformance program of distribution-spec: PATH#REF, URL#REF, ./FILE",
+    )
     box: StrictStr | None = Field(default=None, description="the http(s) address or path of a Vagrant box")
     box_sha256: Sha256 | None = None
     home: Annotated[Home, BeforeValidator(_home), Field(description="a path")]
@@ -443,6 +453,8 @@ _PATHS: set[Key] = {
     ("vagrant", "home"), ("ssh", "key"), ("ssh", "known_hosts"),
     ("cluster", "ca"), ("cluster", "cert"), ("cluster", "key"),
 }  # fmt: skip
+# What may be a file of this host, among other things.
+_WORDS: set[Key] = {("runtime",), ("registry",), ("distribution_spec",)}
 # What may be file:PATH.
 _SECRETS: set[Key] = {("tell", "mail", "password"), ("tell", "webhook"), ("tell", "apprise")}
 _FLAGS: dict[str, Key] = {
@@ -478,7 +490,7 @@ def load(
         elif key[0] in _SOURCES and isinstance(value, str) and _is_local(value):
             path, hash_, ref = value.rpartition("#") if "#" in value else (value, "", "")
             value = f"{_absolute(path, base, source, environ)}{hash_}{ref}"
-        elif key == ("runtime",) and isinstance(value, str):
+        elif key in _WORDS and isinstance(value, str):
             value = host_file(value, base)
         elif key in _SECRETS:
             value = _from_file(value, base, source, environ)

@@ -41,7 +41,7 @@ from labkit.io.git import git
 from labkit.io.mmdebstrap import apart, mmdebstrap
 from labkit.provision import render
 from labkit.subjects import runtimes
-from labkit.subjects.runtimes import About, Build, System
+from labkit.subjects.runtimes import About, Build, Role, System
 from labkit.subjects.runtimes.words import Release, Source
 
 _FORMAT = 1  # to be raised when the same sources give another program
@@ -265,10 +265,11 @@ class _Obtainer:
 
     def _hint(self) -> str:
         name = self._word.name or "RUNTIME"
+        word, shown = _WORDS[runtimes.role_of(name)]
         return (
-            "where this host has no network: a program of your own (--runtime ./FILE), a tree of its sources "
-            "(--runtime ./TREE#REF), a mirror by git's url.insteadOf, GOPROXY or `proxy`; "
-            f"./lab runtimes shows what {name} is made of"
+            f"where this host has no network: a program of your own ({word} ./FILE), a tree of its sources "
+            f"({word} ./TREE#REF), a mirror by git's url.insteadOf, GOPROXY or `proxy`; {shown} shows what {name} is "
+            "made of"
         )
 
     def _ways(self) -> Iterator[tuple[str, Callable[[Path, str], Obtained]]]:
@@ -529,6 +530,7 @@ class _Obtainer:
             "CRATE": about.crate if about else "",
             "VERSION": sources.version if sources else version,
             "COMMIT": sources.commit if sources else "",
+            "DIRECTORY": build.directory,
             "PACKAGE": build.package,
             "PROGRAM": build.program,
             "RECIPE": build.recipe,
@@ -551,7 +553,7 @@ class _Obtainer:
         made_of = {
             "form": _FORMAT,
             "word": str(word) if isinstance(word, Release) or not what else [word.name or word.where, what],
-            "builds": [[build.model_dump(mode="json"), _packages(build, self._distro)] for build in self._builds()],
+            "builds": [[_told(build), _packages(build, self._distro)] for build in self._builds()],
             "platform": self._distro.name,
             "machine": self._distro.arch.machine,
         }
@@ -559,7 +561,7 @@ class _Obtainer:
 
     def _builds(self) -> list[Build]:
         """How it may be built: of sources that labkit has no name for that is only known from them."""
-        known = [self._about] if self._about else map(runtimes.about, runtimes.names())
+        known = [self._about] if self._about else map(runtimes.about, runtimes.every())
         return [about.build for about in known if about.build]
 
     def _find(self, key: str) -> Obtained | None:
@@ -664,6 +666,20 @@ _USUAL = (
 )
 
 
+# How each is named, and what lists it.
+_WORDS = {
+    Role.RUNTIME: ("--runtime", "./lab runtimes"),
+    Role.REGISTRY: ("--registry", "docs/reference/registries.md"),
+    Role.PROGRAM: ("distribution_spec =", "docs/reference/registries.md"),
+}
+
+
+def _told(build: Build) -> dict[str, object]:
+    """What of a recipe goes into a key: what is not there in an older labkit's is left out where it says nothing."""
+    told: dict[str, object] = build.model_dump(mode="json")
+    return told if build.directory else {key: word for key, word in told.items() if key != "directory"}
+
+
 def _needs(build: Build) -> tuple[str, ...]:
     return ("toolchain", "download", *_SYSTEMS[build.system])
 
@@ -676,7 +692,7 @@ def _packages(build: Build, distro: Distro) -> list[str]:
 
 def _recognised(tree: Path) -> About | None:
     """The runtime that the sources are of."""
-    for name in runtimes.names():
+    for name in runtimes.every():
         about = runtimes.about(name)
         if about.build and about.build.mark:
             file, text = about.build.mark

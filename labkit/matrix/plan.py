@@ -2,7 +2,7 @@
 
     platforms x providers x runtimes x suites, and for each table in include the same of what it names; less exclude
 
-A suite that is about engines is run with each of engines.
+A suite that is about engines is run with each of engines; one about registries with each of those, and no runtime.
 
 A cell that cannot exist (no such release, no such runtime) is planned with its problem, and the others with it: the
 night tells of it and goes on.
@@ -30,8 +30,9 @@ from labkit.core.tomlfile import Key, Table
 from labkit.core.trust import require_trusted
 from labkit.machines.choice import require_image
 from labkit.subjects import runtimes
+from labkit.subjects.runtimes import Role
 from labkit.suites import registry
-from labkit.suites.base import OfEngines
+from labkit.suites.base import OfEngines, OfRegistries
 
 MOST = 10_000  # cells of a night
 _CELL = 4 * 3600.0  # seconds that a cell may take: an image, a machine, a suite and what is run again
@@ -47,6 +48,7 @@ _Words = Annotated[tuple[Annotated[StrictStr, Field(min_length=1)], ...], Before
 _PLATFORMS = 'a list of platforms and releases, such as ["debian-13", "fedora"]'
 _PROVIDERS = 'a list of providers, such as ["auto"]'
 _RUNTIMES = 'a list of runtimes, such as ["runc", "crun"]'
+_REGISTRIES = 'a list of registries, such as ["docker-registry"]'
 _SUITES = 'a list of suites, such as ["spec"]'
 _ENGINES = 'a list of engines, such as ["docker", "podman"]'
 
@@ -57,6 +59,7 @@ class Include(Table):
     platforms: _Words | None = Field(default=None, description=_PLATFORMS)
     providers: _Words | None = Field(default=None, description=_PROVIDERS)
     runtimes: _Words | None = Field(default=None, description=_RUNTIMES)
+    registries: _Words | None = Field(default=None, description=_REGISTRIES)
     suites: _Words | None = Field(default=None, description=_SUITES)
     engines: _Words | None = Field(default=None, description=_ENGINES)
 
@@ -204,22 +207,33 @@ def _cells(matrix: Matrix, block: Include, settings: Settings) -> Iterator[tuple
     fallbacks = {
         "platforms": (own,),
         "providers": (settings.provider,),
-        "runtimes": (settings.runtime,),
         "suites": (settings.suite,),
         "engines": (settings.engine or "",),
+        "runtimes": (settings.runtime,),
+        "registries": (settings.registry,),
     }
     lists = []
     for name, fallback in fallbacks.items():
         named, general = getattr(block, name), getattr(matrix, name)
         lists.append(named if named is not None else general if general is not None else fallback)
-    *others, engines = lists
-    for word, provider, given, suite in itertools.product(*others):
-        runtime, chosen = _under_test(given, selection, settings)
+    *others, suites, engines, subjects, registries = lists
+    roles = {suite: _role(suite) for suite in suites}
+    of_role = {Role.RUNTIME: subjects, Role.REGISTRY: registries}
+    under_test = [(suite, given) for suite in suites for given in of_role[roles[suite]]]
+    for word, provider, (suite, given) in itertools.product(*others, under_test):
+        runtime, chosen = _under_test(given, selection, settings, roles[suite])
         for platform, release, arch, problem in _systems(word, settings):
             of = Arch.AMD64.value if provider == "ssh" else arch
             for engine in engines if _is_of_engines(suite) else ("",):
                 cell = Cell(platform, release, provider, "", runtime, suite, chosen, engine=engine, arch=of)
                 yield cell, problem or _problem(cell, settings)
+
+
+def _role(suite: str) -> Role:
+    """What a suite is about."""
+    with contextlib.suppress(LabError):
+        return Role.REGISTRY if isinstance(registry.find(suite), OfRegistries) else Role.RUNTIME
+    return Role.RUNTIME
 
 
 def _is_of_engines(suite: str) -> bool:
@@ -229,14 +243,14 @@ def _is_of_engines(suite: str) -> bool:
     return False
 
 
-def _under_test(given: str, selection: Selection, settings: Settings) -> tuple[str, Selection]:
+def _under_test(given: str, selection: Selection, settings: Settings, role: Role) -> tuple[str, Selection]:
     """The runtime as a word that is one everywhere, and the selection with its arguments. Paths are those of the file
     that has the matrix. What is none stays as it is: see _problem().
     """
     file = settings.matrix if isinstance(settings.matrix, Path) else settings.file
     with contextlib.suppress(LabError):
         text, arguments = runtimes.split(given)
-        word = runtimes.word(text, file.parent if file else None)
+        word = runtimes.word(text, file.parent if file else None, role)
         return str(word), dataclasses.replace(selection, runtime_args=(*selection.runtime_args, *arguments))
     return given, selection
 
@@ -265,7 +279,7 @@ def _problem(cell: Cell, settings: Settings) -> str:
     try:
         suite = registry.find(cell.suite, cell.engine)
         suite.check(cell.selection)
-        runtimes.word(cell.runtime)
+        runtimes.word(cell.runtime, role=_role(cell.suite))
         providers = ("auto", "qemu", "uml", "vagrant", "ssh")
         if cell.provider not in providers:
             return f"unknown provider {cell.provider!r}; known: {', '.join(providers)}"

@@ -16,6 +16,8 @@ from labkit.reports import as_html, as_junit
 from labkit.reports.markdown import block, code
 from labkit.results.model import Result, Run, Verdict
 from labkit.results.statement import Claim, Outcome
+from labkit.suites import registry
+from labkit.suites.base import OfProgramme, OfRegistries
 
 README, PRODUCT, RESULTS, TEXT = "README.md", "PRODUCT.yaml", "results.yaml", "results.txt"
 REPORT, JUNIT, BADGE = "report.html", "junit.xml", "badge.svg"
@@ -36,7 +38,7 @@ def documents(claim: Claim) -> dict[str, bytes]:
     """The files of the claim but for the raw archive, policies and signatures."""
     texts = {
         README: _readme(claim),
-        PRODUCT: "".join(f"{key}: {_yaml(claim.product[key])}\n" for key in KEYS if key in claim.product),
+        PRODUCT: product(claim).decode(),
         RESULTS: _results(claim),
         TEXT: _text(claim),
         JUNIT: as_junit.render(*claim.runs),
@@ -44,6 +46,38 @@ def documents(claim: Claim) -> dict[str, bytes]:
         **_reports(claim),
     }
     return {name: text.encode("utf-8", "replace") for name, text in texts.items()}
+
+
+def product(claim: Claim) -> bytes:
+    """PRODUCT.yaml."""
+    return "".join(f"{key}: {_yaml(claim.product[key])}\n" for key in KEYS if key in claim.product).encode(
+        "utf-8", "replace"
+    )
+
+
+def reproduction(claim: Claim, run: Run) -> bytes:
+    """The README of a programme's form: how to do a run again, with labkit and by hand."""
+    parts = [
+        f"# {code(claim.product.get('name') or run.runtime.name)}\n",
+        f"{code(run.title)}, on {code(_system(run) or 'a machine that is not known')}.\n",
+        _table(("", ""), _about(run)),
+        "## Do it again\n",
+        f"With labkit {code(claim.labkit)}, on a Linux host (x86-64):\n",
+        block(_command(run)) + "\n",
+        "By hand, the conformance program of distribution-spec that is named above, against the same registry:\n",
+        block(
+            f"OCI_REGISTRY=HOST:PORT OCI_TLS=enabled OCI_VERSION={shlex.quote(run.suite.spec or '1.1')} oci-conformance"
+        )
+        + "\n",
+        f"{code('results.yaml')} has the configuration of this run; the claim's raw.tar.gz all that was printed.\n",
+    ]
+    return "\n".join(parts).encode("utf-8", "replace")
+
+
+def note(claim: Claim) -> str:
+    """What a claim is not."""
+    suites = [registry.find(run.suite.name) for run in claim.runs]
+    return next((suite.note for suite in suites if isinstance(suite, OfProgramme)), NO_PROGRAMME)
 
 
 def wording(claim: Claim) -> str:
@@ -73,7 +107,7 @@ def _reports(claim: Claim) -> dict[str, str]:
     title = html.escape(printable(claim.title))
     index = (
         f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n<h1>{title}</h1>\n'
-        f"<p>{html.escape(wording(claim))}</p>\n<p>{html.escape(NO_PROGRAMME)}</p>\n<ul>\n{links}</ul>\n</html>\n"
+        f"<p>{html.escape(wording(claim))}</p>\n<p>{html.escape(note(claim))}</p>\n<ul>\n{links}</ul>\n</html>\n"
     )
     return {REPORT: index, **pages}
 
@@ -85,7 +119,7 @@ def _readme(claim: Claim) -> str:
     parts = [
         f"# {code(claim.title)}\n",
         f"**{wording(claim)}**\n",
-        f"{NO_PROGRAMME}\n",
+        f"{note(claim)}\n",
         f"Made by labkit {code(claim.labkit)} on {claim.made:%Y-%m-%d}.\n",
         "## What was tested\n",
     ]
@@ -105,9 +139,10 @@ def _about(run: Run) -> Iterable[tuple[str, str]]:
         "its sha256": run.runtime.sha256,
         "its arguments": run.runtime.arguments or "none",
         "suite": f"{run.suite.name} {run.suite.version}",
-        "runtime-spec": run.suite.spec,
+        _specification(run): run.suite.spec,
         "suite's program": _digest(known.get("suite")),
-        "system": f"{machine.get('platform') or ''} {machine.get('release') or ''}".strip(),
+        **({"upstream program": _words(known.get("upstream"))} if known.get("upstream") else {}),
+        "system": _system(run),
         "made by": _words(known.get("provider")) or machine.get("provider"),
         "image": _words(known.get("image")),
         "kernel": f"{kernel or ''} {machine.get('kernel_origin') or ''}".strip(),
@@ -128,6 +163,15 @@ def _about(run: Run) -> Iterable[tuple[str, str]]:
             yield what, code(str(word), 1000)
     if missing := [what for what, word in rows.items() if not word]:
         yield "not known", ", ".join(missing)
+
+
+def _specification(run: Run) -> str:
+    suite = registry.find(run.suite.name)
+    return suite.specification if isinstance(suite, OfProgramme) else "runtime-spec"
+
+
+def _system(run: Run) -> str:
+    return f"{run.machine.get('platform') or ''} {run.machine.get('release') or ''}".strip()
 
 
 def _words(value: object) -> str:
@@ -220,18 +264,21 @@ def _again(claim: Claim) -> Iterable[str]:
     yield "## Do it again\n"
     yield f"In a checkout of labkit {code(claim.labkit)}, on a Linux host (x86-64):\n"
     for run in claim.runs:
-        command = run.evidence.get("again")
-        if isinstance(command, str):
-            yield block(one_line(command, 2000)) + "\n"
-        else:
-            runtime = shlex.quote(run.runtime.word or run.runtime.name)
-            yield (
-                f"Of the run {code(run.run.id)} it is not known what command made its output. Near to it comes:\n\n"
-                + block(f"./lab test --suite {shlex.quote(run.suite.name)} --runtime {runtime}")
-                + "\n"
-            )
+        if not isinstance(run.evidence.get("again"), str):
+            yield f"Of the run {code(run.run.id)} it is not known what command made its output. Near to it comes:\n"
+        yield block(_command(run)) + "\n"
     yield "and compare, with the folder of the run in the raw archive:\n"
     yield block(f"mkdir claimed && tar -xzf raw.tar.gz -C claimed && ./lab diff claimed/{claim.names[0]} latest") + "\n"
+
+
+def _command(run: Run) -> str:
+    """The command that made a run, or one that is near to it."""
+    command = run.evidence.get("again")
+    if isinstance(command, str):
+        return one_line(command, 2000)
+    flag = "--registry" if isinstance(registry.find(run.suite.name), OfRegistries) else "--runtime"
+    subject = shlex.quote(run.runtime.word or run.runtime.name)
+    return f"./lab test --suite {shlex.quote(run.suite.name)} {flag} {subject}"
 
 
 def _check(claim: Claim) -> Iterable[str]:
@@ -261,7 +308,7 @@ def _results(claim: Claim) -> str:
         f"outcome: {claim.outcome.value}",
         f"minimum: {claim.minimum}",
         f"told: {_yaml(wording(claim))}",
-        f"note: {_yaml(NO_PROGRAMME)}",
+        f"note: {_yaml(note(claim))}",
         f"labkit: {_yaml(claim.labkit)}",
         "runs:",
     ]
@@ -300,7 +347,7 @@ def _result(result: Result) -> Mapping[str, object]:
 
 def _text(claim: Claim) -> str:
     """The older form: a line for each result, and what it comes to at the end."""
-    lines = [claim.title, NO_PROGRAMME]
+    lines = [claim.title, note(claim)]
     for run in claim.runs:
         lines += ["", f"{run.title}, run {run.run.id}"]
         for result in run.by_id():
@@ -319,7 +366,7 @@ def _badge(claim: Claim) -> str:
     failing = len(claim.failing)
     right = f"{claim.minimum}: {passed} pass, {failing} fail"
     widths = [10 + round(6.6 * len(word)) for word in (left, right)]
-    total, title = sum(widths), html.escape(f"{left}: {wording(claim)}. {NO_PROGRAMME}")
+    total, title = sum(widths), html.escape(f"{left}: {wording(claim)}. {note(claim)}")
     colour = _COLOURS[claim.outcome]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{total}" height="20" role="img" aria-label="{title}">\n'

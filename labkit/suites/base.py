@@ -9,7 +9,8 @@ from typing import Protocol, runtime_checkable
 
 from labkit.core.cell import Selection
 from labkit.core.observer import Observer, Silent
-from labkit.results.model import Reading, Result
+from labkit.results.model import Reading, Result, Run
+from labkit.subjects.runtimes import Runtime
 from labkit.suites.subset import ALL, Subset
 
 # What every suite's program is called with: it ends when its stdin does, so with its labkit, and runs on its machine
@@ -100,6 +101,43 @@ class OfEngines(Protocol):
 
     def of_engine(self, name: str) -> Suite:
         """The suite for the engine of this name; UsageError."""
+
+
+@runtime_checkable
+class OfRegistries(Protocol):
+    """A suite whose subject is a registry, and no runtime. upstream: the program that it runs, as its setting names it
+    where nobody has set that (labkit/subjects/programs).
+    """
+
+    upstream: str
+
+    def over(self, registry: Runtime, upstream: str, environ: Mapping[str, str]) -> Suite:
+        """The suite for a registry, with the path of its upstream program in the machine; environ: this process's, of
+        which a registry that runs elsewhere is told who asks. UsageError where it cannot be started.
+        """
+
+    @property
+    def stdin(self) -> bytes:
+        """What its program reads first: what no command line may have."""
+
+
+@runtime_checkable
+class OfProgramme(Protocol):
+    """A suite for which there is a programme that takes claims, in a form of its own. specification: what it holds to;
+    note: whose that programme is, and that a claim of labkit's is none of its certificates.
+    """
+
+    specification: str
+    note: str
+
+    def form(self, run: Run, product: Mapping[str, str], raw: Mapping[str, bytes]) -> tuple[str, Mapping[str, bytes]]:
+        """The folder of that form, below the claim's, and what of the raw output is in it, beside README.md and
+        PRODUCT.yaml; product: the keys of PRODUCT.yaml, raw: the run's raw output by name. Empty where the run has not
+        got what the form takes.
+        """
+
+    def misses(self, run: Run, product: Mapping[str, str], raw: Mapping[str, bytes]) -> Sequence[str]:
+        """Why who reviews such claims would not take this one, as far as that can be told; a sentence each."""
 
 
 class Capped:

@@ -1,6 +1,7 @@
 """The use case `claim`: runs as a folder that a stranger can check without trusting whoever made it.
 
 DIR/README.md, PRODUCT.yaml, results.yaml, results.txt, report.html, junit.xml, badge.svg    for people and reviewers
+DIR/SPEC/vX.Y/NAME/     the form of a programme that takes claims, where there is one for the suite: its own files
 DIR/raw.tar.gz          of each run results.json, raw/ and its packages
 DIR/policy/NAME.toml    what was expected to fail
 DIR/claim.dsse.json     the statement about all of these, signed; claim.dsse.json.sig: the same as OpenSSH signs
@@ -31,7 +32,9 @@ from labkit.results.model import Result, Run
 from labkit.results.statement import Claim, PolicyFile
 from labkit.store import runs
 from labkit.subjects import runtimes
+from labkit.subjects.runtimes import Role
 from labkit.suites import refs, registry
+from labkit.suites.base import OfProgramme
 from labkit.usecases import evidence, judge
 
 ENVELOPE = "claim.dsse.json"
@@ -64,7 +67,7 @@ _OPTIONAL = ("repo_url", "product_logo_url")
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """What was made. key: whose signature it has; made_key: where that key is, where it was made now; lacking: keys of
-    PRODUCT.yaml that nobody gave.
+    PRODUCT.yaml that nobody gave; misses: why reviewers of a programme would not take it; form: the folder of its form.
     """
 
     directory: Path
@@ -72,6 +75,8 @@ class Claimed:
     key: signing.PublicKey
     made_key: Path | None
     lacking: tuple[str, ...]
+    misses: tuple[str, ...] = ()
+    form: str = ""
 
 
 def claim(
@@ -113,15 +118,45 @@ def claim(
         datetime.now(UTC).replace(microsecond=0),
         tuple(directory.name for directory in directories),
     )
+    kept_raw = [raw_of(kept, directory.name) for directory, (_, kept) in zip(directories, found, strict=True)]
+    forms, misses = programme(made, kept_raw)
     content = {
         **as_claim.documents(made),
+        **forms,
         RAW: archives.packed({name: data for _, kept in found for name, data in kept.items()}),
         **{f"{POLICY}{file.name}": _policy(file, settings) for file in files},
     }
     envelope = signing.envelope(statement.statement(made, content), statement.PAYLOAD, private)
     _write(out, {**content, ENVELOPE: envelope, SIGNATURE: signing.ssh_signature(envelope, private)})
     lacking = tuple(name for name in as_claim.KEYS if not about[name] and name not in _OPTIONAL)
-    return Claimed(out, made, private.public, settings.home.keys / _KEY if new else None, lacking)
+    folder = next(iter(forms), "").rpartition("/")[0]
+    return Claimed(out, made, private.public, settings.home.keys / _KEY if new else None, lacking, misses, folder)
+
+
+def raw_of(files: Mapping[str, bytes], name: str) -> dict[str, bytes]:
+    """The raw output of the run of that name among the files of the archive, by name."""
+    above = f"{name}/{runs.RAW}/"
+    return {file.removeprefix(above): data for file, data in files.items() if file.startswith(above)}
+
+
+def programme(made: Claim, raw: Sequence[Mapping[str, bytes]]) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """The files of the form that a programme takes of these runs, and why its reviewers would not take it; raw: the raw
+    output of each. Nothing where there is no programme for what was run.
+    """
+    found: dict[str, bytes] = {}
+    misses: list[str] = []
+    for run, files in zip(made.runs, raw, strict=True):
+        suite = registry.find(run.suite.name)
+        if not isinstance(suite, OfProgramme):
+            continue
+        misses += suite.misses(run, made.product, files)
+        folder, kept = suite.form(run, made.product, files)
+        if folder and f"{folder}/{as_claim.README}" in found:
+            misses.append(f"run {run.run.id}: {folder} has another run of the claim already: make a claim of each")
+        elif folder:
+            own = {as_claim.README: as_claim.reproduction(made, run), as_claim.PRODUCT: as_claim.product(made)}
+            found |= {f"{folder}/{name}": data for name, data in sorted({**own, **kept}.items())}
+    return found, tuple(misses)
 
 
 def policy_files(run: Run) -> list[PolicyFile]:
@@ -148,7 +183,7 @@ def unfit(run: Run, directory: Path) -> Iterator[str]:
         yield f"the version of its suite {run.suite.name} is not known"
     if run.runtime.name in ("", "unknown"):
         yield "its runtime is not known"
-    elif not run.runtime.version:
+    elif not run.runtime.version and run.runtime.source != "running":  # which tells nobody what it is
         yield f"the version of its runtime, {run.runtime.name}, is not known"
 
 
@@ -341,7 +376,9 @@ def _described(path: Path | None, run: Run) -> dict[str, str]:
         if re.search(r"\bOCI\b", given.name):
             raise UsageError(f"{path}: name is {given.name!r}; a product of somebody else is not called OCI")
     known = {"name": run.runtime.name, "version": run.runtime.version, "type": "container runtime"}
-    if run.runtime.name in runtimes.names():
+    if run.runtime.name in runtimes.names(Role.REGISTRY):
+        known["type"] = "distribution"  # in the words of oci-conformance's faq.md
+    if run.runtime.name in runtimes.every():
         about = runtimes.about(run.runtime.name)
         known |= {"website_url": about.homepage, "repo_url": about.repository, "description": about.title}
     return {key: getattr(given, key) or known.get(key, "") for key in as_claim.KEYS}

@@ -29,7 +29,8 @@ from labkit.machines.base import Machine, MachineInfo
 from labkit.provision.remote import step_seconds
 from labkit.results.model import Object
 from labkit.results.tap import JSON
-from labkit.suites.base import Suite
+from labkit.subjects.runtimes import Runtime
+from labkit.suites.base import OfRegistries, Suite
 
 PACKAGES = "packages.cdx.json"  # beside the results: what is installed in the machine
 RAW_ARCHIVE = "raw archive"
@@ -162,19 +163,28 @@ def keep_packages(asked: Asked, directory: Path) -> None:
             write_atomic(directory / PACKAGES, asked.packages, durable=False)
 
 
-def gathered(cell: Cell, settings: Settings, suite: Suite, machine: Machine, info: MachineInfo, asked: Asked) -> Object:
-    """The evidence of a run that begins."""
+def gathered(
+    cell: Cell,
+    settings: Settings,
+    suite: Suite,
+    machine: Machine,
+    info: MachineInfo,
+    asked: Asked,
+    upstream: Runtime | None = None,
+) -> Object:
+    """The evidence of a run that begins; upstream: the program that the suite runs besides its own."""
     selection = cell.selection
     chosen: dict[str, JSON] = {key: list(names) for key in ("only", "skip") if (names := getattr(selection, key))}
     return {
         "command": typed(),
-        "again": again(cell, info),
+        "again": again(cell, info, isinstance(suite, OfRegistries)),
         "labkit": version.full(),
         "selection": chosen,
         "provider": _provider(info, settings, Arch(cell.arch).emulator),
         "image": _image(settings, machine.name),
         **asked.facts,
         "suite": {"file": suite.file_name(), "sha256": hashlib.sha256(suite.program()).hexdigest()},
+        **({"upstream": {"source": upstream.source, "sha256": upstream.sha256}} if upstream else {}),
     }
 
 
@@ -192,15 +202,15 @@ def typed() -> str:
     return printable(shlex.join(["./lab", *words]))[:4000]
 
 
-def again(cell: Cell, info: MachineInfo) -> str:
-    """The command that does the same, whatever labkit.toml and the environment say."""
+def again(cell: Cell, info: MachineInfo, registry: bool = False) -> str:
+    """The command that does the same, whatever labkit.toml and the environment say; registry: one is under test."""
     chosen = cell.selection
     flags = {
         "--platform": [cell.platform],
         "--release": [cell.release],
         "--arch": [cell.arch] if info.kind != "ssh" else [],
         "--provider": [info.kind],
-        "--runtime": [cell.under_test],
+        "--registry" if registry else "--runtime": [cell.under_test],
         "--runtime-name": [cell.runtime_name],
         "--suite": [cell.suite],
         "--engine": [cell.engine],

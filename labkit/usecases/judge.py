@@ -24,7 +24,7 @@ from labkit.guest.common import versions
 from labkit.io import archives
 from labkit.io.files import disk_errors, make_directory, regular_inside, write_atomic
 from labkit.reports import files
-from labkit.results import attribution, comparison, policy
+from labkit.results import attribution, comparison, distribution, policy
 from labkit.results.comparison import Comparison, SideBySide
 from labkit.results.json import to_json
 from labkit.results.model import Run, RuntimeInfo
@@ -38,11 +38,13 @@ from labkit.usecases import run as one_run
 from labkit.usecases.run import Outcome
 
 _FILE_LIMIT = (64 << 20) + 1  # bytes of one file of a recording; the last shows that there is more
-_KINDS = {".tap", ".err", ".tsv", ".json", engine.ENDING}
+_OF_REGISTRIES = (distribution.JUNIT, distribution.YAML, distribution.REPORT)
+_KINDS = {".tap", ".err", ".tsv", ".json", engine.ENDING, *(Path(name).suffix for name in _OF_REGISTRIES)}
 _TAKES = (
     "judge takes a run, a directory with NAME.tap for each program, NAME.err and summary.tsv, or with the spec suite's "
     "output as spec.tap; an archive of one (" + ", ".join(archives.ENDINGS) + "); a single .tap file; or a record of "
-    "calls, of which each line is a JSON object with argv"
+    "calls, of which each line is a JSON object with argv; or the junit.xml or results.yaml of distribution-spec's "
+    "conformance program"
 )
 
 
@@ -321,6 +323,12 @@ def _recording(settings: Settings, name: str | None, said: Said) -> Iterator[tup
                 with given.open("rb") as file:
                     (target / f"calls{engine.ENDING}").write_bytes(file.read(_FILE_LIMIT))
                 place, label = target, given.stem
+            elif given.name in _OF_REGISTRIES:
+                place, label = target, given.absolute().parent.name
+                for name in _OF_REGISTRIES:  # what lies beside it is of the same run
+                    if real := given if name == given.name else regular_inside(given.parent, name):
+                        with real.open("rb") as file:
+                            (target / name).write_bytes(file.read(_FILE_LIMIT))
             elif given.suffix == engine.ENDING:
                 raise UsageError(f"{given} has no call of a runtime in it", hint=_TAKES)
             else:

@@ -277,7 +277,7 @@ def _refs(made: Plan, settings: Settings, observer: Observer) -> dict[str, str]:
             wanted[f"{tool} {source.ref or 'HEAD'}"] = (source.where, source.ref)
     for one in made.cells:
         with contextlib.suppress(LabError):  # of a word that is none, the cell tells
-            word = words.parse(runtimes.split(one.cell.runtime)[0], runtimes.names(), Path.cwd())
+            word = words.parse(runtimes.split(one.cell.runtime)[0], runtimes.every(), Path.cwd(), words.REGISTRY)
             if isinstance(word, words.Source) and (where := word.where or _repository(word.name)):
                 wanted.setdefault(f"{word.name or word.where} {word.ref}", (where, word.ref))
     last = next((night.refs for night in nights.before(settings.reports, _NEWEST)), {})
@@ -298,9 +298,8 @@ def _refs(made: Plan, settings: Settings, observer: Observer) -> dict[str, str]:
 
 
 def _repository(name: str) -> str:
-    """Where the sources of a runtime are that labkit knows."""
-    source = default_source(name)
-    return source.where if source.kind is SourceKind.GIT else ""
+    """Where the sources of a runtime or a registry are that labkit knows."""
+    return runtimes.about(name).repository
 
 
 def _ref_moved(name: str, before: str, after: str) -> str:

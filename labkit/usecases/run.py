@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 import shlex
 import threading
@@ -60,11 +61,11 @@ from labkit.results.policy import Entry
 from labkit.results.tap import JSON
 from labkit.store import runs
 from labkit.subjects import runtimes
-from labkit.subjects.runtimes import Runtime
+from labkit.subjects.runtimes import Role, Runtime
 from labkit.subjects.runtimes.words import Package
 from labkit.suites import again as repeats
 from labkit.suites import registry, shards, subset
-from labkit.suites.base import OfEngines, RunObserver, SilentRun, Suite
+from labkit.suites.base import OfEngines, OfRegistries, RunObserver, SilentRun, Suite
 from labkit.usecases import evidence as evidences
 from labkit.usecases import subject as subjects
 from labkit.usecases.machines import bring_up, compare
@@ -117,15 +118,18 @@ def run_cell(
     suite.check(cell.selection)
     runs.require_room(settings.reports)  # now, and not after a machine was made and the suite has run
     names = suite.names()  # none where only the machine knows them
+    role = role_of(suite)
     enough = min(cell.machines, len(subset.of(suite.name, "check", cell.selection, names)) if names else cell.machines)
+    enough = 1 if role is Role.REGISTRY else enough  # its tests are one conversation
     if enough < cell.machines:
         observer.step(f"{enough} to run: no more machines than that share it")
     if enough > 1:
         return _run_shared(dataclasses.replace(cell, machines=enough), settings, observer, entries, make_machine)
     settings = settings.of_cell(cell)
     distro = settings.distro()
-    subject = subjects.find(runtimes.word(cell.runtime), settings, distro, observer, cell.runtime_name)
+    subject = subjects.find(runtimes.word(cell.runtime, role=role), settings, distro, observer, cell.runtime_name)
     subjects.require_committed(subject, settings, suite.needs)
+    upstream = _upstream(suite, settings, distro, observer)
     machine = make_machine(cell.machine, settings, observer, distro, suite.needs)
     with machine.lock():
         subjects.require_possible(subject, machine)
@@ -136,11 +140,14 @@ def run_cell(
             machine.provide(distro, {**suite.programs, **bring})
         with machine.connect(Deadline.after(settings.limits.connect, "connect")) as remote:
             runtime = subjects.send(subject, remote, observer, machine.name, cell.selection.runtime_args)
+            beside = subjects.put(upstream, remote, observer, machine.name) if upstream else None
+            if isinstance(suite, OfRegistries) and beside:
+                suite = suite.over(runtime, beside.command, os.environ)
             called, selection = _called(suite, runtime, remote, cell.selection)
             observer.step(f"running {suite.name} against {runtime.name} on {machine.name}")
             asked = evidences.ask(remote)
             facts: dict[str, JSON] = {**_facts(info), "bootstrap": dict(asked.bootstrap)}
-            evidence = evidences.gathered(cell, settings, suite, machine, info, asked)
+            evidence = evidences.gathered(cell, settings, suite, machine, info, asked, beside)
             begun = _begin(settings.reports, machine.name, suite, cell.under_test, runtime, facts, evidence, observer)
             directory = begun.directory
             with begun.told():
@@ -162,6 +169,19 @@ def run_cell(
         if suite.needs_reset(cell.selection) and isinstance(machine, Resettable):
             _reset(machine, suite, observer)
     return outcome
+
+
+def role_of(suite: Suite) -> Role:
+    """What a suite is about."""
+    return Role.REGISTRY if isinstance(suite, OfRegistries) else Role.RUNTIME
+
+
+def _upstream(suite: Suite, settings: Settings, distro: Distro, observer: RunObserver) -> Subject | None:
+    """The program that a suite runs besides its own, got or built; None where it runs none."""
+    if not isinstance(suite, OfRegistries):
+        return None
+    word = runtimes.word(settings.distribution_spec or suite.upstream, role=Role.PROGRAM)
+    return subjects.find(word, settings, distro, observer)
 
 
 def _not_decided(run: Run, entries: Sequence[Entry] | None) -> list[str]:
@@ -274,7 +294,10 @@ def _whose(
         names, left = attribution.chosen(run)
         try:
             runtime = subjects.send(
-                subjects.find(runtimes.word(word), settings, distro, observer), remote, observer, machine.name
+                subjects.find(runtimes.word(word, role=role_of(suite)), settings, distro, observer),
+                remote,
+                observer,
+                machine.name,
             )
             if (runtime.sha256, shlex.join(runtime.arguments)) == (run.runtime.sha256, run.runtime.arguments):
                 observer.step(f"not compared with {word}: that is the program under test")
@@ -598,6 +621,7 @@ def record(
             answer = remote.run(
                 suite.argv(program, runtime.command, selection),
                 timeout=max(deadline.left, 1.0),
+                stdin=suite.stdin if isinstance(suite, OfRegistries) else b"",
                 on_stdout=recorder.take,
                 on_stderr=recorder.take_stderr,
                 keep=4096,
@@ -623,7 +647,7 @@ def record(
 
 def _checked(suite: Suite, runtime: Runtime, remote: Remote, directory: Path) -> Recording | None:
     """The recording of a suite that is not run, because the runtime can do nothing; None where it can."""
-    if suite.name == "spec":  # which begins so itself
+    if suite.name == "spec" or role_of(suite) is not Role.RUNTIME:  # it begins so itself; it runs no container
         return None
     try:
         why = preflight(runtime, remote, PROGRAMS)

@@ -31,7 +31,7 @@ from labkit.machines.base import Machine, MachineState, Owned
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes import Runtime
 from labkit.subjects.runtimes.files import Kind, Parcel, architecture, packed, same_architecture, tar
-from labkit.subjects.runtimes.words import HostFile, InMachine, Package, Release, Source, Word
+from labkit.subjects.runtimes.words import HostFile, InMachine, Package, Release, Running, Source, Word
 
 if TYPE_CHECKING:
     from labkit.images.runtimes import Obtained
@@ -59,7 +59,7 @@ def find(word: Word, settings: Settings, distro: Distro, observer: Observer, nam
     it cannot run in a machine of this release.
     """
     runtime = dataclasses.replace(runtimes.of(word, name), source=_source(word, settings))
-    if isinstance(word, InMachine):
+    if isinstance(word, InMachine | Running):
         return Subject(word, runtime)
     if isinstance(word, HostFile):
         path, called = word.path, word.path.name
@@ -105,6 +105,8 @@ def _from(obtained: Obtained) -> str:
 def _source(word: Word, settings: Settings) -> str:
     if isinstance(word, Package):
         return str(settings.sources().get(word.name, "")).replace("auto", "") or "package"
+    if isinstance(word, Running):
+        return "running"
     return "machine" if isinstance(word, InMachine) else str(word)
 
 
@@ -138,11 +140,11 @@ def require_committed(subject: Subject, settings: Settings, needs: Sequence[str]
 # --- into the machine
 
 
-# Arguments: a program's name or path, or the directory of what was sent; the seconds for --version; "there", or else
-# the path of what was sent below that directory; what the kernel starts for it, what that looks for where it is env,
-# and "elf" where it is a loader; then the arguments before --version. stdin: the files that were sent, as sha256sum has
-# them. Prints lines KEY VALUE; after `said` what it prints for --version, of which lines of stderr have a mark, and
-# last its status.
+# Arguments: a program's name or path, or the directory of what was sent; the seconds for --version, empty where that is
+# not asked; "there", or else the path of what was sent below that directory; what the kernel starts for it, what that
+# looks for where it is env, and "elf" where it is a loader; then the arguments before --version. stdin: the files that
+# were sent, as sha256sum has them. Prints lines KEY VALUE; after `said` what it prints for --version, of which lines of
+# stderr have a mark, and last its status.
 _PROBE = r"""# what is under test
 LC_ALL=C; export LC_ALL
 echo "machine $(uname -m)"
@@ -169,6 +171,7 @@ else
 fi
 echo "path $p"
 echo "state there"
+test -n "$2" || exit 0
 limit=$2
 shift 6
 exec 4>&1
@@ -223,13 +226,10 @@ def send(subject: Subject, remote: Remote, observer: Observer, machine: str, arg
     """The runtime as it is in the machine, sent there unless it is; its command is its path, and arguments come after
     its own. UsageError where it is not there or cannot be run there, as far as that can be told without a container.
     """
+    if isinstance(subject.word, Running):
+        return subject.runtime
     parcel = subject.parcel
-    found = _looked(subject, remote)
-    if parcel is not None and found.state == "absent":
-        if why := same_architecture(parcel.kind, found.machine):
-            raise UsageError(f"{parcel.path} {why}", hint=f"build it for {found.machine}")
-        found = _sent(subject, parcel, remote, observer, machine)
-    _require_there(subject, found, machine)
+    found = _put(subject, remote, observer, machine)
     name, version = versions.told(found.said)
     digest = parcel.sha256 if parcel else found.sha256
     runtime = dataclasses.replace(subject.runtime, command=found.path, sha256=digest)
@@ -247,6 +247,24 @@ def send(subject: Subject, remote: Remote, observer: Observer, machine: str, arg
         said = one_line(printable((found.said or found.stderr).strip()), 200) or f"nothing (status {found.status})"
         observer.warn(f"{runtime.name} does not tell its version; for --version it prints: {said}")
     return runtime
+
+
+def put(subject: Subject, remote: Remote, observer: Observer, machine: str) -> Runtime:
+    """The same of a program that a suite runs, which is asked nothing: not all know --version."""
+    found = _put(subject, remote, observer, machine, ask=False)
+    digest = subject.parcel.sha256 if subject.parcel else found.sha256
+    return dataclasses.replace(subject.runtime, command=found.path, sha256=digest)
+
+
+def _put(subject: Subject, remote: Remote, observer: Observer, machine: str, *, ask: bool = True) -> _Found:
+    parcel = subject.parcel
+    found = _looked(subject, remote, ask)
+    if parcel is not None and found.state == "absent":
+        if why := same_architecture(parcel.kind, found.machine):
+            raise UsageError(f"{parcel.path} {why}", hint=f"build it for {found.machine}")
+        found = _sent(subject, parcel, remote, observer, machine, ask)
+    _require_there(subject, found, machine)
+    return found
 
 
 def called_alone(runtime: Runtime, remote: Remote) -> Runtime:
@@ -277,23 +295,24 @@ class _Found:
     status: int | None
 
 
-def _looked(subject: Subject, remote: Remote) -> _Found:
-    """What is there of it."""
+def _looked(subject: Subject, remote: Remote, ask: bool) -> _Found:
+    """What is there of it; ask: with what it says that it is."""
     sums = subject.parcel.sums if subject.parcel else ""
-    return _found(subject, remote, _asked(subject, remote, _PROBE, (), sums.encode(), _LOOK))
+    return _found(subject, remote, _asked(subject, remote, _PROBE, (), sums.encode(), _LOOK, ask))
 
 
 def _asked(
-    subject: Subject, remote: Remote, script: str, first: Sequence[str], stdin: bytes | Path, timeout: float
+    subject: Subject, remote: Remote, script: str, first: Sequence[str], stdin: bytes | Path, timeout: float, ask: bool
 ) -> Answer:
     """The answer to a script that ends with _PROBE; first: its own arguments."""
     parcel = subject.parcel
+    seconds = str(_VERSION) if ask else ""
     if parcel is None:
-        words = [subject.runtime.command, str(_VERSION), "there", "", "", ""]
+        words = [subject.runtime.command, seconds, "there", "", "", ""]
     else:
         kind = parcel.kind
         is_elf = "elf" if kind.architecture and kind.loader else ""
-        words = [f"{PLACE}/{parcel.sha256}", str(_VERSION), parcel.program, kind.loader, kind.env, is_elf]
+        words = [f"{PLACE}/{parcel.sha256}", seconds, parcel.program, kind.loader, kind.env, is_elf]
     argv = ["sh", "-c", script, "sh", *first, *words, *subject.runtime.arguments]
     try:
         return remote.run(argv, timeout=timeout, stdin=stdin)
@@ -327,7 +346,7 @@ def _found(subject: Subject, remote: Remote, answer: Answer) -> _Found:
     )
 
 
-def _sent(subject: Subject, parcel: Parcel, remote: Remote, observer: Observer, machine: str) -> _Found:
+def _sent(subject: Subject, parcel: Parcel, remote: Remote, observer: Observer, machine: str, ask: bool) -> _Found:
     """What is there of it once it was sent. A file is compared as it arrives, a tree afterwards."""
     observer.step(f"sending {parcel.path} ({amount(parcel.size)}) to {machine}")
     kind, name = ("tree" if parcel.is_tree else "file"), parcel.program.partition("/")[0]
@@ -340,7 +359,7 @@ def _sent(subject: Subject, parcel: Parcel, remote: Remote, observer: Observer, 
             archive.flush()
             data = Path(archive.name)
         try:
-            answer = _asked(subject, remote, script, words, data, _SEND)
+            answer = _asked(subject, remote, script, words, data, _SEND, ask)
         except OSError as error:
             raise _changed(parcel) from error
     what, _, more = answer.stdout.partition("\n")[0].partition(" ")
@@ -355,7 +374,7 @@ def _sent(subject: Subject, parcel: Parcel, remote: Remote, observer: Observer, 
     if what == "failed" or answer.status:
         told = printable((more or answer.stderr).strip()) or f"status {answer.status}"
         raise MachineError(f"{parcel.path} could not be put into machine {machine}: {told}")
-    found = _looked(subject, remote) if parcel.is_tree else _found(subject, remote, answer)
+    found = _looked(subject, remote, ask) if parcel.is_tree else _found(subject, remote, answer)
     if found.state == "absent":
         raise _changed(parcel)
     return found

@@ -13,12 +13,13 @@ from labkit.machines import providers
 from labkit.results.policy import Entry
 from labkit.store import runs
 from labkit.subjects import runtimes
+from labkit.subjects.runtimes import Role
 from labkit.suites import registry, subset
 from labkit.suites.base import RunObserver
 from labkit.usecases import subject
 from labkit.usecases.judge import policies
 from labkit.usecases.machines import machine_name, settled
-from labkit.usecases.run import Outcome, run_cell
+from labkit.usecases.run import Outcome, role_of, run_cell
 
 REFERENCE = "runc"
 NO_REFERENCE = "none"
@@ -35,7 +36,7 @@ def test(
     runtime_name: str = "",
     reference: str | None = None,
 ) -> Outcome:
-    """Run the suite that the settings name against their runtime, on their machine, or shared by so many.
+    """Run the suite that the settings name against their runtime, or registry, on their machine, or shared by so many.
 
     runtime_name is what to call the runtime, where it is not known by its path or by what it says. failed selects what
     failed last time, in place of what the selection names. reference is the runtime that what is bad is compared with:
@@ -44,7 +45,10 @@ def test(
     entries: list[Entry] | None = policies(settings) if with_policy else None
     settings = settled(settings)
     cell = cell_of(settings, selection, failed=failed, machines=machines)
-    word = "" if reference == NO_REFERENCE else str(runtimes.word(runtimes.split(reference or REFERENCE)[0]))
+    role = role_of(registry.find(cell.suite))
+    usual = REFERENCE if role is Role.RUNTIME else NO_REFERENCE
+    other = reference or usual
+    word = "" if other == NO_REFERENCE else str(runtimes.word(runtimes.split(other)[0], role=role))
     selection = dataclasses.replace(cell.selection, reference="" if word == cell.runtime else word)
     cell = dataclasses.replace(cell, runtime_name=runtime_name, selection=selection)
     return run_cell(cell, settings, observer, entries)
@@ -67,11 +71,12 @@ def test_all(
     """
     if runtime_name and len(words) > 1:
         raise UsageError("--runtime-name names one runtime, and there are several", hint="leave --runtime-name out")
-    each = [settings.with_values("--runtime", runtime=word) for word in words] or [settings]
+    role = role_of(registry.find(settings.suite, settings.engine or ""))
+    each = [settings.with_values(f"--{role}", **{role.value: word}) for word in words] or [settings]
     if len(each) > 1:
         for one in each:
             cell = cell_of(one, selection, failed=failed, machines=machines)
-            subject.find(runtimes.word(cell.runtime), one, one.distro(), observer)
+            subject.find(runtimes.word(cell.runtime, role=role), one, one.distro(), observer)
     outcomes: list[Outcome] = []
     for one in each:
         try:
@@ -99,8 +104,9 @@ def cell_of(settings: Settings, selection: Selection, *, failed: bool = False, m
     """The cell of the settings. UsageError where they name what does not exist."""
     settings = settled(settings)
     distro = settings.distro()
-    text, arguments = runtimes.split(settings.runtime)
-    word = runtimes.word(text)
+    role = role_of(registry.find(settings.suite, settings.engine or ""))
+    text, arguments = runtimes.split(settings.registry if role is Role.REGISTRY else settings.runtime)
+    word = runtimes.word(text, role=role)
     settings = settings.with_values(None, runtime=str(word))
     selection = dataclasses.replace(selection, runtime_args=(*arguments, *selection.runtime_args))
     if failed:

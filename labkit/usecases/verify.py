@@ -190,7 +190,9 @@ def _judge_again(said: Said, payload: bytes, rest: Mapping[str, bytes], told: _T
         told.differs.append(f"it says {said.outcome}, and raw/ shows {claim.outcome}")
     if any(run.runtime.sha256 != said.runtime for run in claim.runs):
         told.differs.append(f"the digest of the runtime ({RUNTIME}...) is another one than the runs have")
-    _documents(claim, payload, rest, told)
+    forms, misses = claims.programme(claim, [claims.raw_of(archive, name) for name in said.names])
+    told.notes += misses
+    _documents(claim, payload, rest, forms, told)
 
 
 def _policies(said: Said, rest: Mapping[str, bytes], told: _Told) -> list[policy.Entry]:
@@ -254,9 +256,11 @@ def _evidence(kept: Run, directory: Path) -> list[str]:
     return found
 
 
-def _documents(claim: Claim, payload: bytes, rest: Mapping[str, bytes], told: _Told) -> None:
-    """Whether what people read is what labkit writes of these results."""
-    made = as_claim.documents(claim)
+def _documents(
+    claim: Claim, payload: bytes, rest: Mapping[str, bytes], forms: Mapping[str, bytes], told: _Told
+) -> None:
+    """Whether what people read is what labkit writes of these results; forms: what a programme takes of them."""
+    made = {**as_claim.documents(claim), **forms}
     known = {*made, claims.RAW, *(f"{claims.POLICY}{file.name}" for file in claim.policies)}
     told.differs += [f"{name} is no file of a claim" for name in rest if name not in known]
     told.differs += [f"{name} is missing" for name in made if name not in rest]

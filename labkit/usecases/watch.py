@@ -22,7 +22,8 @@ from labkit.results.comparison import Relation, Side, SideBySide, side_by_side
 from labkit.results.model import Run
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes.words import HostFile
-from labkit.usecases.run import Outcome
+from labkit.suites import registry
+from labkit.usecases.run import Outcome, role_of
 
 LOOK = 0.2  # seconds between two looks
 STILL = 0.6  # seconds for which nothing may change: a linker writes in bursts
@@ -44,14 +45,17 @@ class Watching:
 USUAL = Watching()
 
 
-def watched(words: Sequence[str]) -> tuple[Path, ...]:
-    """The files and directories of this host among the words of --runtime. UsageError where there is none."""
-    found = [runtimes.word(runtimes.split(text)[0]) for text in words]
+def watched(words: Sequence[str], suite: str = "spec") -> tuple[Path, ...]:
+    """The files and directories of this host among the words of --runtime, or of what else the suite is about.
+    UsageError where there is none.
+    """
+    role = role_of(registry.find(suite))
+    found = [runtimes.word(runtimes.split(text)[0], role=role) for text in words]
     paths = tuple(dict.fromkeys(word.path for word in found if isinstance(word, HostFile)))
     if not paths:
         raise UsageError(
-            f"--watch waits for a file of this host to change, and --runtime {', '.join(words)} is none",
-            hint="--runtime ./runc --watch",
+            f"--watch waits for a file of this host to change, and --{role} {', '.join(words)} is none",
+            hint=f"--{role} ./FILE --watch",
         )
     return paths
 

@@ -20,6 +20,8 @@ _INSIDE = re.compile(rf"\bversion\b\s*:?\s*({_NUMBER})(?=[\s,;)]|$)", re.IGNOREC
 _VERSION = re.compile(
     r"(?:release-|v)?(?:0\.0~)?([0-9]{1,18}(?:\.[0-9]{1,18}){0,9})(?:[-~.]?(rc|alpha|beta)\.?([0-9]{0,9}))?"
 )
+# /usr/bin/docker-registry github.com/docker/distribution 2.8.3+ds1
+_MODULE = re.compile(r"\S{1,300} [\w.-]+\.[a-z]+/(?:[\w.-]+/)*?([\w.-]+)(?:/v[0-9]+)? v?(\d[\w.+~:-]*)$", re.ASCII)
 _STAGES = {"alpha": 0, "beta": 1, "rc": 2}
 _RELEASED = (3, 0)
 
@@ -33,6 +35,8 @@ def told(said: str) -> tuple[str, str]:
     match = _LINE.match(first)
     if match and ("version" in match[2].lower() or "." in match[3]) and (name := _name(match[1])):
         return name, match[3]
+    if match := _MODULE.match(first):
+        return match[1], match[2]
     if match := _INSIDE.search(first):
         return "", match[1]
     for line in lines[1:]:  # sysbox-runc has a line for each

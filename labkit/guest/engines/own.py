@@ -31,10 +31,11 @@ _REMOVE = 5.0  # seconds for a cgroup to be gone
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
-def outer(argv: Sequence[str], attached: bool) -> int:
+def outer(argv: Sequence[str], attached: bool, apart: bool = True) -> int:
     """Run a command in namespaces of its own, with the directory of the run as its last argument; its exit status.
 
-    attached: it ends when stdin does. Raises Interrupted on a signal, after all has ended.
+    attached: it ends when stdin does; apart: without the machine's network. Raises Interrupted on a signal, after all
+    has ended.
     """
     unshare, setpriv = find_program("unshare"), find_program("setpriv")
     if not unshare or not setpriv:
@@ -44,7 +45,8 @@ def outer(argv: Sequence[str], attached: bool) -> int:
     top = DATA / f"{_PREFIX}{name}"
     top.mkdir(parents=True, mode=0o711)
     group = CGROUP_ROOT / f"{_CGROUP}{name}" if (CGROUP_ROOT / "cgroup.procs").exists() else None
-    spaces = ["--mount", "--pid", "--net", "--fork", "--mount-proc", "--propagation", "private", "--kill-child=KILL"]
+    spaces = ["--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private", "--kill-child=KILL"]
+    spaces += ["--net"] if apart else []
     if group:
         group.mkdir()
         spaces.append("--cgroup")
@@ -97,9 +99,12 @@ def _step_aside(child: subprocess.Popen[bytes], group: Path) -> None:
         time.sleep(0.01)
 
 
-def inner() -> None:
-    """Make the file systems and the cgroup of this run; this process is the first of its PID namespace."""
-    _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
+def inner(apart: bool = True) -> None:
+    """Make the file systems and the cgroup of this run; this process is the first of its PID namespace. apart: without
+    the machine's network, and so without its /run, which may know where names are asked for.
+    """
+    if apart:
+        _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
     if (CGROUP_ROOT / "cgroup.procs").exists():
         _mount("-t", "cgroup2", "none", str(CGROUP_ROOT))
         own = CGROUP_ROOT / "inside"
@@ -111,6 +116,8 @@ def inner() -> None:
         for controller in (CGROUP_ROOT / "cgroup.controllers").read_text().split():
             with suppress(OSError):
                 (CGROUP_ROOT / "cgroup.subtree_control").write_text(f"+{controller}")
+    if not apart:
+        return
     with socket.socket() as any_socket, suppress(OSError):
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
 

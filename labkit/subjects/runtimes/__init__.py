@@ -1,4 +1,6 @@
-"""Runtimes under test as data: one file NAME.toml each in this directory. Adding a runtime is adding a file."""
+"""What is under test as data: runtimes, one file NAME.toml each in this directory; registries in ../registries, and the
+upstream programs of suites in ../programs. Adding one is adding a file.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,22 @@ from labkit.core.platforms import Sha256
 from labkit.core.suggest import unknown
 from labkit.core.tomlfile import Table
 from labkit.subjects.runtimes import words
-from labkit.subjects.runtimes.words import HostFile, InMachine, Package, Source, Word
+from labkit.subjects.runtimes.words import HostFile, InMachine, Package, Running, Source, Word
 
-_DIRECTORY = Path(__file__).parent
+
+class Role(enum.StrEnum):
+    """What a word is to name."""
+
+    RUNTIME = "runtime"
+    REGISTRY = words.REGISTRY
+    PROGRAM = "program"  # of a suite
+
+
+_DIRECTORIES = {
+    Role.RUNTIME: Path(__file__).parent,
+    Role.REGISTRY: Path(__file__).parents[1] / "registries",
+    Role.PROGRAM: Path(__file__).parents[1] / "programs",
+}
 # Of the OCI Runtime Command Line Interface.
 OciCommand = Literal["create", "start", "state", "kill", "delete"]
 
@@ -41,12 +56,14 @@ class System(enum.StrEnum):
 
 class Build(Table):
     """How a runtime is built from its sources. packages: by family of platforms, what must be installed besides the
-    system's own; package: what of a Go module is built; recipe: shell, run in the sources, and program what it makes
-    there; mark: a file of the sources and a text in it, by which they are known to be this runtime's.
+    system's own; directory: where in a repository the Go module is, if not at its top; package: what of it is built;
+    recipe: shell, run in the sources, and program what it makes there; mark: a file of the sources and a text in it, by
+    which they are known to be this runtime's.
     """
 
     system: System
     packages: dict[StrictStr, tuple[StrictStr, ...]] = Field(default={}, description="a table of lists of packages")
+    directory: StrictStr = Field(default="", pattern=r"^[A-Za-z0-9._-]*$", description="the name of a directory")
     package: StrictStr = "."
     recipe: StrictStr = Field(min_length=1)
     program: StrictStr = Field(pattern=r"^[A-Za-z0-9._+/-]+$", description="a path in the sources")
@@ -73,12 +90,21 @@ class Beside(Table):
     files: tuple[StrictStr, ...] = Field(min_length=1, description="a list of paths without a leading /")
 
 
+class Serve(Table):
+    """How a registry is started: the text of its configuration, and its arguments. {data} is a directory of its own,
+    {address} HOST:PORT, {port} the port, {config} the file with the text.
+    """
+
+    config: StrictStr
+    arguments: tuple[StrictStr, ...] = Field(description="a list of arguments")
+
+
 class About(Table):
     """What labkit knows of a runtime. packages: by family of platforms; repository, module, crate: where its sources
     are; tag: the tag of a version; arguments: given before each command; lacks: commands of the OCI command line that
     it does not have, with the reason; limits: what else it cannot do; none: why it is no subject for suites at all;
     beside: what of packages is sent to a machine whose image has not got it; shim: a program of labkit.guest.shims that
-    is the runtime.
+    is the runtime; serve: how a registry is started.
     """
 
     title: StrictStr
@@ -100,6 +126,7 @@ class About(Table):
     none: StrictStr = ""
     beside: Beside | None = None
     shim: StrictStr = ""
+    serve: Serve | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +151,24 @@ class Runtime:
         return {key: value for key, value in asdict(self).items() if key not in left_out}
 
 
-def names() -> list[str]:
-    """Return the names of the runtimes that have a file, sorted."""
-    return sorted(file.stem for file in _DIRECTORY.glob("*.toml"))
+def names(role: Role = Role.RUNTIME) -> list[str]:
+    """Return the names of the runtimes, or of what else role says, that have a file, sorted."""
+    return sorted(file.stem for file in _DIRECTORIES[role].glob("*.toml"))
+
+
+def every() -> list[str]:
+    """Return the names of all that have a file."""
+    return [name for role in Role for name in names(role)]
+
+
+def role_of(name: str) -> Role:
+    """What the thing of that name is."""
+    return next((role for role in Role if name in names(role)), Role.RUNTIME)
 
 
 def about(name: str) -> About:
-    """Return what labkit knows of the runtime with that name. UsageError."""
-    if name not in names():
+    """Return what labkit knows of the runtime, registry or program with that name. UsageError."""
+    if _file(name) is None:
         message, hint = unknown("runtime", name, names())
         raise UsageError(message, hint=hint)
     return _read(name)
@@ -174,9 +211,11 @@ def _is_there(text: str) -> bool:
         return False
 
 
-def word(text: str, directory: Path | None = None) -> Word:
-    """Read what follows --runtime, without the arguments; relative paths are below directory. UsageError."""
-    return words.parse(text, names(), directory or Path.cwd())
+def word(text: str, directory: Path | None = None, role: Role = Role.RUNTIME) -> Word:
+    """Read what follows --runtime, or the flag of another role, without the arguments; relative paths are below
+    directory. UsageError.
+    """
+    return words.parse(text, names(role), directory or Path.cwd(), role.value)
 
 
 def repository(text: str, directory: Path | None = None) -> Source:
@@ -211,6 +250,9 @@ def _of(word: Word) -> Runtime:
         return Runtime(word.path.name, str(word.path), word.path.name)
     if isinstance(word, HostFile):
         return Runtime(word.path.name, "", word.path.name)
+    if isinstance(word, Running):
+        host = word.url.partition("://")[2]
+        return Runtime(host, word.url, host, source="running")
     if word.name:
         return replace(named(word.name), command="")
     assert isinstance(word, Source)
@@ -224,6 +266,13 @@ def named(name: str) -> Runtime:
     return Runtime(name, data.binary, data.title, data.homepage, data.untrusted, data.arguments)
 
 
+def _file(name: str) -> Path | None:
+    """The file of a name, whatever it is of: no two have the same."""
+    found = (directory / f"{name}.toml" for directory in _DIRECTORIES.values())
+    return next((file for file in found if "/" not in name and file.is_file()), None)
+
+
 def _read(name: str) -> About:
-    file = _DIRECTORY / f"{name}.toml"
+    file = _file(name)
+    assert file is not None, name
     return tomlfile.check(About, tomlfile.read(file), lambda _: str(file))

@@ -1,4 +1,4 @@
-"""What people write after `--runtime`, read: pure, but for a look at whether a file of this host is there.
+"""What people write after `--runtime` or `--registry`, read: pure, but for a look at whether a file is there.
 
 | word | means |
 | --- | --- |
@@ -7,6 +7,7 @@
 | `runc@main`, `URL#REF`, `PATH#REF` | built from source at that ref |
 | `./runc`, `../x`, `~/x`, `host:/abs/x`, `./dir/` | a file of this host, or a directory whose `runtime` is run |
 | `/usr/local/bin/runc` | a program in the machine |
+| `https://registry.example.org` | a registry that runs already |
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from labkit.core.suggest import unknown
 _RELEASE = re.compile(r"(?:v|release-)?([0-9]+(?:[.][0-9]+)*(?:[-+.~][A-Za-z0-9.+~-]+)?)")
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,200}")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
+_ADDRESS = re.compile(
+    r"(https?)://([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?", re.IGNORECASE | re.ASCII
+)
 _URL = re.compile(r"[a-z][a-z0-9+]*://\S+|[\w.-]+@[\w.-]+:\S+")
 
 
@@ -78,40 +82,54 @@ class InMachine:
         return str(self.path)
 
 
-Word = Package | Release | Source | HostFile | InMachine
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A registry that runs already; url is http(s)://HOST[:PORT]."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
 
 
-def parse(text: str, names: list[str], directory: Path) -> Word:
+Word = Package | Release | Source | HostFile | InMachine | Running
+REGISTRY = "registry"  # the role that may be running already
+
+
+def parse(text: str, names: list[str], directory: Path, what: str = "runtime") -> Word:
     """Read a word, without the arguments of the runtime. names are the runtimes that labkit knows; relative paths are
-    below directory. str() of what comes back reads as the same, wherever it is sent. UsageError.
+    below directory. what: what the word is to name, which messages and the flag call so. str() of what comes back reads
+    as the same, wherever it is sent. UsageError.
     """
     if not text.isprintable() or not text.strip():
-        raise UsageError(f"runtime {text!r} is not a name or a path", hint="./lab runtimes shows what there is")
+        raise UsageError(f"{what} {text!r} is not a name or a path", hint=f"known: {', '.join(names)}")
+    if what == REGISTRY and re.match(r"https?://", text, re.IGNORECASE) and "#" not in text:
+        return _running(text)
     host = _host_file(text, directory)
     if host is not None and host.exists():
         return HostFile(host)  # also where its name has a # or an @
     before, mark, ref = text.rpartition("#")
     if mark and before:
-        return _source(text, before, ref, directory)
+        return _source(text, before, ref, directory, what)
     if host is not None:
         raise UsageError(
-            f"{host} is not there: --runtime {text} is a file of this host",
+            f"{host} is not there: --{what} {text} is a file of this host",
             hint="a program in the machine has an absolute path: /usr/local/bin/runc",
         )
     if text.startswith("/"):
         path = PurePosixPath(text)
         if path.name in ("", ".."):
-            raise UsageError(f"runtime {text!r} is a directory", hint="name the program: /usr/local/bin/runc")
+            raise UsageError(f"{what} {text!r} is a directory", hint="name the program: /usr/local/bin/runc")
         return InMachine(path)
     name, mark, version = text.partition("@")
     if name in names:
-        return _of_name(name, version) if mark else Package(name)
+        return _of_name(name, version, what) if mark else Package(name)
     if "/" in text:
-        beside = f"--runtime ./{text}" if (directory / text).exists() else "--runtime ./FILE"
+        beside = f"--{what} ./{text}" if (directory / text).exists() else f"--{what} ./FILE"
         raise UsageError(
-            f"runtime {text!r} is neither a name nor an absolute path", hint=f"a file of this host: {beside}"
+            f"{what} {text!r} is neither a name nor an absolute path", hint=f"a file of this host: {beside}"
         )
-    message, hint = unknown("runtime", name, names)
+    message, hint = unknown(what, name, names)
     raise UsageError(message, hint=f"{hint}; ./FILE of this host, or the absolute path of a program in the machine")
 
 
@@ -150,29 +168,44 @@ def _host_file(text: str, directory: Path) -> Path | None:
     return path.resolve() if ".." in path.parts else path
 
 
-def _source(text: str, where: str, ref: str, directory: Path) -> Source:
+def _running(text: str) -> Running:
+    """The address of a registry. Where it has a user in it no message shows it: there may be a password, too."""
+    if "@" in text:
+        raise UsageError(
+            "the address of a registry has no user in it",
+            hint="OCI_USERNAME and OCI_PASSWORD in the environment: a command line can be read by others",
+        )
+    found = _ADDRESS.fullmatch(text)
+    if not found:
+        raise UsageError(
+            f"registry {text!r} is not the address of one", hint="https://HOST or https://HOST:PORT, without a path"
+        )
+    return Running(f"{found[1].lower()}://{found[2].lower()}{found[3] or ''}")
+
+
+def _source(text: str, where: str, ref: str, directory: Path, what: str) -> Source:
     if not _REF.fullmatch(ref) or ".." in ref:
-        raise UsageError(f"runtime {text!r}: {ref!r} is not a branch, tag or commit", hint="URL#REF, such as ...#main")
+        raise UsageError(f"{what} {text!r}: {ref!r} is not a branch, tag or commit", hint="URL#REF, such as ...#main")
     if _URL.fullmatch(where):
         return Source("", where, ref)
     path = _host_file(where, directory) or (Path(where) if where.startswith("/") else None)
     if path is None:
         raise UsageError(
-            f"runtime {text!r}: {where!r} is neither a URL nor the path of a tree",
+            f"{what} {text!r}: {where!r} is neither a URL nor the path of a tree",
             hint="URL#REF; or ./TREE#REF or /TREE#REF for a git tree of this host",
         )
     if not path.is_dir():
-        raise UsageError(f"{path} is not a directory: --runtime {text} is a git tree of this host")
+        raise UsageError(f"{path} is not a directory: --{what} {text} is a git tree of this host")
     return Source("", str(path), ref)
 
 
-def _of_name(name: str, version: str) -> Word:
+def _of_name(name: str, version: str, what: str) -> Word:
     release = _RELEASE.fullmatch(version)
     if release and ("." in release[1] or not _COMMIT.fullmatch(version)):
         return Release(name, release[1])
     if not _REF.fullmatch(version) or ".." in version:
         raise UsageError(
-            f"runtime {name}@{version}: {version!r} is neither a version nor a ref",
+            f"{what} {name}@{version}: {version!r} is neither a version nor a ref",
             hint=f"{name}@1.2.3, {name}@main or {name}@COMMIT",
         )
     return Source(name, "", version)
