@@ -142,4 +142,3 @@ def _is_wanted(part: str, only: Sequence[str]) -> bool:
 def _is_needed(step: str, only: Sequence[str]) -> bool:
     """Whether a step is to run: where anything but steps is asked for, all do, for the calls that they make."""
     return not only or step in only or any(not ident.startswith(_APART) for ident in only)
-

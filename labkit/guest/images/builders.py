@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ CONFIG: dict[str, Any] = {
     "Entrypoint": ["/bin/true", "first one"],
     "Cmd": ["second"],
     "WorkingDir": "/srv/app dir",
-    "Labels": {"org.labkit.plain": "a value", "org.labkit.quotes": "it's \"so\""},
+    "Labels": {"org.labkit.plain": "a value", "org.labkit.quotes": 'it\'s "so"'},
     "ExposedPorts": {"8080/tcp": {}, "53/udp": {}},
     "Volumes": {"/data": {}},
     "StopSignal": "SIGUSR1",
@@ -79,7 +78,7 @@ def change(root: Path, context: Path) -> None:
 
 
 def _quoted(text: str) -> str:
-    return shlex.quote(text) if '"' in text and "'" not in text else '"' + text.replace('"', '\\"') + '"'
+    return '"' + text.replace('"', '\\"') + '"'
 
 
 def _array(words: list[str]) -> str:

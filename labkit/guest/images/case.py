@@ -17,6 +17,7 @@ from ..engines.own import DATA
 OUTSIDE = str(DATA / "engine-outside")  # what hostile images aim at; own.py removes it with all else of a run
 NAME = "docker.io/labkit/{}:latest"
 AMD64 = "amd64"
+_VARIANTS = {"amd64": "v1", "arm64": "v8"}
 
 Shown = Mapping[str, Optional[Mapping[str, object]]]
 Layer = tuple[Sequence[Entry], str]
@@ -32,9 +33,12 @@ extra:x:2000:labkit
 more:x:2001:labkit,other
 others:x:3000:
 """
+
+
 class Case:
     """An image. checks are the ids that it is for; shows, of those about its tree; runs: whether a container is to run
-    what the image says, and not something that waits; layers are the lowest first, in their order.
+    what the image says, and not something that waits; looks: whether its tree is looked at, for which engines have to
+    run a container; layers are the lowest first, in their order.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Case:
         layers: Sequence[Layer] = (),
         shows: Optional[Mapping[str, Shown]] = None,
         runs: bool = False,
+        looks: bool = True,
         manifest: Optional[Mapping[str, object]] = None,
         rootfs: str = "layers",
         altered: bool = False,
@@ -54,7 +59,7 @@ class Case:
         index: Optional[Mapping[str, str]] = None,
         without: Sequence[str] = (),
     ) -> None:
-        self.name, self.checks, self.runs = name, tuple(checks), runs
+        self.name, self.checks, self.runs, self.looks = name, tuple(checks), runs, looks
         self.shows = dict(shows or {})
         self._config, self._about, self._layers = dict(config or {}), dict(about or {}), list(layers)
         self._manifest, self._rootfs, self._altered = manifest, rootfs, altered
@@ -62,12 +67,15 @@ class Case:
 
     def about(self, architecture: str) -> dict[str, object]:
         """Its configuration, without rootfs and history."""
-        return {"architecture": architecture, "os": "linux", **self._about, "config": self._config}
+        found = {"architecture": architecture, "os": "linux", **self._about, "config": self._config}
+        if "variant" in found:  # one that engines do not take for another machine's
+            found["variant"] = _VARIANTS.get(architecture, "v1")
+        return found
 
     def image(self, architecture: str = AMD64, programs: Sequence[Entry] = ()) -> Image:
-        """programs are the entries of a layer below all others, for engines, which run something."""
+        """programs are the entries of a layer below all others, for engines, which run something; always the same."""
         base = [entry for entry in _base() if entry.path.decode() not in self._without]
-        layers = [([*programs, *base], image.GZIP), *self._layers]
+        layers = [*([(programs, image.TAR)] if programs else []), (base, image.GZIP), *self._layers]
         return Image(
             NAME.format(self.name),
             self.about(architecture),

@@ -17,7 +17,7 @@ from ..common.errors import UsageError
 from ..common.executables import find_program, find_runtime
 from ..common.files import remove_tree
 from ..engines.alone import alone, put
-from ..engines.base import OUTPUT, Broken, Cannot, Place
+from ..engines.base import Broken, Cannot, Place
 from . import __version__, builders, cases, converters, layout
 from .case import Case
 from .converters.base import Converter
@@ -37,7 +37,7 @@ def run(argv: list[str]) -> int:
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="labkit-images", description="Gives a converter images, and prints JSON lines.")
     parser.add_argument("--converter", required=True, choices=converters.names())
-    parser.add_argument("--runtime", required=True, help="name or path of the runtime that an engine runs containers with")
+    parser.add_argument("--runtime", required=True, help="name or path of the runtime under an engine")
     parser.add_argument(
         "--runtime-arg", action="append", default=[], metavar="WORD", help="before each of its commands"
     )
@@ -49,8 +49,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.only = [word for word in args.only.split(",") if word]
     args.is_program = args.converter in converters.programs()
-    if not args.is_program:  # else none is needed
+    try:
         args.runtime = find_runtime(args.runtime)
+    except UsageError:
+        if not args.is_program:  # which needs none
+            raise
+        args.runtime = ""
     return args
 
 
@@ -59,15 +63,7 @@ def _work(args: argparse.Namespace, top: Path) -> int:
     builds = not args.only or any(ident.startswith(BUILD) for ident in args.only)
     facts = {
         "engine": args.converter,
-        **(
-            {}
-            if args.is_program
-            else {
-                "runtime-path": args.runtime,
-                "runtime-version": claims_of([args.runtime, *args.runtime_arg]).version,
-                "runtime-arguments": " ".join(args.runtime_arg),
-            }
-        ),
+        **(_runtime(args) if args.runtime else {}),
         "kernel": os.uname().release,
         "cgroup": "v2" if (CGROUP_ROOT / "cgroup.controllers").exists() else "v1",
         "suite": f"labkit-images {__version__}",
@@ -94,6 +90,14 @@ def _work(args: argparse.Namespace, top: Path) -> int:
     return 0
 
 
+def _runtime(args: argparse.Namespace) -> dict[str, str]:
+    return {
+        "runtime-path": args.runtime,
+        "runtime-version": claims_of([args.runtime, *args.runtime_arg]).version,
+        "runtime-arguments": " ".join(args.runtime_arg),
+    }
+
+
 def _noted(place: Place, found: Iterator[dict[str, Any]]) -> dict[str, Any]:
     """What comes of it, with the time that it took and the commands that it ran."""
     first, began = len(place.commands), time.monotonic()
@@ -109,6 +113,7 @@ def _noted(place: Place, found: Iterator[dict[str, Any]]) -> dict[str, Any]:
 
 def _converted(converter: Converter, case: Case) -> Iterator[dict[str, Any]]:
     outside = Outside(converter.place.data)
+    yield {"about": case.about(converter.architecture)}
     found = converter.convert(case, outside)
     yield {"status": found.status, "err": found.err[-2000:], "config": found.config, "tree": found.seen}
     yield {"command": found.command} if found.command else {}

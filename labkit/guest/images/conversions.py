@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from ..engines import image
-from .case import AMD64, OUTSIDE, Case
+from .case import OUTSIDE, Case
 
 LABELS = MappingProxyType(
     {
@@ -49,7 +49,6 @@ WHOLE = Case(
     "whole",
     ["CONV-001", "CONV-002", "CONV-007", *(f"CONV-{number:03}" for number in (*range(10, 19), 21, 40, 42, 43, 44))],
     about={
-        "architecture": AMD64,  # of whatever machine: it is only copied
         "variant": "v1",
         "os.version": "6.1-labkit",
         "os.features": ["labkit-a", "labkit-b"],

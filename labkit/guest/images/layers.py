@@ -11,7 +11,9 @@ from .case import Case, Shown
 _TEXT = b"content\n"
 _BIG = bytes(range(256)) * 1024  # more than one block of gzip or zstd
 _XATTR = b"\x00value\xff"
-_CAPABILITY = b"\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"  # cap_net_bind_service=ep
+_CAPABILITY = (
+    b"\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"  # cap_net_bind_service=ep
+)
 _HOLE = 1 << 20  # bytes
 _SPARSE = b"begin" + bytes(_HOLE) + b"end"
 _LONG = "long-" + "n" * 240
@@ -51,7 +53,13 @@ _OLD = [
     Entry("t/gone-too", _TEXT),
     symlink("t/gone-link", "kept"),
 ]
-_LOWER = [directory("t/a/"), Entry("t/a/old", _TEXT), directory("t/a/b/"), Entry("t/a/b/old", _TEXT), Entry("t/beside", _TEXT)]
+_LOWER = [
+    directory("t/a/"),
+    Entry("t/a/old", _TEXT),
+    directory("t/a/b/"),
+    Entry("t/a/b/old", _TEXT),
+    Entry("t/beside", _TEXT),
+]
 _UPPER = [directory("t/a/"), Entry("t/a/new", _TEXT), directory("t/a/b/"), Entry("t/a/b/new", _TEXT)]
 _OPAQUE = Entry("t/a/.wh..wh..opq")
 _HIDDEN: Shown = {"t/a/old": None, "t/a/b/old": None, "t/a/.wh..wh..opq": None, "t/beside": _file()}

@@ -1,5 +1,5 @@
-"""A layout that a builder has written, as values: its documents, and each blob with its true digest, and for a layer the
-entries of its archive. Read by this program alone; nothing raises, whatever is in it.
+"""A layout that a builder has written, as values: its documents, each blob with its true digest, and the entries of
+layers. Read by this program alone; nothing raises, whatever is in it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _XATTR = "SCHILY.xattr."
 
 
 def look(place: Path) -> dict[str, Any]:
-    """files are all paths in the layout; oci-layout and index.json as JSON, None where there is none; blobs by the digest
-    that their path says.
+    """files are all paths in the layout; oci-layout and index.json as JSON, None where there is none; blobs by the
+    digest that their path says.
     """
     files = sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
     blobs = {}
@@ -42,7 +42,7 @@ def look(place: Path) -> dict[str, Any]:
 
 
 def blob(data: bytes) -> dict[str, Any]:
-    """size and sha256; kind (json, tar, gzip, zstd or other); json, or plain (the digest of the archive) and entries."""
+    """size, sha256, kind (json, tar, gzip, zstd or other); json, or plain (the digest of the archive) and entries."""
     found: dict[str, Any] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "kind": "other"}
     value = document(data) if data[:1] == b"{" else None
     if value is not None:

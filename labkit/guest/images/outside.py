@@ -14,7 +14,7 @@ _IGNORED = ("mtime",)  # of directories and of what was only read: it changes wi
 
 
 class Outside:
-    """The directory OUTSIDE, made anew; data is the engine's or converter's own directory, where strays are looked for."""
+    """The directory OUTSIDE, made anew; data is the converter's own directory, where strays are looked for."""
 
     def __init__(self, data: Path) -> None:
         self._data = data
@@ -44,7 +44,7 @@ class Outside:
     def _strays(self) -> list[str]:
         """Files that an image put a directory or more above the root of its tree, which has t and etc in it."""
         found = []
-        for top, directories, files in os.walk(self._data):
+        for _, directories, files in os.walk(self._data):
             if {"t", "etc"} <= set(directories):
                 directories.clear()
                 continue
@@ -61,5 +61,5 @@ def _seen() -> tree.Seen:
         for key in _IGNORED:
             entry.pop(key, None)
         if entry["type"] != "directory":
-            entry["links"] = os.lstat(os.path.join(OUTSIDE, path)).st_nlink
+            entry["links"] = Path(OUTSIDE, path).lstat().st_nlink
     return found

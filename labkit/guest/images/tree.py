@@ -1,6 +1,7 @@
-"""What is in a directory tree, as values: the same words for every converter, read by this program and not by one of the
-image's.
+"""What is in a directory tree, as values: the same words for every converter, read by this program and by none of the
+image. On names, not Paths, which cannot be bytes.
 """
+# ruff: noqa: PTH118, PTH115, PTH208
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ _TYPES = {
 Seen = dict[str, dict[str, object]]
 
 
-def walk(root: Union[str, bytes], below: Union[str, bytes] = b"") -> Seen:
+def walk(root: Union[str, bytes, os.PathLike[str]], below: Union[str, bytes] = b"") -> Seen:
     """Everything below the directory `below` of root, by its path in root, and that directory itself. Nothing is
     followed: where a part of the way is a link, there is nothing.
 

@@ -58,7 +58,7 @@ class Events:
 def is_one(data: bytes) -> bool:
     """Whether it begins as labkit-engine's output does."""
     event = parsed(data.partition(b"\n")[0][:_LINE])
-    return bool(event and event.get("type") == "plan" and isinstance(event.get("facts"), dict))
+    return bool(event and event.get("type") == "plan" and isinstance(event.get("parts"), list))
 
 
 def read(data: bytes) -> Events:

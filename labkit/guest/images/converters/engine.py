@@ -1,4 +1,4 @@
-"""An engine as a converter: its config.json is what it gives its runtime, and what it unpacks is the root of a container."""
+"""An engine as a converter: its config.json is what it gives its runtime, what it unpacks is a container's root."""
 
 from __future__ import annotations
 
@@ -20,15 +20,13 @@ from .base import Conversion, Converter
 
 _SECONDS = 60.0  # for a container to have begun
 _SHARED = "/mnt"
-_WAIT = (
-    f"touch {_SHARED}/up; i=0; while [ ! -e {_SHARED}/go ] && [ $i -lt 600 ]; do sleep 0.05; i=$((i + 1)); done"
-)
+_WAIT = f"touch {_SHARED}/up; i=0; while [ ! -e {_SHARED}/go ] && [ $i -lt 600 ]; do sleep 0.05; i=$((i + 1)); done"
 
 
 class OfEngine(Converter):
     def __init__(self, name: str, place: Place, runtime: str, arguments: Sequence[str]) -> None:
         super().__init__(place)
-        self.name = name
+        self.name, self.architecture = name, architecture()
         self._session = Session(name, place, runtime, arguments)
         self._engine = self._session.engine
         self._count = 0
@@ -46,11 +44,11 @@ class OfEngine(Converter):
 
     def convert(self, case: Case, outside: Outside) -> Conversion:
         archive = self.place.data / "case.tar"
-        archive.write_bytes(case.image(architecture(), self._programs).archive())
+        archive.write_bytes(case.image(self.architecture, self._programs).archive())
         self._seen = len(list(self._session.calls()))
         name = NAME.format(case.name)
         done = self._engine.load(archive, name)
-        if not done.ok:
+        if not done.ok or not case.looks:
             return Conversion(done)
         if case.runs:
             command = self._engine.own_command
@@ -88,7 +86,7 @@ class OfEngine(Converter):
             if isinstance(config, dict):
                 bundle = spy.value(spy.split(call["argv"])[2], "--bundle", "-b") or "."
                 root = str(config.get("root", {}).get("path", ""))
-                return config, os.path.join(call["cwd"], bundle, root)
+                return config, str(Path(call["cwd"], bundle, root))
         return None, ""
 
     def _named(self) -> str:
@@ -97,7 +95,7 @@ class OfEngine(Converter):
 
     def build(self, context: Path, layout: Path) -> Done:
         archive = self.place.data / "case.tar"
-        archive.write_bytes(builders.BASE.image(architecture(), self._programs).archive())
+        archive.write_bytes(builders.BASE.image(self.architecture, self._programs).archive())
         done = self._engine.load(archive, NAME.format(builders.BASE.name))
         if not done.ok:
             return done
