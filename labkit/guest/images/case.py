@@ -90,6 +90,7 @@ class Case:
 
 def _base() -> list[Entry]:
     """What every image has."""
-    found = [image.directory(f"{name}/") for name in ("bin", "dev", "etc", "home", "mnt", "proc", "sys", "t", "var")]
+    names = ("bin", "dev", "etc", "home", "mnt", "proc", "srv", "sys", "t", "var")
+    found = [image.directory(f"{name}/") for name in names]
     found += [image.directory("root/", 0o700), image.directory("tmp/", 0o1777), image.directory("srv/app dir/")]
     return [*found, Entry("etc/passwd", _PASSWD), Entry("etc/group", _GROUP)]

@@ -17,7 +17,7 @@ _CAPABILITY = (
 _HOLE = 1 << 20  # bytes
 _SPARSE = b"begin" + bytes(_HOLE) + b"end"
 _LONG = "long-" + "n" * 240
-_DEEP = "/".join(["directory"] * 20)
+_DEEP = ["directory"] * 20
 
 
 def _file(data: bytes = _TEXT, **others: object) -> dict[str, object]:
@@ -291,7 +291,8 @@ LAYERS = [
                     Entry("t/ spaces ", _TEXT),
                     Entry("t/back\\slash", _TEXT),
                     Entry(f"t/{_LONG}", _TEXT),
-                    Entry(f"t/{_DEEP}/end", _TEXT),
+                    *(directory(f"t/{'/'.join(_DEEP[:depth])}/") for depth in range(1, len(_DEEP) + 1)),
+                    Entry(f"t/{'/'.join(_DEEP)}/end", _TEXT),
                     symlink("t/long-link", "x" * 300),
                     Entry("./t/./dot", _TEXT),
                     Entry("t//double", _TEXT),
@@ -309,7 +310,7 @@ LAYERS = [
             },
             "LAYER-041": {
                 f"t/{_LONG}": _file(),
-                f"t/{_DEEP}/end": _file(),
+                f"t/{'/'.join(_DEEP)}/end": _file(),
                 "t/long-link": {"type": "symlink", "link": "x" * 300},
             },
             "LAYER-042": {"t/dot": _file(), "t/double": _file()},

@@ -25,7 +25,7 @@ class Outside:
         (place / "canary").write_bytes(SECRET)
         (place / "passwd").write_bytes(PASSWD)
         (place / "directory/kept").write_bytes(SECRET)
-        self._before = _seen()
+        self._before, self._strays_before = _seen(), self._strays()
 
     def changes(self) -> list[str]:
         """What is not as it was, in words that are the same for all images: `new PATH`, `gone PATH`, `changed PATH:
@@ -39,7 +39,7 @@ class Outside:
                 keys = [key for key in {**was, **now[path]} if was.get(key) != now[path].get(key)]
                 found += [f"changed {path or 'the directory'}: {key}" for key in keys]
         found += [f"gone beside: {path.name}" for path in self.beside if not path.exists()]
-        return sorted([*found, *self._strays()])
+        return sorted([*found, *(one for one in self._strays() if one not in self._strays_before)])
 
     def _strays(self) -> list[str]:
         """Files that an image put a directory or more above the root of its tree, which has t and etc in it."""

@@ -7,12 +7,12 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 
 from ...engines.base import Done, Options, Place
 from ...engines.session import Session, architecture, programs
-from ...spy import spy
 from .. import builders, tree
 from ..case import NAME, Case
 from ..outside import Outside
@@ -53,7 +53,7 @@ class OfEngine(Converter):
         if case.runs:
             command = self._engine.own_command
             done = self._engine.run(self._named(), name, command)
-            return Conversion(done, self._created()[0], command=command)
+            return Conversion(done, self._created(), command=command)
         return self._waiting(name)
 
     def _waiting(self, image: str) -> Conversion:
@@ -72,22 +72,19 @@ class OfEngine(Converter):
         deadline = time.monotonic() + _SECONDS
         while thread.is_alive() and not (shared / "up").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
-        config, root = self._created()
-        seen = tree.walk(root, "t") if root and (shared / "up").exists() else None
+        root = _root_of(shared) if (shared / "up").exists() else ""
+        seen = tree.walk(root, "t") if root else None
         (shared / "go").touch()
         thread.join()
-        return Conversion(ended[0], config, seen)
+        return Conversion(ended[0], self._created(), seen)
 
-    def _created(self) -> tuple[Optional[dict[str, Any]], str]:
-        """The config.json of the last container that was made for this case, and where its root is."""
+    def _created(self) -> Optional[dict[str, Any]]:
+        """The config.json of the last container that was made for this case."""
         for line in reversed(list(self._session.calls())[self._seen :]):
-            call = json.loads(line)
-            config = call.get("config")
+            config = json.loads(line).get("config")
             if isinstance(config, dict):
-                bundle = spy.value(spy.split(call["argv"])[2], "--bundle", "-b") or "."
-                root = str(config.get("root", {}).get("path", ""))
-                return config, str(Path(call["cwd"], bundle, root))
-        return None, ""
+                return config
+        return None
 
     def _named(self) -> str:
         self._count += 1
@@ -101,3 +98,18 @@ class OfEngine(Converter):
             return done
         done = self._engine.build(context, builders.BUILT)
         return self._engine.save(builders.BUILT, layout) if done.ok else done
+
+
+def _root_of(shared: Path) -> str:
+    """The root of the container that has this directory for its volume, by a process in it: engines may mount what they
+    unpack in namespaces of their own.
+    """
+    about = (shared / "up").stat()
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        root = f"/proc/{name}/root"
+        if name.isdigit():
+            with suppress(OSError):
+                here = Path(f"{root}{_SHARED}/up").stat()
+                if (here.st_dev, here.st_ino) == (about.st_dev, about.st_ino):
+                    return root
+    return ""
