@@ -49,3 +49,20 @@ def test_containerd_cannot_create_over_strict(engines: Lab) -> None:
     [one] = found["results"]
     assert one["verdict"] == "fail" and "exit status 64" in str(one["diagnostic"])
     assert "containerd" in " ".join(found["reading"]["told"]) and "cannot" in " ".join(found["reading"]["told"])
+
+
+CONVERSIONS = "CONV-00*,CONV-01*,CONV-037,LAYER-01*,LAYER-03*,LAYER-05*,BUILD-*"
+
+
+def test_podman_converts_unpacks_and_builds_as_expected(engines: Lab) -> None:
+    """What takes a container each is left to the slow tests."""
+    argv = ["test", "--suite", "image", "--engine", "podman", "--runtime", "crun", "--only", CONVERSIONS]
+    engines.run(*argv, timeout=1200)
+    found = engines.results()
+    assert found["unexpected"] == 0 and found["run"]["complete"] and found["engine"]["name"] == "podman"
+    assert {one["id"].partition("-")[0] for one in found["results"] if one["verdict"] == "pass"} == {
+        "CONV",
+        "LAYER",
+        "BUILD",
+    }
+    assert not engines.guest("find /var/lib/labkit -name 'engine-*'").strip()

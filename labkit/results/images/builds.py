@@ -179,7 +179,7 @@ def _says(layout: Layout) -> Iterator[Found]:
     for key, wanted in builders.CONFIG.items():
         seen = config.get(key)
         if key == "Env":  # builders may add PATH
-            wrong = not set(wanted) <= set(_list(seen))
+            wrong = any(entry not in _list(seen) for entry in wanted)
         elif key == "Labels":  # and labels of their own
             wrong = any(_object(seen).get(name) != value for name, value in wanted.items())
         else:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from labkit.guest.images import cases
+from labkit.guest.images.case import AMD64
 from labkit.guest.images.conversions import IMPLICIT, INDEX, MANIFEST, OVERRIDES
 from labkit.results.engines.events import Event
 from labkit.results.images.findings import Cannot, Finding, Found, no_error, refused
@@ -20,10 +22,12 @@ _OUTSIDER = 4711
 
 
 class Pair:
-    """An image's configuration, and what became of it."""
+    """An image's configuration, and what became of it. Of what the event says of the image, only its architecture is
+    taken: the suite's images are known.
+    """
 
-    def __init__(self, event: Event) -> None:
-        self.about = _object(event.get("about"))
+    def __init__(self, name: str, event: Event) -> None:
+        self.about = cases.named(name).about(str(_object(event.get("about")).get("architecture", AMD64)))
         self.image = _object(self.about.get("config"))
         self.config = _object(event.get("config"))
         self.process = _object(self.config.get("process"))
@@ -54,13 +58,13 @@ def _check(
     """
 
     def register(function: Callable[[Pair], Iterator[Found]]) -> Callable[[Pair], Iterator[Found]]:
-        def check(_name: str, event: Event) -> Iterator[Found]:
+        def check(name: str, event: Event) -> Iterator[Found]:
             if isinstance(why := event.get("cannot"), str):
                 yield Cannot(why)
             elif not isinstance(event.get("config"), dict):
                 yield Cannot("the image is refused") if negative else refused(event)
             else:
-                yield from function(Pair(event))
+                yield from function(Pair(name, event))
 
         for ident in idents:
             CHECKS[ident] = check
