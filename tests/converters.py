@@ -329,7 +329,7 @@ class Small(Converter):
         return Done(["small", "build"], 0, "", "", 0.0)
 
     def _entries(self, context: Path) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
-        removed = [("t/.wh.old", b"", {}), ("t/.wh.old-dir", b"", {})]
+        removed: list[tuple[str, bytes, dict[str, Any]]] = [("t/.wh.old", b"", {}), ("t/.wh.old-dir", b"", {})]
         if self.has("removals are opaque"):
             removed = [(f"t/{OPAQUE}", b"", {})]
         if not (self.has("whiteouts are last") or self.has("removals are lost")):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import zlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from labkit.subjects import engines
 from labkit.suites import image as suite
 from labkit.suites import registry
 from tests.conftest import ROOT
-from tests.converters import _raw_zstd
+from tests.converters import _raw_zstd, family
 from tests.image_runs import PLACE, RUNS
 from tests.test_judge import Run, run
 
@@ -117,6 +118,38 @@ def test_references_lead_to_image_spec() -> None:
 
 
 # --- real runs
+
+_SHOWN = {Verdict.PASS: "✓", Verdict.FAIL: "✗", Verdict.SKIP: "-"}
+
+
+def rows_of_table() -> list[str]:
+    """The table of the page: how many checks of each kind pass of those that could, and each check that any fails."""
+    found = {
+        name: events.read(RUNS[name])
+        for name in ("umoci", "oci-image-tool", "docker", "podman", "containerd", "buildah")
+    }
+    verdicts = {name: {one.id: one.verdict for one in judge.judge(output)} for name, output in found.items()}
+    versions = [str(output.facts["engine-version"]).partition("+")[0].partition("~")[0] for output in found.values()]
+    rows = ["| | " + " | ".join(f"{name} {version}" for name, version in zip(found, versions, strict=True)) + " |"]
+    rows.append("| --- " * (len(found) + 1) + "|")
+    kinds = {"CONV": "config.json", "LAYER": "unpacking", "ESCAPE": "leaving the root", "BUILD": "builds"}
+    for kind, title in kinds.items():
+        for levels, word in ((("MUST", "MUST NOT"), "MUST"), (("SHOULD", "SHOULD NOT", ""), "SHOULD")):
+            some = [one for one, row in judge.table().items() if family(one) == kind and row["level"] in levels]
+            cells = []
+            for of in verdicts.values():
+                seen = [of[one] for one in some if of[one] is not Verdict.SKIP]
+                cells.append(f"{sum(one is Verdict.PASS for one in seen)} of {len(seen)}" if seen else "-")
+            rows += [f"| {title}, {word} | " + " | ".join(cells) + " |"] if some else []
+    for ident, row in judge.table().items():
+        cells = [_SHOWN[of[ident]] for of in verdicts.values()]
+        if "✗" in cells:
+            rows.append(f"| {ident} {row['level']} | " + " | ".join(cells) + " |")
+    return rows
+
+
+def test_the_table_of_the_page_is_of_these_runs() -> None:
+    assert "\n".join(rows_of_table()) in (ROOT / "docs/reference/images.md").read_text()
 
 
 def test_every_converter_was_recorded() -> None:
@@ -296,7 +329,8 @@ def test_an_entry_may_be_about_versions_of_a_converter(tmp_path: Path, version: 
         'expected = "fail"\nreason = "a test"\n'
     )
     entry = policy.load(file)[0]
-    info = RunInfo("x", None, None, "0", None, None)
+    then = datetime(2026, 1, 1, tzinfo=UTC)
+    info = RunInfo("x", then, then, "0", None, None)
     made = OneRun(
         info, {}, RuntimeInfo("runc", "", ""), SuiteInfo("image", "1.0.0"), (), engine=EngineInfo("umoci", version)
     )

@@ -36,11 +36,11 @@ def _outside(event: Event) -> Iterator[Found]:
     seen = event.get("outside")
     for change in seen if isinstance(seen, list) else ["it was not looked at"]:
         said = one_line(str(change), 200)
-        yield Finding(said, f"outside of the root file system: {said}")
+        yield Finding(said, f"outside of the root file system: {said}", "nothing changes", said)
     tree = event.get("tree")
     for path, entry in tree.items() if isinstance(tree, dict) else ():
         if isinstance(entry, dict) and entry.get("sha256") == _SECRET:
-            yield Finding("gives away", f"{path} is a file of the host", actual=entry)
+            yield Finding("gives away", f"{path} is a file of the host", "no such file", entry)
 
 
 def _shows(ident: str, name: str, event: Event) -> Iterator[Found]:
