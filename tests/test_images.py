@@ -179,6 +179,14 @@ def test_what_is_bad_in_a_real_run_has_a_reason_in_the_policy(run: Run, tmp_path
     assert found["engine"]["version"] in page and "image-spec/blob/main/conversion.md" in page
 
 
+def test_every_shipped_entry_names_checks_findings_and_converters() -> None:
+    entries = [entry.rule for entry in policy.load() if entry.rule.suite == "image"]
+    assert len(entries) > 20
+    for rule in entries:
+        assert set(rule.id or ()) <= set(judge.table()) and rule.findings and rule.expected == (Verdict.FAIL,)
+        assert set(rule.engine or ()) <= set(engines.usable("image")) and rule.engine
+
+
 def test_output_that_breaks_off_is_incomplete(tmp_path: Path) -> None:
     lines = RUNS["umoci"].splitlines(keepends=True)
     reading = read(tmp_path, b"".join(lines[:10]))
