@@ -1,4 +1,4 @@
-"""Engines in a real machine: two of them over crun, and one over strict."""
+"""Engines in a real machine: two of them over crun, and one over strict; and what engines and others make of images."""
 
 from __future__ import annotations
 
@@ -66,3 +66,20 @@ def test_podman_converts_unpacks_and_builds_as_expected(engines: Lab) -> None:
         "BUILD",
     }
     assert not engines.guest("find /var/lib/labkit -name 'engine-*'").strip()
+
+
+@pytest.fixture(scope="module")
+def converters(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]:
+    for made in make_lab(tmp_path_factory.mktemp("converters"), provider="uml", stock=stock):
+        tools = ["umoci", "image-tools", "docker", "podman", "containerd", "buildah", "busybox", "python"]
+        (made.cwd / "labkit.toml").write_text(f"tools = {tools}\n")
+        made.run("up", timeout=1800)
+        yield made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["umoci", "oci-image-tool", "docker", "podman", "containerd", "buildah"])
+def test_all_images_come_out_as_expected(converters: Lab, engine: str) -> None:
+    converters.run("test", "--suite", "image", "--engine", engine, "--no-confirm", timeout=1800)
+    found = converters.results()
+    assert found["unexpected"] == 0 and found["run"]["complete"] and len(found["results"]) == 94
