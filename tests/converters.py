@@ -187,7 +187,7 @@ class Small(Converter):
         if kind.endswith("+zstd"):
             if self.has("no zstd"):
                 raise Refused(kind)
-            return _raw_zstd(data)
+            return raw_zstd(data)
         return data
 
     def _config(self, about: dict[str, Any], manifest: dict[str, str], root: Path) -> dict[str, Any]:
@@ -527,7 +527,7 @@ def _remove(path: str) -> None:
         os.unlink(path)
 
 
-def _raw_zstd(data: bytes) -> bytes:
+def raw_zstd(data: bytes) -> bytes:
     """A frame of one segment with raw blocks, as the suite writes them."""
     (size,) = struct.unpack("<I", data[5:9])
     at, out = 9, b""
@@ -563,9 +563,9 @@ def _events(fault: str, place: Path) -> Iterator[dict[str, Any]]:
     builds = ["build"] if "BUILD" in kinds else []
     yield {"type": "plan", "facts": {"engine": "small"}, "cases": [one.name for one in some], "builds": builds}
     for case in some:
-        yield {"type": "case", "case": case.name, **cli._noted(converter.place, cli._converted(converter, case))}
+        yield {"type": "case", "case": case.name, **cli.noted(converter.place, cli.converted(converter, case))}
     for _ in builds:
-        yield {"type": "build", **cli._noted(converter.place, cli._built(converter))}
+        yield {"type": "build", **cli.noted(converter.place, cli.built(converter))}
     yield {"type": "finish"}
 
 

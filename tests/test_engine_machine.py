@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.machine, pytest.mark.long]
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]:
     for made in make_lab(tmp_path_factory.mktemp("engines"), provider="uml", stock=stock):
-        (made.cwd / "labkit.toml").write_text('tools = ["podman", "containerd", "busybox", "python"]\n')
+        (made.cwd / "labkit.toml").write_text('tools = ["podman", "containerd", "image-tools", "busybox", "python"]\n')
         made.run("up", timeout=1200)
         yield made
 

@@ -35,7 +35,7 @@ from labkit.subjects import engines
 from labkit.suites import image as suite
 from labkit.suites import registry
 from tests.conftest import ROOT
-from tests.converters import _raw_zstd, family
+from tests.converters import family, raw_zstd
 from tests.image_runs import PLACE, RUNS
 from tests.test_judge import Run, run
 
@@ -62,7 +62,7 @@ def test_layers_are_archives_in_the_form_that_they_say() -> None:
     for case in cases.CASES:
         for data, kind in case.image().layers:
             form = image.packed(data, kind)
-            plain = zlib.decompress(form, 31) if "gzip" in kind else _raw_zstd(form) if "zstd" in kind else form
+            plain = zlib.decompress(form, 31) if "gzip" in kind else raw_zstd(form) if "zstd" in kind else form
             with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
                 assert len(archive.getmembers()) == len(list(layout.entries(plain)))
 
@@ -71,7 +71,7 @@ def test_layers_are_archives_in_the_form_that_they_say() -> None:
 def test_what_is_stored_is_read_by_every_reader(size: int) -> None:
     data = bytes(range(256)) * (size // 256 + 1)
     assert zlib.decompress(image.gzip(data[:size]), 31) == data[:size]
-    assert _raw_zstd(image.zstd(data[:size])) == data[:size]
+    assert raw_zstd(image.zstd(data[:size])) == data[:size]
 
 
 def test_no_layer_names_a_path_twice_and_parents_come_first() -> None:

@@ -78,9 +78,9 @@ def _work(args: argparse.Namespace, top: Path) -> int:
             converter.start()
             put("version", converter=converter.version())
             for case in wanted:
-                put("case", case=case.name, **_noted(place, _converted(converter, case)))
+                put("case", case=case.name, **noted(place, converted(converter, case)))
             if builds:
-                put("build", **_noted(place, _built(converter)))
+                put("build", **noted(place, built(converter)))
         finally:
             converter.stop()
         put("log", text=place.tail(64 << 10))
@@ -98,7 +98,7 @@ def _runtime(args: argparse.Namespace) -> dict[str, str]:
     }
 
 
-def _noted(place: Place, found: Iterator[dict[str, Any]]) -> dict[str, Any]:
+def noted(place: Place, found: Iterator[dict[str, Any]]) -> dict[str, Any]:
     """What comes of it, with the time that it took and the commands that it ran."""
     first, began = len(place.commands), time.monotonic()
     values: dict[str, Any] = {}
@@ -111,7 +111,8 @@ def _noted(place: Place, found: Iterator[dict[str, Any]]) -> dict[str, Any]:
     return {**values, "seconds": round(time.monotonic() - began, 3), "commands": commands}
 
 
-def _converted(converter: Converter, case: Case) -> Iterator[dict[str, Any]]:
+def converted(converter: Converter, case: Case) -> Iterator[dict[str, Any]]:
+    """What came of an image: the values of its event, for noted()."""
     outside = Outside(converter.place.data)
     yield {"about": case.about(converter.architecture)}
     found = converter.convert(case, outside)
@@ -120,7 +121,8 @@ def _converted(converter: Converter, case: Case) -> Iterator[dict[str, Any]]:
     yield {"outside": outside.changes()}
 
 
-def _built(converter: Converter) -> Iterator[dict[str, Any]]:
+def built(converter: Converter) -> Iterator[dict[str, Any]]:
+    """What came of the build: the values of its event, for noted()."""
     data = converter.place.data
     context, place = data / "context", data / "layout"
     builders.write(context)

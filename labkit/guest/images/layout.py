@@ -27,7 +27,9 @@ def look(place: Path) -> dict[str, Any]:
     """files are all paths in the layout; oci-layout and index.json as JSON, None where there is none; blobs by the
     digest that their path says.
     """
-    files = sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
+    files = sorted(
+        str(path.relative_to(place)) for path in place.rglob("*") if path.is_file() and not path.is_symlink()
+    )
     blobs = {}
     for path in files:
         words = path.split("/")
