@@ -727,16 +727,16 @@ def runtimes(call: Call) -> None:
 
 @lab_task("json")
 def engines(call: Call) -> None:
-    """List the engines that can be put over a runtime.
+    """List the engines that can be put over a runtime, and what else converts images.
 
     Example: ./lab engines --json
     """
     from labkit.subjects import engines
 
     found = [engines.find(name) for name in engines.names()]
-    rows = [(one.name, one.title, ", ".join(one.steps)) for one in found if not one.none]
+    rows = [(one.name, one.title, ", ".join(one.suites), ", ".join(one.steps)) for one in found if not one.none]
     notes = [f"{one.name}: {one.none}" for one in found if one.none]
-    shown = table([("ENGINE", "TITLE", "STEPS"), *rows])
+    shown = table([("ENGINE", "TITLE", "SUITES", "STEPS"), *rows])
     call.answer([one.to_json() for one in found], "\n".join([shown, *[""] * bool(notes), *notes]))
 
 

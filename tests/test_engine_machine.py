@@ -1,4 +1,4 @@
-"""Engines in a real machine: two of them over crun, and one over strict."""
+"""Engines in a real machine: two of them over crun, and one over strict; and what engines and others make of images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.machine, pytest.mark.long]
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]:
     for made in make_lab(tmp_path_factory.mktemp("engines"), provider="uml", stock=stock):
-        (made.cwd / "labkit.toml").write_text('tools = ["podman", "containerd", "busybox", "python"]\n')
+        (made.cwd / "labkit.toml").write_text('tools = ["podman", "containerd", "image-tools", "busybox", "python"]\n')
         made.run("up", timeout=1200)
         yield made
 
@@ -49,3 +49,37 @@ def test_containerd_cannot_create_over_strict(engines: Lab) -> None:
     [one] = found["results"]
     assert one["verdict"] == "fail" and "exit status 64" in str(one["diagnostic"])
     assert "containerd" in " ".join(found["reading"]["told"]) and "cannot" in " ".join(found["reading"]["told"])
+
+
+CONVERSIONS = "CONV-00*,CONV-01*,CONV-037,LAYER-01*,LAYER-03*,LAYER-05*,BUILD-*"
+
+
+def test_podman_converts_unpacks_and_builds_as_expected(engines: Lab) -> None:
+    """What takes a container each is left to the slow tests."""
+    argv = ["test", "--suite", "image", "--engine", "podman", "--runtime", "crun", "--only", CONVERSIONS]
+    engines.run(*argv, timeout=1200)
+    found = engines.results()
+    assert found["unexpected"] == 0 and found["run"]["complete"] and found["engine"]["name"] == "podman"
+    assert {one["id"].partition("-")[0] for one in found["results"] if one["verdict"] == "pass"} == {
+        "CONV",
+        "LAYER",
+        "BUILD",
+    }
+    assert not engines.guest("find /var/lib/labkit -name 'engine-*'").strip()
+
+
+@pytest.fixture(scope="module")
+def converters(tmp_path_factory: pytest.TempPathFactory, stock: Stock) -> Iterator[Lab]:
+    for made in make_lab(tmp_path_factory.mktemp("converters"), provider="uml", stock=stock):
+        tools = ["umoci", "image-tools", "docker", "podman", "containerd", "buildah", "busybox", "python"]
+        (made.cwd / "labkit.toml").write_text(f"tools = {tools}\n")
+        made.run("up", timeout=1800)
+        yield made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["umoci", "oci-image-tool", "docker", "podman", "containerd", "buildah"])
+def test_all_images_come_out_as_expected(converters: Lab, engine: str) -> None:
+    converters.run("test", "--suite", "image", "--engine", engine, "--no-confirm", timeout=1800)
+    found = converters.results()
+    assert found["unexpected"] == 0 and found["run"]["complete"] and len(found["results"]) == 94

@@ -113,7 +113,13 @@ FLAGS: Mapping[str, Flag] = {
         is_setting=True,
     ),
     "suite": Flag(None, "what to run, see `suites`; else spec", "SUITE", values.suites, True),
-    "engine": Flag(None, "what uses the runtime, of `--suite engine`", "ENGINE", values.engines, True),
+    "engine": Flag(
+        None,
+        "what uses the runtime, or converts images: of `--suite engine` and `image`",
+        "ENGINE",
+        values.engines,
+        True,
+    ),
     "only": Flag(
         [],
         "only this check or program: ID or ID,ID, or a pattern with * and ?, or a program's path; may be repeated; "

@@ -126,6 +126,11 @@ def _remove(part: Path) -> None:
     with contextlib.suppress(OSError):
         if part.is_dir() and not part.is_symlink():
             shutil.rmtree(part, ignore_errors=True)
+            for place, directories, _ in os.walk(part):  # what is left of it may be read-only
+                for name in directories:
+                    if not (path := Path(place, name)).is_symlink():
+                        path.chmod(0o700)
+            shutil.rmtree(part, ignore_errors=True)
         else:
             part.unlink(missing_ok=True)
 

@@ -14,7 +14,8 @@ from labkit.results.model import Object, Result, Run
 from labkit.results.tap import JSON
 
 _SPEC = re.compile(r"[a-z][a-z0-9-]*\.md(#[A-Za-z0-9_.-]+)?")
-_TOOLS = re.compile(r"runtime-tools:([A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+\.md(#[A-Za-z0-9_.-]+)?")
+_OTHER = re.compile(r"([a-z-]+):(([A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+\.md(#[A-Za-z0-9_.-]+)?)")
+_BRANCHES = {"runtime-tools": "master", "image-spec": "main"}
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+(-rc\.?[0-9]+)?")
 _UPSTREAM = re.compile(r"https://github\.com/opencontainers/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*(#[A-Za-z0-9_.-]+)?")
 
@@ -110,15 +111,14 @@ def shown(value: JSON) -> str:
 def link(reference: str, spec: str) -> str | None:
     """Return the address of a reference, or None where its form is unknown.
 
-    `file.md#anchor` is in runtime-spec at version spec ("1.0.2"; main where that is no version), `runtime-tools:` in
-    that repository; addresses in the opencontainers organisation stay.
+    `file.md#anchor` is in runtime-spec at version spec ("1.0.2"; main where that is no version), `runtime-tools:` and
+    `image-spec:` in those repositories; addresses in the opencontainers organisation stay.
     """
     if _SPEC.fullmatch(reference):
         version = f"v{spec}" if _VERSION.fullmatch(spec) else "main"
         return f"https://github.com/opencontainers/runtime-spec/blob/{version}/{reference}"
-    if _TOOLS.fullmatch(reference):
-        path = reference.removeprefix("runtime-tools:")
-        return f"https://github.com/opencontainers/runtime-tools/blob/master/{path}"
+    if (other := _OTHER.fullmatch(reference)) and other[1] in _BRANCHES:
+        return f"https://github.com/opencontainers/{other[1]}/blob/{_BRANCHES[other[1]]}/{other[2]}"
     return reference if _UPSTREAM.fullmatch(reference) else None
 
 

@@ -73,6 +73,7 @@ class _Entry(Table):
     cgroup: Literal["v1", "v2", "hybrid"] | None = None
     ref: Patterns | None = None
     engine: Patterns | None = None
+    engine_version: StrictStr | None = Field(default=None, description='versions such as ">=0.4, <0.6"')
     platform: Patterns | None = None
     expected: Annotated[
         tuple[Verdict, ...],
@@ -95,6 +96,10 @@ class _Entry(Table):
             if not self.runtime:
                 raise ValueError("names a version without its runtime")
             _bounds(self.version)
+        if self.engine_version is not None:
+            if not self.engine:
+                raise ValueError("names an engine_version without its engine")
+            _bounds(self.engine_version)
         return self
 
 
@@ -130,6 +135,7 @@ class Entry:
             and rule.cgroup in (None, cgroup, _CONTROLLERS.get(str(cgroup)))
             and _any(rule.ref, run.suite.version)
             and _any(rule.engine, _engine(run))
+            and (rule.engine_version is None or within(_engine_version(run), rule.engine_version))
             and _any(rule.platform, *((platform, f"{platform}-{run.machine.get('release')}") if platform else ()))
         )
 
@@ -145,6 +151,12 @@ class Entry:
             ("cgroup version", rule.cgroup, bool(cgroup), rule.cgroup in (cgroup, _CONTROLLERS.get(str(cgroup)))),
             ("ref", rule.ref, bool(run.suite.version), _any(rule.ref, run.suite.version)),
             ("engine", rule.engine, bool(_engine(run)), _any(rule.engine, _engine(run))),
+            (
+                "engine version",
+                rule.engine_version,
+                versions.key(_engine_version(run)) is not None,
+                within(_engine_version(run), rule.engine_version or "=0"),
+            ),
             ("platform", rule.platform, bool(platform), True),
         )
         named = [(what, known, holds) for what, wanted, known, holds in conditions if wanted]
@@ -171,6 +183,10 @@ class Entry:
 
 def _engine(run: Run) -> str:
     return run.engine.name if run.engine else ""
+
+
+def _engine_version(run: Run) -> str:
+    return run.engine.version if run.engine else ""
 
 
 def load(own: Path | None = None, *, suites: Sequence[str] = (), programs: Sequence[str] = ()) -> list[Entry]:

@@ -26,6 +26,7 @@ from labkit.suites.facts import settled
 from labkit.suites.subset import ALL, Subset
 
 ENDING = ".jsonl"
+FILE = f"calls{ENDING}"  # what a record of calls is called that is judged alone
 LIMIT = 64 << 20  # bytes of a record that are read; the spy's has a quarter of it
 _HEAD = 4 << 20  # of which one call must be in the first bytes
 _ERRORS_LIMIT = 1 << 20
@@ -50,10 +51,7 @@ class Engine:
     takes_arguments = True
 
     def of_engine(self, name: str) -> Suite:
-        engine = engines.find(name)
-        if engine.none:
-            raise UsageError(f"{engine.title} cannot be used: {engine.none}", hint=_known())
-        return Engine(engine)
+        return Engine(engines.require(name, self.name))
 
     def file_name(self) -> str:
         return "labkit-engine.pyz"
@@ -144,7 +142,7 @@ class Engine:
 
 
 def _known() -> str:
-    return f"known: {', '.join(engines.usable())}"
+    return "known: " + ", ".join(engines.usable("engine"))
 
 
 def _calls(output: events.Events) -> bytes:

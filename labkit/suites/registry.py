@@ -31,7 +31,9 @@ def find(name: str, engine: str = "") -> Suite:
     if not engine:
         return suite
     if not isinstance(suite, OfEngines):
-        raise UsageError(f"the {name} suite has no engine", hint="leave --engine out, or say --suite engine")
+        raise UsageError(
+            f"the {name} suite has no engine", hint="leave --engine out, or say --suite engine or --suite image"
+        )
     return suite.of_engine(engine)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,7 +19,7 @@ from labkit.core.text import one_line, some
 from labkit.guest.common.arguments import split_words
 from labkit.guest.spec.context import plain_config
 from labkit.io import rootfs
-from labkit.io.files import disk_errors, make_directory, part_name, sweep, sync_directory, write_atomic
+from labkit.io.files import disk_errors, make_directory, sweep, sync_directory, unfinished, write_atomic
 from labkit.results.caller import schema
 
 CONFIG = "config.json"
@@ -82,30 +81,16 @@ def bundle(source: str, out: Path, asked: Asked) -> Bundle:
     config = _read(asked.config) if asked.config else configuration(asked)
     place = make_directory(out.absolute().parent)
     sweep(place)  # what a killed one left
-    part = part_name(out.absolute())
-    with disk_errors(place):
-        try:
-            (part / _ROOTFS).mkdir(parents=True, mode=0o755)
-            part.chmod(0o700)
-            filled = rootfs.fill(given, part / _ROOTFS)
-            _require_rootfs(part / _ROOTFS, source)
-            told = (*filled.told, *_unrunnable(part / _ROOTFS, config, asked))
-            write_atomic(part / CONFIG, json.dumps(config, indent=2) + "\n")
-            part.rename(out.absolute())
-            sync_directory(place)
-        except BaseException:
-            _remove(part)
-            raise
+    with disk_errors(place), unfinished(out.absolute()) as part:
+        (part / _ROOTFS).mkdir(parents=True, mode=0o755)
+        part.chmod(0o700)
+        filled = rootfs.fill(given, part / _ROOTFS)
+        _require_rootfs(part / _ROOTFS, source)
+        told = (*filled.told, *_unrunnable(part / _ROOTFS, config, asked))
+        write_atomic(part / CONFIG, json.dumps(config, indent=2) + "\n")
+        part.rename(out.absolute())
+        sync_directory(place)
     return Bundle(out, filled, told)
-
-
-def _remove(part: Path) -> None:
-    for place, directories, _ in os.walk(part):
-        for name in directories:
-            path = Path(place, name)
-            if not path.is_symlink():
-                path.chmod(0o700)  # some of the archive's are read-only
-    shutil.rmtree(part, ignore_errors=True)
 
 
 # --- config.json

@@ -31,7 +31,7 @@ from labkit.results.model import Run, RuntimeInfo
 from labkit.results.policy import Entry
 from labkit.store import runs
 from labkit.subjects import runtimes
-from labkit.suites import engine, recordings, registry, shards, summary
+from labkit.suites import engine, image, recordings, registry, shards, summary
 from labkit.suites.base import Suite
 from labkit.suites.subset import ALL, Subset
 from labkit.usecases import run as one_run
@@ -319,9 +319,9 @@ def _recording(settings: Settings, name: str | None, said: Said) -> Iterator[tup
                     said = said_before(place.parent) or said
             elif given.suffix == ".tap":
                 place, label, said = target, given.stem, _single(given, target, said)
-            elif engine.is_record(given):
+            elif kinds := [one for one in (engine, image) if one.is_record(given)]:
                 with given.open("rb") as file:
-                    (target / f"calls{engine.ENDING}").write_bytes(file.read(_FILE_LIMIT))
+                    (target / kinds[0].FILE).write_bytes(file.read(_FILE_LIMIT))
                 place, label = target, given.stem
             elif given.name in _OF_REGISTRIES:
                 place, label = target, given.absolute().parent.name
@@ -330,9 +330,13 @@ def _recording(settings: Settings, name: str | None, said: Said) -> Iterator[tup
                         with real.open("rb") as file:
                             (target / name).write_bytes(file.read(_FILE_LIMIT))
             elif given.suffix == engine.ENDING:
-                raise UsageError(f"{given} has no call of a runtime in it", hint=_TAKES)
+                raise UsageError(
+                    f"{given} has no call of a runtime in it, and is no output of the image suite", hint=_TAKES
+                )
             else:
-                raise UsageError(f"{given} is neither a .tap file, an archive nor a record of calls", hint=_TAKES)
+                raise UsageError(
+                    f"{given} is neither a .tap file, an archive nor a record of calls or images", hint=_TAKES
+                )
         yield place, dataclasses.replace(said, name=said.name or label)
 
 

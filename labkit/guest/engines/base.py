@@ -196,6 +196,7 @@ class Engine:
     name = ""
     program = ""  # what has to be installed
     asks: Mapping[str, str] = MappingProxyType({})  # its words for what is asked, with {} for the value
+    own_command: Sequence[str] = ()  # what run() needs as a command where the image's is to be run; else nothing
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -279,3 +280,11 @@ class Engine:
     def healthy(self, name: str, image: str, check: str) -> Done:
         """Run a container with a health check, wait for it; the output is what the engine says about its health."""
         raise Cannot(f"{self.name} has no health checks")
+
+    def build(self, context: Path, image: str) -> Done:
+        """Build a Dockerfile's image."""
+        raise Cannot(f"{self.name} builds no images")
+
+    def save(self, image: str, layout: Path) -> Done:
+        """Write an image as a layout, a directory that is not there."""
+        raise Cannot(f"{self.name} saves no images")

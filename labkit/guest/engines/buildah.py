@@ -13,6 +13,7 @@ from .base import Cannot, Done, Engine, Options, Place
 class Buildah(Engine):
     name = "buildah"
     program = "buildah"
+    own_command = ("true",)  # buildah run takes none from the image
     asks = MappingProxyType(
         {
             "user": "--user={}",
@@ -56,6 +57,13 @@ class Buildah(Engine):
         done = self._run("run", *words, *options.words, name, "--", *command)
         self._run("rm", name)
         return done
+
+    def build(self, context: Path, image: str) -> Done:
+        words = ["--isolation=oci", f"--runtime={self.place.runtime}", "--network=none", "--pull=never"]
+        return self._run("build", *words, "--tag", image, str(context))
+
+    def save(self, image: str, layout: Path) -> Done:
+        return self._run("push", image, f"oci:{layout}:latest")
 
     def containers(self) -> list[str]:
         return self._run("containers", "--format", "{{.ContainerName}}", "--noheading").out.split()

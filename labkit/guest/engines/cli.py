@@ -1,23 +1,19 @@
-"""The command line: the outer process makes a place of its own, the inner one works in it."""
+"""The command line."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..common.arguments import Parser
-from ..common.attached import add_arguments, take_lock
+from ..common.attached import add_arguments
 from ..common.cgroups import CGROUP_ROOT
 from ..common.claims import claims_of
-from ..common.errors import UsageError
 from ..common.executables import find_runtime
-from ..common.exits import status_of
-from . import __version__, conversation, faults, own, report
+from . import __version__, conversation, faults, report
+from .alone import alone, put
 from .base import Broken, Place
 from .session import Session, names
 
@@ -27,28 +23,7 @@ _APART = (conversation.ID, faults.ID, *report.IDS)  # what ids begin with that a
 
 def run(argv: list[str]) -> int:
     """The exit status; see the package's docstring."""
-    return status_of("labkit-engine", lambda: _run(argv), (Broken, OSError))
-
-
-def _run(argv: list[str]) -> int:
-    args = _parse(argv)
-    runtime = find_runtime(args.runtime)
-    if os.geteuid() != 0:
-        raise UsageError("must run as root (sudo)")
-    if args.inner:
-        own.inner()
-        return _work(args, runtime, Path(args.top))
-    lock = take_lock(args.lock, args.attached) if args.lock else None
-    words = [sys.executable, *_program(), *(word for word in argv if word != "--attached"), "--inner"]
-    status = own.outer(words, args.attached)
-    del lock
-    return status
-
-
-def _program() -> list[str]:
-    """How this program is started again: the archive that it is in, or its package."""
-    start = Path(sys.argv[0])
-    return [str(start.absolute())] if start.suffix == ".pyz" else ["-m", __package__ or ""]
+    return alone("labkit-engine", __package__ or "", argv, _parse, _work)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -65,10 +40,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("top", nargs="?", default="", help=argparse.SUPPRESS)
     add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"labkit-engine {__version__}")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.runtime = find_runtime(args.runtime)
+    return args
 
 
-def _work(args: argparse.Namespace, runtime: str, top: Path) -> int:
+def _work(args: argparse.Namespace, top: Path) -> int:
+    runtime = args.runtime
     only = [word for word in args.only.split(",") if word]
     plan = planned(only, args.part)
     reference = find_runtime(args.reference) if args.reference else ""
@@ -164,8 +142,3 @@ def _is_wanted(part: str, only: Sequence[str]) -> bool:
 def _is_needed(step: str, only: Sequence[str]) -> bool:
     """Whether a step is to run: where anything but steps is asked for, all do, for the calls that they make."""
     return not only or step in only or any(not ident.startswith(_APART) for ident in only)
-
-
-def put(kind: str, **values: Any) -> None:
-    sys.stdout.write(json.dumps({"type": kind, **values}) + "\n")
-    sys.stdout.flush()

@@ -32,6 +32,12 @@ class Podman(docker.Docker):
         done = self._run("pull", f"oci-archive:{archive}")
         return self._run("tag", done.out.strip().splitlines()[-1], image) if done.ok else done
 
+    def build(self, context: Path, image: str) -> Done:
+        return self._run("build", "--isolation=oci", "--network=none", "--pull=never", "--tag", image, str(context))
+
+    def save(self, image: str, layout: Path) -> Done:
+        return self._run("push", image, f"oci:{layout}:latest")
+
     def remove(self, name: str, force: bool = False) -> Done:
         return self._run("rm", *["--force", "--time", "0"] * force, name)
 

@@ -22,7 +22,7 @@ true tty uname wc
 _PASSWD = "root:x:0:0:root:/root:/bin/sh\nlabkit:x:1000:1000:labkit:/home/labkit:/bin/sh\n"
 _GROUP = "root:x:0:\nlabkit:x:1000:\nextra:x:2000:labkit\n"
 _OTHERS = {
-    "base", "cli", "conversation", "faults", "image", "machine", "main", "own", "report", "session",
+    "alone", "base", "cli", "conversation", "faults", "image", "machine", "main", "own", "report", "session",
 }  # fmt: skip
 _LOG = 64 << 10
 
@@ -94,19 +94,30 @@ class Session:
 
 def make_image(archive: Path, extra: Mapping[str, bytes] = {}) -> None:
     """An image with busybox, two users, and these programs in /bin."""
-    busybox = find_program("busybox")
-    if not busybox:
-        raise Broken("busybox is not installed")
-    tree = image.Tree()
-    for path in ("bin", "dev", "etc", "home", "home/labkit", "mnt", "proc", "root", "sys", "var"):
+    tree = programs()
+    for path in ("dev", "etc", "home", "home/labkit", "mnt", "proc", "root", "sys", "var"):
         tree.directory(path)
     tree.directory("tmp", 0o1777)
-    tree.file("bin/busybox", Path(busybox).read_bytes(), 0o755)
-    for name in _APPLETS.split():
-        tree.link(f"bin/{name}", "busybox")
     for name, data in extra.items():
         tree.file(f"bin/{name}", data, 0o755)
     tree.file("etc/passwd", _PASSWD.encode())
     tree.file("etc/group", _GROUP.encode())
-    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
-    image.write(archive, tree, {"Env": ["PATH=/bin"], "Cmd": ["sh"]}, architecture, IMAGE)
+    image.write(archive, tree, {"Env": ["PATH=/bin"], "Cmd": ["sh"]}, architecture(), IMAGE)
+
+
+def programs() -> image.Tree:
+    """busybox and its names, in /bin. Broken."""
+    busybox = find_program("busybox")
+    if not busybox:
+        raise Broken("busybox is not installed")
+    tree = image.Tree()
+    tree.directory("bin")
+    tree.file("bin/busybox", Path(busybox).read_bytes(), 0o755)
+    for name in _APPLETS.split():
+        tree.link(f"bin/{name}", "busybox")
+    return tree
+
+
+def architecture() -> str:
+    """This machine's, in the words of images."""
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -16,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from ..common.arguments import Parser, number
-from ..common.attached import add_arguments, take_lock
+from ..common.attached import add_arguments
 from ..common.cgroups import CGROUP_ROOT
 from ..common.claims import answer
-from ..common.errors import Busy, Interrupted, UsageError
+from ..common.errors import UsageError
 from ..common.executables import find_runtime
 from ..common.text import printable
 from ..common.versions import first_line
-from ..engines import own
+from ..engines.alone import alone, put
 from . import __version__
 from .registry import Broken, Registry
 
@@ -45,40 +44,7 @@ VARIABLES = ("OCI_USERNAME", "OCI_PASSWORD", "OCI_REPO1", "OCI_REPO2")
 
 def run(argv: list[str]) -> int:
     """The exit status; see the package's docstring."""
-    try:
-        args = _parse(argv)
-        running = "://" in args.registry
-        registry = args.registry if running else find_runtime(args.registry)
-        program = find_runtime(args.conformance)
-        if os.geteuid() != 0:
-            raise UsageError("must run as root (sudo)")
-        if args.inner:
-            own.inner(apart=not running)
-            return _work(args, registry, program, Path(args.top))
-        if args.variables:
-            os.environ.update(_variables())
-        lock = take_lock(args.lock, args.attached) if args.lock else None
-        mine = ("--attached", "--variables")
-        words = [sys.executable, *_program(), *(word for word in argv if word not in mine), "--inner"]
-        status = own.outer(words, args.attached, apart=not running)
-        del lock
-        return status
-    except UsageError as error:
-        sys.stderr.write(f"labkit-distribution: {error}\n")
-        return 2
-    except (Busy, OSError) as error:
-        sys.stderr.write(f"labkit-distribution: {error}\n")
-        return 3
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except Interrupted as end:
-        return 128 + end.number
-
-
-def _program() -> list[str]:
-    """How this program is started again: the archive that it is in, or its package."""
-    start = Path(sys.argv[0])
-    return [str(start.absolute())] if start.suffix == ".pyz" else ["-m", __package__ or ""]
+    return alone("labkit-distribution", __package__ or "", argv, _parse, _work, ("--attached", "--variables"))
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -95,7 +61,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("top", nargs="?", default="", help=argparse.SUPPRESS)
     add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"labkit-distribution {__version__}")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.apart = "://" not in args.registry
+    if args.apart:
+        args.registry = find_runtime(args.registry)
+    args.conformance = find_runtime(args.conformance)
+    if args.variables and os.geteuid() == 0:
+        os.environ.update(_variables())
+    return args
 
 
 def _variables() -> dict[str, str]:
@@ -113,8 +86,8 @@ def _variables() -> dict[str, str]:
     return found
 
 
-def _work(args: argparse.Namespace, registry: str, program: str, top: Path) -> int:
-    running = "://" in registry
+def _work(args: argparse.Namespace, top: Path) -> int:
+    registry, running = args.registry, not args.apart
     version = "" if running else printable(first_line(answer([registry, "--version"])))
     facts = {
         "registry": registry,
@@ -132,7 +105,7 @@ def _work(args: argparse.Namespace, registry: str, program: str, top: Path) -> i
             address = started.address if started else registry.partition("://")[2]
             tls = "enabled" if registry.startswith("https://") else "disabled"
             variables = {"OCI_REGISTRY": address, "OCI_TLS": tls, "OCI_VERSION": args.spec}
-            end = _conformance(program, variables, args.seconds, top)
+            end = _conformance(args.conformance, variables, args.seconds, top)
             put("end", **end, registry=(started.ended() or None) if started else None)
     except Broken as why:
         put("broken", why=_without(str(why).encode(), secrets).decode("utf-8", "replace"))
@@ -216,8 +189,3 @@ def _hand_on(top: Path, name: str, limit: int, secrets: Sequence[bytes]) -> None
     for place, piece in enumerate(pieces, 1):
         more = {"cut": True} if cut and place == len(pieces) else {}
         put("file", name=name, data=binascii.b2a_base64(piece, newline=False).decode(), **more)
-
-
-def put(kind: str, **values: Any) -> None:
-    sys.stdout.write(json.dumps({"type": kind, **values}) + "\n")
-    sys.stdout.flush()

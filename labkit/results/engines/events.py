@@ -57,8 +57,8 @@ class Events:
 
 def is_one(data: bytes) -> bool:
     """Whether it begins as labkit-engine's output does."""
-    event = _event(data.partition(b"\n")[0][:_LINE])
-    return bool(event and event.get("type") == "plan" and isinstance(event.get("facts"), dict))
+    event = parsed(data.partition(b"\n")[0][:_LINE])
+    return bool(event and event.get("type") == "plan" and isinstance(event.get("parts"), list))
 
 
 def read(data: bytes) -> Events:
@@ -75,14 +75,14 @@ def read(data: bytes) -> Events:
     for line in data.split(b"\n"):
         if not line.strip():
             continue
-        event = _event(line)
+        event = parsed(line)
         if event is None:
             damaged += 1
             continue
         kind = event.get("type")
         if kind == "plan":
-            facts = _texts(event.get("facts"))
-            parts, steps, wrong, only = (_names(event.get(key)) for key in ("parts", "steps", "faults", "only"))
+            facts = texts(event.get("facts"))
+            parts, steps, wrong, only = (names(event.get(key)) for key in ("parts", "steps", "faults", "only"))
         elif kind == "session":
             under = str(event.get("under"))[:40]
             events.setdefault(under, [])
@@ -107,7 +107,7 @@ def read(data: bytes) -> Events:
     return Events(facts, parts, steps, wrong, only, sessions, "; ".join(reasons) or None)
 
 
-def _event(line: bytes) -> Event | None:
+def parsed(line: bytes) -> Event | None:
     if len(line) > _LINE:
         return None
     try:
@@ -117,10 +117,10 @@ def _event(line: bytes) -> Event | None:
     return event if isinstance(event, dict) else None
 
 
-def _texts(value: object) -> dict[str, str]:
+def texts(value: object) -> dict[str, str]:
     given = value if isinstance(value, dict) else {}
     return {key: truncate(given[key], 1000) for key in _FACTS if isinstance(given.get(key), str) and given[key]}
 
 
-def _names(value: object) -> tuple[str, ...]:
+def names(value: object) -> tuple[str, ...]:
     return tuple(name for name in value if isinstance(name, str)) if isinstance(value, list) else ()

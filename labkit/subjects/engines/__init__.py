@@ -1,5 +1,6 @@
-"""Engines, which use a runtime, as data: one file NAME.toml each in this directory. How each is driven is in the module
-of its name in labkit/guest/engines.
+"""What --engine names, as data: one file NAME.toml each in this directory. Engines use a runtime; how each is driven is
+in the module of its name in labkit/guest/engines. Programs that convert images to bundles are in
+labkit/guest/images/converters.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ class _File(Table):
     homepage: StrictStr
     steps: tuple[StrictStr, ...] = Field(default=(), description="the bootstrap steps that bring it")
     program: StrictStr = Field(pattern=r"^[A-Za-z0-9._+-]+$", description="the name of a program, without a directory")
+    suites: tuple[StrictStr, ...] = Field(default=("engine", "image"), description="the suites that it can be used by")
     none: StrictStr = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """steps are those of the bootstrap that bring it; program is what it is started by; none: why there is no suite for
-    it, empty where there is one.
+    """steps are those of the bootstrap that bring it; program is what it is started by; suites are those that it can be
+    used by; none: why there is no suite for it, empty where there is one.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Engine:
     homepage: str
     steps: tuple[str, ...]
     program: str
+    suites: tuple[str, ...] = ("engine", "image")
     none: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -55,9 +58,21 @@ def find(name: str) -> Engine:
         raise UsageError(message, hint=hint)
     file = _DIRECTORY / f"{name}.toml"
     data = tomlfile.check(_File, tomlfile.read(file), lambda _: str(file))
-    return Engine(name, data.title, data.homepage, data.steps, data.program, data.none)
+    return Engine(name, data.title, data.homepage, data.steps, data.program, data.suites, data.none)
 
 
-def usable() -> list[str]:
-    """The names of those that the suite can use."""
-    return [name for name in names() if not find(name).none]
+def require(name: str, suite: str) -> Engine:
+    """The engine of that name, which the suite can use; else UsageError."""
+    engine = find(name)
+    hint = f"known: {', '.join(usable(suite))}"
+    if engine.none:
+        raise UsageError(f"{engine.title} cannot be used: {engine.none}", hint=hint)
+    if suite not in engine.suites:
+        others = " and ".join(f"--suite {one}" for one in engine.suites)
+        raise UsageError(f"{engine.title} cannot be used by the suite {suite}, only with {others}", hint=hint)
+    return engine
+
+
+def usable(suite: str = "") -> list[str]:
+    """The names of those that the suite can use, any suite where none is named."""
+    return [name for name in names() if not find(name).none and (not suite or suite in find(name).suites)]
