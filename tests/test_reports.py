@@ -16,10 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from labkit.core import resources
 from labkit.core.errors import HostError
 from labkit.reports import as_html, as_junit, as_tap, files, terminal
 from labkit.reports.evidence import link
 from labkit.results import tap
+from labkit.results.comparison import Relation
 from labkit.results.json import from_json, to_json
 from labkit.results.model import (
     WHOLE,
@@ -429,3 +431,11 @@ def test_a_flaky_program_is_named() -> None:
     page = Page(as_html.render(run))
     assert "flaky: pass, fail, pass" in page.text and "/mnt/x" in page.text
     assert from_json(to_json(run)) == run
+
+
+def test_no_cell_of_a_table_has_a_class_that_hides_it() -> None:
+    """What stands in how a run relates to the first is a class of its cell."""
+    style = (resources.root() / "templates/report.css").read_text()
+    hiding = {name for name, body in re.findall(r"^\.([\w-]+) \{([^}]*)\}", style, re.MULTILINE) if "clip" in body}
+    assert hiding
+    assert not hiding & {relation.name.lower() for relation in Relation}

@@ -100,14 +100,18 @@ def _reports(claim: Claim) -> dict[str, str]:
     if len(claim.runs) == 1:
         return {REPORT: as_html.render(claim.runs[0])}
     pages = {f"report-{number}.html": as_html.render(run) for number, run in enumerate(claim.runs, 1)}
-    links = "".join(
-        f'<li><a href="{name}">{html.escape(printable(run.title))}</a></li>\n'
-        for name, run in zip(pages, claim.runs, strict=True)
-    )
-    title = html.escape(printable(claim.title))
-    index = (
-        f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n<h1>{title}</h1>\n'
-        f"<p>{html.escape(wording(claim))}</p>\n<p>{html.escape(note(claim))}</p>\n<ul>\n{links}</ul>\n</html>\n"
+    shown = [verdict for verdict in Verdict if any(run.totals[verdict] for run in claim.runs)]
+    index = as_html.page(
+        "claim.html.j2",
+        title=claim.title,
+        outcome=claim.outcome.value,
+        told=wording(claim),
+        note=note(claim),
+        verdicts=[verdict.value for verdict in shown],
+        pages=[
+            (name, run.title, [run.totals[verdict] for verdict in shown])
+            for name, run in zip(pages, claim.runs, strict=True)
+        ],
     )
     return {REPORT: index, **pages}
 
