@@ -26,6 +26,7 @@ from labkit.core import config
 from labkit.core.cell import Cell, Selection
 from labkit.core.errors import LabError, UsageError
 from labkit.core.observer import Silent
+from labkit.guest.common import versions
 from labkit.guest.pyz import pyz
 from labkit.images.runtimes import obtain, supplied
 from labkit.machines.fake import FakeMachine, FakeRemote, Reply
@@ -380,6 +381,18 @@ def test_words_that_name_no_registry(text: str, message: str, tmp_path: Path) ->
     with pytest.raises(UsageError, match=message) as caught:
         runtimes.word(text, tmp_path, Role.REGISTRY)
     assert SECRET.split()[0] not in f"{caught.value.message}{caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("/usr/bin/docker-registry github.com/docker/distribution 2.8.3+ds1", ("docker-registry", "2.8.3+ds1")),
+        ("./registry github.com/docker/distribution v2.8.3", ("docker-registry", "2.8.3")),
+        ("registry github.com/distribution/distribution/v3 v3.1.2+unknown", ("distribution", "3.1.2+unknown")),
+    ],
+)
+def test_a_registry_is_what_it_says(said: str, told: tuple[str, str]) -> None:
+    assert versions.told(said) == told
 
 
 def test_a_runtime_is_no_registry_and_a_registry_no_runtime(run: Run, tmp_path: Path) -> None:

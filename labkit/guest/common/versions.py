@@ -21,7 +21,9 @@ _VERSION = re.compile(
     r"(?:release-|v)?(?:0\.0~)?([0-9]{1,18}(?:\.[0-9]{1,18}){0,9})(?:[-~.]?(rc|alpha|beta)\.?([0-9]{0,9}))?"
 )
 # /usr/bin/docker-registry github.com/docker/distribution 2.8.3+ds1
-_MODULE = re.compile(r"\S{1,300} [\w.-]+\.[a-z]+/(?:[\w.-]+/)*?([\w.-]+)(?:/v[0-9]+)? v?(\d[\w.+~:-]*)$", re.ASCII)
+_MODULE = re.compile(r"\S{1,300} ([\w.-]+\.[a-z]+(?:/[\w.-]+)*?/([\w.-]+))(?:/v[0-9]+)? v?(\d[\w.+~:-]*)$", re.ASCII)
+# As it was called until the project moved, and is by distributions still.
+_CALLED = {"github.com/docker/distribution": "docker-registry"}
 _STAGES = {"alpha": 0, "beta": 1, "rc": 2}
 _RELEASED = (3, 0)
 
@@ -36,7 +38,7 @@ def told(said: str) -> tuple[str, str]:
     if match and ("version" in match[2].lower() or "." in match[3]) and (name := _name(match[1])):
         return name, match[3]
     if match := _MODULE.match(first):
-        return match[1], match[2]
+        return _CALLED.get(match[1], match[2]), match[3]
     if match := _INSIDE.search(first):
         return "", match[1]
     for line in lines[1:]:  # sysbox-runc has a line for each
