@@ -637,6 +637,7 @@ def script(path: Path, text: str) -> Path:
 
 
 @pytest.mark.bootstrap
+@pytest.mark.slow
 @pytest.mark.needs("mmdebstrap", "debian keyring")
 def test_the_program_is_built_and_run_against_docker_registry_in_namespaces(tools: Tools, tmp_path: Path) -> None:
     left = set(Path("/var/lib/labkit").glob("*"))

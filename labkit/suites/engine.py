@@ -4,105 +4,51 @@ labkit's spy, or another, has made. Judged here.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from labkit.core.cell import Selection
 from labkit.core.errors import UsageError
-from labkit.core.text import count, some
-from labkit.guest.pyz import pyz
+from labkit.core.text import some
 from labkit.io.files import regular_inside
 from labkit.results.caller import calls
 from labkit.results.caller.judge import Profile, judge, table
 from labkit.results.engines import events, faults, report, swap
 from labkit.results.engines.outcomes import with_log
 from labkit.results.model import Reading, Result
-from labkit.subjects import engines
-from labkit.suites import subset
-from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
+from labkit.suites.base import Suite
 from labkit.suites.facts import settled
+from labkit.suites.over_engine import LIMIT, OverEngine
 from labkit.suites.subset import ALL, Subset
 
 ENDING = ".jsonl"
 FILE = f"calls{ENDING}"  # what a record of calls is called that is judged alone
-LIMIT = 64 << 20  # bytes of a record that are read; the spy's has a quarter of it
 _HEAD = 4 << 20  # of which one call must be in the first bytes
-_ERRORS_LIMIT = 1 << 20
 PROFILE = "profile"  # the fact that says what callers are held to
 
 
-_OUTPUT = "engine.jsonl"
 _REFERENCE = "runc"
 
 
-class Engine:
+class Engine(OverEngine):
     name = "engine"
     title = "what uses a runtime: its calls, and whether another runtime can be put under it"
     version = "1.0.0"
-
-    def __init__(self, engine: engines.Engine | None = None) -> None:
-        self._engine = engine
-        self.engine = engine.name if engine else ""
-        self.needs: tuple[str, ...] = engine.steps if engine else ()
-        self.programs: Mapping[str, str] = MappingProxyType({"python3": "python", "busybox": "busybox"})
-
-    takes_arguments = True
-
-    def of_engine(self, name: str) -> Suite:
-        return Engine(engines.require(name, self.name))
-
-    def file_name(self) -> str:
-        return "labkit-engine.pyz"
-
-    def program(self) -> bytes:
-        return pyz("engines", "spy")
+    packages = ("engines", "spy")
+    archive = "labkit-engine.pyz"
+    flag = "--engine"
+    output = "engine.jsonl"
+    lacking = ("--suite engine needs --engine", "a record of calls is judged by ./lab judge FILE.jsonl")
 
     def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
-        assert self._engine is not None  # see check()
-        words = ["python3", program, *ATTACHED, "--engine", self._engine.name, "--runtime", runtime]
-        words += [f"--runtime-arg={word}" for word in selection.runtime_args]
-        if selection.only or selection.skip:
-            words += ["--only", ",".join(subset.of(self.name, "check", selection, self.names()))]
+        words = super().argv(program, runtime, selection)
         return words + (["--reference", _REFERENCE] if selection.reference != "" else [])
 
     def names(self) -> list[str]:
         return [*table(), *report.NAMES, *swap.NAMES, *faults.NAMES]
 
-    def listing(self, program: str, runtime: str) -> list[str] | None:
-        return None
-
-    def check(self, selection: Selection) -> None:
-        if self._engine is None:
-            raise UsageError(
-                "--suite engine needs --engine",
-                hint=f"{_known()}; a record of calls is judged by ./lab judge FILE.jsonl",
-            )
-        given = {
-            "--repeat": selection.repeat,
-            "--limit": selection.timeout,
-            "--spec": selection.spec,
-            "--user": selection.user,
-        }
-        for flag, value in given.items():
-            if value:
-                raise UsageError(f"the engine suite does not take {flag}")
-        subset.of(self.name, "check", selection, self.names())
-
-    def needs_reset(self, selection: Selection) -> bool:
-        return False
-
-    @contextlib.contextmanager
-    def recorder(self, raw: Path, on_result: OnResult, only: Sequence[str] = ()) -> Iterator[_Recorder]:
-        with Capped(raw / _OUTPUT, LIMIT) as out, Capped(raw / "engine.err", _ERRORS_LIMIT) as err:
-            yield _Recorder(out, err)
-
     def recognizes(self, raw: Path) -> bool:
         return bool(_records(raw))
-
-    def knows_facts(self, raw: Path) -> bool:
-        return True
 
     def read(self, raw: Path, known: Mapping[str, str] | None = None, meant: Subset = ALL) -> Reading:
         found = _records(raw)
@@ -134,15 +80,8 @@ class Engine:
             f"more than {LIMIT >> 20} MiB of calls" if len(data) > LIMIT else None,
         ]
         told = (*record.told, f"held to {profile}: {_HELD[profile]}", *told)
-        if meant.is_subset:
-            ids = subset.of(self.name, "check", meant, self.names())
-            told = (*told, f"left out, as was said: {count(len(results) - len(ids), 'check')}")
-            results = tuple(result for result in results if result.id in ids)
-        return Reading(results, settled_facts, "; ".join(filter(None, reasons)) or None, told=told)
-
-
-def _known() -> str:
-    return "known: " + ", ".join(engines.usable("engine"))
+        results, left_out = self.chosen(results, meant)
+        return Reading(results, settled_facts, "; ".join(filter(None, reasons)) or None, told=(*told, *left_out))
 
 
 def _calls(output: events.Events) -> bytes:
@@ -176,17 +115,6 @@ def is_record(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(_HEAD)
     return events.is_one(head) or calls.is_record(head)
-
-
-class _Recorder:
-    def __init__(self, out: Capped, err: Capped) -> None:
-        self.has_output = False
-        self.take_stderr = err.write
-        self._out = out
-
-    def take(self, data: bytes) -> None:
-        self._out.write(data)
-        self.has_output = self.has_output or bool(data)
 
 
 SUITE: Suite = Engine()

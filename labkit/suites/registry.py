@@ -13,7 +13,7 @@ from labkit.io.files import disk_errors, make_directory, write_atomic
 from labkit.suites import shards
 from labkit.suites.base import OfEngines, Suite
 
-_NO_SUITES = {"base", "registry", "again", "shards", "recordings", "refs", "subset", "summary", "facts"}
+_NO_SUITES = {"again", "base", "facts", "over_engine", "recordings", "refs", "registry", "shards", "subset", "summary"}
 
 
 def names() -> list[str]:
