@@ -828,11 +828,11 @@ def test_packages_of_older_runs_are_still_read(tmp_path: Path) -> None:
 
 
 def test_claims_are_made_and_verified_in_time(made: Place, tmp_path: Path) -> None:
-    """CPU, as others run beside this."""
+    """CPU, as others run beside this, and several times what benchmarks/claim.py measures: no more than a net."""
     settings_ = made.settings
     before = time.process_time()
     claims.claim(settings_, ["latest"], tmp_path / "claim")
-    assert time.process_time() - before < 2
+    assert time.process_time() - before < 8
     before = time.process_time()
     assert verify(tmp_path / "claim", key=made.public).holds
-    assert time.process_time() - before < 2
+    assert time.process_time() - before < 8

@@ -39,7 +39,7 @@ TASKS = [
     "claim",
     "verify",
     *("up", "test", "reset", "halt", "destroy", "ssh", "status", "report", "judge", "package", "diff", "render"),
-    *("doctor", "explain"),
+    *("doctor", "explain", "bundle"),
     *("platforms", "runtimes", "engines", "suites", "check", "gc", "policy", "nightly"),
     *("history", "flaky", "nights", "site", "bisect"),
 ]

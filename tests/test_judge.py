@@ -284,7 +284,7 @@ def test_diff_as_text_json_and_html(run: Run, recordings: dict[str, Path], tmp_p
 
 def test_diff_with_what_is_no_run(run: Run, recordings: dict[str, Path], tmp_path: Path) -> None:
     assert "there is no run nothing" in run("diff", recordings["master"], "nothing", status=2).stderr
-    assert "'run_b'" in run("diff", recordings["master"], status=2).stderr
+    assert "diff needs RUN-B" in run("diff", recordings["master"], status=2).stderr
 
 
 # --- a run, conducted
