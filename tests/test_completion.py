@@ -170,7 +170,7 @@ def test_each_shell_offers_what_labkit_knows(shell: str, line: str, expected: se
         ("./lab up --platform debian --release ", {"12", "13", "sid"}),
         ("./lab up --provider ", {"auto", "qemu", "uml", "vagrant", "ssh"}),
         ("./lab test --runtime cr", {"crun", ":files"}),
-        ("./lab test --suite ", {"bats", "engine", "image", "runtimetest", "spec", "validation"}),
+        ("./lab test --suite ", {"bats", "distribution", "engine", "image", "runtimetest", "spec", "validation"}),
         ("./lab test --only MOUNT-00", {f"MOUNT-00{number}" for number in range(1, 10)}),
         ("./lab test --suite validation --only host", {"hostname"}),
         ("./lab ssh --machine ", {"mine"}),
