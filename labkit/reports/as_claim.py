@@ -143,7 +143,7 @@ def _about(run: Run) -> Iterable[tuple[str, str]]:
         "its sha256": run.runtime.sha256,
         "its arguments": run.runtime.arguments or "none",
         "suite": f"{run.suite.name} {run.suite.version}",
-        _specification(run): run.suite.spec,
+        registry.specification(run.suite.name): run.suite.spec,
         "suite's program": _digest(known.get("suite")),
         **({"upstream program": _words(known.get("upstream"))} if known.get("upstream") else {}),
         "system": _system(run),
@@ -167,11 +167,6 @@ def _about(run: Run) -> Iterable[tuple[str, str]]:
             yield what, code(str(word), 1000)
     if missing := [what for what, word in rows.items() if not word]:
         yield "not known", ", ".join(missing)
-
-
-def _specification(run: Run) -> str:
-    suite = registry.find(run.suite.name)
-    return suite.specification if isinstance(suite, OfProgramme) else "runtime-spec"
 
 
 def _system(run: Run) -> str:

@@ -18,9 +18,11 @@ from labkit.reports.evidence import attributions, evidence, link, policy_lines, 
 from labkit.results.causes import causes
 from labkit.results.model import URGENCY, Object, Result, Run
 from labkit.results.transcript import unpack
+from labkit.suites import registry
 
 # Nobody reads a longer value here; results.json has all of it.
 _LONGEST = 8_000
+_LONG = 16  # characters of an id that its column has no room for
 
 
 def render(run: Run) -> str:
@@ -52,6 +54,8 @@ def render(run: Run) -> str:
     return page(
         "report.html.j2",
         run=run,
+        specification=registry.specification(run.suite.name),
+        long_ids=any(len(result.id) > _LONG and not result.program for result in shown_results),
         rows=[{**row, "times": 1 + times[number]} for number, (_, row) in enumerate(rows)],
         notable=len(shown_results),
         programs=[(program, by_program[program.name]) for program in programs],

@@ -11,7 +11,7 @@ from labkit.core.errors import UsageError
 from labkit.core.suggest import unknown
 from labkit.io.files import disk_errors, make_directory, write_atomic
 from labkit.suites import shards
-from labkit.suites.base import OfEngines, Suite
+from labkit.suites.base import OfEngines, OfProgramme, Suite
 
 _NO_SUITES = {"again", "base", "facts", "over_engine", "recordings", "refs", "registry", "shards", "subset", "summary"}
 
@@ -19,6 +19,12 @@ _NO_SUITES = {"again", "base", "facts", "over_engine", "recordings", "refs", "re
 def names() -> list[str]:
     """The suites' names, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(suites.__path__) if module.name not in _NO_SUITES)
+
+
+def specification(name: str) -> str:
+    """What the version is of that runs of the suite say they hold to."""
+    suite = find(name) if name in names() else None
+    return suite.specification if isinstance(suite, OfProgramme) else "runtime-spec"
 
 
 def find(name: str, engine: str = "") -> Suite:
