@@ -152,9 +152,10 @@ def made_by_person(cwd: Path, before: str, *words: str) -> subprocess.CompletedP
 
 def test_what_docker_exports_is_taken_from_stdin(tree: Path, tmp_path: Path) -> None:
     made = packed(tree, tmp_path / "x.tar", "--format=posix")
-    done = made_by_person(tmp_path, f"cat {made} |", "--rootfs", "-", "--out", "b", "--json")
+    done = made_by_person(tmp_path, f"cat {made} |", "--rootfs", "-", "--out", "b", "--terminal", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["directory"] == "b"
+    assert json.loads((tmp_path / "b/config.json").read_text())["process"]["terminal"] is True
     assert look(tmp_path / "b/rootfs") == look(tree)
 
 

@@ -35,6 +35,8 @@ from labkit.machines.host import HostMachine
 from labkit.machines.qemu import QemuMachine
 from labkit.machines.uml import UmlMachine, UmlRecord
 from labkit.machines.vagrant import VagrantMachine, vagrant_provider
+from labkit.subjects import runtimes
+from labkit.subjects.runtimes import Role
 from labkit.suites.base import SilentRun
 from labkit.uml import kernel
 from labkit.usecases import export
@@ -249,6 +251,14 @@ ELSEWHERE = {
     "test_judge_calls": [("judge", "profile")],
     "test_cli": [("runtimes", word) for word in ("platform", "release", "verbose")],
     "test_watch": [("test", "watch")],
+    "test_bundle": [
+        ("bundle", flag)
+        for flag in (
+            *("rootfs", "out", "args", "env", "mount", "hostname", "terminal", "rootless", "network", "spec_version"),
+            *("config", "json"),
+        )
+    ],
+    "test_distribution": [("test", "registry")],
     "test_claim": [
         *(("claim", flag) for flag in ("out", "key", "product", "minimum", "own_policy", "verbose", "json")),
         *(("verify", flag) for flag in ("claim_dir", "key", "allowed_signers", "verbose", "json")),
@@ -571,6 +581,13 @@ KEYS: dict[str, Key] = {
         )
     },
     "engine": Key('"docker"', lambda settings: cell_of(settings.with_values(None, suite="engine"), CELL.selection).key),
+    "registry": Key(
+        '"distribution"', lambda settings: cell_of(settings.with_values(None, suite="distribution"), CELL.selection).key
+    ),
+    "distribution_spec": Key(
+        '"distribution-spec@v1.1.1"',
+        lambda settings: runtimes.word(settings.distribution_spec or "distribution-spec@main", role=Role.PROGRAM),
+    ),
     "box": Key('"/x.box"', of_box),
     "box_sha256": Key(f'"{"1" * 64}"', of_box, 'box = "/x.box"\n'),
     "home": Key('"elsewhere"', lambda settings: settings.home.machine("x")),
