@@ -57,8 +57,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Skip what this host cannot run."""
+    """Skip what this host cannot run; refuse a test that would build images among those that are quick."""
     slow = [mark for mark in ("host_runtime", "bootstrap", "machine") if item.get_closest_marker(mark)]
+    if "stock" in getattr(item, "fixturenames", ()) and not slow:
+        raise pytest.UsageError(f"{item.nodeid} is to have machines, and has no mark that says so")
     names = [name for mark in item.iter_markers("needs") for name in mark.args]
     names += MACHINE_NEEDS if "machine" in slow else ()
     if missing := missing_programs(tuple(dict.fromkeys(names))):

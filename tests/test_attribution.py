@@ -31,8 +31,11 @@ from labkit.usecases import past as earlier_runs
 from labkit.usecases.judge import judge
 from labkit.usecases.run import Outcome, run_cell
 from labkit.usecases.test import test as run_test
-from tests.conftest import ROOT, Lab
+from tests.conftest import ROOT
+from tests.test_cli import environ, labkit
 from tests.test_results import a_result, a_run
+
+__all__ = ["environ"]  # a fixture
 
 FAIL, PASS, SKIP = Verdict.FAIL, Verdict.PASS, Verdict.SKIP
 
@@ -374,6 +377,7 @@ def test_a_reference_that_is_misspelt_is_told_before_a_machine_is_made(settings:
         run_test(settings.with_values(None, runtime="crun"), SilentRun(), Selection(), reference="rnuc")
 
 
-def test_a_reference_on_the_command_line(lab: Lab) -> None:
-    done = lab.run("test", "--runtime", "crun", "--reference", "rnuc", status=2)
+def test_a_reference_on_the_command_line(environ: dict[str, str], tmp_path: Path) -> None:
+    done = labkit("test", "--runtime", "crun", "--reference", "rnuc", environ=environ, cwd=tmp_path)
+    assert done.returncode == 2
     assert "unknown runtime 'rnuc'; did you mean 'runc'" in done.stderr

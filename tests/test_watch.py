@@ -17,8 +17,10 @@ from labkit.core.observer import Silent
 from labkit.results.model import Run, Verdict
 from labkit.usecases.run import Outcome
 from labkit.usecases.watch import Watching, difference, digest, settled, stamp, watch, watched
-from tests.conftest import Lab
+from tests.test_cli import environ, labkit
 from tests.test_results import a_result, a_run
+
+__all__ = ["environ"]  # a fixture
 
 FAST = Watching(look=0.01, still=0.15)
 
@@ -232,11 +234,13 @@ def test_only_files_of_this_host_are_watched(file: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("beside", [["--json"], ["--failed"], ["--format", "github"]])
-def test_what_makes_no_sense_beside_it(lab: Lab, beside: list[str]) -> None:
-    done = lab.run("test", "--watch", *beside, status=2)
+def test_what_makes_no_sense_beside_it(environ: dict[str, str], tmp_path: Path, beside: list[str]) -> None:
+    done = labkit("test", "--watch", *beside, environ=environ, cwd=tmp_path)
+    assert done.returncode == 2
     assert f"--watch takes no {beside[0]}" in done.stdout + done.stderr
 
 
-def test_without_a_file_it_has_nothing_to_watch(lab: Lab) -> None:
-    done = lab.run("test", "--runtime", "crun", "--watch", status=2)
+def test_without_a_file_it_has_nothing_to_watch(environ: dict[str, str], tmp_path: Path) -> None:
+    done = labkit("test", "--runtime", "crun", "--watch", environ=environ, cwd=tmp_path)
+    assert done.returncode == 2
     assert "--watch waits for a file of this host to change, and --runtime crun is none" in done.stderr
