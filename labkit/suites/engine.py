@@ -8,9 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from labkit.core.cell import Selection
-from labkit.core.errors import UsageError
-from labkit.core.text import some
-from labkit.io.files import regular_inside
 from labkit.results.caller import calls
 from labkit.results.caller.judge import Profile, judge, table
 from labkit.results.engines import events, faults, report, swap
@@ -18,10 +15,9 @@ from labkit.results.engines.outcomes import with_log
 from labkit.results.model import Reading, Result
 from labkit.suites.base import Suite
 from labkit.suites.facts import settled
-from labkit.suites.over_engine import LIMIT, OverEngine
+from labkit.suites.over_engine import ENDING, LIMIT, OverEngine
 from labkit.suites.subset import ALL, Subset
 
-ENDING = ".jsonl"
 FILE = f"calls{ENDING}"  # what a record of calls is called that is judged alone
 _HEAD = 4 << 20  # of which one call must be in the first bytes
 PROFILE = "profile"  # the fact that says what callers are held to
@@ -38,6 +34,7 @@ class Engine(OverEngine):
     archive = "labkit-engine.pyz"
     flag = "--engine"
     output = "engine.jsonl"
+    several = "{} records of calls"
     lacking = ("--suite engine needs --engine", "a record of calls is judged by ./lab judge FILE.jsonl")
 
     def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:
@@ -47,18 +44,11 @@ class Engine(OverEngine):
     def names(self) -> list[str]:
         return [*table(), *report.NAMES, *swap.NAMES, *faults.NAMES]
 
-    def recognizes(self, raw: Path) -> bool:
-        return bool(_records(raw))
+    def is_output(self, path: Path) -> bool:
+        return is_record(path)
 
     def read(self, raw: Path, known: Mapping[str, str] | None = None, meant: Subset = ALL) -> Reading:
-        found = _records(raw)
-        if len(found) > 1:
-            names = some(path.name for path in found)
-            raise UsageError(f"{raw} has {len(found)} records of calls: {names}", hint="judge each")
-        data = b""
-        if found:
-            with found[0].open("rb") as file:
-                data = file.read(LIMIT + 1)
+        data = self.data(raw)
         output = events.read(data[:LIMIT]) if events.is_one(data) else None
         record = calls.read(_calls(output) if output else data[:LIMIT])
         facts = dict(known or {})
@@ -102,12 +92,6 @@ _HELD = {
     Profile.PRACTICE: "what the document lacks and all callers use is told; --profile document fails it",
     Profile.DOCUMENT: "what the document lacks fails; --profile practice tells what all callers use",
 }
-
-
-def _records(raw: Path) -> list[Path]:
-    """The files in a directory that are records of calls."""
-    found = (regular_inside(raw, path.name) for path in sorted(raw.glob(f"*{ENDING}")) if path.name[0] != ".")
-    return [path for path in found if path is not None and is_record(path)]
 
 
 def is_record(path: Path) -> bool:

@@ -7,9 +7,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from labkit.core.errors import UsageError
-from labkit.core.text import some
-from labkit.io.files import regular_inside
 from labkit.results.images import events, judge
 from labkit.results.model import Reading
 from labkit.subjects import engines
@@ -30,6 +27,7 @@ class Image(OverEngine):
     archive = "labkit-images.pyz"
     flag = "--converter"
     output = FILE
+    several = "the output of {} converters"
     lacking = (
         "--suite image needs --engine: what converts the images",
         "its output is judged by ./lab judge FILE.jsonl",
@@ -38,18 +36,11 @@ class Image(OverEngine):
     def names(self) -> list[str]:
         return [*judge.table()]
 
-    def recognizes(self, raw: Path) -> bool:
-        return bool(_records(raw))
+    def is_output(self, path: Path) -> bool:
+        return is_record(path)
 
     def read(self, raw: Path, known: Mapping[str, str] | None = None, meant: Subset = ALL) -> Reading:
-        found = _records(raw)
-        if len(found) > 1:
-            names = some(path.name for path in found)
-            raise UsageError(f"{raw} has the output of {len(found)} converters: {names}", hint="judge each")
-        data = b""
-        if found:
-            with found[0].open("rb") as file:
-                data = file.read(LIMIT + 1)
+        data = self.data(raw)
         output = events.read(data[:LIMIT])
         facts, told = settled(output.facts, known or {})
         results = judge.judge(output)
@@ -63,12 +54,6 @@ class Image(OverEngine):
 def _runs(engine: str) -> bool:
     """Whether it runs containers; what is not known may."""
     return engine not in engines.names() or "engine" in engines.find(engine).suites
-
-
-def _records(raw: Path) -> list[Path]:
-    """The files in a directory that are output of labkit-images."""
-    found = (regular_inside(raw, path.name) for path in sorted(raw.glob("*.jsonl")) if path.name[0] != ".")
-    return [path for path in found if path is not None and is_record(path)]
 
 
 def is_record(path: Path) -> bool:

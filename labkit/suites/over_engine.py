@@ -10,21 +10,23 @@ from typing import ClassVar, Self
 
 from labkit.core.cell import Selection
 from labkit.core.errors import UsageError
-from labkit.core.text import count
+from labkit.core.text import count, some
 from labkit.guest.pyz import pyz
+from labkit.io.files import regular_inside
 from labkit.results.model import Result
 from labkit.subjects import engines
 from labkit.suites import subset
 from labkit.suites.base import ATTACHED, Capped, OnResult
 from labkit.suites.subset import Subset
 
+ENDING = ".jsonl"
 LIMIT = 64 << 20  # bytes of output that are read; the spy's record has a quarter of it
 _ERRORS_LIMIT = 1 << 20
 
 
 class OverEngine:
     """packages are the guest's that the program is made of, the first of which starts; flag is its own for the engine,
-    output the file below raw/, lacking what to say where no engine is named.
+    output the file below raw/, lacking what to say where no engine is named, several what more than one file is.
     """
 
     name: str
@@ -33,6 +35,7 @@ class OverEngine:
     flag: ClassVar[str]
     output: ClassVar[str]
     lacking: ClassVar[tuple[str, str]]
+    several: ClassVar[str]
     takes_arguments = True
 
     def __init__(self, engine: engines.Engine | None = None) -> None:
@@ -42,6 +45,10 @@ class OverEngine:
         self.programs: Mapping[str, str] = MappingProxyType({"python3": "python", "busybox": "busybox"})
 
     def names(self) -> list[str]:
+        raise NotImplementedError
+
+    def is_output(self, path: Path) -> bool:
+        """Whether the file is output of this suite."""
         raise NotImplementedError
 
     def of_engine(self, name: str) -> Self:
@@ -87,6 +94,26 @@ class OverEngine:
         errors = f"{Path(self.output).stem}.err"
         with Capped(raw / self.output, LIMIT) as out, Capped(raw / errors, _ERRORS_LIMIT) as err:
             yield _Recorder(out, err)
+
+    def _outputs(self, raw: Path) -> list[Path]:
+        found = (regular_inside(raw, path.name) for path in sorted(raw.glob(f"*{ENDING}")) if path.name[0] != ".")
+        return [path for path in found if path is not None and self.is_output(path)]
+
+    def recognizes(self, raw: Path) -> bool:
+        return bool(self._outputs(raw))
+
+    def data(self, raw: Path) -> bytes:
+        """The output in a directory, a byte more than LIMIT at most; empty where there is none, UsageError where there
+        are several.
+        """
+        found = self._outputs(raw)
+        if len(found) > 1:
+            what, names = self.several.format(len(found)), some(path.name for path in found)
+            raise UsageError(f"{raw} has {what}: {names}", hint="judge each")
+        if not found:
+            return b""
+        with found[0].open("rb") as file:
+            return file.read(LIMIT + 1)
 
     def knows_facts(self, raw: Path) -> bool:
         return True

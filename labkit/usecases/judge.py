@@ -31,7 +31,7 @@ from labkit.results.model import Run, RuntimeInfo
 from labkit.results.policy import Entry
 from labkit.store import runs
 from labkit.subjects import runtimes
-from labkit.suites import engine, image, recordings, registry, shards, summary
+from labkit.suites import engine, image, over_engine, recordings, registry, shards, summary
 from labkit.suites.base import Suite
 from labkit.suites.subset import ALL, Subset
 from labkit.usecases import run as one_run
@@ -39,7 +39,7 @@ from labkit.usecases.run import Outcome
 
 _FILE_LIMIT = (64 << 20) + 1  # bytes of one file of a recording; the last shows that there is more
 _OF_REGISTRIES = (distribution.JUNIT, distribution.YAML, distribution.REPORT)
-_KINDS = {".tap", ".err", ".tsv", ".json", engine.ENDING, *(Path(name).suffix for name in _OF_REGISTRIES)}
+_KINDS = {".tap", ".err", ".tsv", ".json", over_engine.ENDING, *(Path(name).suffix for name in _OF_REGISTRIES)}
 _TAKES = (
     "judge takes a run, a directory with NAME.tap for each program, NAME.err and summary.tsv, or with the spec suite's "
     "output as spec.tap; an archive of one (" + ", ".join(archives.ENDINGS) + "); a single .tap file; or a record of "
@@ -329,7 +329,7 @@ def _recording(settings: Settings, name: str | None, said: Said) -> Iterator[tup
                     if real := given if name == given.name else regular_inside(given.parent, name):
                         with real.open("rb") as file:
                             (target / name).write_bytes(file.read(_FILE_LIMIT))
-            elif given.suffix == engine.ENDING:
+            elif given.suffix == over_engine.ENDING:
                 raise UsageError(
                     f"{given} has no call of a runtime in it, and is no output of the image suite", hint=_TAKES
                 )

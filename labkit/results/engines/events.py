@@ -72,10 +72,7 @@ def read(data: bytes) -> Events:
     calls: dict[str, list[str]] = {}
     broken: dict[str, str] = {}
     under, finished, damaged = "", False, 0
-    for line in data.split(b"\n"):
-        if not line.strip():
-            continue
-        event = parsed(line)
+    for event in lines(data):
         if event is None:
             damaged += 1
             continue
@@ -105,6 +102,11 @@ def read(data: bytes) -> Events:
     reasons = [f"{damaged} damaged lines"] if damaged else []
     reasons += [] if finished else ["the suite did not finish"]
     return Events(facts, parts, steps, wrong, only, sessions, "; ".join(reasons) or None)
+
+
+def lines(data: bytes) -> Iterator[Event | None]:
+    """The events of the lines that are not empty, None for one that is damaged."""
+    return (parsed(line) for line in data.split(b"\n") if line.strip())
 
 
 def parsed(line: bytes) -> Event | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from labkit.core.text import truncate
-from labkit.results.engines.events import Event, names, parsed, texts
+from labkit.results.engines.events import Event, lines, names, parsed, texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,7 @@ def read(data: bytes) -> Output:
     found: dict[str, Event] = {}
     build: Event | None = None
     broken = log = ""
-    for line in data.split(b"\n"):
-        if not line.strip():
-            continue
-        event = parsed(line)
+    for event in lines(data):
         if event is None:
             damaged += 1
             continue
