@@ -22,7 +22,8 @@ import hypothesis
 import pytest
 
 from labkit.cli.selfcheck import missing_programs
-from labkit.io import process
+from labkit.io import files, process
+from labkit.qemu import accelerator
 from tests import chroot, newest, recorded
 from tests.stock import Stock, make
 
@@ -31,11 +32,15 @@ _EMULATED = "all machines were emulated, for User-Mode Linux does not work here"
 _CHANGED = "this host was changed"
 _TMP = Path("/tmp")
 ROOT = Path(__file__).parent.parent
+DURATIONS = Path(__file__).parent / "durations.json"  # of a function's longest row, without fixtures, from 0.1 s on
 MACHINE_NEEDS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "debian keyring", "mkfs.ext4", "ssh")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--one-in", type=int, default=1, metavar="N", help="run only every Nth of the tests")
+    parser.addoption("--first-rows", action="store_true", help="of each function with parameters only the first row")
+    parser.addoption("--within", type=float, metavar="SECONDS", help=f"leave out what took longer: {DURATIONS.name}")
+    parser.addoption("--store-durations", action="store_true", help=f"write what was run into {DURATIONS.name}")
     parser.addoption("--stock", type=Path, metavar="DIR", help="where images for tests are, or are put")
 
 
@@ -52,8 +57,39 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)  # of what the marks have left
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if (most := config.getoption("within")) is not None:
+        known = durations()
+        items[:] = [item for item in items if known.get(function_of(item.nodeid), 0) <= most]
+    if config.getoption("first_rows"):
+        seen: dict[str, pytest.Item] = {}
+        items[:] = [item for item in items if seen.setdefault(function_of(item.nodeid), item) is item]
     items[:] = items[:: config.getoption("one_in")]
+
+
+def function_of(nodeid: str) -> str:
+    return nodeid.partition("[")[0]
+
+
+def durations() -> dict[str, float]:
+    return json.loads(DURATIONS.read_text()) if DURATIONS.exists() else {}
+
+
+_took: dict[str, float] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call":
+        name = function_of(report.nodeid)
+        _took[name] = max(_took.get(name, 0), report.duration)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("store_durations") and "PYTEST_XDIST_WORKER" not in os.environ:
+        found = durations() | {name: round(seconds, 1) for name, seconds in _took.items()}
+        kept = {name: found[name] for name in sorted(found) if found[name] >= 0.1}
+        DURATIONS.write_text(json.dumps(kept, indent=0) + "\n")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -233,6 +269,21 @@ def stock(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     return make(pytestconfig.getoption("stock") or shared / "stock", os.environ)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kvm_was_tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One memory of whether KVM works here for all homes of tests: a guest that hangs on it takes ten seconds."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "host"
+
+    def remembered(directory: Path, kind: str, subject: str, find: Callable[[], str | None]) -> str | None:
+        files.make_directory(directory)
+        return files.remembered(shared, kind, subject, find)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(accelerator, "remembered", remembered)
+        yield
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from labkit.core.text import one_line
-from labkit.results import tap
+from labkit.results import values
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,12 +259,7 @@ def _of_json_lines(text: str) -> str | None:
 
 
 def _said(line: str) -> str | None:
-    try:
-        value = tap.parse_json(line)
-    except ValueError:
-        return None
-    if not isinstance(value, dict):
-        return None
+    value = values.parse_line(line) or {}
     for key in _TEXTS:
         if isinstance(said := value.get(key), str):
             # Docker's and go's records have the line's end, and what is longer than one record has none.

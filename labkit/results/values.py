@@ -30,6 +30,15 @@ def parse_json(text: str, *, depth: int = 32, commas: int = 50_000) -> JSON:
     return safe(value, depth)
 
 
+def parse_line(line: bytes | str, *, depth: int = 32, commas: int = 50_000) -> Mapping[str, JSON] | None:
+    """Return the object that one line from outside is, as parse_json() has it, None where it is anything else."""
+    try:
+        value = parse_json(line if isinstance(line, str) else line.decode(), depth=depth, commas=commas)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def number(digits: str) -> JSON:
     return int(digits) if len(digits) <= 40 else digits
 

@@ -24,7 +24,7 @@ from labkit.guest.common import names as words
 from labkit.guest.pyz import pyz
 from labkit.guest.registries.cli import FILES
 from labkit.io.files import regular_inside
-from labkit.results import distribution, tap
+from labkit.results import distribution, values
 from labkit.results.distribution import JUNIT, REPORT, YAML
 from labkit.results.model import Reading, Result, Run
 from labkit.results.tap import JSON
@@ -245,8 +245,8 @@ def _own(raw: Path) -> _Own | None:
         data = file.read(_OUTPUT_LIMIT + 1)
     cut: list[str] = []
     for line in data.split(b"\n"):
-        value = tap.parse_json(line.decode("utf-8", "replace")) if line.startswith(b"{") else None
-        if isinstance(value, dict) and isinstance(kind := value.get("type"), str):
+        value = values.parse_line(line)
+        if value and isinstance(kind := value.get("type"), str):
             found.setdefault(kind, value)
             if kind == "cut":
                 cut.append(str(value.get("name")))
@@ -332,9 +332,9 @@ class _Recorder:
             self._rest = b""
 
     def _line(self, line: bytes) -> None:
-        value = tap.parse_json(line.decode("utf-8", "replace")) if line.startswith(b'{"type": "file"') else None
-        name = value.get("name") if isinstance(value, dict) else None
-        if not isinstance(value, dict) or not isinstance(name, str) or name not in FILES:
+        value = values.parse_line(line) if line.startswith(b'{"type": "file"') else None
+        name = value.get("name") if value else None
+        if not value or not isinstance(name, str) or name not in FILES:
             self._out.write(line + b"\n")
             return
         try:

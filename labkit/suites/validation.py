@@ -18,7 +18,7 @@ from labkit.core.errors import UsageError
 from labkit.core.text import count, some, truncate
 from labkit.guest.pyz import pyz
 from labkit.io.files import write_atomic
-from labkit.results import copies, tap, verdicts
+from labkit.results import copies, values, verdicts
 from labkit.results.copies import Note
 from labkit.results.model import URGENCY, WHOLE, Reading, Result
 from labkit.results.tap import JSON
@@ -275,13 +275,10 @@ class _Recorder:
 
     def _message(self, line: bytes) -> bool:
         """Act on one line; False where it is not in the suite's format."""
-        try:
-            message = tap.parse_json(line.decode(), depth=8, commas=20_000)
-        except ValueError:
-            return False
-        if not isinstance(message, dict):
-            return False
+        message = values.parse_line(line, depth=8, commas=20_000)
         match message:
+            case None:
+                return False
             case {"type": "plan", "programs": list(names), "facts": dict(facts)} if not self._kept.programs:
                 if (
                     not all(isinstance(name, str) and recordings.NAME.fullmatch(name) for name in names)
