@@ -242,6 +242,24 @@ def test_what_is_to_tell_whether_kvm_runs_arm64_runs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("kvm", "tcg", "why"),
+    [
+        ("exit 33", "exit 1", None),
+        ("sleep 2.1; exit 33", "exit 33", "a test guest took 2"),
+        ("sleep 2.1; exit 33", "sleep 1; exit 33", None),  # a busy host is slow both ways
+        ("sleep 2.1; exit 33", "exit 1", None),
+        ("echo no such device >&2; exit 1", "exit 33", "no such device"),
+    ],
+)
+def test_a_kvm_that_is_slower_than_emulation_is_none(tmp_path: Path, kvm: str, tcg: str, why: str | None) -> None:
+    emulator = tmp_path / "qemu"
+    emulator.write_text(f'#!/bin/sh\ncase "$2" in kvm) {kvm};; *) {tcg};; esac\n')
+    emulator.chmod(0o755)
+    reason = accelerator._compare(emulator, Arch.AMD64, tmp_path)
+    assert reason is None if why is None else reason and why in reason
+
+
 def test_recipes_of_amd64_are_what_they_were(tmp_path: Path) -> None:
     amd64 = recipe((settings := load(tmp_path, arch="amd64")).distro(), settings)
     assert "arch" not in amd64.to_json()

@@ -29,7 +29,7 @@ def of(lab: Lab, engine: str, runtime: str, *words: str, status: int = 0) -> dic
     return found
 
 
-@pytest.mark.parametrize("engine", ["podman", "containerd"])
+@pytest.mark.parametrize("engine", ["podman", pytest.param("containerd", marks=pytest.mark.slow)])
 def test_an_engine_over_crun_is_as_expected_and_leaves_the_machine_as_it_was(engines: Lab, engine: str) -> None:
     listing = (
         "find /sys/fs/cgroup -mindepth 1 -type d -name '*labkit*'; ls /var/lib/labkit; grep -c . /proc/self/mounts"

@@ -227,7 +227,7 @@ def test_a_night_on_two_hosts_in_networks_of_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.host_runtime
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.needs("ip")
 def test_a_network_that_is_cut_for_two_minutes_costs_attempts_and_no_cell(tmp_path: Path) -> None:
     nights = Nights(tmp_path / "lab", cells=6)

@@ -586,7 +586,7 @@ def test_two_machines_show_what_one_shows(small: Lab) -> None:
 
 
 @pytest.mark.machine
-@pytest.mark.parametrize("how", ["killed machine", "SIGINT", "SIGKILL"])
+@pytest.mark.parametrize("how", ["killed machine", pytest.param("SIGINT", marks=pytest.mark.slow), "SIGKILL"])
 def test_what_ends_early_on_two_machines(small: Lab, how: str) -> None:
     small.run("up")
     child = small.start("test", "--runtime", "crun", "--machines", "2")

@@ -136,6 +136,7 @@ class Killed:
         return str(info["state"])
 
 
+@pytest.mark.slow
 def test_a_machine_that_came_up_is_gone_on_with_wherever_labkit_was_killed(vagrant: Lab) -> None:
     """While Vagrant reads its key, in the bootstrap, in the snapshot; the settings change in between."""
     three = Killed(vagrant)

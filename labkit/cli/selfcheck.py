@@ -1,11 +1,15 @@
 """labkit's own checks, in stages. Each prints how long it took; what could not be done is said in one line.
 
---fast     style, types, the tests that start neither containers nor machines; of long tables every fortieth row
-           and without it: every fourth row, tests that run runtimes and a bootstrap on this host, tests of a machine
---long     and all the others: Vagrant, every image, whole suites on several runtimes
---faults   only the table of faults, all of it, on simulated machines and on a real one
+--fast     style, types, one row of each test that starts neither containers nor machines and is quick
+and without it: all rows of what takes up to two seconds, every fourth row of the tables, tests that run runtimes and a
+           bootstrap on this host, tests of a machine
+--long     and all the others: Vagrant, every image, whole suites on several runtimes, half of the tables
+--faults   only the table of faults, all of it, on simulated machines and on real ones
 --slow     only what takes too long for --long: all the broken runtimes that the spec suite must see through, on two
-           versions of runc, a build of youki, and a machine of another architecture
+           versions of runc, every converter, a build of youki, a machine of another architecture, most of the faults on
+           real machines
+
+How long a test takes is in tests/durations.json, which `pytest --store-durations` brings up to date.
 """
 
 from __future__ import annotations
@@ -35,6 +39,8 @@ _PYTEST = ("pytest", "-q", "-rfE")
 _FAULTS = "tests/faults"
 # Tests with a row for each of many cases of one kind.
 _TABLES = (_FAULTS, "tests/test_walk.py", "tests/test_scripts.py", "tests/test_completion.py")
+# What starts neither containers nor machines: the default of pytest here, too.
+_QUICK = "not machine and not host_runtime and not bootstrap"
 _WORKERS = ("--numprocesses=3",)  # some of the tests only wait
 # Machines of User-Mode Linux have one CPU each.
 _TWO = ("--numprocesses=2", "--dist=worksteal")
@@ -73,25 +79,31 @@ def stages(extent: Extent, stock: Path) -> list[Stage]:
         return (*_PYTEST, *words, *more, "-m", marker + left_out.get(extent, " and not long and not slow"))
 
     machines = (f"--stock={stock}", *_PANICS)
-    some = {Extent.FAST: ("--one-in=40",), Extent.NORMAL: ("--one-in=4",)}.get(extent, ())
+    quick = ("--within=2",) if extent is Extent.NORMAL else ()
+    some = {Extent.NORMAL: ("--one-in=4", "--within=20"), Extent.LONG: ("--one-in=2",)}.get(extent, ())
     tables = Stage("tables", tests("not machine", *_WORKERS, *some, *_TABLES), 1)
     if extent is Extent.FAULTS:
         return [tables, Stage("real faults", tests("machine", *machines, _FAULTS), 2, root=True)]
     if extent is Extent.SLOW:
         return [
-            Stage("mutants", tests("host_runtime", "tests/test_mutants.py"), root=True),
+            Stage("runtimes", tests("host_runtime and slow"), root=True),
             Stage("builds", tests("bootstrap and slow"), 1, root=True),
             Stage("machines", tests("machine and slow", *machines), 2, root=True),
         ]
-    every = [
+    code = [
         Stage("style", ("ruff", "check", ".")),
         Stage("format", ("ruff", "format", "--check", ".")),
         Stage("types", ("mypy",)),
-        Stage("tests", (*_PYTEST, *_WORKERS, *(f"--ignore={path}" for path in _TABLES))),
+    ]
+    if extent is Extent.FAST:
+        return [*code, Stage("tests", tests(_QUICK, *_WORKERS, "--first-rows", "--within=0.2"))]
+    every = [
+        *code,
+        Stage("tests", (*_PYTEST, *_WORKERS, *quick, *(f"--ignore={path}" for path in _TABLES))),
         tables,
         # One test at a time: what a runtime leaves in the host's cgroups is looked for.
         Stage("runtimes", tests("host_runtime"), 2, Extent.NORMAL, root=True),
-        Stage("bootstrap", tests("bootstrap"), 2, Extent.NORMAL, root=True),
+        Stage("bootstrap", tests("bootstrap and not machine"), 2, Extent.NORMAL, root=True),
         Stage("machines", tests("machine and not emulated", *machines, *_TWO), 3, Extent.NORMAL, root=True),
         Stage("emulated", tests("machine and emulated", *machines), 4, Extent.NORMAL, root=True),
     ]

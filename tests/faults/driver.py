@@ -60,6 +60,16 @@ def marked(cases: Iterable[Case], *marks: pytest.MarkDecorator) -> list[Paramete
     return found
 
 
+def others(cases: Iterable[Case]) -> list[ParameterSet]:
+    """Those that `./lab check` leaves out: every third is of --long, and all are of --faults."""
+    found = [*cases]
+    return [
+        *marked(found[::3], pytest.mark.long),
+        *marked(found[1::3], pytest.mark.slow),
+        *marked(found[2::3], pytest.mark.slow),
+    ]
+
+
 def until(condition: Callable[[], object], seconds: float, what: str) -> None:
     """Wait for a condition that another process brings about."""
     end = time.monotonic() + seconds

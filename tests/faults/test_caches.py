@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from labkit.core.home import Home
+from labkit.io import files
 from labkit.io.download import Digest, fetch
 from labkit.qemu import accelerator
 from tests.faults.driver import Templates, marked
@@ -29,6 +30,7 @@ def test_what_is_remembered_of_kvm(
     lab = templates.copy("empty")
     monkeypatch.setenv("PATH", lab.environ["PATH"])
     monkeypatch.setattr(accelerator, "Path", lambda name: Path("/dev/null" if name == "/dev/kvm" else name))
+    monkeypatch.setattr(accelerator, "remembered", files.remembered)
     home = Home(tmp_path)
     assert accelerator.probe_kvm(home) is None
     (memory,) = home.host.glob("kvm-*.json")

@@ -13,7 +13,7 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 
 from tests.conftest import Lab
-from tests.faults.driver import RealLab, marked
+from tests.faults.driver import RealLab, marked, others
 from tests.faults.table import REAL_TOO, SAMPLE, SIGNAL_CASES, SignalCase
 
 pytestmark = pytest.mark.machine
@@ -25,7 +25,7 @@ def cases(*, emulated: bool) -> list[ParameterSet]:
     found = [case for case in REAL if case.emulated == emulated]
     return [
         *marked(case for case in found if case.id in SAMPLE),
-        *marked((case for case in found if case.id not in SAMPLE), pytest.mark.long),
+        *others(case for case in found if case.id not in SAMPLE),
     ]
 
 

@@ -15,7 +15,10 @@ pytestmark = [pytest.mark.long, pytest.mark.needs("qemu-img")]
 _MOST = 150  # changes that a command may make
 
 
-@pytest.mark.parametrize(("command", "before"), SWEEPS)
+@pytest.mark.parametrize(
+    ("command", "before"),
+    [pytest.param(*sweep, marks=[pytest.mark.slow] if sweep == ("test", "halted") else []) for sweep in SWEEPS],
+)
 def test_every_change(templates: Templates, command: str, before: str) -> None:
     for number in range(1, _MOST):
         lab = templates.copy(before)

@@ -15,7 +15,7 @@ import pytest
 
 from labkit.machines.base import MachineState
 from tests.conftest import Lab, make_lab
-from tests.faults.driver import RealLab, marked, until
+from tests.faults.driver import RealLab, marked, others, until
 from tests.faults.table import SignalCase
 from tests.faults.table_uml import CASES, SAMPLE
 from tests.stock import Stock
@@ -99,7 +99,7 @@ def test_the_sample_is_of_the_table() -> None:
     "case",
     [
         *marked(case for case in CASES if case.id in SAMPLE),
-        *marked((case for case in CASES if case.id not in SAMPLE), pytest.mark.long),
+        *others(case for case in CASES if case.id not in SAMPLE),
     ],
 )
 def test_signal(harmed: UmlLab, case: SignalCase) -> None:

@@ -196,7 +196,7 @@ def rlimits(call: Call, config: Object) -> Iterator[Found]:
     given = objects(config, "process", "rlimits")
     for one in given:
         kind, soft, hard = one.get("type"), one.get("soft"), one.get("hard")
-        if kind not in _RLIMITS:
+        if not isinstance(kind, str) or kind not in _RLIMITS:
             yield Finding("an rlimit that nobody knows", call, "a type of getrlimit(2)", _shown(kind))
         elif isinstance(soft, int) and isinstance(hard, int) and soft > hard:
             yield Finding("an rlimit with soft above hard", call, f"at most {hard}", str(soft))
