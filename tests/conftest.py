@@ -32,7 +32,7 @@ _EMULATED = "all machines were emulated, for User-Mode Linux does not work here"
 _CHANGED = "this host was changed"
 _TMP = Path("/tmp")
 ROOT = Path(__file__).parent.parent
-DURATIONS = Path(__file__).parent / "durations.json"  # of a function's longest row, without fixtures, from 0.1 s on
+DURATIONS = Path(__file__).parent / "durations.json"  # of a function's longest row or its fixtures, from 0.1 s on
 MACHINE_NEEDS = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "debian keyring", "mkfs.ext4", "ssh")
 
 
@@ -80,7 +80,7 @@ _took: dict[str, float] = {}
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "call":
+    if report.when != "teardown":
         name = function_of(report.nodeid)
         _took[name] = max(_took.get(name, 0), report.duration)
 
