@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..common.arguments import Parser
 from ..common.attached import add_arguments
-from ..common.cgroups import CGROUP_ROOT
+from ..common.cgroups import cgroup_version
 from ..common.claims import claims_of
 from ..common.executables import find_runtime
 from . import __version__, conversation, faults, report
@@ -58,7 +58,7 @@ def _work(args: argparse.Namespace, top: Path) -> int:
         "runtime-arguments": " ".join(args.runtime_arg),
         "reference-path": "" if same else reference,
         "kernel": os.uname().release,
-        "cgroup": "v2" if (CGROUP_ROOT / "cgroup.controllers").exists() else "v1",
+        "cgroup": cgroup_version(),
         "suite": f"labkit-engine {__version__}",
     }
     put("plan", facts=facts, parts=plan.parts, steps=plan.steps, faults=plan.faults, only=only)

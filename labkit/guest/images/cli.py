@@ -11,7 +11,7 @@ from typing import Any
 
 from ..common.arguments import Parser
 from ..common.attached import add_arguments
-from ..common.cgroups import CGROUP_ROOT
+from ..common.cgroups import cgroup_version
 from ..common.claims import claims_of
 from ..common.errors import UsageError
 from ..common.executables import find_program, find_runtime
@@ -65,7 +65,7 @@ def _work(args: argparse.Namespace, top: Path) -> int:
         "engine": args.converter,
         **(_runtime(args) if args.runtime else {}),
         "kernel": os.uname().release,
-        "cgroup": "v2" if (CGROUP_ROOT / "cgroup.controllers").exists() else "v1",
+        "cgroup": cgroup_version(),
         "suite": f"labkit-images {__version__}",
     }
     put("plan", facts=facts, cases=[case.name for case in wanted], builds=["build"] * builds, only=args.only)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..common.arguments import Parser, number
 from ..common.attached import add_arguments
-from ..common.cgroups import CGROUP_ROOT
+from ..common.cgroups import cgroup_version
 from ..common.claims import answer
 from ..common.errors import UsageError
 from ..common.executables import find_runtime
@@ -94,7 +94,7 @@ def _work(args: argparse.Namespace, top: Path) -> int:
         "runtime-path": "" if running else registry,
         "runtime-version": version,
         "kernel": os.uname().release,
-        "cgroup": "v2" if (CGROUP_ROOT / "cgroup.controllers").exists() else "v1",
+        "cgroup": cgroup_version(),
         "suite": f"labkit-distribution {__version__}",
     }
     put("plan", facts=facts, only=_words(args.only), skip=_words(args.leave_out))
