@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import secrets
 import shutil
 import signal
 import socket
@@ -13,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,6 +112,33 @@ def test_a_night_on_two_hosts_leaves_nothing_there(hosts: Hosts) -> None:
         assert results["run"]["id"] == cell["run"]
     until(lambda: not hosts.left(), 20, str(hosts.left()))
     assert hosts.nights.left() == []
+
+
+def test_a_worker_whose_port_is_taken_is_started_again(hosts: Hosts) -> None:
+    """The night waits for it, and says so: without it, the host would get no cells, and what it keeps be left there."""
+    hosts.add(2)
+    for number in range(1, 7):
+        hosts.nights.does(f"r{number}", "sleep 0.5")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        class Dice(random.SystemRandom):
+            thrown = 0
+
+            def sample(self, *asked: Any, **more: Any) -> list[Any]:
+                found = super().sample(*asked, **more)
+                Dice.thrown += 1
+                return [found[0], port, found[2]] if Dice.thrown == 1 else found
+
+        def prepare() -> None:
+            secrets.SystemRandom = Dice  # type: ignore[misc]
+
+        pid = hosts.nights.start(*hosts.words, first=prepare)
+        assert hosts.nights.wait(pid) == 0, hosts.nights.err
+    assert "has ended, and another is started: " in hosts.nights.err
+    assert f"cannot listen to port: {port}" in hosts.nights.err
+    assert where(hosts) == {f"127.0.0.1-{one}" for one in hosts.ports}
+    until(lambda: not hosts.left(), 20, str(hosts.left()))
 
 
 def test_a_large_bundle_comes_in_pieces(hosts: Hosts) -> None:

@@ -36,6 +36,7 @@ from labkit.core.endpoint import Address, Endpoint, shell_argv
 from labkit.core.errors import InfrastructureError, LabError, UsageError
 from labkit.core.home import Home
 from labkit.core.observer import Observer
+from labkit.core.text import one_line, printable
 from labkit.images.collect import discard
 from labkit.io import process
 from labkit.io.files import attempted, make_directory, sweep, write_atomic
@@ -51,7 +52,10 @@ _INLINE = 4 << 20  # bytes of a bundle that come with the answer
 _PIECE = 4 << 20
 _UP = 90.0  # seconds for a host to come up
 _LOOK = 1.0  # seconds for which the list of hosts is good
-_AGAIN = 30.0  # seconds until a host that was lost is asked for again
+# Seconds until a host whose worker has ended is asked for again: twice as many each time.
+_AGAIN, _LONGEST = 2.0, 960.0
+_TRIES = 3  # for a worker that ends before it comes, while a night waits for its hosts
+_PORTS = range(20000, 32768)  # below those that Linux gives to connections (ip_local_port_range)
 _THREADS = 64  # cells at a time on a host; the window counts what it bears
 _ASK = 60.0
 _CLOSE = 10.0  # seconds for all workers to end once their scheduler has
@@ -211,7 +215,7 @@ class ClusterEngine:
         def all_there() -> bool:
             self._looked = 0.0
             there = self.hosts()
-            wanted = [made for made in self._workers.values() if made.runs]
+            wanted = [made for made in self._workers.values() if made.comes]
             settled = all(made.name in there or made.name in self._refused for made in wanted)
             return settled if self._workers else bool(there)
 
@@ -247,6 +251,9 @@ class ClusterEngine:
                 self._greet(name, address)
         for name, made in self._workers.items():
             if name not in there and not made.runs and made.may_try:
+                if made.ended:
+                    said = one_line(printable(made.said), 300) or "it said nothing"
+                    self._observer.warn(f"the worker on {name} has ended, and another is started: {said}")
                 self._start(made)
 
     def _greet(self, name: str, address: str) -> None:
@@ -388,6 +395,7 @@ class _SshWorker:
         self.thread: threading.Thread | None = None
         self._tried = Deadline.after(0)
         self._pause = _AGAIN
+        self._tries = 0
         self._over = False
 
     @property
@@ -402,8 +410,19 @@ class _SshWorker:
 
     def begun(self) -> None:
         """It is being started: not again too soon."""
-        self._pause = min(2 * self._pause, 32 * _AGAIN)
         self._tried = Deadline.after(self._pause)
+        self._pause = min(2 * self._pause, _LONGEST)
+        self._tries += 1
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was started and is no more."""
+        return self._child is not None and not self.runs
+
+    @property
+    def comes(self) -> bool:
+        """Whether it is worth waiting for: one that has ended is started again, a few times."""
+        return self.runs or (self.ended and self._tries < _TRIES)
 
     @property
     def said(self) -> str:
@@ -423,7 +442,7 @@ class _SshWorker:
                 home = remote.run(["sh", "-c", 'printf %s "$HOME"'], timeout=_ASK).stdout + home[1:]
             pem = f"{home}/outbox/{self._night}.pem"
             remote.upload(self._pem.encode(), pem, mode=0o600, timeout=_ASK)
-        listens, contact, back = (str(20000 + secrets.randbelow(40000)) for _ in range(3))
+        listens, contact, back = map(str, secrets.SystemRandom().sample(_PORTS, 3))
         python = self._settings.cluster.python or sys.executable
         root = str(Path(worker.__file__).parent.parent.parent)
         code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from labkit.matrix.cluster import serve; serve()"
