@@ -96,7 +96,7 @@ def stages(extent: Extent, stock: Path) -> list[Stage]:
         Stage("types", ("mypy",)),
     ]
     if extent is Extent.FAST:
-        return [*code, Stage("tests", tests(_QUICK, *_WORKERS, "--first-rows", "--within=0.2"))]
+        return [*code, Stage("tests", tests(_QUICK, "--numprocesses=2", "--first-rows", "--within=0.1"))]
     every = [
         *code,
         Stage("tests", (*_PYTEST, *_WORKERS, *quick, *(f"--ignore={path}" for path in _TABLES))),
