@@ -263,19 +263,22 @@ def make_lab(
         lab.kill_machine()
 
 
+def of_all_workers(factory: pytest.TempPathFactory) -> Path:
+    """The directory that the workers of this run share."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session")
 def stock(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Stock:
     """Images, and the kernel of User-Mode Linux, for all labs of this run."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    return make(pytestconfig.getoption("stock") or shared / "stock", os.environ)
+    return make(pytestconfig.getoption("stock") or of_all_workers(tmp_path_factory) / "stock", os.environ)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def kvm_was_tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One memory of whether KVM works here for all homes of tests: a guest that hangs on it takes ten seconds."""
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "host"
+    shared = of_all_workers(tmp_path_factory) / "host"
 
     def remembered(directory: Path, kind: str, subject: str, find: Callable[[], str | None]) -> str | None:
         files.make_directory(directory)

@@ -394,7 +394,6 @@ class _SshWorker:
         self._child: process.Child | None = None
         self.thread: threading.Thread | None = None
         self._tried = Deadline.after(0)
-        self._pause = _AGAIN
         self._tries = 0
         self._over = False
 
@@ -410,8 +409,7 @@ class _SshWorker:
 
     def begun(self) -> None:
         """It is being started: not again too soon."""
-        self._tried = Deadline.after(self._pause)
-        self._pause = min(2 * self._pause, _LONGEST)
+        self._tried = Deadline.after(min(_AGAIN * 2**self._tries, _LONGEST))
         self._tries += 1
 
     @property

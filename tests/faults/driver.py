@@ -65,8 +65,7 @@ def others(cases: Iterable[Case]) -> list[ParameterSet]:
     found = [*cases]
     return [
         *marked(found[::3], pytest.mark.long),
-        *marked(found[1::3], pytest.mark.slow),
-        *marked(found[2::3], pytest.mark.slow),
+        *marked((case for number, case in enumerate(found) if number % 3), pytest.mark.slow),
     ]
 
 

@@ -22,9 +22,10 @@ file that somebody put into the machine before is still there, but where the com
 command works. After a signal that can be handled (SIGINT, SIGTERM, SIGHUP) nothing is left at once.
 
 *simulated*: on a QEMU, a guest and builders that are simulated (`tests/faults/simulator/`): real processes with real
-sockets, files and signals, in `./lab check`, every fortieth in `--fast`. *real*: on a real machine too, where a real
-QEMU, guest or suite has a part in it, some of them in `./lab check`, all in `./lab check --long` and
-`./lab check --faults`. *long*: simulated, in those two only.
+sockets, files and signals: every fourth in `./lab check`, half in `--long`, all in `--faults`.
+*real*: on a real machine too, where a real
+QEMU, guest or suite has a part in it, some of them in `./lab check`, a third in `--long`, all in
+`./lab check --faults`. *long*: simulated, in `--long` and `--faults` only.
 """
 
 _COLUMNS = """| row | when | fault | machine | what labkit does | tested |

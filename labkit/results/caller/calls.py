@@ -17,7 +17,7 @@ from labkit.core.text import count, one_line
 from labkit.guest.spy import spy
 from labkit.results import copies
 from labkit.results.tap import JSON
-from labkit.results.values import parse_json
+from labkit.results.values import parse_json, parse_line
 
 Object: TypeAlias = Mapping[str, JSON]
 
@@ -295,11 +295,8 @@ def _ended(call: Call, value: Object) -> Call:
 
 
 def _status_of(stdout: JSON) -> str:
-    try:
-        state = parse_json(_text(stdout))
-    except ValueError:
-        return ""
-    return _text(state.get("status")) if isinstance(state, dict) else ""
+    state = parse_line(_text(stdout))
+    return _text(state.get("status")) if state else ""
 
 
 # --- who calls
