@@ -2,7 +2,7 @@
 
 dealt   1000 cells of a second on 20 slots: the ratio to the ideal, CPU time and memory a cell in all processes
 killed  600 cells, with the night's process (with --hosts also a worker, or all of them) killed at random, until it ends
-hundred 100 nights in a row with a scripted clock, mirror and verdicts, every tenth killed: whether the history is exact
+hundred 100 nights in a row with a scripted clock, mirror and verdicts, every third killed: whether the history is exact
         and the disk bounded by nights.keep
 real    Debian 13 and 12, runc and crun, spec, on machines of User-Mode Linux, twice: what the second builds again
 """

@@ -168,9 +168,9 @@ class Script:
         return () if fate == "lab" else CHECKS[:3] if fate == "cut" else CHECKS
 
     def ended(self, number: int, clock: Callable[[], None]) -> Mapping[str, Any]:
-        """Run the night, and every tenth is killed on the way, maybe more than once."""
+        """Run the night, and every third is killed on the way, maybe more than once."""
         words: tuple[str, ...] = ()
-        kills = self.dice.choice([1, 1, 2, 3]) if number % 10 == 0 else 0
+        kills = self.dice.choice([1, 1, 2, 3]) if number % 3 == 0 else 0
         while True:
             began = time.monotonic()
             pid = self.nights.start(*words, first=clock)

@@ -26,16 +26,17 @@ def runs(channel: paramiko.Channel, command: str) -> None:
     assert child.stdin
     assert child.stdout
     assert child.stderr
+    gone = (OSError, EOFError)  # as paramiko tells that the client is
 
     def feed() -> None:
         assert child.stdin
-        with contextlib.suppress(OSError, ValueError), child.stdin:
+        with contextlib.suppress(*gone, ValueError), child.stdin:
             while piece := channel.recv(1 << 16):
                 child.stdin.write(piece)
                 child.stdin.flush()
 
     def hand(read: Callable[[int], bytes], send: Callable[[bytes], None]) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*gone):
             while piece := read(1 << 16):
                 send(piece)
 

@@ -177,6 +177,17 @@ def test_a_night_says_which_cell_a_run_is_of(tmp_path: Path) -> None:
         assert history.sync(tmp_path).changed == ()
 
 
+def test_a_run_that_its_night_names_no_more_is_not_of_it(tmp_path: Path) -> None:
+    first, second = a_run(1, "F", reason="cut off"), a_run(2, ".F")
+    keep_night(tmp_path, "20261101.1", {KEY: first}, complete=False)
+    with synced(tmp_path) as history:
+        assert [ran.night for ran in history.runs(KEY)] == ["20261101.1"]
+        keep_night(tmp_path, "20261101.1", {KEY: second})
+        history.sync(tmp_path)
+        assert [ran.night for ran in history.runs(KEY)] == ["", "20261101.1"]
+        assert [one.streak for one in history.failing("20261101.1")] == [1]
+
+
 def test_nights_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for number, name in enumerate(["20261126.10", "20261126.2", "20261125.11"], 1):
         keep_night(tmp_path, name, {KEY: a_run(number, ".")}, complete=number != 2, exit_status=number)

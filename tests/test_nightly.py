@@ -293,6 +293,34 @@ def test_ctrl_c_ends_a_night_in_order_and_it_goes_on(nights: Nights) -> None:
     assert "came to its end" in nights.err
 
 
+@pytest.mark.parametrize("kills", [0, 1, 2])
+def test_what_is_new_is_no_less_so_where_an_attempt_of_the_same_night_showed_it_first(
+    nights: Nights, kills: int
+) -> None:
+    before = nights.run()
+    cut = run_of([result("A-002", Verdict.FAIL, ["fail", "fail"])], "the machine is gone")
+    nights.puts("cut-bad", cut)
+    nights.does("r1.2", "show cut-bad 4")
+    for kill in range(kills):
+        nights.does(f"r1.{3 + kill}", "never")
+    nights.does("r1", "show bad")
+    for kill in range(kills):
+        pid = nights.start(*(("--resume",) if kill else ()))
+        until(lambda ran=3 + kill: nights.ran("r1") == ran)  # type: ignore[misc]
+        os.kill(pid, signal.SIGKILL)
+        nights.wait(pid)
+    night = nights.run(*(("--resume",) if kills else ()), status=1)
+    assert night["id"] != before["id"]
+    [told] = night["changes"]["new_failures"]
+    assert (told["identity"][1], told["since"], told["cells"]) == ("A-002", night["id"], [KEY.format("r1")])
+    assert night["changes"]["still_failing"] == []
+    with History.open(nights.reports / FILE, print) as history:
+        history.sync(nights.reports)
+        [of_night] = history.runs(KEY.format("r1"), night["id"])
+        assert of_night.complete
+        assert len(history.runs(KEY.format("r1"))) == 3
+
+
 def test_a_second_night_says_that_one_runs_and_who_has_it_since_when(nights: Nights) -> None:
     nights.does("r1", "never")
     pid = nights.start()

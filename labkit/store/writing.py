@@ -141,9 +141,11 @@ class Writer:
         found: dict[str, tuple[str, str]] = {}
         for night, ran in self._db.execute("SELECT name, runs FROM night"):
             found |= {run: (night, cell) for cell, run in json.loads(ran).items()}
-        # What add() was told before the night's file was there, or though it is gone, holds.
+        # Of a night whose file was never read, what add() was told holds. Any other file is the night's last word: a
+        # run that it named once, and names no more, is one of an attempt that was tried again.
         told = self._db.execute(
-            "SELECT run.name, night, key FROM run JOIN cell ON cell.id = run.cell WHERE night != ''"
+            "SELECT run.name, night, key FROM run JOIN cell ON cell.id = run.cell"
+            " WHERE night != '' AND night NOT IN (SELECT name FROM night)"
         )
         return {name: (night, cell) for name, night, cell in told} | found
 

@@ -445,6 +445,8 @@ class _Night:
     # --- what it came to
 
     def _tell(self, reason: str) -> Nightly:
+        # The history takes from it which run of a cell is the night's, and not that of an attempt before.
+        nights.write(self._reports, self._document(_UNFINISHED, {}, {}))
         done = {row.key: row.run for row in self._table.rows(State.DONE) if row.run}
         shown = self._shown(done)
         with self._history(shown) as past:
