@@ -217,7 +217,7 @@ def test_a_second_run_does_nothing(plain: Box, sources: Sources) -> None:
     assert plain.system.manifest() == before
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_run_that_is_killed_in_every_step_ends_in_the_same_state(
     plain: Box, boxes: list[Box], sources: Sources
 ) -> None:
@@ -371,7 +371,7 @@ def test_a_mirror_that_does_not_answer_is_named_where_no_curl_is_there_yet(
     assert "labkit: step jq done" in "\n".join(done.lines)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_older_runtime_has_the_suite_built_at_its_ref_too(plain: Box, sources: Sources) -> None:
     old = sources.directory / "old"
 

@@ -100,6 +100,7 @@ def test_a_second_machine_is_a_restore(lab: Lab) -> None:
     assert lab.processes() == []
 
 
+@pytest.mark.slow
 def test_it_becomes_a_box_whose_machines_are_new(lab: Lab, tmp_path: Path) -> None:
     """Booted as Vagrant's providers boot it: without a seed, on other hardware, with the key that everybody has."""
     lab.run("package", "--platform", "good", "--out", str(tmp_path), timeout=2 * LIMIT)

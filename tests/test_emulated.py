@@ -183,16 +183,6 @@ def test_the_whole_spec_suite_on_cgroup_v2(lab: Lab) -> None:
     the_whole_spec_suite(lab, "crun")
 
 
-@pytest.mark.long
-def test_the_older_debian_comes_up_and_is_tested(lab: Lab) -> None:
-    lab.run("test", "--release", "12", "--runtime", "crun", "--only", QUICK)
-    result = lab.results()
-    assert (result["machine"]["name"], result["machine"]["kernel"][:2]) == ("debian-12", "6.")
-    assert result["runtime"]["version"] == "1.8.1"
-    assert result["totals"]["pass"] == 2
-    lab.run("destroy", "--machine", "debian-12")
-
-
 def test_reset_forgets_and_keeps_the_identity(lab: Lab) -> None:
     before = lab.guest("cat /etc/ssh/ssh_host_ed25519_key.pub; cat /etc/machine-id; hostname")
     port = lab.json("status")[0]["port"]
@@ -234,6 +224,7 @@ def test_machines_are_not_twins(lab: Lab) -> None:
     lab.run("destroy", "--machine", "two")
 
 
+@pytest.mark.slow
 def test_a_guest_that_panics_during_the_suite(lab: Lab) -> None:
     lab.run("up", "--machine", "panic")
     put(lab, "/root/panic-once", "#!/bin/sh\nsystemctl disable panic-once; sync; echo c >/proc/sysrq-trigger", "panic")
@@ -265,7 +256,7 @@ def own(tmp_path: Path) -> Iterator[Lab]:
     yield from make_lab(tmp_path)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_sigkill_while_the_image_is_built_and_booted(own: Lab) -> None:
     """Whatever moment labkit is killed at, the next command clears up and goes on; nothing is forgotten."""
     child = own.start("up")

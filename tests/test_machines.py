@@ -97,6 +97,16 @@ def test_the_whole_spec_suite_on_cgroup_v2(lab: Lab, runtime: str) -> None:
     the_whole_spec_suite(lab, runtime)
 
 
+@pytest.mark.long
+def test_the_older_debian_comes_up_and_is_tested(lab: Lab) -> None:
+    lab.run("test", "--release", "12", "--runtime", "crun", "--only", QUICK)
+    result = lab.results()
+    assert (result["machine"]["name"], result["machine"]["kernel"][:2]) == ("debian-12", "6.")
+    assert result["runtime"]["version"] == "1.8.1"
+    assert result["totals"]["pass"] == 2
+    lab.run("destroy", "--machine", "debian-12")
+
+
 def test_a_second_runtime_starts_at_once_on_the_same_machine(lab: Lab) -> None:
     before = boot_of(lab)
     lab.run("test", "--runtime", "crun", "--only", "QUERY-001")

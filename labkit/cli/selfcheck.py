@@ -7,7 +7,7 @@ and without it: all rows of what takes up to two seconds, every fourth row of th
 --faults   only the table of faults, all of it, on simulated machines and on real ones
 --slow     only what takes too long for --long: all the broken runtimes that the spec suite must see through, on two
            versions of runc, every converter, a build of youki, a machine of another architecture, most of the faults on
-           real machines
+           real machines, accidents of Vagrant's, a box of a cloud image, a bootstrap that is killed in every step
 
 How long a test takes is in tests/durations.json, which `pytest --store-durations` brings up to date.
 """
