@@ -218,6 +218,17 @@ def test_lines_that_are_damaged_make_it_incomplete() -> None:
     assert calls.read(whole.replace(b'"state", "one"', b'"state", "one', 1)).reason is not None
 
 
+def test_lines_of_a_spy_that_was_killed_are_told() -> None:
+    """Wherever its write ended, also where another one's line follows at once."""
+    lines = data(right()).splitlines(keepends=True)
+    for at in range(1, len(lines[2]) - 1):
+        for between in (b"\n", b""):
+            record = calls.read(b"".join([*lines[:2], lines[2][:at], between, *lines[2:]]))
+            assert record.reason is None, (at, between)
+            assert any(told.startswith("1 line cut off: the spy was killed") for told in record.told), (at, between)
+            assert len(record.calls) == 9, (at, between)
+
+
 def test_where_calls_are_missing_nothing_is_concluded_from_it() -> None:
     """The line of a create is damaged: that what follows it was never created is not known."""
     lines = data(right()).splitlines(keepends=True)

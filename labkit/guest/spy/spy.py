@@ -32,6 +32,7 @@ VALUED_AFTER = {
 LOGS = ("--log", "--log-format", "--log-level")
 STATE = ("create", "start", "kill", "delete")
 LINE, FILE = 1 << 20, 16 << 20
+CUT = b"!"  # in place of the first byte of a line that a full disk cut
 ENDS = 1 << 20  # bytes beyond FILE for what ends calls that are in the record
 ASK = 5.0  # seconds for the runtime to tell a state
 OUTPUT = 1 << 16  # bytes of it that are kept
@@ -161,13 +162,22 @@ class Record:
             if size + len(data) > most:
                 self.leave_out(fd, size)
                 return False
-            if size and posix.pread(fd, 1, size - 1) != b"\n":  # somebody's write was cut short, by a full disk
+            if size and posix.pread(fd, 1, size - 1) != b"\n":  # a write was cut, by a full disk or a kill
                 data = b"\n" + data
-            return posix.write(fd, data) == len(data)
+            written = posix.write(fd, data)
+            if written < len(data):
+                self.spoil(posix.lseek(fd, 0, 1) - written + data.index(b"{"))
+            return written == len(data)
         except OSError:
             return False
         finally:
             posix.close(fd)
+
+    def spoil(self, start: int) -> None:
+        """Mark the line that starts there: a full disk cut it, and its call goes on; what a kill cut has no call."""
+        fd = posix.open(self.path, posix.O_WRONLY)
+        posix.pwrite(fd, CUT, start)
+        posix.close(fd)
 
     def leave_out(self, fd: int, size: int) -> None:
         """Count a line that is not written, and say so in the record, once."""

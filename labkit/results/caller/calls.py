@@ -7,6 +7,7 @@ call at all is told. A call has one line in a record of others, and up to three 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,8 @@ LINE, CALLS = 4 << 20, 100_000  # bytes of a line that is read, and how many cal
 _DEPTH = 64
 _FAR = 400  # bytes that a log puts before a line
 _SHOWN = 5  # numbers of lines in a reason
+_BEGIN = b'{"event": "'  # of a line of the spy's; in a string its quotes would be escaped
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class _Reading:
     long: list[int] = field(default_factory=list)
     foreign: list[int] = field(default_factory=list)
     prefixed: list[int] = field(default_factory=list)
+    cut: int = 0
     without_call: int = 0
     full: bool = False
     many: bool = False
@@ -108,6 +112,7 @@ def read(data: bytes) -> Record:
     """The calls in the bytes of a record."""
     data, notes = copies.mend(data)
     reading = _Reading()
+    last = data.count(b"\n") + 1  # without the end of a line: the file may have been cut
     for number, line in _documents(data):
         if len(line) > LINE:
             reading.long.append(number)
@@ -116,11 +121,25 @@ def read(data: bytes) -> Record:
         if found is None and (found := _after_other_words(line)) is not None:
             reading.prefixed.append(number)
         if found is None:
-            reading.damaged.append(number)
+            at = max(line.rfind(_BEGIN), 0)  # another has gone on where one was killed
+            cut, found = (line[:at], _values(line[at:])) if at else (line, None)
+            if _was_cut(cut) and (found or number < last):
+                reading.cut += 1
+            else:
+                reading.damaged.append(number)
         twice = keys_twice(line.decode("utf-8", "replace")) if b'"config"' in line else []
         for value in found or ():
             _take(reading, {**value, "config_twice": twice} if twice else value, number)
     return _record(_engines(reading.calls), reading, copies.told(("the record", note) for note in notes))
+
+
+def _was_cut(line: bytes) -> bool:
+    """Whether it is the beginning of a line of the spy's, which was killed before it had written the rest: what it was
+    about to call was not called, and of what had been called the end is missed anyway.
+    """
+    outside = _STRING.sub(b"", line)
+    begun = line.startswith(_BEGIN) or _BEGIN.startswith(line)
+    return begun and (b'"' in outside or outside.count(b"{") > outside.count(b"}"))
 
 
 def is_record(data: bytes) -> bool:
@@ -358,6 +377,8 @@ def _record(calls: tuple[Call, ...], reading: _Reading, told: tuple[str, ...]) -
     if reading.without_call:
         reasons.append(f"{count(reading.without_call, 'line')} of calls whose beginning is not there")
     more = [f"{_lines(reading.foreign)} that are no calls were left out"] if reading.foreign else []
+    if reading.cut:
+        more.append(f"{count(reading.cut, 'line')} cut off: the spy was killed before it called the runtime, or after")
     if reading.prefixed:
         more.append(f"{_lines(reading.prefixed)} begin with what a log put before them")
     if calls:
