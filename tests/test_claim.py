@@ -432,7 +432,7 @@ def test_a_product_is_described_as_oci_conformance_has_it(made: Place, tmp_path:
     assert verify(tmp_path / "c", key=made.public).holds
     assert "unknown key vendr" in given("vendr: x\n", 2)
     assert "in quotes" in given("version: 1.2\n", 2)
-    assert "is not YAML" in given("a: [\n", 2)
+    assert "PRODUCT.yaml is not YAML: line 2: expected the node content" in given("a: [\n", 2)
     assert "must have keys and values" in given("- a\n", 2)
     assert "is not called OCI" in given("name: OCI runtime\n", 2)
     assert "must be an address" in given("website_url: example\n", 2)

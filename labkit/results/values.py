@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
+from labkit.core.text import one_line
+
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -94,7 +96,13 @@ def parse_yaml(text: str, *, depth: int = 32) -> JSON:
         bounded = _bounded(events)
         return _value(next(bounded, _OVER), bounded, depth)
     except yaml.YAMLError as error:
-        raise ValueError(f"not YAML: {error}") from None
+        raise ValueError(f"not YAML: {yaml_problem(error)}") from None
+
+
+def yaml_problem(error: Exception) -> str:
+    """What an error of PyYAML's says in several lines, in one."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f"line {mark.line + 1}: {problem}" if mark and problem else one_line(str(error), 300)
 
 
 def _bounded(events: Iterator[object]) -> Iterator[_Event]:

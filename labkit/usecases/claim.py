@@ -30,6 +30,7 @@ from labkit.results import policy, statement
 from labkit.results.json import to_json
 from labkit.results.model import Result, Run
 from labkit.results.statement import Claim, PolicyFile
+from labkit.results.values import yaml_problem
 from labkit.store import runs
 from labkit.subjects import runtimes
 from labkit.subjects.runtimes import Role
@@ -369,7 +370,7 @@ def _described(path: Path | None, run: Run) -> dict[str, str]:
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}") from error
         except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            raise UsageError(f"{path}: is not YAML: {one_line(str(error), 300)}") from error
+            raise UsageError(f"{path} is not YAML: {yaml_problem(error)}") from error
         if not isinstance(value, dict):
             raise UsageError(f"{path}: must have keys and values", hint=f"the keys: {', '.join(as_claim.KEYS)}")
         given = tomlfile.check(_Product, {str(key): word for key, word in value.items()}, lambda _: str(path))
