@@ -136,3 +136,17 @@ def test_a_machine_that_dies_makes_an_incomplete_run_and_the_cell_runs_again(uml
     [cell] = document(uml)["cells"]
     assert len(cell["attempts"]) == 2
     assert left(uml) == []
+
+
+def test_an_image_that_cannot_be_made_is_not_tried_for_every_cell(uml: Lab, night: Path) -> None:
+    matrix = MATRIX.replace("debian-13", "debian-12")
+    matrix = matrix.replace('"runc", "crun"', '"runc", "crun", "runc --debug", "crun --debug"')
+    night.write_text(f"{matrix}at_once = 1\n")
+    uml.run("nightly", "--matrix", str(night), status=3, env={"LABKIT_MIRROR": "http://127.0.0.1:9"})
+    cells = document(uml)["cells"]
+    assert [cell["state"] for cell in cells] == ["lab-error"] * 4
+    told = [attempt["error"] for cell in cells for attempt in cell["attempts"]]
+    again = [text for text in told if "Debian 12 could not be made, and is not tried a 4th time: the image of" in text]
+    assert (len(told), len(again)) == (7, 4)
+    assert all("Debian 12 could not be built" in text for text in told)
+    assert left(uml) == []

@@ -374,6 +374,7 @@ class Settings(Table):
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _file: Path | None = PrivateAttr(default=None)
     _mirrors: dict[str, str] = PrivateAttr(default_factory=dict)
+    _failed_images: Path | None = PrivateAttr(None)
 
     @property
     def file(self) -> Path | None:
@@ -408,6 +409,17 @@ class Settings(Table):
         """Return these settings with what the mirrors of releases have now."""
         made = self.model_copy()
         made._mirrors = dict(states)
+        return made
+
+    @property
+    def failed_images(self) -> Path | None:
+        """The directory where it is counted how often an image could not be made; None where each is tried as asked."""
+        return self._failed_images
+
+    def counting_failed_images(self, directory: Path) -> Settings:
+        """Return these settings with a few tries for each image, for all who have the directory."""
+        made = self.model_copy()
+        made._failed_images = directory
         return made
 
     def of_cell(self, cell: Cell) -> Settings:

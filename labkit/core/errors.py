@@ -5,6 +5,7 @@ LabError
 └── InfrastructureError   3  the lab itself failed
     ├── HostError            a tool, disk space or permission is missing on this host
     ├── ImageError           an image could not be built, downloaded or verified
+    │   └── GivenUp              nor will it be tried once more
     ├── MachineError         a machine did not start, died, or is not what its record says
     │   └── MonitorGone      QEMU exited during a monitor command; its log has the reason
     ├── ProgramFailed        a program of this host failed, or passed its time limit
@@ -57,6 +58,10 @@ class HostError(InfrastructureError):
 
 
 class ImageError(InfrastructureError):
+    pass
+
+
+class GivenUp(ImageError):
     pass
 
 

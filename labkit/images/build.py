@@ -23,9 +23,10 @@ from labkit.core import arch as arches
 from labkit.core.arch import Arch
 from labkit.core.config import Settings
 from labkit.core.deadline import Deadline
-from labkit.core.errors import ImageError, InfrastructureError, ProgramFailed, UsageError
+from labkit.core.errors import GivenUp, ImageError, InfrastructureError, LabError, ProgramFailed, UsageError
 from labkit.core.observer import Observer
 from labkit.core.platforms import Distro
+from labkit.core.text import one_line
 from labkit.images import grub, sums
 from labkit.images.golden import Image, find, new_directory
 from labkit.io import process
@@ -41,6 +42,8 @@ from labkit.qemu.launch import again_after_panic, boot_and_run, ended, launch
 if TYPE_CHECKING:
     from labkit.io.download import Digest
 
+_FAILED = ".failed"  # the end of a note of an image that could not be made, a line each time
+_TRIES = 3  # for an image, where failures are counted
 _FORMAT = 1  # to be raised when the same recipe gives another image
 # The end of a cloud image's first boot. Made earlier, the file would keep the rest of cloud-init's own units from
 # starting in it. A box loses its identity: each machine made of it gets its own.
@@ -184,6 +187,7 @@ class Builder:
             self._describe(wanted)
             if image := find(self._settings.home, wanted.key, self._observer.warn):
                 return image
+            self._give_up(wanted)
             making = self._settings.home.images / f"{wanted.key}.making"
             if making.exists():
                 self._observer.step(f"removing an unfinished image of {wanted.title}")
@@ -201,12 +205,31 @@ class Builder:
                 making.chmod(0o700)  # not before: in a user namespace it is built by another user
                 making.rename(new_directory(self._settings.home, wanted.key))
                 sums.sync(self._settings.home.images)
+            except LabError as error:
+                self._count(wanted, error)
+                raise
             finally:
                 if making.exists():
                     _discard(making)
         image = find(self._settings.home, wanted.key)
         assert image is not None
         return image
+
+    def _give_up(self, wanted: Recipe) -> None:
+        """GivenUp where it has failed as often as it may; the caller holds the image's lock."""
+        if (place := self._settings.failed_images) is None or not (note := place / f"{wanted.key}{_FAILED}").exists():
+            return
+        failures = note.read_text().splitlines()
+        if len(failures) >= _TRIES:
+            raise GivenUp(
+                f"the image of {wanted.title} could not be made, and is not tried a {len(failures) + 1}th time: "
+                f"{failures[-1]}"
+            )
+
+    def _count(self, wanted: Recipe, error: LabError) -> None:
+        if place := self._settings.failed_images:
+            with (place / f"{wanted.key}{_FAILED}").open("a") as note:
+                note.write(f"{one_line(error.message, 1000)}\n")
 
     def _describe(self, wanted: Recipe) -> None:
         """Write the description of an image again where that alone is lost: the image's name says what it describes."""

@@ -3,6 +3,7 @@
 outbox/NIGHT/NAME.making/     a cell runs here; what is left of one that was killed is removed
 outbox/NIGHT/NAME.tar         its run and its log; NAME is the attempt's
 outbox/NIGHT/NAME.json        written last: how it ended, and the digest of the bundle
+outbox/NIGHT/KEY.failed       an image that could not be made here in this night, a line each time
 
 A bundle is believed by its digest alone: a file that a full disk or a power cut made shorter is no bundle.
 """
@@ -107,6 +108,8 @@ class Outbox:
             process.end_owned(place)
             with disk_errors(place):
                 shutil.rmtree(place, ignore_errors=True)
+        for note in self.directory.glob("*.failed"):  # who goes on with the night may have mended it
+            note.unlink(missing_ok=True)
         return len(begun)
 
     def remove(self) -> None:

@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from labkit.core.errors import HostError, LabError, UsageError
+from labkit.core.errors import GivenUp, HostError, LabError, UsageError
 from labkit.core.interrupts import interrupt
 from labkit.core.text import printable
 from labkit.io import process
@@ -62,7 +62,7 @@ def main() -> None:
             "message": error.message,
             "hint": error.hint,
             # Wrong usage, as of a runtime that is not there, stays wrong.
-            "again": not isinstance(error, UsageError),
+            "again": not isinstance(error, UsageError | GivenUp),
         }
         print(printable(f"labkit: {error.message}"), flush=True)
         with contextlib.suppress(LabError, OSError):
@@ -85,7 +85,7 @@ def _run(place: Path) -> int:
     work = pickle.loads(given)
     if not isinstance(work, Work):
         raise TypeError(type(work))
-    settings = work.settings.model_copy(update={"reports": place / "reports"})
+    settings = work.settings.model_copy(update={"reports": place / "reports"}).counting_failed_images(place.parent)
     try:
         outcome = run_cell(work.cell, settings, _Log(), work.entries)
         directory = outcome.directory
