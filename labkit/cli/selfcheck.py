@@ -46,6 +46,8 @@ _WORKERS = ("--numprocesses=3",)  # some of the tests only wait
 _TWO = ("--numprocesses=2", "--dist=worksteal")
 # Emulated kernels panic now and then (docs/decisions.md, 11); for anything else a test has one chance.
 _PANICS = ("--reruns=1", "--only-rerun=kernel panicked")
+# Else each of thousands of processes would compile all of labkit, which takes it a second.
+_COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 say = functools.partial(print, flush=True)
 
 
@@ -165,7 +167,9 @@ def _run(checkout: Path, alone: bool, stage: Stage) -> _Outcome:
         say(lines[0])
     argv = [sys.executable, "-m", *stage.words]
     on_line = say if alone else lines.append
-    done = process.run(argv, timeout=_TIMEOUT, cwd=checkout, check=False, on_line=on_line, passing=process.ALL)
+    done = process.run(
+        argv, timeout=_TIMEOUT, cwd=checkout, check=False, on_line=on_line, passing=process.ALL, env=_COMPILED
+    )
     if not alone:
         say("\n".join(lines))
     return _Outcome(stage, time.monotonic() - began, done.status)
