@@ -93,8 +93,8 @@ FLAGS: Mapping[str, Flag] = {
     "registry": Flag(
         [],
         "of `--suite distribution`: a name (docker-registry, distribution@VERSION), NAME@REF, URL#REF, a file of this "
-        "host, or the address of one that runs: https://HOST, with OCI_USERNAME and OCI_PASSWORD from the environment; "
-        "else docker-registry; may be repeated",
+        "host, or the address of one that runs: https://HOST, with OCI_USERNAME and OCI_PASSWORD, and SSL_CERT_FILE "
+        "for a private CA, from the environment; else docker-registry; may be repeated",
         "REGISTRY",
         values.registries,
         True,

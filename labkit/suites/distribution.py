@@ -22,7 +22,7 @@ from labkit.core.errors import UsageError
 from labkit.core.text import count, one_line, printable, some
 from labkit.guest.common import names as words
 from labkit.guest.pyz import pyz
-from labkit.guest.registries.cli import FILES
+from labkit.guest.registries.cli import CERTIFICATES, FILES
 from labkit.io.files import regular_inside
 from labkit.results import distribution, values
 from labkit.results.distribution import JUNIT, REPORT, YAML
@@ -68,6 +68,8 @@ class Distribution:
     def over(self, registry: Runtime, upstream: str, environ: Mapping[str, str]) -> Suite:
         if "://" in registry.command:
             given = {name: environ[name] for name in _VARIABLES if environ.get(name)}
+            if registry.command.startswith("https:") and (file := environ.get(CERTIFICATES)):
+                given[CERTIFICATES] = _certificates(Path(file))
             return Distribution("", upstream, given)
         for name in runtimes.names(Role.REGISTRY):
             about = runtimes.about(name)
@@ -198,6 +200,24 @@ class Distribution:
 _SPEC = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 _KEPT = (YAML, REPORT, JUNIT)
 _VARIABLES = ("OCI_USERNAME", "OCI_PASSWORD", "OCI_REPO1", "OCI_REPO2")
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
+_PEM_LIMIT = 1 << 20  # bytes; the CAs that a distribution trusts have a quarter of it
+
+
+def _certificates(path: Path) -> str:
+    """Those of the file, as PEM, and nothing else that is in it: a private key may lie beside its certificate."""
+    hint = "its certificates are to be trusted in the machine, too: name a file with the CA's as PEM, or unset it"
+    try:
+        with path.open("rb") as file:
+            data = file.read(_PEM_LIMIT + 1)
+    except OSError as error:
+        raise UsageError(f"{CERTIFICATES} is {path}: {error.strerror}", hint=hint) from error
+    if len(data) > _PEM_LIMIT:
+        raise UsageError(f"{CERTIFICATES} is {path}, which has more than {_PEM_LIMIT} bytes", hint=hint)
+    found = _PEM.findall(data)
+    if not found:
+        raise UsageError(f"{CERTIFICATES} is {path}, in which there is no certificate (PEM)", hint=hint)
+    return b"\n".join([*found, b""]).decode()
 
 
 @dataclass(frozen=True, slots=True)

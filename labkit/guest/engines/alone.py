@@ -30,7 +30,8 @@ def alone(
     """Do the work, given what was parsed and the directory of this run; the exit status as labkit.guest.engines has it.
 
     What is parsed has attached and lock (attached.py), inner and top, which this program starts itself with again
-    without the words in outside; and apart where that may be False (own.py).
+    without the words in outside; apart where that may be False (own.py), and given where the inner one is to have it
+    on its stdin.
     """
     return status_of(name, lambda: _alone(package, argv, parse, work, outside), (Broken, OSError))
 
@@ -51,7 +52,7 @@ def _alone(
         return work(args, Path(args.top))
     lock = take_lock(args.lock, args.attached) if args.lock else None
     words = [sys.executable, *_program(package), *(word for word in argv if word not in outside), "--inner"]
-    status = own.outer(words, args.attached, apart)
+    status = own.outer(words, args.attached, apart, getattr(args, "given", b""))
     del lock
     return status
 

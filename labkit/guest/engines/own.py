@@ -31,11 +31,11 @@ _REMOVE = 5.0  # seconds for a cgroup to be gone
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
-def outer(argv: Sequence[str], attached: bool, apart: bool = True) -> int:
+def outer(argv: Sequence[str], attached: bool, apart: bool = True, given: bytes = b"") -> int:
     """Run a command in namespaces of its own, with the directory of the run as its last argument; its exit status.
 
-    attached: it ends when stdin does; apart: without the machine's network. Raises Interrupted on a signal, after all
-    has ended.
+    attached: it ends when stdin does; apart: without the machine's network; given: its stdin. Raises Interrupted on a
+    signal, after all has ended.
     """
     unshare, setpriv = find_program("unshare"), find_program("setpriv")
     if not unshare or not setpriv:
@@ -66,7 +66,7 @@ def outer(argv: Sequence[str], attached: bool, apart: bool = True) -> int:
         str(top),
     ]
     signals = Signals()
-    child = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+    child = _start(words, given)
     try:
         if group:
             _step_aside(child, group)
@@ -82,6 +82,15 @@ def outer(argv: Sequence[str], attached: bool, apart: bool = True) -> int:
             child.kill()
             child.wait()
         _clean()
+
+
+def _start(words: Sequence[str], given: bytes) -> subprocess.Popen[bytes]:
+    if not given:
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL)
+    with os.fdopen(os.memfd_create("given"), "w+b") as memory:  # in no file, and not limited as a pipe or a variable is
+        memory.write(given)
+        memory.seek(0)
+        return subprocess.Popen(words, stdin=memory)
 
 
 def _step_aside(child: subprocess.Popen[bytes], group: Path) -> None:

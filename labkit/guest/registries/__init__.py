@@ -16,11 +16,12 @@ Exit status: 0 whatever was seen; 2 wrong usage, with nothing on stdout; 3 anoth
 something is in the way; 128 + n ended by signal n.
 
 The registry has a directory and a port of its own, in PID, mount, network and cgroup namespaces that end with the run
-(labkit.guest.engines.own). One that runs already is reached by the machine's network; a user and a password for it
-come on stdin, as the first line, a JSON object with variables of the program's environment (--variables). They are in
-no argument, and are taken out of all that is printed.
+(labkit.guest.engines.own). One that runs already is reached by the machine's network, and asked first whether it can
+be used (outside.py); a user and a password for it come on stdin, as the first line, a JSON object with variables of
+the program's environment (--variables), and SSL_CERT_FILE with what is in that file. They are in no argument, and the
+password is taken out of all that is printed.
 
 Standard library only, Python 3.9, and only modules of Debian's python3-minimal and json.
 """
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"

@@ -24,6 +24,7 @@ from ..common.text import printable
 from ..common.versions import first_line
 from ..engines.alone import alone, put
 from . import __version__
+from .outside import check
 from .registry import Broken, Registry
 
 # What comes home, with how many bytes of each at most.
@@ -36,15 +37,16 @@ FILES = {
     "registry.log": 256 << 10,
 }
 _PIECE = 48 << 10  # bytes of a file in a line
-_LINE = 64 << 10  # bytes of the variables on stdin
+_LINE = 2 << 20  # bytes of the variables on stdin
 _DUMP = 5.0  # seconds in which a program that hangs tells where, as Go's do on SIGQUIT
 _SHORT = 4  # characters: to take out a shorter password would leave nothing to read
 VARIABLES = ("OCI_USERNAME", "OCI_PASSWORD", "OCI_REPO1", "OCI_REPO2")
+CERTIFICATES = "SSL_CERT_FILE"  # on stdin what is in that file; for the program, of Go, its path
 
 
 def run(argv: list[str]) -> int:
     """The exit status; see the package's docstring."""
-    return alone("labkit-distribution", __package__ or "", argv, _parse, _work, ("--attached", "--variables"))
+    return alone("labkit-distribution", __package__ or "", argv, _parse, _work, ("--attached",))
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -66,19 +68,23 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     if args.apart:
         args.registry = find_runtime(args.registry)
     args.conformance = find_runtime(args.conformance)
-    if args.variables and os.geteuid() == 0:
-        os.environ.update(_variables())
+    args.given = _line() if args.variables and os.geteuid() == 0 else b""
+    args.variables = _variables(args.given) if args.given else {}
     return args
 
 
-def _variables() -> dict[str, str]:
-    """Those on stdin, of which no more than that line is read: its end is what tells that labkit is gone."""
+def _line() -> bytes:
+    """The first line of stdin. Nothing comes after it but the end, which tells that labkit is gone."""
     line = b""
-    while not line.endswith(b"\n") and len(line) < _LINE and (byte := os.read(0, 1)):
-        line += byte
+    while not line.endswith(b"\n") and len(line) < _LINE and (piece := os.read(0, _PIECE)):
+        line += piece
+    return line
+
+
+def _variables(line: bytes) -> dict[str, str]:
     try:
         given = json.loads(line)
-        found = {name: given[name] for name in VARIABLES if name in given}
+        found = {name: given[name] for name in (*VARIABLES, CERTIFICATES) if name in given}
     except (ValueError, TypeError) as error:
         raise UsageError("the first line of stdin is no JSON object with variables") from error
     if not all(isinstance(value, str) and "\0" not in value for value in found.values()):
@@ -98,6 +104,8 @@ def _work(args: argparse.Namespace, top: Path) -> int:
         "suite": f"labkit-distribution {__version__}",
     }
     put("plan", facts=facts, only=_words(args.only), skip=_words(args.leave_out))
+    certificates = args.variables.pop(CERTIFICATES, "")
+    os.environ.update(args.variables)
     secrets = _secrets()
     try:
         with ExitStack() as stack:
@@ -105,6 +113,12 @@ def _work(args: argparse.Namespace, top: Path) -> int:
             address = started.address if started else registry.partition("://")[2]
             tls = "enabled" if registry.startswith("https://") else "disabled"
             variables = {"OCI_REGISTRY": address, "OCI_TLS": tls, "OCI_VERSION": args.spec}
+            if running:
+                user, password = (os.environ.get(name, "") for name in VARIABLES[:2])
+                check(registry, user, password, certificates)
+            if certificates:
+                variables[CERTIFICATES] = str(top / "certificates.pem")
+                Path(variables[CERTIFICATES]).write_text(certificates)
             end = _conformance(args.conformance, variables, args.seconds, top)
             put("end", **end, registry=(started.ended() or None) if started else None)
     except Broken as why:
@@ -161,12 +175,30 @@ def _conformance(program: str, variables: Mapping[str, str], seconds: float, top
 
 
 def _secrets() -> list[bytes]:
-    """What is not to be seen: the password, and what HTTP makes of it."""
+    """What is not to be seen: the password, and what HTTP, JSON, HTML, XML, Go's %q and a URL make of it."""
     user, password = (os.environ.get(name, "") for name in VARIABLES[:2])
-    if len(password) < _SHORT:
+    if not password:
         return []
     pair = binascii.b2a_base64(f"{user}:{password}".encode(), newline=False)
-    return [pair, password.encode()]
+    if len(password) < _SHORT:
+        return [pair]
+    html = password.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    quoted = json.dumps(password, ensure_ascii=False)[1:-1]
+    forms = {
+        password,
+        quoted,
+        json.dumps(password)[1:-1],
+        password.replace("'", "''"),  # YAML, in single quotes
+        *(html.replace('"', mark).replace("'", "&#39;") for mark in ("&#34;", "&quot;")),
+        html,
+        "".join(_percent(byte) for byte in password.encode()),
+        "".join("+" if byte == 0x20 else _percent(byte) for byte in password.encode()),
+    }
+    return [pair, *sorted((form.encode() for form in forms), key=len, reverse=True)]
+
+
+def _percent(byte: int) -> str:
+    return chr(byte) if byte < 0x80 and (chr(byte).isalnum() or byte in b"-._~") else f"%{byte:02X}"
 
 
 def _without(data: bytes, secrets: Sequence[bytes]) -> bytes:

@@ -124,6 +124,8 @@ def parse(text: str, names: list[str], directory: Path, what: str = "runtime") -
     name, mark, version = text.partition("@")
     if name in names:
         return _of_name(name, version, what) if mark else Package(name)
+    if what == REGISTRY and mark and ":" in name:
+        return _running(text)
     if "/" in text:
         beside = f"--{what} ./{text}" if (directory / text).exists() else f"--{what} ./FILE"
         raise UsageError(
@@ -177,8 +179,10 @@ def _running(text: str) -> Running:
         )
     found = _ADDRESS.fullmatch(text)
     if not found:
+        shown = re.match(r"https?://[A-Za-z0-9.-]*", text, re.IGNORECASE)  # what follows may be a token
         raise UsageError(
-            f"registry {text!r} is not the address of one", hint="https://HOST or https://HOST:PORT, without a path"
+            f"registry {shown[0] if shown else ''}... is not the address of one",
+            hint="https://HOST or https://HOST:PORT, without a path",
         )
     return Running(f"{found[1].lower()}://{found[2].lower()}{found[3] or ''}")
 
