@@ -6,8 +6,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from labkit.core import config
 from labkit.core.errors import UsageError
-from labkit.subjects.runtimes.words import HostFile, InMachine, Package, Release, Source, parse
+from labkit.subjects.runtimes.words import REGISTRY, HostFile, InMachine, Package, Release, Source, parse, repository
 
 _NAMES = ["crun", "runc", "runsc", "youki"]
 
@@ -81,3 +82,25 @@ def test_what_is_no_word(text: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         parse(text, _NAMES, tmp_path)
     assert says in f"{error.value.message} {error.value.hint}"
+
+
+@pytest.mark.parametrize("who", ["me:hunter2", "hunter2", ":hunter2"])
+@pytest.mark.parametrize("rest", ["example.org/x#main", "example.org/x", "example.org/x#", "[::1]:80/x.git#-x"])
+@pytest.mark.parametrize("scheme", ["https", "HTTP"])
+def test_an_address_with_a_password_is_refused_and_not_shown(who: str, rest: str, scheme: str, tmp_path: Path) -> None:
+    text = f"{scheme}://{who}@{rest}"
+    for read in (
+        lambda: parse(text, _NAMES, tmp_path),
+        lambda: parse(text, _NAMES, tmp_path, REGISTRY),
+        lambda: repository(text, _NAMES, tmp_path),
+        lambda: config.load(cwd=tmp_path, environ={"LABKIT_RUNC": text, "HOME": str(tmp_path)}),
+    ):
+        with pytest.raises(UsageError) as error:
+            read()
+        told = f"{error.value.message} {error.value.hint}"
+        assert "user" in told and "hunter2" not in told and who not in told
+
+
+def test_the_user_of_an_address_of_ssh_is_no_secret(tmp_path: Path) -> None:
+    assert parse("ssh://git@example.org/x#main", _NAMES, tmp_path) == Source("", "ssh://git@example.org/x", "main")
+    assert parse("git@example.org:x#main", _NAMES, tmp_path) == Source("", "git@example.org:x", "main")

@@ -50,8 +50,20 @@ _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/@+~^-]{0,199}")
 _VERSION = re.compile(r"[0-9][A-Za-z0-9.+~-]{0,39}")
 
 
+# What is said of an address that has_user(); the address itself is shown nowhere.
+NO_USER = "has a user or a password in its address, which reports and images would show"
+NO_USER_HINT = "name it without: git takes them from its credential helper, or from ~/.netrc"
+
+
+def has_user(text: str) -> bool:
+    """Whether text is an address on the web that says who asks: a password, or a token in its place."""
+    return re.match(r"https?://[^/?#]*@", text, re.IGNORECASE) is not None
+
+
 def parse(text: str) -> Source:
     """Return the source that text names; ValueError, completing "KEY ...", where it has none of the forms."""
+    if has_user(text):
+        raise ValueError(f"{NO_USER}; {NO_USER_HINT}")
     if text in ("auto", "package"):
         return Source(SourceKind(text))
     kind, colon, version = text.partition(":")

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from labkit.core.config import HOST, host_file
 from labkit.core.errors import UsageError
+from labkit.core.sources import NO_USER, NO_USER_HINT, has_user
 from labkit.core.suggest import unknown
 
 _RELEASE = re.compile(r"(?:v|release-)?([0-9]+(?:[.][0-9]+)*(?:[-+.~][A-Za-z0-9.+~-]+)?)")
@@ -105,6 +106,7 @@ def parse(text: str, names: list[str], directory: Path, what: str = "runtime") -
         raise UsageError(f"{what} {text!r} is not a name or a path", hint=f"known: {', '.join(names)}")
     if what == REGISTRY and re.match(r"https?://", text, re.IGNORECASE) and "#" not in text:
         return _running(text)
+    _without_user(text, what)
     host = _host_file(text, directory)
     if host is not None and host.exists():
         return HostFile(host)  # also where its name has a # or an @
@@ -139,6 +141,7 @@ def repository(text: str, names: list[str], directory: Path) -> Source:
     """Read a word that names sources without saying which ref of them: `runc`, URL, a tree of this host. UsageError."""
     if not text.isprintable() or not text.strip():
         raise UsageError(f"runtime {text!r} is not a name, a URL or the path of a tree")
+    _without_user(text, "runtime")
     path = _host_file(text, directory) or (Path(text) if text.startswith("/") else None)
     if path is not None and path.is_dir():
         return Source("", str(path), "")
@@ -159,6 +162,11 @@ def repository(text: str, names: list[str], directory: Path) -> Source:
         raise UsageError(f"runtime {text!r} is neither a name nor a path", hint=f"the tree: --runtime ./{text}")
     message, hint = unknown("runtime", name, names)
     raise UsageError(message, hint=f"{hint}; a URL, or ./TREE, a git tree of this host")
+
+
+def _without_user(text: str, what: str) -> None:
+    if has_user(text):
+        raise UsageError(f"--{what} {NO_USER}", hint=NO_USER_HINT)
 
 
 def _host_file(text: str, directory: Path) -> Path | None:
