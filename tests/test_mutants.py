@@ -141,6 +141,19 @@ def test_the_check_sees_the_mutant_of_the_newest(name: str, ident: str, on_newes
     judge(name, ident, on_newest)
 
 
+@pytest.mark.host_runtime
+@pytest.mark.needs("runc", "busybox")
+def test_a_runtime_that_takes_no_relative_source_fails_the_check_of_those_only(tmp_path: Path) -> None:
+    runc = process.which("runc")
+    assert runc, "this test needs runc"
+    runtime = launcher(tmp_path, "relative_sources_are_of_the_working_directory", Path(runc))
+    idents = ["MOUNT-002", "STATE-001", "LIFE-004", "CONF-010"]
+    words = ["--runtime", str(runtime), "--only", ",".join(idents), "--no-confirm", "--no-shared"]
+    done = process.run([sys.executable, "-m", "labkit.guest.spec", *words], cwd=CHECKOUT, timeout=300, check=False)
+    found = {result.id: result.verdict for result in from_tap(tap.read(done.stdout.encode())).results}
+    assert found == {ident: Verdict.FAIL if ident == "MOUNT-002" else Verdict.PASS for ident in idents}
+
+
 def test_the_mutants_are_many_and_of_all_kinds() -> None:
     assert {ident for _, ident in CASES} <= set(registry.load())
     assert len([mutant for mutant in MUTANTS.values() if mutant.ids]) >= 100

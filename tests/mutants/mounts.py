@@ -282,7 +282,7 @@ def sources_are_copied(config: Json) -> None:
 @mutant("MOUNT-002", on="create")
 def relative_sources_are_of_the_working_directory(call: Call) -> int:
     def edit(config: Json) -> None:
-        for one in own(config):
+        for one in config["mounts"]:
             if is_bind(one.get("options", [])):
                 one["source"] = str(Path.cwd() / one.get("source", ""))
 

@@ -177,9 +177,14 @@ class Bundle:
         self.write(config)
 
     def write(self, config: Config) -> None:
-        """Replace config.json."""
+        """Replace config.json. The source of /out is absolute there: a runtime that takes no relative one is to fail
+        the check of those only.
+        """
         self.config = config
-        (self.path / "config.json").write_text(json.dumps(config, separators=(",\n", ": ")))  # as with indent, but fast
+        text = json.dumps(config, separators=(",\n", ": "))  # as with indent, but fast
+        (self.path / "config.json").write_text(
+            text.replace('"source": "out"', f'"source": {json.dumps(str(self.out))}')
+        )
 
     def put(self, name: str, text: str = "") -> None:
         """Write a file that the container sees as /out/NAME."""

@@ -159,8 +159,9 @@ def any_order(t: T) -> None:
     config = t.config('echo "$WORD"')
     config["process"]["env"].append("WORD=a\u00fc\u20ac/")
     bundle = t.bundle(config)
-    text = json.dumps(reverse(config), separators=(",", ":")).replace("echo", "\\u0065cho").replace("/", "\\/")
-    (bundle.path / "config.json").write_text(text)
+    path = bundle.path / "config.json"
+    text = json.dumps(reverse(json.loads(path.read_text())), separators=(",", ":"))
+    path.write_text(text.replace("echo", "\\u0065cho").replace("/", "\\/"))
     c = t.run(bundle)
     t.equal(c.stdout, "a\u00fc\u20ac/\n", "output of a program whose config.json is in another order")
 
