@@ -141,6 +141,22 @@ def test_a_ca_that_is_named_is_trusted_and_another_is_not(authority: Authority, 
         assert "does not know the CA" in refused(url, certificates=Authority(tmp_path).pem)
 
 
+def test_a_ca_as_openssl_makes_it_is_as_good_for_a_newer_python(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 3.13 on a default context wants extensions that the conformance program does not ask for."""
+    made = ssl.create_default_context
+
+    def strict() -> ssl.SSLContext:
+        context = made()
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    with serving(authority.context()) as port:
+        check(f"https://localhost:{port}", "", "", authority.pem)
+
+
 def test_a_certificate_that_is_not_good_is_told_from_another(authority: Authority) -> None:
     with serving(authority.context(begin=-2 * DAY, end=-DAY)) as port:
         assert "has expired (the machine's clock says 2" in refused(
