@@ -187,6 +187,24 @@ def test_http_and_https_are_told_apart(authority: Authority) -> None:
         assert f"https://localhost:{port}" in refused(f"http://localhost:{port}")
 
 
+def test_a_server_of_go_that_was_asked_without_tls_is_told() -> None:
+    """Its answer, as docker-registry 2.8.3 gave it."""
+    answer = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        port = listener.getsockname()[1]
+        assert f"if it speaks TLS, --registry https://localhost:{port}" in refused(f"http://localhost:{port}")
+        thread.join()
+
+
 def test_what_is_not_there_is_told_from_what_has_no_name() -> None:
     assert "cannot resolve that name" in refused("https://registry.invalid")
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -81,8 +81,8 @@ def _get(url: str, fields: Mapping[str, str], certificates: str) -> tuple[int, d
     if not match:
         more = f": if it speaks TLS, --registry https://{address}" if scheme == "http" else ""
         raise Broken(f"what answers at {url} does not speak HTTP{more}")
-    if scheme == "http" and match[1] == "400" and b"HTTPS server" in head:
-        raise Broken(f"{url} speaks TLS: --registry https://{address}")
+    if scheme == "http" and match[1] == "400":  # what Go's servers and nginx say to plain HTTP on a port of TLS
+        raise Broken(f"{url} answers 400, as no registry does: if it speaks TLS, --registry https://{address}")
     pairs = (line.partition(":") for line in rest)
     return int(match[1]), {name.strip().lower(): value.strip() for name, mark, value in pairs if mark}
 
