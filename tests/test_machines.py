@@ -101,7 +101,7 @@ def test_the_whole_spec_suite_on_cgroup_v2(lab: Lab, runtime: str) -> None:
 def test_the_older_debian_comes_up_and_is_tested(lab: Lab) -> None:
     lab.run("test", "--release", "12", "--runtime", "crun", "--only", QUICK)
     result = lab.results()
-    assert (result["machine"]["name"], result["machine"]["kernel"][:2]) == ("debian-12", "6.")
+    assert (result["machine"]["name"], result["machine"]["release"]) == ("debian-12", "12")
     assert result["runtime"]["version"] == "1.8.1"
     assert result["totals"]["pass"] == 2
     lab.run("destroy", "--machine", "debian-12")
