@@ -7,6 +7,7 @@ Built natively with mmdebstrap, in a chroot, or made of a cloud image that boots
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -228,7 +229,8 @@ class Builder:
 
     def _count(self, wanted: Recipe, error: LabError) -> None:
         if place := self._settings.failed_images:
-            with (place / f"{wanted.key}{_FAILED}").open("a") as note:
+            # On a full disk what failed is the error itself, and not that it could not be counted.
+            with contextlib.suppress(OSError), (place / f"{wanted.key}{_FAILED}").open("a") as note:
                 note.write(f"{one_line(error.message, 1000)}\n")
 
     def _describe(self, wanted: Recipe) -> None:

@@ -49,6 +49,7 @@ def _get(url: str, fields: Mapping[str, str], certificates: str) -> tuple[int, d
     """The status and the header fields of the answer to GET /v2/."""
     scheme, _, address = url.partition("://")
     host, port = _host_and_port(address, 443 if scheme == "https" else 80)
+    more = f": if it speaks TLS, --registry https://{address}" if scheme == "http" else ""
     try:
         connection = socket.create_connection((host, port), _ASK)
     except socket.gaierror as error:
@@ -74,15 +75,13 @@ def _get(url: str, fields: Mapping[str, str], certificates: str) -> tuple[int, d
         except socket.timeout as error:  # TimeoutError only since Python 3.10
             raise Broken(f"{url} took the connection, and did not answer within {_ASK:g} s") from error
         except OSError as error:
-            more = f": if it speaks TLS, --registry https://{address}" if scheme == "http" else ""
             raise Broken(f"{url} ended the connection without an answer ({error.strerror or error}){more}") from error
     first, *rest = head.decode("latin-1").split("\r\n")
     match = re.match(r"HTTP/1\.[01] ([0-9]{3})\b", first)
     if not match:
-        more = f": if it speaks TLS, --registry https://{address}" if scheme == "http" else ""
         raise Broken(f"what answers at {url} does not speak HTTP{more}")
     if scheme == "http" and match[1] == "400":  # what Go's servers and nginx say to plain HTTP on a port of TLS
-        raise Broken(f"{url} answers 400, as no registry does: if it speaks TLS, --registry https://{address}")
+        raise Broken(f"{url} answers 400, as no registry does{more}")
     pairs = (line.partition(":") for line in rest)
     return int(match[1]), {name.strip().lower(): value.strip() for name, mark, value in pairs if mark}
 
