@@ -9,6 +9,7 @@ import functools
 import hashlib
 import http.server
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import pytest
 from labkit.core.deadline import Deadline
 from labkit.core.endpoint import Endpoint
 from labkit.io import process
+from labkit.io.console import FAILED_BOOT
 from labkit.io.network import Network
 from labkit.io.ssh import SshRemote
 from labkit.qemu import hardware
@@ -68,10 +70,10 @@ def lab(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
 
 def test_a_cloud_image_becomes_a_lab(lab: Lab) -> None:
     lab.run("up", "--platform", "good", timeout=2 * LIMIT)
-    [image] = (lab.home / "images").iterdir()
-    names = {path.name for path in image.iterdir() if not path.name.startswith("live-")}
-    # Where emulation made the first boot panic, that boot's log lies there too.
-    assert names - {"failed-boot.log"} == {
+    # Where emulation made a first boot panic, that boot's console lies beside what it was to become.
+    [image] = [path for path in (lab.home / "images").iterdir() if not path.name.startswith(FAILED_BOOT)]
+    names = {path.name for path in image.iterdir() if not path.name.startswith(("live-", FAILED_BOOT))}
+    assert names == {
         "disk.qcow2", "image.json", "sums.json", "console.log", "qemu.log", "network.log",
     }  # fmt: skip
     guest = lab.guest(
@@ -136,5 +138,8 @@ def test_a_bootstrap_that_fails_is_told_at_once_and_leaves_no_image(lab: Lab) ->
     done = lab.run("up", "--platform", "broken", status=3, timeout=LIMIT)
     assert "the guest could not come up" in done.stderr
     assert "cannot install no-such-package" in done.stderr
+    found = re.search(r"all of the console: (/\S+)\)", done.stderr)
+    assert found
+    assert "cannot install no-such-package" in Path(found[1]).read_text(errors="replace")
     assert sorted((lab.home / "images").glob("*/image.json")) == before
     assert lab.processes() == []

@@ -341,6 +341,7 @@ def test_what_killed_commands_have_left_goes(made: Made) -> None:
     dead.wait()
     left = [
         home.images / f"{OTHER}.making/rootfs/file", home.images / f"removing-{OTHER}/disk.qcow2",
+        home.images / f"failed-boot-{OTHER}.log", home.images / NEW / "failed-boot-live-0.log",
         home.boxes / "debian-13-x.box.making/box.img", home.downloads / f"sha256-{'0' * 64}.part",
         home.sources / f".runc-x.bundle.{dead.pid}-{'0' * 16}.part", home.vagrant / "tmp/box123",
     ]  # fmt: skip

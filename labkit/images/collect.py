@@ -22,6 +22,7 @@ from labkit.core.errors import InfrastructureError
 from labkit.core.home import Home
 from labkit.images.raw import RAW
 from labkit.io import libvirt, process
+from labkit.io.console import FAILED_BOOT
 from labkit.io.files import is_left_over, usage
 from labkit.qemu.backing import backing
 from labkit.uml.kernel import FETCHING, fetched
@@ -238,6 +239,8 @@ class Collector:
                 raw = f"raw-{path.parent.name}" if name == RAW else ""
                 kept = next((busy[lock] for lock in (f"image-{name}", inside, raw, name) if lock in busy), "")
                 yield self._thing(Kind.UNFINISHED, path, "the command that made it is gone", kept, 0.0)
+            elif path.name.startswith(FAILED_BOOT):
+                yield self._thing(Kind.UNFINISHED, path, "the console of a boot that failed", "", _time(path))
         for path in _inside(home.kernels):
             if path.suffix == ".making" or path.name.startswith(_GONE) or path.name == FETCHING:
                 kept = next((busy[lock] for lock in ("kernel", "kernel-of-host") if lock in busy), "")

@@ -14,6 +14,7 @@ from labkit.core.text import printable
 from labkit.io import process
 
 CONSOLE = "console.log"
+FAILED_BOOT = "failed-boot-"  # what the console of an image's boot that failed is kept as begins with
 PANIC = b"Kernel panic - not syncing"
 _RING = Path(__file__).with_name("ring.py")
 _KEPT = 8 << 20  # bytes of a file, at most

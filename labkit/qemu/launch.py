@@ -18,7 +18,7 @@ from labkit.core.errors import MachineError
 from labkit.core.observer import Observer
 from labkit.core.text import printable
 from labkit.io import network, process
-from labkit.io.console import CONSOLE, PANIC, GuestPanicked, console, console_end, kept, panics_named, tail
+from labkit.io.console import CONSOLE, FAILED_BOOT, PANIC, GuestPanicked, console, console_end, kept, panics_named, tail
 from labkit.io.network import Network, PortTaken, inside
 from labkit.qemu.agent import Agent
 from labkit.qemu.hardware import AGENT, LOG, MONITOR, Boot, Hardware, argv, firmware
@@ -177,7 +177,10 @@ def ended(directory: Path) -> Iterator[None]:
 def boot_and_run(
     agent: Agent, directory: Path, monitor: Monitor, script: str, deadline: Deadline, observer: Observer
 ) -> None:
-    """Let the guest boot until its agent has run script. Raises as ask() does; the console is kept then."""
+    """Let the guest boot until its agent has run script.
+
+    Raises as ask() does; all that the console has printed is kept beside directory then, and the error names the file.
+    """
     started = time.monotonic()
     try:
         monitor.execute("cont")
@@ -189,8 +192,11 @@ def boot_and_run(
             "come up",
             lambda: observer.progress("booting", int(time.monotonic() - started), None, "s"),
         )
-    except MachineError:
-        (directory.parent / "failed-boot.log").write_bytes(console(directory))
+    except MachineError as error:
+        kept = directory.parent / f"{FAILED_BOOT}{directory.name.partition('.')[0]}.log"
+        with contextlib.suppress(OSError):  # on a full disk what failed is the boot itself
+            kept.write_bytes(console(directory))
+            error.hint = f"{error.hint}\n(all of the console: {kept})" if error.hint else f"its console: {kept}"
         raise
 
 
