@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +201,15 @@ def an_old_flag_that_nobody_knows(features: Json) -> None:
 def stdin_read_with_a_terminal(call: Call) -> None:
     if at(call.config(), "process").get("terminal"):
         os.read(0, 3)
+
+
+@mutant("MASK-004", on="create")
+def crashes_on_a_masked_link(call: Call) -> None:
+    if "/lk/link" in call.config().get("linux", {}).get("maskedPaths", ()):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@mutant("KILL-006", on="kill")
+def crashes_on_a_signal_by_number(call: Call) -> None:
+    if "10" in call.words:
+        os.kill(os.getpid(), signal.SIGSEGV)

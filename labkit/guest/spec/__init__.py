@@ -45,7 +45,7 @@ The network, cgroup, IPC and UTS namespaces are the host's: what a check makes t
   Container  id bundle pid created(Proc of create) stdout stderr; start() state() kill(sig) delete(force=) -> Proc;
              read_state() -> dict; status(); ended() (asks no runtime); wait_stopped(); exit_status();
              cgroup_dir(controller)
-  Proc       argv status (None: timed out) stdout stderr seconds ok
+  Proc       argv status (None: it passed a limit) stdout stderr seconds ok
   judge      t.equal(actual, expected, what) t.true(cond, what, expected=, actual=) t.ok(proc, what)
              t.fails(proc, what, valid=...) t.require(cond, what, ...) t.skip(reason) t.note(key, value)
              t.need_spec((1, 1, 0), what): skips where that is new in a later runtime-spec; t.need_processes()

@@ -337,6 +337,7 @@ class T:
         self.failures: list[dict[str, Any]] = []
         self.notes: dict[str, Any] = {}
         self.commands: list[Proc] = []
+        self.may_hang: list[Proc] = []  # those of the commands of which no judgement is made where they do
         self.unjudged: list[str] = []
         self.assertions = 0
         self._suite = suite
@@ -547,6 +548,14 @@ class T:
             self.unjudged.append(f"{what}: {why}")
             return True
         return self.true(refusal, what, "exit status not 0", proc.describe())
+
+    def ended_by_themselves(self) -> None:
+        """Judge that each call of the runtime did, whatever its answer: a check that may not ask whether a config is
+        taken or refused would see neither a crash nor a hang.
+        """
+        for call in self.commands:
+            if (call.status is None and call not in self.may_hang) or (call.status or 0) < 0:
+                self.true(False, f"{call.command or 'the call'} ends by itself", "an exit status", call.describe())
 
     def _control(self, proc: Proc, valid: Union[Config, Bundle, Container, None], by_start: bool) -> str:
         """Why a refusal shows nothing, "" where it does."""

@@ -46,12 +46,12 @@ def plain_container(t: T) -> None:
     refusals = []
     for config in (t.config(f": >/out/{SEEN}; sleep 1000; :"), smallest(t)):
         c = t.try_create(config)
-        if c.created.ok or (
-            t.has("state") and c.state().ok
-        ):  # one that is there although create says that it failed is for the checks
+        # One that is there although create says that it failed is for the checks.
+        there = c.created.ok or (t.has("state") and c.state().ok)
+        refusals.append(f"create {c.created.words}" if c.created.status is None else c.created.words)
+        if there or c.created.status is None:  # what hangs would hang again
             break
-        refusals.append(c.created.words)
-    else:
+    if not there:
         t.note("refusal", refusals[0])
         t.skip(refusals[0])
     t.note("works", works)

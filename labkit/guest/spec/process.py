@@ -14,16 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Optional, Union
 
-OUTPUT_LIMIT = 256 * 1024
+OUTPUT_LIMIT = 256 * 1024  # bytes of a stream that are read, and kept
+FLOOD = 64 << 20  # bytes of a stream for which a program is ended: the files are in memory, which all checks share
+_LOOK = 0.1  # seconds between two looks at how much there is
 File = Union[int, IO[bytes]]
 _MESSAGE = re.compile(r'\bmsg="((?:[^"\\]|\\.)+)"')  # of logrus: time="..." level=error msg="..."
 
 
 @dataclass(frozen=True)
 class Proc:
-    """A finished program. status: exit status, negative signal number, or None if it timed out and was killed.
+    """A finished program. status: exit status, negative signal number, or None if it passed a limit and was killed.
 
-    command: the runtime's command that it was ("create"), "" for another program.
+    limit: which one it passed, "" where it ended by itself; command: the runtime's command that it was ("create"), ""
+    for another program.
     """
 
     argv: tuple[str, ...]
@@ -31,6 +34,7 @@ class Proc:
     stdout: str
     stderr: str
     seconds: float
+    limit: str = ""
     command: str = ""
 
     @property
@@ -39,22 +43,28 @@ class Proc:
 
     @property
     def words(self) -> str:
-        """What it said of its failure: the last line of stderr, or the message in it, else how it ended."""
+        """What it said of its failure: the last line of stderr, or the message in it, else how it ended, which comes
+        first where it did not end by itself.
+        """
         lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
         if not lines:
             return self._how
         logged = _MESSAGE.search(lines[-1])
-        if not logged:
-            return lines[-1][:300]
-        return re.sub(r"\\(.)", r"\1", logged[1])[:300]
+        said = (re.sub(r"\\(.)", r"\1", logged[1]) if logged else lines[-1])[:300]
+        return said if (self.status or -1) > 0 else f"{self._how}: {said}"
 
     @property
     def _how(self) -> str:
-        return "timed out" if self.status is None else f"exit status {self.status}"
+        if self.status is None:
+            return self.limit
+        if self.status < 0:
+            with suppress(ValueError):
+                return f"killed by {signal.Signals(-self.status).name}"
+        return f"exit status {self.status}"
 
     def describe(self) -> str:
         text = (self.stderr.strip() or self.stdout.strip())[:1000]
-        how = f"{self._how} after {self.seconds:.2f} s"
+        how = self._how if self.status is None else f"{self._how} after {self.seconds:.2f} s"
         return f"{how}: {text}" if text else how
 
 
@@ -75,7 +85,8 @@ def run(
     stdin: Optional[File] = None,
     pass_fds: Sequence[int] = (),
 ) -> Proc:
-    """Run argv, its output into the files stdout and stderr (made anew); killed after `timeout` seconds.
+    """Run argv, its output into the files stdout and stderr (made anew); killed after `timeout` seconds, or when it has
+    printed more than FLOOD. More than OUTPUT_LIMIT of it is not kept.
 
     stdin: by default the end of a pipe that nobody writes to, never a device: a runtime may chown it.
     Raises OSError if it cannot be executed.
@@ -91,9 +102,27 @@ def run(
             env=env,
             pass_fds=pass_fds,
         )
-    status = wait_process(process, timeout)
+        limit = _passed(process.pid, timeout, (out.fileno(), err.fileno()))
+        if limit:
+            process.kill()
+        status = process.wait()
+        for stream in (out, err):
+            if os.fstat(stream.fileno()).st_size > OUTPUT_LIMIT:
+                stream.truncate(OUTPUT_LIMIT)
     seconds = time.monotonic() - started
-    return Proc(tuple(argv), status, read_text(stdout), read_text(stderr), seconds)
+    words = tuple(argv)
+    return Proc(words, None if limit else status, read_text(stdout), read_text(stderr), seconds, limit)
+
+
+def _passed(pid: int, timeout: float, streams: Sequence[int]) -> str:
+    """Wait for a program to end; which limit it has passed before, "" where none."""
+    deadline = time.monotonic() + timeout
+    while not wait_end(pid, min(_LOOK, deadline - time.monotonic())):
+        if any(os.fstat(stream).st_size > FLOOD for stream in streams):
+            return f"ended after it had printed more than {FLOOD >> 20} MiB"
+        if time.monotonic() >= deadline:
+            return f"timed out after {timeout:.3g} s"
+    return ""
 
 
 @contextmanager
@@ -123,12 +152,3 @@ def end(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     wait_end(pid, 10)
-
-
-def wait_process(process: subprocess.Popen[bytes], timeout: float) -> Optional[int]:
-    """Exit status, or None after killing it at the timeout."""
-    if not wait_end(process.pid, timeout):
-        process.kill()
-        process.wait()
-        return None
-    return process.wait()

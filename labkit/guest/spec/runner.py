@@ -246,8 +246,7 @@ class _Runner:
         """What a check leaves that cannot tell it any more."""
         id = job.check.requirement.id
         if self.suite.transcripts and not job.members:
-            with suppress(OSError):
-                transcript.aftermath(self.suite.transcript(id), self.suite.check_work(id))
+            transcript.aftermath(self.suite.transcript(id), self.suite.check_work(id))
 
     def _janitor(self, job: _Job) -> None:
         """Clean up after a check that cannot do it itself any more; it keeps its slot meanwhile."""
@@ -306,6 +305,8 @@ def _perform(check: Check, t: T, function: Callable[[T], None]) -> Result:
         t._finish()
     except Exception:
         verdict, message = "error", traceback.format_exc(limit=-8)
+    if not t.failures:
+        t.ended_by_themselves()
     if verdict == "error":
         pass
     elif t.failures:

@@ -269,7 +269,7 @@ def aftermath(file: Path, work: Path) -> None:
             with suppress(OSError):
                 data = _regular(work / name)
                 found.append([name, cut(data.decode("utf-8", "backslashreplace"))])
-    with file.open("ab") as out:
+    with suppress(OSError), file.open("ab") as out:
         out.write(b"\n" + json.dumps({"outputs": [one for one in found if one[1]]}).encode() + b"\n")
 
 

@@ -253,8 +253,6 @@ def idmap_of_the_container(t: T) -> None:
     config["linux"].update(uidMappings=everyone, gidMappings=everyone)
     c = t.try_create(config)
     if not c.created.ok:  # it MAY use the mapping of the container, otherwise an error
-        exited = (c.created.status or -1) > 0
-        t.true(exited, "create with idmap in a user namespace", "an exit status", c.created.describe())
         t.note("create", c.created.words)
         return
     t.require(c.start().ok and c.ended(), "the process starts and ends")

@@ -45,7 +45,6 @@ def ridmap_of_the_container(t: T) -> None:
     config["linux"].update(uidMappings=everyone, gidMappings=everyone)
     c = t.try_create(config)
     if not c.created.ok:  # it MAY use the mapping of the container, otherwise an error
-        t.true((c.created.status or -1) > 0, "create with ridmap in a user namespace ends by itself")
         t.note("create", c.created.words)
         return
     t.require(c.start().ok and c.ended(), "the process starts and ends")
