@@ -46,7 +46,7 @@ get_sources() {
     module)
       use_go /nowhere
       (cd "$HOME" && go mod download -json "$MODULE@$VERSION" >/build/module.json) || {
-        sed -n 's/^\t"Error": "\(.*\)",\{0,1\}$/labkit: \1/p' /build/module.json
+        sed -n 's/\\[nt]/ /g; s/^\t"Error": "\(.*\)",\{0,1\}$/labkit: \1/p' /build/module.json
         fail "there is no Go module $MODULE@$VERSION to be had"
       }
       cp -R "$(sed -n 's/^\t"Dir": "\(.*\)",\{0,1\}$/\1/p' /build/module.json)" /build/tree
@@ -58,7 +58,11 @@ get_sources() {
       mkdir -p "$HOME/get/src"
       printf '[package]\nname = "get"\nversion = "0.0.0"\n[dependencies]\n%s = "=%s"\n' "$CRATE" "$VERSION" >"$HOME/get/Cargo.toml"
       echo 'fn main() {}' >"$HOME/get/src/main.rs"
-      (cd "$HOME/get" && cargo fetch) || fail "there is no crate $CRATE $VERSION to be had"
+      (cd "$HOME/get" && cargo fetch 2>"$HOME/fetched") || {
+        cat "$HOME/fetched"
+        grep -m 1 '^candidate versions' "$HOME/fetched" || grep -m 1 '^error: ' "$HOME/fetched"
+        fail "there is no crate $CRATE $VERSION to be had"
+      }
       cp -R "$CARGO_HOME"/registry/src/*/"$CRATE-$VERSION" /build/tree
       ;;
   esac

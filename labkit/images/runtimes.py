@@ -347,7 +347,7 @@ class _Obtainer:
         try:
             self._run(builder, work, build, f"get_sources {way}", version=version, network=True)
         except ProgramFailed as error:
-            raise _No(_last_of(error, 2)) from error
+            raise _No(": ".join(reversed(_last_of(error, 2).splitlines()))) from error
         commit = ""
         if way == "module":
             said = _json(work / _BUILD, "module.json")
@@ -758,7 +758,7 @@ def _described(repository: Path, commit: str) -> str:
 
 def _last_of(error: LabError, lines: int) -> str:
     """The last lines that a program printed, else what became of it."""
-    printed = [line for line in (error.hint or "").splitlines() if line.strip()]
+    printed = [line.removeprefix("labkit: ") for line in (error.hint or "").splitlines() if line.strip()]
     return "\n".join(printed[-lines:]).strip() or error.message
 
 
