@@ -832,7 +832,7 @@ def _planned(call: Call, outlook: Outlook) -> None:
         if outlook.seconds is not None:
             at = datetime.now() + timedelta(seconds=outlook.seconds)
             end = f"expected to take {outlook.seconds / 60:.0f} min, until {at:%H:%M}"
-        told = f"{len(cells)} cells, {outlook.at_once} at a time; {end}"
+        told = f"{len(cells)} cell{'s' * (len(cells) != 1)}, {outlook.at_once} at a time; {end}"
         return "\n".join([table([("CELL", "LAST TIME", "LIMIT", ""), *cells]), *outlook.plan.notes, told])
 
     call.answer(outlook.to_json(), text)

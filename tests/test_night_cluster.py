@@ -203,6 +203,7 @@ def test_ctrl_c_ends_what_runs_on_the_hosts(hosts: Hosts) -> None:
 def test_a_cluster_that_cannot_be_is_told(hosts: Hosts, words: tuple[str, ...], said: str, status: int) -> None:
     assert hosts.nights.wait(hosts.nights.start(*words)) == status
     assert said in hosts.nights.err, hosts.nights.err
+    assert not list((hosts.nights.home / "nights").glob("*/*")), "no night has begun"
 
 
 def test_a_host_that_cannot_be_reached_gets_nothing_and_alone_it_ends_the_night(hosts: Hosts) -> None:

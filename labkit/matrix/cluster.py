@@ -84,12 +84,35 @@ class _Health:
     problem: str
 
 
+def check(settings: Settings) -> None:
+    """Raise UsageError where the settings name hosts, or a cluster, that nothing can be sent to; nothing is sent."""
+    cluster, ssh = settings.cluster, settings.ssh
+    if cluster.on and cluster.scheduler:
+        raise UsageError("--on and --scheduler exclude each other", hint="a cluster that is there needs no --on")
+    for host in cluster.on:
+        Address.parse(host)
+        if ssh.key is None or ssh.known_hosts is None:
+            raise UsageError(
+                f"--on {host} needs a key, and the host's key to be known",
+                hint="key and known_hosts in [ssh] of labkit.toml",
+            )
+    if not cluster.scheduler:
+        return
+    for name in ("ca", "cert", "key"):
+        path = getattr(cluster, name)
+        if path is None:
+            raise UsageError(
+                f"a scheduler needs TLS, and cluster.{name} is not set",
+                hint="ca, cert and key in [cluster] of labkit.toml name the cluster's files",
+            )
+        if not path.is_file():
+            raise UsageError(f"cluster.{name} names {path}, which is no file")
+
+
 class ClusterEngine:
     """A context manager: whatever ends it, no worker that it has started stays."""
 
     def __init__(self, settings: Settings, night: str, observer: Observer) -> None:
-        if settings.cluster.on and settings.cluster.scheduler:
-            raise UsageError("--on and --scheduler exclude each other", hint="a cluster that is there needs no --on")
         self._settings, self._night, self._observer = settings, night, observer
         self._stack = contextlib.ExitStack()
         self._client: Any = None
@@ -146,16 +169,6 @@ class ClusterEngine:
     def _there(self) -> tuple[str, Any]:
         """The cluster that the settings name."""
         cluster = self._settings.cluster
-        missing = [name for name in ("ca", "cert", "key") if getattr(cluster, name) is None]
-        if missing:
-            raise UsageError(
-                f"a scheduler needs TLS, and cluster.{missing[0]} is not set",
-                hint="ca, cert and key in [cluster] of labkit.toml name the cluster's files",
-            )
-        for name in ("ca", "cert", "key"):
-            path = getattr(cluster, name)
-            if not path.is_file():
-                raise UsageError(f"cluster.{name} names {path}, which is no file")
         security = Security(
             require_encryption=True,
             tls_ca_file=str(cluster.ca),
@@ -382,11 +395,8 @@ class _SshWorker:
         address = Address.parse(host)
         self.name = address.machine_name
         ssh = settings.ssh
-        if ssh.key is None or ssh.known_hosts is None:
-            raise UsageError(
-                f"--on {host} needs a key, and the host's key to be known",
-                hint="key and known_hosts in [ssh] of labkit.toml",
-            )
+        assert ssh.key is not None  # see check()
+        assert ssh.known_hosts is not None
         user = address.user if "@" in host else getpass.getuser()
         self._endpoint = Endpoint(address.host, address.port, user, ssh.key, ssh.known_hosts)
         self._settings, self._night, self._scheduler, self._pem = settings, night, scheduler, pem

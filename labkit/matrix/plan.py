@@ -50,6 +50,7 @@ _PROVIDERS = 'a list of providers, such as ["auto"]'
 _RUNTIMES = 'a list of runtimes, such as ["runc", "crun"]'
 _REGISTRIES = 'a list of registries, such as ["docker-registry"]'
 _SUITES = 'a list of suites, such as ["spec"]'
+_WITH = {"engines": '"engine"', "registries": '"distribution"', "runtimes": '"spec"'}  # a suite that is run with them
 _ENGINES = 'a list of engines, such as ["docker", "podman"]'
 
 
@@ -161,6 +162,7 @@ def plan(
                 problems[cell.key] = problem
             if len(found) > MOST:
                 raise UsageError(f"the matrix has more than {MOST} cells", hint="name fewer, or exclude some")
+    _all_used(matrix, list(found.values()))
     keys = _left(list(found), matrix.exclude, only)
     times = seconds or {}
     planned = [
@@ -177,6 +179,21 @@ def plan(
     planned.sort(key=lambda one: (one.seconds is not None, -(one.seconds or 0)))
     at_once = 1 if settings.machine.ssh_port else matrix.at_once
     return Plan(tuple(planned), at_once, matrix.rebuild)
+
+
+def _all_used(matrix: Matrix, cells: Sequence[Cell]) -> None:
+    """Raise UsageError where engines, registries or runtimes are named, and no suite of the matrix is run with them."""
+    used = {
+        "engines": any(cell.engine for cell in cells),
+        "registries": any(_role(cell.suite) is Role.REGISTRY for cell in cells),
+        "runtimes": any(_role(cell.suite) is Role.RUNTIME for cell in cells),
+    }
+    for name, is_used in used.items():
+        if not is_used and any(getattr(block, name) for block in (matrix, *matrix.include)):
+            raise UsageError(
+                f"matrix.{name} is named, and no suite of the matrix is run with {name}",
+                hint=f"suites = [{_WITH[name]}], or leave {name} out",
+            )
 
 
 def _left(keys: list[str], exclude: Sequence[str], only: Sequence[str]) -> list[str]:

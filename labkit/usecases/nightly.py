@@ -13,6 +13,7 @@ import itertools
 import json
 import shutil
 import socket
+import types
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,6 +134,8 @@ def nightly(
     written; the night can be resumed. argv: what runs each cell, in place of labkit's own program.
     """
     tell.check(settings)
+    if settings.cluster.on or settings.cluster.scheduler:
+        _cluster().check(settings)
     with _alone(settings):
         entries = tuple(policies(settings))
         table = _resumed(settings) if resume else _begun(settings, only, checks, observer)
@@ -143,16 +146,21 @@ def nightly(
 
 def _engine(observer: Observer, settings: Settings, ident: str) -> contextlib.AbstractContextManager[Engine]:
     if settings.cluster.on or settings.cluster.scheduler:
-        try:
-            from labkit.matrix.cluster import ClusterEngine  # Dask, where it is asked for
-        except ImportError as error:
-            raise HostError(
-                f"nights on other hosts need Dask, which is not installed here: {error}",
-                hint="pip install 'oci-labkit[cluster]'; in a checkout: .labkit/venv/bin/pip install -e '.[cluster]'",
-            ) from error
-
-        return ClusterEngine(settings, ident, observer)
+        engine: contextlib.AbstractContextManager[Engine] = _cluster().ClusterEngine(settings, ident, observer)
+        return engine
     return LocalEngine(settings.home.path, ident)
+
+
+def _cluster() -> types.ModuleType:
+    """The module that knows Dask, where that is asked for."""
+    try:
+        from labkit.matrix import cluster
+    except ImportError as error:
+        raise HostError(
+            f"nights on other hosts need Dask, which is not installed here: {error}",
+            hint="pip install 'oci-labkit[cluster]'; in a checkout: .labkit/venv/bin/pip install -e '.[cluster]'",
+        ) from error
+    return cluster
 
 
 @contextlib.contextmanager
@@ -381,7 +389,7 @@ class _Night:
         self._clear()
         nights.write(self._reports, self._document(_UNFINISHED, {}, {}))
         rows = self._table.rows()
-        self._observer.step(f"night {self._ident}: {len(rows)} cells")
+        self._observer.step(f"night {self._ident}: {len(rows)} cell{'s' * (len(rows) != 1)}")
         for row in rows:
             if row.state is State.LAB_ERROR and not row.attempts:
                 self._observer.warn(f"{row.key} cannot exist: {row.error}")
