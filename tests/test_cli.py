@@ -307,6 +307,39 @@ def test_a_command_that_is_interrupted_says_one_line(
     assert said == f"labkit: interrupted by {signum.name}: the same command again goes on from there\n"
 
 
+DEAF = {
+    "finalizer": """
+        class Deaf:
+            def __del__(self):
+                os.kill(os.getpid(), number)
+                sum(range(1000))
+        Deaf()
+    """,
+    "garbage collector": """
+        deaf = [lambda *_: (gc.callbacks.clear(), os.kill(os.getpid(), number), sum(range(1000)))]
+        gc.callbacks[:] = deaf
+        gc.collect()
+    """,
+    "weak reference": """
+        class Thing: pass
+        thing = Thing()
+        kept = weakref.ref(thing, lambda _: (os.kill(os.getpid(), number), sum(range(1000))))
+        del thing
+    """,
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", DEAF)
+def test_a_signal_is_heard_where_python_drops_what_is_raised(number: signal.Signals, where: str) -> None:
+    script = "import gc, os, sys, time, weakref\nfrom labkit.cli.console import guard\n"
+    script += f"number = {int(number)}\nwith guard():\n{DEAF[where]}\n        time.sleep(30)\n"
+    script = script.replace("with guard():\n", "with guard():\n    if True:\n")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    said = f"labkit: interrupted by {number.name}: the same command again goes on from there\n"
+    assert (done.returncode, done.stderr) == (128 + number, said)
+
+
 def test_a_terminal_that_is_closed_ends_a_task_with_129(tmp_path: Path) -> None:
     """Nothing can be said there any more, and what cleans up must not fail over that."""
     script = GUARDED.replace("import sys\n", "import sys\nfrom labkit.cli.console import Console\n", 1).replace(

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 from labkit.core.errors import Interrupted, LabError
-from labkit.core.interrupts import interrupt
+from labkit.core.interrupts import Unraisable, interrupt
 from labkit.core.text import one_line, printable
 
 if TYPE_CHECKING:
@@ -161,14 +161,15 @@ def guard() -> Iterator[None]:
             stream.reconfigure(errors="backslashreplace")
     heard: dict[int, float] = {}
 
-    def handle(signum: int, _frame: FrameType | None) -> None:
+    def handle(signum: int, frame: FrameType | None) -> None:
         before, heard[signum] = heard.get(signum), time.monotonic()
         if signum == signal.SIGINT or before is None or heard[signum] - before > _ECHO:
-            interrupt(signum)
+            interrupt(signum, frame)
 
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(signum, handle)
+    sys.unraisablehook = Unraisable(lambda signum: heard.pop(signum, None))
     try:
         try:
             yield
