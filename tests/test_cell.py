@@ -208,6 +208,25 @@ def test_the_limit_of_the_suite_is_named(settings: Settings) -> None:
     assert (outcome.exit_status, outcome.run.run.reason) == (4, reason)
 
 
+@pytest.mark.parametrize(
+    ("suite", "environ", "limit"),
+    [("spec", {}, 1800.0), ("bats", {}, 4 * 3600.0), ("bats", {"LABKIT_LIMITS_SUITE": "60"}, 60.0)],
+)
+def test_a_suite_of_hours_has_them_unless_somebody_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: str, environ: dict[str, str], limit: float
+) -> None:
+    asked: list[float] = []
+
+    def record(*_: object, timeout: float, **__: object) -> one_run.Recording:
+        asked.append(timeout)
+        return one_run.Recording("not run")
+
+    monkeypatch.setattr(one_run, "record", record)
+    settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path), **environ})
+    run(dataclasses.replace(CELL, suite=suite, selection=Selection()), settings, suite_prints(OUTPUT))
+    assert asked == [limit]
+
+
 def test_sigkill_at_any_moment_leaves_a_run_or_nothing(settings: Settings, tmp_path: Path) -> None:
     """Killed when it has begun: results.json is there and says so, and so does `latest`; before, nothing is."""
     script = """

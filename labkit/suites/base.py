@@ -55,6 +55,7 @@ class Suite(Protocol):
     needs: tuple[str, ...]  # the bootstrap steps that it requires
     programs: Mapping[str, str]  # what it starts in the machine, and the bootstrap step that brings each
     takes_arguments: bool  # whether argv() passes on the runtime's; else a script in the machine gives it them
+    longest: float  # seconds that it may take where nobody sets limits.suite; 0: the setting's default
 
     def program(self) -> bytes:
         """The file to put on the machine."""

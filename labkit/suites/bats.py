@@ -31,6 +31,7 @@ class Bats(Validation):
     needs: tuple[str, ...] = ("runc-tests", "toolchain")
     programs: Mapping[str, str] = MappingProxyType({"python3": "python", "bats": "bats", "jq": "jq"})
     takes_arguments = True
+    longest = 4 * 3600.0  # 349 tests, each of some seconds on a machine of User-Mode Linux
     alone = False
 
     def argv(self, program: str, runtime: str, selection: Selection) -> list[str]:

@@ -52,6 +52,7 @@ class Distribution:
     needs: tuple[str, ...] = ()
     programs: Mapping[str, str] = MappingProxyType({"python3": "python"})
     takes_arguments = True
+    longest = 0.0
     upstream = UPSTREAM
     specification = "distribution-spec"
     note = (

@@ -37,6 +37,7 @@ class OverEngine:
     lacking: ClassVar[tuple[str, str]]
     several: ClassVar[str]
     takes_arguments = True
+    longest = 0.0
 
     def __init__(self, engine: engines.Engine | None = None) -> None:
         self._engine = engine

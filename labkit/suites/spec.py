@@ -34,6 +34,7 @@ class Spec:
     version = guest.__version__
     needs: tuple[str, ...] = ()
     takes_arguments = True
+    longest = 0.0
     programs: Mapping[str, str] = MappingProxyType({"python3": "python", "busybox": "busybox"})
 
     def file_name(self) -> str:

@@ -41,6 +41,7 @@ class Validation:
     version = ""  # the ref of its tree, known only in the machine
     needs: tuple[str, ...] = ("runtime-tools",)
     takes_arguments = False
+    longest = 0.0
     programs: Mapping[str, str] = MappingProxyType({"python3": "python"})
 
     def file_name(self) -> str:

@@ -160,7 +160,7 @@ def run_cell(
                     remote,
                     observer,
                     selection,
-                    timeout=settings.limits.suite,
+                    timeout=_limit(suite, settings),
                     console=machine.console(),
                 )
             again = partial(_again, selection, settings, observer, suite, called, machine, remote)
@@ -169,6 +169,12 @@ def run_cell(
         if suite.needs_reset(cell.selection) and isinstance(machine, Resettable):
             _reset(machine, suite, observer)
     return outcome
+
+
+def _limit(suite: Suite, settings: Settings) -> float:
+    """Seconds that a run of the suite may take."""
+    limit = settings.limits.suite
+    return limit if settings.origin("limits.suite") else max(limit, suite.longest)
 
 
 def role_of(suite: Suite) -> Role:
@@ -264,7 +270,7 @@ def _again(
         remote,
         SilentRun(),
         dataclasses.replace(selection, only=names, skip=(), jobs=1),
-        timeout=settings.limits.suite,
+        timeout=_limit(suite, settings),
         console=machine.console(),
     )
     if recording.interrupt:
@@ -449,7 +455,7 @@ def _record_parts(
                 member.remote,
                 whole,
                 dataclasses.replace(member.selection, only=given[name], skip=()),
-                timeout=settings.limits.suite,
+                timeout=_limit(suite, settings),
                 console=member.machine.console(),
             )
         except NoRun as error:
