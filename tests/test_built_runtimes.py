@@ -192,6 +192,22 @@ def test_a_release_with_no_way_at_all(tmp_path: Path, monkeypatch: pytest.Monkey
 # ---- repositories
 
 
+@pytest.mark.parametrize("where", ["runc@", "https://localhost:1/x.git#"])
+def test_a_commit_that_was_got_before_is_had_without_asking_anybody(tmp_path: Path, where: str) -> None:
+    settings, commit = settings_of(tmp_path), "1234567890" * 4
+    word = words.parse(where + commit, runtimes.names(), tmp_path)
+    assert isinstance(word, words.Source)
+    key = built._Obtainer(word, settings.distro(), settings, Silent())._key(commit)
+    kept = tmp_path / "runtimes" / key
+    kept.mkdir(parents=True)
+    (kept / "program").write_bytes(PROGRAM)
+    made = {"name": "program", "version": "1.2.3", "source": "x", "commit": commit}
+    (kept / "made.json").write_text(json.dumps({**made, "sha256": hashlib.sha256(PROGRAM).hexdigest()}))
+    told = Told()
+    assert get(where + commit, settings, told) == Obtained(kept / "program", "1.2.3", "x", commit)
+    assert told.steps == []
+
+
 @pytest.mark.needs("git")
 def test_refs_that_are_not_there(tmp_path: Path) -> None:
     settings, tree = settings_of(tmp_path / "home"), tmp_path / "tree"

@@ -235,13 +235,26 @@ class _Obtainer:
     def obtain(self) -> Obtained:
         make_directory(self._home.runtimes)
         key = self._key("") if isinstance(self._word, Release) else ""
-        if key and (found := self._find(key)):
+        if (known := key or self._key_of_commit()) and (found := self._find(known)):
             return found
         with self._locked(key or self._key("")), self._working() as work:
             if key and (found := self._find(key)):
                 return found
             require_space(self._home.path, _SPACE)
             return self._first(work, key)
+
+    def _key_of_commit(self) -> str:
+        """The key of a word that has a whole commit of a repository elsewhere: that is never another one, so nobody
+        needs to be asked. Empty for any other.
+        """
+        word = self._word
+        if (
+            not isinstance(word, Source)
+            or not _COMMIT.fullmatch(word.ref)
+            or (word.where and Path(word.where).is_dir())
+        ):
+            return ""
+        return self._key(word.ref)
 
     def cloned(self) -> tuple[Path, str]:
         assert isinstance(self._word, Source)
@@ -355,13 +368,15 @@ class _Obtainer:
             info = _json(work / _BUILD / "cache", str(said.get("Info", "")).removeprefix(f"{chroot.BUILD}/cache/"))
             origin = info.get("Origin")
             commit = str(origin.get("Hash", "")) if isinstance(origin, dict) else ""
+            if isinstance(word, Source) and _COMMIT.fullmatch(word.ref):
+                commit = word.ref
             source = f"Go module {about.module}@v{named}"
         else:
             git = _json(work / _BUILD / "tree", ".cargo_vcs_info.json").get("git")
             commit = str(git.get("sha1", "")) if isinstance(git, dict) else ""
             source = f"crate {about.crate} {named}"
         sources = _Sources(source, named, commit if _COMMIT.fullmatch(commit) else "")
-        return self._built(builder, build, work, key or self._key(named), sources)
+        return self._built(builder, build, work, key or self._key(sources.commit or named), sources)
 
     def _repository(self, where: str, work: Path, key: str) -> Obtained:
         word = self._word
