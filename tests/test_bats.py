@@ -174,6 +174,15 @@ def test_a_test_that_hangs_is_ended_and_the_next_one_runs(run: Run, tmp_path: Pa
 
 
 @has_bats
+def test_a_file_ends_with_its_tests_and_not_with_their_time(run: Run, tmp_path: Path) -> None:
+    """A test that is over at once may leave the countdown of its limit to bats."""
+    files = {name: '@test "a" { skip "at once"; }\n@test "b" { skip "too"; }\n' for name in ("one", "two", "three")}
+    ran = run(make_tree(tmp_path / "tree", files), "--timeout", "3471", "--jobs", "3")
+    assert set(verdicts(read(ran, tmp_path / "raw")).values()) == {"skip"}
+    assert all(event["seconds"] < 60 for event in ran.events if event["type"] == "end")
+
+
+@has_bats
 def test_what_a_file_that_dies_did_not_run_is_told(run: Run, tmp_path: Path) -> None:
     text = '@test "first" { true; }\n@test "kills" { kill -9 -1; }\n@test "last" { true; }\n'
     reading = read(run(make_tree(tmp_path / "tree", {"dies": text})), tmp_path / "raw")

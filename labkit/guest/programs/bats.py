@@ -10,6 +10,7 @@ import fcntl
 import os
 import pwd
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from select import POLLIN, poll
 from typing import Optional
 
 from ..common.arguments import quoted_words
@@ -40,6 +42,7 @@ SYSTEMD = "--systemd-cgroup"
 CLONE_NEWCGROUP = 0x02000000
 IDS = {"subuid": 100000, "subgid": 200000}
 IDS_LENGTH = 65536
+COUNTDOWNS = 5.0  # seconds between two looks for those of tests that are over
 QUIET = 30.0  # seconds beyond a test's limit in which bats has ended it and said so
 _LEAST_BATS = (1, 8)  # the first with BATS_TEST_TIMEOUT
 _NAME = re.compile(r"(?!labkit-)[A-Za-z0-9_-]{1,64}")
@@ -355,27 +358,61 @@ def _become(config: BatsConfig, file: str, here: Path) -> int:
         ids = [f"--reuid={record.pw_uid}", f"--regid={record.pw_gid}", "--init-groups"]
         words = [setpriv, *ids, "--", *words]
     os.chdir("/")
-    _take_terminal()
+    _stand_by(environment["BATS_TEST_TIMEOUT"])
     os.execve(words[0], words, environment)
 
 
-def _take_terminal() -> None:
-    """A terminal to control this session, as tests run by a person have one; what is written to it is thrown away."""
+def _stand_by(limit: str) -> None:
+    """A process beside bats, for as long as that runs. It has the other end of a terminal, which controls this session
+    as if a person ran the tests, throws away what is written to it, and ends countdowns.
+    """
     ours, theirs = os.openpty()
+    bats = os.getpid()
     if os.fork() == 0:
         os.setsid()
         for fd in range(os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 4096 else 4096):
             if fd != ours:
                 with suppress(OSError):
                     os.close(fd)
+        written = poll()
+        written.register(ours, POLLIN)
         with suppress(OSError):  # EIO: nobody has it open any more
-            while os.read(ours, 4096):
-                pass
+            while os.getppid() == bats:
+                if written.poll(COUNTDOWNS * 1000):
+                    if not os.read(ours, 4096):
+                        break
+                else:
+                    _end_countdowns(limit)
         os._exit(0)
     os.close(ours)
     fcntl.ioctl(theirs, _TIOCSCTTY, 0)
     os.dup2(theirs, 0)
     os.close(theirs)
+
+
+def _end_countdowns(limit: str) -> None:
+    """End each `sleep` of bats whose test is over. bats ends it with a signal, which is lost where the test is over
+    before the shell around the sleep knows what to do with one (1.14): and then the file lasts as long as a test may.
+    """
+    words: dict[int, list[bytes]] = {}
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError, ValueError, IndexError):
+                words[int(entry.name)] = (entry / "cmdline").read_bytes().split(b"\0")
+                parents[int(entry.name)] = int((entry / "stat").read_bytes().rpartition(b") ")[2].split()[1])
+
+    def is_test(pid: int) -> bool:
+        return any(word.endswith(b"/bats-exec-test") for word in words.get(pid, [])[:2])
+
+    for pid, line in words.items():
+        shell = parents.get(pid, 0)
+        if line[:2] != [b"sleep", limit.encode()] or (is_test(shell) and is_test(parents.get(shell, 0))):
+            continue
+        with suppress(OSError):
+            if b"BATS_TEST_TIMEOUT=" in Path("/proc", str(pid), "environ").read_bytes():
+                for one in (shell, pid) if is_test(shell) else (pid,):
+                    os.kill(one, signal.SIGKILL)
 
 
 def _script(path: Path, line: str) -> None:
