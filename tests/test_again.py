@@ -71,6 +71,14 @@ def test_a_program_as_a_whole_that_passes_then_has_no_result_about_it() -> None:
     assert verdicts(again.settled(first, [reading(a={"one": PASS})])) == {WHOLE: FLAKY}
 
 
+def test_of_a_program_that_ran_some_of_its_tests_only_those_were_run_again() -> None:
+    first = replace(reading(a={"one": FAIL, "two": FAIL, WHOLE: FAIL}), tests={"a": ("one", "two")})
+    part = replace(reading(a={"one": PASS}), tests={"a": ("one",)})
+    assert verdicts(again.settled(first, [part])) == {"one": FLAKY, "two": FAIL, WHOLE: FAIL}
+    all_of_it = replace(reading(a={"one": PASS, "two": FAIL}), tests={"a": ("one", "two")})
+    assert verdicts(again.settled(first, [all_of_it])) == {"one": FLAKY, "two": FAIL, WHOLE: FLAKY}
+
+
 def checked(*findings: str) -> Reading:
     failures: JSON = [{"finding": name, "what": name} for name in findings]
     verdict = FAIL if findings else PASS

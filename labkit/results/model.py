@@ -440,7 +440,8 @@ class Reading:
     runtime-version, spec, ref), and why it is incomplete (None where it is complete).
 
     dialects names what the output was read as, where that is not the suite's own. told has a line for each thing that a
-    person should know of the reading: what was put right, what was not understood.
+    person should know of the reading: what was put right, what was not understood. tests: those that each program was
+    to run, where it can run some of them alone.
     """
 
     results: tuple[Result, ...]
@@ -449,6 +450,7 @@ class Reading:
     programs: tuple[Program, ...] = ()
     dialects: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
+    tests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def _id_order(result: Result) -> tuple[str, int, str]:

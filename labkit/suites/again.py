@@ -6,7 +6,7 @@ raw/again-1/, raw/again-2/    what the suite printed then, as raw/ has it
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from labkit.guest.common.repeats import repeated
@@ -20,9 +20,15 @@ def place(raw: Path, number: int) -> Path:
     return raw / f"again-{number}"
 
 
-def doubtful(run: Run) -> tuple[str, ...]:
-    """The checks, or programs, with something bad that the policy does not expect and that was seen only once."""
-    return tuple(dict.fromkeys(_of(result) for result in run.unexpected if not _repeated(result)))
+def _of(result: Result) -> str:
+    return result.program or result.id
+
+
+def doubtful(run: Run, word: Callable[[Result], str] = _of) -> tuple[str, ...]:
+    """The checks, or programs, with something bad that the policy does not expect and that was seen only once; word:
+    what --only calls them.
+    """
+    return tuple(dict.fromkeys(word(result) for result in run.unexpected if not _repeated(result)))
 
 
 def settled(first: Reading, again: Sequence[Reading]) -> Reading:
@@ -33,14 +39,21 @@ def settled(first: Reading, again: Sequence[Reading]) -> Reading:
     for reading in again:
         for name in {*(_of(result) for result in reading.results), *(program.name for program in reading.programs)}:
             had.setdefault(name, []).append(reading)
-    results = tuple(_settled(result, had.get(_of(result), [])) for result in first.results)
+    results = tuple(
+        _settled(result, [reading for reading in had.get(_of(result), []) if _ran(reading, result, first)])
+        for result in first.results
+    )
     bad = {result.program for result in results if result.bad}
     programs = tuple(_program(program, had.get(program.name, []), program.name in bad) for program in first.programs)
     return dataclasses.replace(first, results=results, programs=programs)
 
 
-def _of(result: Result) -> str:
-    return result.program or result.id
+def _ran(reading: Reading, result: Result, first: Reading) -> bool:
+    """Whether the result's program ran what the result is about, and not only other tests."""
+    tests = reading.tests.get(result.program)
+    if tests is None:
+        return True
+    return tests == first.tests.get(result.program) if result.whole else result.name.strip() in map(str.strip, tests)
 
 
 def _settled(result: Result, again: Sequence[Reading]) -> Result:

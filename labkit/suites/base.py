@@ -95,6 +95,14 @@ class Suite(Protocol):
 
 
 @runtime_checkable
+class OfTests(Protocol):
+    """A suite whose programs can run one of their tests alone."""
+
+    def word(self, result: Result) -> str:
+        """What --only calls that which the result is about."""
+
+
+@runtime_checkable
 class OfEngines(Protocol):
     """A suite that is about what uses a runtime; engine is its name, empty while none is chosen."""
 

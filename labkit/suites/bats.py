@@ -14,8 +14,8 @@ from types import MappingProxyType
 from labkit.core.cell import Selection
 from labkit.core.errors import UsageError
 from labkit.core.text import count, some
-from labkit.guest.programs.bats import SYSTEMD
-from labkit.results.model import Reading
+from labkit.guest.programs.bats import SYSTEMD, slug
+from labkit.results.model import Reading, Result
 from labkit.suites import recordings
 from labkit.suites.base import ATTACHED, Suite
 from labkit.suites.recordings import RunFile
@@ -69,6 +69,9 @@ class Bats(Validation):
     def _has(self, name: str, kept: RunFile | None) -> bool:
         return True
 
+    def word(self, result: Result) -> str:
+        return result.program if result.whole else f"{result.program}:{slug(result.name)}"
+
     def expected(
         self, kept: RunFile | None, facts: Mapping[str, str], found: Collection[str], meant: Subset
     ) -> tuple[Sequence[str], str]:
@@ -82,6 +85,7 @@ class Bats(Validation):
         lost = [
             f"{file}:{test}" for file, names in tests.items() for test in names if (file, test.strip()) not in there
         ]
+        reading = replace(reading, tests=tests)
         if not lost:
             return reading
         why = f"{count(len(lost), 'test')} not run: {some(lost)}"

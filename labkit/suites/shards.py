@@ -121,6 +121,7 @@ def _read(suite: Suite, raw: Path, known: Mapping[str, str] | None, meant: Subse
     reasons: list[str] = []
     told: list[str] = []
     dialects: list[str] = []
+    tests: dict[str, tuple[str, ...]] = {}
     seen: dict[str, dict[str, str]] = {}
     for number, shard in enumerate(plan.shards, 1):
         found = place(raw, number)
@@ -135,6 +136,7 @@ def _read(suite: Suite, raw: Path, known: Mapping[str, str] | None, meant: Subse
         facts = {**reading.facts, **facts}
         told += [f"{shard.machine}: {line}" for line in reading.told]
         dialects += reading.dialects
+        tests |= reading.tests
     reasons += _differences(seen)
     return Reading(
         tuple(results),
@@ -143,6 +145,7 @@ def _read(suite: Suite, raw: Path, known: Mapping[str, str] | None, meant: Subse
         tuple(programs),
         tuple(dict.fromkeys(dialects)),
         tuple(told),
+        tests,
     )
 
 

@@ -65,7 +65,7 @@ from labkit.subjects.runtimes import Role, Runtime
 from labkit.subjects.runtimes.words import Package
 from labkit.suites import again as repeats
 from labkit.suites import registry, shards, subset
-from labkit.suites.base import OfEngines, OfRegistries, RunObserver, SilentRun, Suite
+from labkit.suites.base import OfEngines, OfRegistries, OfTests, RunObserver, SilentRun, Suite
 from labkit.usecases import evidence as evidences
 from labkit.usecases import subject as subjects
 from labkit.usecases.machines import bring_up, compare
@@ -219,7 +219,7 @@ def _concluded(
     with begun.told():
         run = judged()
         for number in range(1, repeats.TIMES + 1):
-            names = repeats.doubtful(run)
+            names = repeats.doubtful(run, suite.word) if isinstance(suite, OfTests) else repeats.doubtful(run)
             if not names or recording.reason or again(repeats.place(raw, number), number, names):
                 break
             run = judged()
