@@ -245,6 +245,20 @@ def test_a_shallow_clone_is_sent_as_the_files_of_its_commit(tmp_path: Path, repo
     assert pack(tmp_path, str(shallow)) == packed
 
 
+def test_a_repository_without_some_old_file_is_sent_as_the_files_of_its_commit(
+    tmp_path: Path, repository: Path
+) -> None:
+    for text in ("old", "new"):
+        (repository / "large").write_text(text)
+        git(repository, "add", ".")
+        git(repository, "commit", "-qm", text)
+    old = git(repository, "rev-parse", "HEAD~1:large")
+    (repository / ".git/objects" / old[:2] / old[2:]).unlink()
+    packed = pack(tmp_path, f"{repository}#")
+    assert (packed.ref, packed.built, packed.local.suffix) == (git(repository, "rev-parse", "HEAD"), True, ".tar")
+    assert pack(tmp_path, f"{repository}#") == packed
+
+
 def test_a_repository_that_lacks_something_is_told(tmp_path: Path, repository: Path) -> None:
     blob = git(repository, "rev-parse", "v1.3.0^{tree}")
     (repository / ".git/objects" / blob[:2] / blob[2:]).unlink()

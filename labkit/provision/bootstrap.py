@@ -237,27 +237,24 @@ def pack(tool: str, source: Source, directory: Path) -> Packed:
         raise UsageError(f"{tool} = {source}: {path} does not exist")
     if path.is_dir() and ((path / ".git").exists() or ((path / "HEAD").is_file() and (path / "objects").is_dir())):
         commit = _commit(tool, source)
+        archive, bundle = (directory / f"{tool}-{commit[:16]}.{ending}" for ending in ("tar", "bundle"))
         if git(path, "rev-parse", "--is-shallow-repository", timeout=_PACK_BOUND).stdout.strip() == "true":
             # git reads no bundle of it: what the commit is made of is missing. The files of the commit are all there.
-            archive = directory / f"{tool}-{commit[:16]}.tar"
-            if not archive.exists():
-                _make(
-                    archive,
-                    lambda part: git(path, "archive", "--format=tar", f"--output={part}", commit, timeout=_PACK_BOUND),
-                )
-            archive.touch()
-            return Packed(archive, archive.name, commit, built=True)
-        bundle = directory / f"{tool}-{commit[:16]}.bundle"
-        if not bundle.exists():
+            _archive(archive, path, commit)
+        elif not bundle.exists() and not archive.exists():
             try:
                 _make(
                     bundle,
                     lambda part: git(path, "bundle", "create", "--quiet", part, "--all", "HEAD", timeout=_PACK_BOUND),
                 )
             except ProgramFailed as error:
-                raise UsageError(f"{tool} = {source}: git cannot bundle {path}", hint=error.hint) from error
-        bundle.touch()  # `gc --keep` goes by it
-        return Packed(bundle, bundle.name, commit, built=True)
+                try:  # a partial clone lacks old files, which no commit that is asked for may need
+                    _archive(archive, path, commit)
+                except ProgramFailed:
+                    raise UsageError(f"{tool} = {source}: git cannot bundle {path}", hint=error.hint) from error
+        packed = bundle if bundle.exists() else archive
+        packed.touch()  # `gc --keep` goes by it
+        return Packed(packed, packed.name, commit, built=True)
     head = b""
     if path.is_file():
         with path.open("rb") as file:
@@ -272,6 +269,15 @@ def pack(tool: str, source: Source, directory: Path) -> Packed:
         return Packed(archive.rename(directory / name), name, "", built=True)
     is_program = head.startswith((b"\x7fELF", b"#!"))
     return Packed(path, f"{tool}-{_sha256(path)[:16]}", source.ref, built=not is_program)
+
+
+def _archive(archive: Path, path: Path, commit: str) -> None:
+    """Pack the files of a commit alone. ProgramFailed."""
+    if not archive.exists():
+        _make(
+            archive,
+            lambda part: git(path, "archive", "--format=tar", f"--output={part}", commit, timeout=_PACK_BOUND),
+        )
 
 
 def _chosen(known: Mapping[str, Step], target: Target, requested: Iterable[str], built: Collection[str]) -> list[Step]:
