@@ -256,6 +256,10 @@ def test_submodules_come_from_the_tree_where_it_has_them(tmp_path: Path) -> None
     builder._checkout(tmp_path / "tree", commit, tmp_path / "out", "")
     assert (tmp_path / "out/lib/library").read_text() == "shared\n"
     assert (tmp_path / "out/lib/in/inside").read_text() == "deep\n"
+    shutil.rmtree(tmp_path / "tree/.git/modules/lib/modules")
+    with pytest.raises(ImageError, match=r"are not whole: its submodule lib/in cannot be had: .*/inner' does") as error:
+        builder._checkout(tmp_path / "tree", commit, tmp_path / "again", "")
+    assert f"git submodule update --init --recursive in {tmp_path / 'tree'} fetches them" in str(error.value.hint)
 
 
 @pytest.mark.needs("git")

@@ -483,6 +483,13 @@ class _Obtainer:
             raise ImageError(
                 f"{self._word}: the sources of {commit[:12]} are not whole: {_said_bygit(error)}", hint=self._hint()
             ) from error
+        except _No as no:
+            is_tree = not url and (repository / ".git").exists()
+            where = f"git submodule update --init --recursive in {repository} fetches them; else " if is_tree else ""
+            raise ImageError(
+                f"{self._word}: the sources of {commit[:12]} are not whole: {no}",
+                hint=f"{where}git's url.insteadOf names a mirror of what is in .gitmodules",
+            ) from no
 
     # ---- building
 
@@ -737,8 +744,8 @@ done"""
     )
 
 
-def _submodules(tree: Path, repository: Path) -> None:
-    """Check out the submodules of a clone. Those that the repository has on this host are cloned from there."""
+def _submodules(tree: Path, repository: Path, below: str = "") -> None:
+    """Check out the submodules of a clone. Those that the repository has on this host are cloned from there. _No."""
     if not (tree / ".gitmodules").is_file():
         return
     listed = git(tree, "config", "-f", ".gitmodules", "--get-regexp", r"^submodule\..*\.path$", check=False).stdout
@@ -750,20 +757,13 @@ def _submodules(tree: Path, repository: Path) -> None:
         here = modules / name
         if here.is_dir() and ".." not in Path(name).parts:
             git(tree, "config", f"submodule.{name}.url", str(here))
-        git(
-            tree,
-            "-c",
-            "protocol.file.allow=always",
-            "submodule",
-            "--quiet",
-            "update",
-            "--init",
-            "--",
-            path,
-            timeout=_GIT,
-        )
+        words = ("-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init", "--", path)
+        try:
+            git(tree, *words, timeout=_GIT)
+        except ProgramFailed as error:
+            raise _No(f"its submodule {below}{path} cannot be had: {_said_bygit(error)}") from error
         if ".." not in Path(path).parts and not Path(path).is_absolute():
-            _submodules(tree / path, here if here.is_dir() else tree / path)
+            _submodules(tree / path, here if here.is_dir() else tree / path, f"{below}{path}/")
 
 
 def _described(repository: Path, commit: str) -> str:
