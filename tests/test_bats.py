@@ -212,6 +212,22 @@ def test_arguments_of_the_runtime_come_before_each_command(run: Run, tmp_path: P
 
 
 @has_bats
+@pytest.mark.skipif(not shutil.which("ip"), reason="not installed: iproute2")
+def test_a_file_has_a_network_of_its_own(run: Run, tmp_path: Path) -> None:
+    ours = os.readlink("/proc/self/ns/net")  # noqa: PTH115
+    text = f'''@test "a" {{
+	[ "$(readlink /proc/self/ns/net)" != "{ours}" ]
+	[ "$(readlink /proc/self/ns/net)" = "$(readlink /proc/1/ns/net)" ]
+	ip -o address show dev lo up | grep -qw 127.0.0.1
+	ip link add name mine type veth peer name other || skip "no veth"
+}}
+'''
+    ran = run(make_tree(tmp_path / "tree", {"one": text, "two": text}))
+    found = verdicts(read(ran, tmp_path / "raw"))
+    assert set(found.values()) in ({"pass"}, {"skip"}), ran.out
+
+
+@has_bats
 def test_systemd_is_asked_for_by_the_runtimes_argument(run: Run, tmp_path: Path) -> None:
     text = '@test "a" { [ "$RUNC_USE_SYSTEMD" = 1 ]; [ "$RUNC" = /bin/true ]; [ "$(cat /proc/self/comm)" = cat ]; }\n'
     ran = run(make_tree(tmp_path / "tree", {"a": text}), "--runtime-arg=--systemd-cgroup")

@@ -112,7 +112,9 @@ def _run_bats(args: argparse.Namespace, config: bats.BatsConfig, about: Facts, l
     config = dataclasses.replace(config, limit=limit)
     tmp = _temporary()
     most = max(map(len, config.chosen.values()))
-    sandbox = SandboxConfig(config.runtime, limit * (most + 1), lock, apart=not config.systemd, known=bats.mounts(tmp))
+    # Files have interfaces of the same names, and what a runtime leaves of them is to be gone with the file.
+    apart, known = not config.systemd, bats.mounts(tmp)
+    sandbox = SandboxConfig(config.runtime, limit * (most + 1), lock, apart=apart, known=known, network=apart)
     about.update(suite=f"labkit-programs {__version__}", cores=cores, jobs=jobs, limit=limit, reset=config.systemd)
     signals = Signals()
     output = Output(signals)

@@ -37,6 +37,7 @@ from .host import HostError
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
 GRACE = 0.1  # seconds in which processes that a program leaves may still end by themselves
 MOST_LEFT = 50  # texts; a report stays below what a pipe holds
 
@@ -71,7 +72,8 @@ class SandboxConfig:
 
     timeout: seconds for the program; held: descriptors that stay open until the sandbox has ended, a lock's; apart:
     with a PID namespace (without it what a program leaves goes on, and nothing is said of it); known: what the body
-    itself mounts something on.
+    itself mounts something on; network: with a network namespace, which process 1 is in too, for that is where some
+    take the host's to be.
     """
 
     runtime: str
@@ -79,6 +81,7 @@ class SandboxConfig:
     held: tuple[int, ...] = ()
     apart: bool = True
     known: tuple[str, ...] = ()
+    network: bool = False
 
     @property
     def state_directories(self) -> list[Path]:
@@ -190,6 +193,10 @@ def _init(config: SandboxConfig, body: Callable[[], int], out: int, err: int, re
     try:
         unshare(CLONE_NEWNS)
         _mount(config)
+        if config.network:
+            unshare(CLONE_NEWNET)
+            with suppress(OSError, subprocess.SubprocessError):
+                subprocess.run(["ip", "link", "set", "lo", "up"], stderr=subprocess.DEVNULL, timeout=30)
     except (HostError, OSError) as error:
         _tell(report, Report(failure=f"mounts: {error}"))
         return 1
