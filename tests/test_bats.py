@@ -183,6 +183,14 @@ def test_a_file_ends_with_its_tests_and_not_with_their_time(run: Run, tmp_path: 
 
 
 @has_bats
+def test_a_test_that_waits_for_what_it_started_does_not_wait_for_its_limit(run: Run, tmp_path: Path) -> None:
+    text = '@test "a" { (sleep 0.2; touch "$BATS_TEST_TMPDIR/x") & wait; [ -e "$BATS_TEST_TMPDIR/x" ]; }\n'
+    text += '@test "b" { sleep 3471 & wait; }\n'
+    ran = run(make_tree(tmp_path / "tree", {"waits": text}), "--timeout", "8", "--jobs", "1")
+    assert verdicts(read(ran, tmp_path / "raw")) == {"waits:a": "pass", "waits:b": "timeout"}
+
+
+@has_bats
 def test_what_a_file_that_dies_did_not_run_is_told(run: Run, tmp_path: Path) -> None:
     text = '@test "first" { true; }\n@test "kills" { kill -9 -1; }\n@test "last" { true; }\n'
     reading = read(run(make_tree(tmp_path / "tree", {"dies": text})), tmp_path / "raw")

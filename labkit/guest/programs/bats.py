@@ -48,6 +48,15 @@ _LEAST_BATS = (1, 8)  # the first with BATS_TEST_TIMEOUT
 _NAME = re.compile(r"(?!labkit-)[A-Za-z0-9_-]{1,64}")
 # As bats itself finds them (bats-preprocess).
 _TEST = re.compile(r"^[ \t]*@test[ \t]+(.*[^ \t])[ \t]+\{.*$", re.MULTILINE)
+# What each bash of a run reads first. A test that waits for all that it has started would wait for the countdown of its
+# limit, too, which bats has started in the same shell.
+_START = """wait() {
+  if test $# -eq 0 && test -n "${BATS_killer_pid-}"; then
+    disown "$BATS_killer_pid" 2>/dev/null || :
+  fi
+  builtin wait "$@"
+}
+"""
 _TIOCSCTTY = 0x540E  # asm-generic/ioctls.h; python3-minimal may have no termios
 _GOARCH = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
 _MOST = 1 << 20  # bytes of a file that are looked at
@@ -328,6 +337,7 @@ def _become(config: BatsConfig, file: str, here: Path) -> int:
     if arguments:
         runtime = str(own / Path(config.runtime).name)
         _script(own / Path(config.runtime).name, f'exec {quoted_words([config.runtime, *arguments])} "$@"')
+    (own / "start.bash").write_text(_START)
     # All that get-images.sh, which is run for each test, wants of it.
     _script(own / "go", f"case $2 in GOARCH) echo {_goarch()} ;; esac")
     path = f"{own}:{os.environ.get('PATH', os.defpath)}"
@@ -338,6 +348,7 @@ def _become(config: BatsConfig, file: str, here: Path) -> int:
         "TERM": "dumb",
         "TMPDIR": str(here),
         "RUNC": runtime,
+        "BASH_ENV": str(own / "start.bash"),
         "BATS_TEST_TIMEOUT": f"{config.limit:.0f}",
         **({"RUNC_USE_SYSTEMD": "1"} if config.systemd else {}),
     }
