@@ -48,7 +48,7 @@ class Unraisable:
     signal that is about to be sent again.
     """
 
-    def __init__(self, before: Callable[[int], object]) -> None:
+    def __init__(self, before: Callable[[int], object] = lambda _: None) -> None:
         self._before, self._others = before, sys.unraisablehook
         self._sends = False
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from labkit.core.errors import GivenUp, HostError, LabError, UsageError
-from labkit.core.interrupts import interrupt
+from labkit.core.interrupts import Unraisable, interrupt
 from labkit.core.text import printable
 from labkit.io import process
 from labkit.io.files import disk_errors, write_atomic
@@ -53,7 +53,8 @@ def main() -> None:
     _home, parent = sys.argv[1:3]
     process.end_with_parent(int(parent))
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, lambda number, _: interrupt(number))
+        signal.signal(signum, interrupt)
+    sys.unraisablehook = Unraisable()
     place = Path.cwd()
     try:
         status = _run(place)
