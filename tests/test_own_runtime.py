@@ -555,6 +555,8 @@ def test_every_hint_is_found_by_some_words() -> None:
         "flag provided but not defined: -foo": "another --runtime-arg",
         "error: unexpected argument '--x' found": "another --runtime-arg",
         "fork/exec: exec format error": "architecture",
+        "create timed out after 30 s": "./lab ssh",
+        "killed by SIGSEGV: oops": "./lab ssh",
     }.items():
         assert advice in hints.find(words)
     assert hints.find("something else") == ""
