@@ -191,6 +191,15 @@ def test_a_test_that_waits_for_what_it_started_does_not_wait_for_its_limit(run: 
 
 
 @has_bats
+def test_a_file_ends_though_a_test_has_left_a_process_with_its_output_open(run: Run, tmp_path: Path) -> None:
+    text = '@test "a" { (sleep 3471 >&3 3>&3 &) & sleep 0.2; }\n'
+    ran = run(make_tree(tmp_path / "tree", {"leaves": text}), "--timeout", "100", "--jobs", "1")
+    assert verdicts(read(ran, tmp_path / "raw")) == {"leaves:a": "pass"}
+    (end,) = (event for event in ran.events if event["type"] == "end")
+    assert 4 < end["seconds"] < 60
+
+
+@has_bats
 def test_what_a_file_that_dies_did_not_run_is_told(run: Run, tmp_path: Path) -> None:
     text = '@test "first" { true; }\n@test "kills" { kill -9 -1; }\n@test "last" { true; }\n'
     reading = read(run(make_tree(tmp_path / "tree", {"dies": text})), tmp_path / "raw")

@@ -375,7 +375,7 @@ def _become(config: BatsConfig, file: str, here: Path) -> int:
 
 def _stand_by(limit: str) -> None:
     """A process beside bats, for as long as that runs. It has the other end of a terminal, which controls this session
-    as if a person ran the tests, throws away what is written to it, and ends countdowns.
+    as if a person ran the tests, throws away what is written to it, and ends what is over.
     """
     ours, theirs = os.openpty()
     bats = os.getpid()
@@ -393,7 +393,7 @@ def _stand_by(limit: str) -> None:
                     if not os.read(ours, 4096):
                         break
                 else:
-                    _end_countdowns(limit)
+                    _end_what_is_over(bats, limit)
         os._exit(0)
     os.close(ours)
     fcntl.ioctl(theirs, _TIOCSCTTY, 0)
@@ -401,9 +401,10 @@ def _stand_by(limit: str) -> None:
     os.close(theirs)
 
 
-def _end_countdowns(limit: str) -> None:
-    """End each `sleep` of bats whose test is over. bats ends it with a signal, which is lost where the test is over
-    before the shell around the sleep knows what to do with one (1.14): and then the file lasts as long as a test may.
+def _end_what_is_over(bats: int, limit: str) -> None:
+    """End what a test has left with its output open, when all are over: bats would wait for it. And end each `sleep` of
+    bats whose test is over: bats does that with a signal, which is lost where the test is over before the shell around
+    the sleep knows what to do with one (1.14), and then the file lasts as long as a test may.
     """
     words: dict[int, list[bytes]] = {}
     parents: dict[int, int] = {}
@@ -416,6 +417,12 @@ def _end_countdowns(limit: str) -> None:
     def is_test(pid: int) -> bool:
         return any(word.endswith(b"/bats-exec-test") for word in words.get(pid, [])[:2])
 
+    if not any(word.endswith(b"/bats-exec-suite") for line in words.values() for word in line[:2]):
+        # In a PID namespace, whose process 1 is another one like this, what is left can be nobody else's.
+        for pid, parent in parents.items():
+            if parent == 1 and pid != bats and words.get(1) == words.get(os.getpid()):
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
     for pid, line in words.items():
         shell = parents.get(pid, 0)
         if line[:2] != [b"sleep", limit.encode()] or (is_test(shell) and is_test(parents.get(shell, 0))):
