@@ -191,6 +191,16 @@ def test_a_test_that_waits_for_what_it_started_does_not_wait_for_its_limit(run: 
 
 
 @has_bats
+def test_a_test_whose_processes_heed_no_signal_is_a_timeout_all_the_same(run: Run, tmp_path: Path) -> None:
+    deaf = """trap "" TERM ABRT; for i in $(seq 3471); do sleep 1; done"""
+    text = f"@test 'deaf' {{ run setsid bash -c '{deaf}'; }}\n@test 'next' {{ true; }}\n".replace("'", '"', 2)
+    text = text.replace("@test 'next'", '@test "next"')
+    ran = run(make_tree(tmp_path / "tree", {"frozen": text}), "--timeout", "3", "--jobs", "1")
+    reading = read(ran, tmp_path / "raw")
+    assert (verdicts(reading), reading.reason) == ({"frozen:deaf": "timeout", "frozen:next": "pass"}, None)
+
+
+@has_bats
 def test_a_file_ends_though_a_test_has_left_a_process_with_its_output_open(run: Run, tmp_path: Path) -> None:
     text = '@test "a" { (sleep 3471 >&3 3>&3 &) & sleep 0.2; }\n'
     ran = run(make_tree(tmp_path / "tree", {"leaves": text}), "--timeout", "100", "--jobs", "1")

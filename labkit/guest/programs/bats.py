@@ -385,6 +385,7 @@ def _stand_by(limit: str) -> None:
             if fd != ours:
                 with suppress(OSError):
                     os.close(fd)
+        begun: dict[int, float] = {}
         written = poll()
         written.register(ours, POLLIN)
         with suppress(OSError):  # EIO: nobody has it open any more
@@ -393,7 +394,7 @@ def _stand_by(limit: str) -> None:
                     if not os.read(ours, 4096):
                         break
                 else:
-                    _end_what_is_over(bats, limit)
+                    _end_what_is_over(bats, limit, begun)
         os._exit(0)
     os.close(ours)
     fcntl.ioctl(theirs, _TIOCSCTTY, 0)
@@ -401,10 +402,15 @@ def _stand_by(limit: str) -> None:
     os.close(theirs)
 
 
-def _end_what_is_over(bats: int, limit: str) -> None:
-    """End what a test has left with its output open, when all are over: bats would wait for it. And end each `sleep` of
-    bats whose test is over: bats does that with a signal, which is lost where the test is over before the shell around
-    the sleep knows what to do with one (1.14), and then the file lasts as long as a test may.
+def _end_what_is_over(bats: int, limit: str, begun: dict[int, float]) -> None:
+    """End, by force, what keeps bats waiting:
+
+    - what a test has left with its output open, when all tests are over;
+    - each `sleep` of bats whose test is over. bats does that with a signal, which is lost where the test is over before
+      the shell around the sleep knows what to do with one (1.14); then the file lasts as long as a test may;
+    - what a test that is over its limit has started. bats has sent SIGTERM, which what is frozen does not heed.
+
+    begun: when tests were seen first.
     """
     words: dict[int, list[bytes]] = {}
     parents: dict[int, int] = {}
@@ -417,10 +423,24 @@ def _end_what_is_over(bats: int, limit: str) -> None:
     def is_test(pid: int) -> bool:
         return any(word.endswith(b"/bats-exec-test") for word in words.get(pid, [])[:2])
 
-    if not any(word.endswith(b"/bats-exec-suite") for line in words.values() for word in line[:2]):
-        # In a PID namespace, whose process 1 is another one like this, what is left can be nobody else's.
-        for pid, parent in parents.items():
-            if parent == 1 and pid != bats and words.get(1) == words.get(os.getpid()):
+    def above(pid: int) -> list[int]:
+        found = []
+        while pid in parents and pid not in found:
+            found.append(pid)
+            pid = parents[pid]
+        return found
+
+    now = time.monotonic()
+    tests = {pid for pid in words if is_test(pid) and not is_test(parents.get(pid, 0))}
+    for pid in tests:
+        begun.setdefault(pid, now)
+    late = {pid for pid in tests if now - begun[pid] > float(limit) + 2 * COUNTDOWNS}
+    is_over = not any(word.endswith(b"/bats-exec-suite") for line in words.values() for word in line[:2])
+    # In a PID namespace, whose process 1 is another one like this, what is left can be nobody else's.
+    if (late or is_over) and words.get(1) == words.get(os.getpid()):
+        for pid in words:
+            ancestors = above(pid)
+            if pid not in {1, *late} and (bats not in ancestors or late.intersection(ancestors)):
                 with suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
     for pid, line in words.items():

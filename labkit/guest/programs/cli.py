@@ -114,7 +114,8 @@ def _run_bats(args: argparse.Namespace, config: bats.BatsConfig, about: Facts, l
     most = max(map(len, config.chosen.values()))
     # Files have interfaces of the same names, and what a runtime leaves of them is to be gone with the file.
     apart, known = not config.systemd, bats.mounts(tmp)
-    sandbox = SandboxConfig(config.runtime, limit * (most + 1), lock, apart=apart, known=known, network=apart)
+    whole = limit * (most + 1) + bats.QUIET
+    sandbox = SandboxConfig(config.runtime, whole, lock, apart=apart, known=known, network=apart)
     about.update(suite=f"labkit-programs {__version__}", cores=cores, jobs=jobs, limit=limit, reset=config.systemd)
     signals = Signals()
     output = Output(signals)
