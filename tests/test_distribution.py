@@ -411,9 +411,9 @@ def test_every_file_of_a_registry_reads_and_has_a_way_and_a_start() -> None:
         assert about.serve and "{address}" in about.serve.config and "{config}" in about.serve.arguments
         assert about.beside or about.build
     assert not set(runtimes.names(Role.REGISTRY)) & set(runtimes.names())
-    [program] = runtimes.names(Role.PROGRAM)
-    assert isinstance(runtimes.word(suite.UPSTREAM, role=Role.PROGRAM), words.Release)
-    assert suite.UPSTREAM.startswith(f"{program}@") and runtimes.about(program).build
+    upstream = runtimes.word(suite.UPSTREAM, role=Role.PROGRAM)
+    assert isinstance(upstream, words.Release) and runtimes.about(upstream.name).setting == "distribution_spec"
+    assert all(runtimes.about(name).build for name in runtimes.names(Role.PROGRAM))
 
 
 def test_a_cell_has_the_registry_in_the_runtimes_place(settings: config.Settings) -> None:

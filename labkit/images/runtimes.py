@@ -279,10 +279,11 @@ class _Obtainer:
     def _hint(self) -> str:
         name = self._word.name or "RUNTIME"
         word, shown = _WORDS[runtimes.role_of(name)]
+        word = f"{self._about.setting} =" if self._about and self._about.setting else word
+        own = f"a program of your own ({word} ./FILE), a tree of its sources ({word} ./TREE#REF), " if word else ""
         return (
-            f"where this host has no network: a program of your own ({word} ./FILE), a tree of its sources "
-            f"({word} ./TREE#REF), a mirror by git's url.insteadOf, GOPROXY or `proxy`; {shown} shows what {name} is "
-            "made of"
+            f"where this host has no network: {own}a mirror by git's url.insteadOf, GOPROXY or `proxy`; {shown} shows "
+            f"what {name} is made of"
         )
 
     def _ways(self) -> Iterator[tuple[str, Callable[[Path, str], Obtained]]]:
@@ -692,7 +693,7 @@ _USUAL = (
 _WORDS = {
     Role.RUNTIME: ("--runtime", "./lab runtimes"),
     Role.REGISTRY: ("--registry", "docs/reference/registries.md"),
-    Role.PROGRAM: ("distribution_spec =", "docs/reference/registries.md"),
+    Role.PROGRAM: ("", "labkit/subjects/programs/"),
 }
 
 

@@ -104,7 +104,7 @@ class About(Table):
     are; tag: the tag of a version; arguments: given before each command; lacks: commands of the OCI command line that
     it does not have, with the reason; limits: what else it cannot do; none: why it is no subject for suites at all;
     beside: what of packages is sent to a machine whose image has not got it; shim: a program of labkit.guest.shims that
-    is the runtime; serve: how a registry is started.
+    is the runtime; serve: how a registry is started; setting: what names another one in place of a suite's program.
     """
 
     title: StrictStr
@@ -127,6 +127,7 @@ class About(Table):
     beside: Beside | None = None
     shim: StrictStr = ""
     serve: Serve | None = None
+    setting: StrictStr = ""
 
 
 @dataclass(frozen=True, slots=True)
