@@ -9,7 +9,7 @@ import subprocess
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -33,9 +33,13 @@ from labkit.results.json import from_json
 from labkit.results.model import EngineInfo, Reading, Result, RuntimeInfo, Verdict
 from labkit.store.past import key_of
 from labkit.subjects import engines, runtimes
+from labkit.subjects.runtimes import Runtime
+from labkit.subjects.runtimes.words import InMachine, Release, Word
 from labkit.suites import engine as suite
 from labkit.suites.base import SilentRun
 from labkit.usecases import run as one_run
+from labkit.usecases import subject
+from labkit.usecases.subject import Subject
 from tests.engine_runs import PLACE, RUNS, Event, changed
 from tests.test_json import validator
 from tests.test_judge import Run, run
@@ -94,8 +98,8 @@ def test_a_real_run_comes_to_what_is_written_down(tmp_path: Path, name: str) -> 
 
 
 def test_every_engine_and_runtime_was_recorded() -> None:
-    assert {name.partition("-")[0] for name in RUNS} == set(engines.usable("engine"))
-    assert {name.partition("-")[2] for name in RUNS} >= {"crun"}
+    assert {name.rpartition("-")[0] for name in RUNS} == set(engines.usable("engine"))
+    assert {name.rpartition("-")[2] for name in RUNS} >= {"crun"}
 
 
 # Over strict a run shows what an engine cannot do without, which no policy is to hide.
@@ -104,7 +108,7 @@ def test_what_is_bad_in_a_real_run_has_a_reason_in_the_policy(run: Run, tmp_path
     (tmp_path / "work/engine.jsonl").write_bytes(RUNS[name])
     run("judge", "engine.jsonl")
     found = json.loads((tmp_path / "work/reports/latest/results.json").read_text())
-    assert found["engine"]["name"] == name.partition("-")[0] and found["engine"]["version"]
+    assert found["engine"]["name"] == name.rpartition("-")[0] and found["engine"]["version"]
     assert found["unexpected"] == 0 and found["run"]["complete"]
     assert found["engine"]["version"] in (tmp_path / "work/reports/latest/report.html").read_text()
 
@@ -328,7 +332,9 @@ def test_runs_of_engines_make_a_table(tmp_path: Path) -> None:
 
 def test_what_each_engine_cannot_do_without(tmp_path: Path) -> None:
     """Over strict: buildah needs nothing more but a terminal, containerd everything."""
-    words = {name.partition("-")[0]: swap.word(read(tmp_path, RUNS[name]).results) for name in RUNS if "strict" in name}
+    words = {
+        name.rpartition("-")[0]: swap.word(read(tmp_path, RUNS[name]).results) for name in RUNS if "strict" in name
+    }
     assert words == {"buildah": "differs", "podman": "differs", "containerd": "cannot"}
 
 
@@ -343,7 +349,7 @@ def test_diff_shows_the_table(run: Run, tmp_path: Path) -> None:
     said = run("diff", *runs, "--markdown", "--html", "page.html").stdout
     page = (tmp_path / "work/page.html").read_text()
     for name in names:
-        assert f"| `{name.partition('-')[0]} " in said and name.partition("-")[0] in page
+        assert f"| `{name.rpartition('-')[0]} " in said and name.rpartition("-")[0] in page
     assert said.count("compatible") >= 1 and "Engines over runtimes" in page
 
 
@@ -520,6 +526,39 @@ def test_a_run_knows_its_engine_from_its_beginning(tmp_path: Path) -> None:
     assert "# engine: docker" in (outcome.directory / "results.tap").read_text()
 
 
+@pytest.mark.parametrize("machines", [1, 2])
+def test_what_an_engine_brings_is_sent_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machines: int
+) -> None:
+    """crictl, which no package has; in every machine that shares the suite."""
+
+    def respond(argv: Sequence[str]) -> Reply:
+        if any(word.endswith("labkit-engine.pyz") for word in argv):
+            begun.append(list(argv))
+            return Reply(0, RUNS[BASE])
+        return Reply()
+
+    def find(word: Word, *_: object) -> Subject:
+        """As if it had been built, and were there."""
+        if not isinstance(word, Release):
+            return real(word, given_settings, given_settings.distro(), SilentRun())
+        built.append(str(word))
+        return Subject(InMachine(PurePosixPath("/sent/crictl")), Runtime("cri-tools", "/sent/crictl", "crictl"))
+
+    begun: list[list[str]] = []
+    built: list[str] = []
+    given_settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
+    real = subject.find
+    monkeypatch.setattr(subject, "find", find)
+    selection = Selection(only=("SWAP-run", "SWAP-exec"), confirm=False)
+    cell = Cell("debian", "13", "auto", "m", "crun", "engine", selection, machines, engine="crictl")
+    names = iter(("m", "m-2"))
+    outcome = one_run.run_cell(cell, given_settings, SilentRun(), None, lambda *_: FakeMachine(next(names), respond))
+    assert built == list(engines.find("crictl").brings) == ["cri-tools@1.34.0"]
+    assert len(begun) == machines and all("--program=/sent/crictl" in argv for argv in begun)
+    assert json.loads(json.dumps(outcome.run.evidence))["upstream"]["sha256"]
+
+
 def test_a_night_has_a_cell_for_each_engine(tmp_path: Path) -> None:
     given_settings = config.load(cwd=tmp_path, environ={"HOME": str(tmp_path)})
     matrix = Matrix(
@@ -527,14 +566,14 @@ def test_a_night_has_a_cell_for_each_engine(tmp_path: Path) -> None:
         providers=("uml",),
         runtimes=("crun",),
         suites=("spec", "engine"),
-        engines=("docker", "podman", "cri-o"),
+        engines=("docker", "podman", "nerdctl"),
     )
     cells = {one.key: one.problem for one in plan(matrix, given_settings).cells}
     assert set(cells) == {
         *("debian-13/uml/crun/spec", "debian-13/uml/crun/engine:docker", "debian-13/uml/crun/engine:podman"),
-        "debian-13/uml/crun/engine:cri-o",
+        "debian-13/uml/crun/engine:nerdctl",
     }
-    assert "cannot be used" in cells.pop("debian-13/uml/crun/engine:cri-o") and set(cells.values()) == {""}
+    assert "cannot be used" in cells.pop("debian-13/uml/crun/engine:nerdctl") and set(cells.values()) == {""}
     (alone,) = plan(Matrix(suites=("engine",), platforms=("debian-13",)), given_settings).cells
     assert "--suite engine needs --engine" in alone.problem
 
@@ -608,13 +647,13 @@ def test_strict_is_what_caller_checks_call_the_document() -> None:
 
 def test_the_suite_says_how_it_is_used(run: Run) -> None:
     said = " ".join(run("test", "--suite", "engine", "--provider", "qemu", status=2).stderr.split())
-    assert "--suite engine needs --engine" in said and "known: buildah, containerd, docker, podman" in said
+    assert "--suite engine needs --engine" in said and "known: buildah, containerd, crictl, docker, podman" in said
     said = " ".join(run("test", "--suite", "spec", "--engine", "docker", "--provider", "qemu", status=2).stderr.split())
     assert "the spec suite has no engine" in said and "leave --engine out, or say --suite engine" in said
     said = " ".join(run("test", "--suite", "engine", "--engine", "dokcer", status=2).stderr.split())
     assert "unknown engine 'dokcer'" in said and "docker" in said
-    said = " ".join(run("test", "--suite", "engine", "--engine", "cri-o", status=2).stderr.split())
-    assert "CRI-O cannot be used: Debian 13 has no package of it" in said
+    said = " ".join(run("test", "--suite", "engine", "--engine", "nerdctl", status=2).stderr.split())
+    assert "nerdctl cannot be used: Debian 13 has no package of it" in said
     said = run("test", "--suite", "engine", "--engine", "docker", "--only", "SWAP-exce", status=2).stderr
     assert "the engine suite has no check 'SWAP-exce'" in " ".join(said.split())
 
@@ -627,4 +666,6 @@ def test_what_the_suite_does_not_take(run: Run, flag: tuple[str, str]) -> None:
 
 def test_engines_are_listed(run: Run) -> None:
     said = run("engines").stdout
-    assert "podman Podman engine, image podman" in " ".join(said.split()) and "cri-o: Debian 13 has no package" in said
+    assert (
+        "podman Podman engine, image podman" in " ".join(said.split()) and "nerdctl: Debian 13 has no package" in said
+    )

@@ -104,12 +104,18 @@ class OfTests(Protocol):
 
 @runtime_checkable
 class OfEngines(Protocol):
-    """A suite that is about what uses a runtime; engine is its name, empty while none is chosen."""
+    """A suite that is about what uses a runtime; engine is its name, empty while none is chosen. brings: words for the
+    programs that are built and sent for that (labkit/subjects/programs).
+    """
 
     engine: str
+    brings: tuple[str, ...]
 
     def of_engine(self, name: str) -> Suite:
         """The suite for the engine of this name; UsageError."""
+
+    def with_programs(self, paths: Sequence[str]) -> Suite:
+        """The suite with what its engine brings, by the paths in the machine."""
 
 
 @runtime_checkable

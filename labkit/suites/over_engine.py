@@ -39,10 +39,11 @@ class OverEngine:
     takes_arguments = True
     longest = 0.0
 
-    def __init__(self, engine: engines.Engine | None = None) -> None:
-        self._engine = engine
+    def __init__(self, engine: engines.Engine | None = None, paths: Sequence[str] = ()) -> None:
+        self._engine, self._paths = engine, paths
         self.engine = engine.name if engine else ""
         self.needs: tuple[str, ...] = engine.steps if engine else ()
+        self.brings: tuple[str, ...] = engine.brings if engine else ()
         self.programs: Mapping[str, str] = MappingProxyType({"python3": "python", "busybox": "busybox"})
 
     def names(self) -> list[str]:
@@ -55,6 +56,9 @@ class OverEngine:
     def of_engine(self, name: str) -> Self:
         return type(self)(engines.require(name, self.name))
 
+    def with_programs(self, paths: Sequence[str]) -> Self:
+        return type(self)(self._engine, paths)
+
     def file_name(self) -> str:
         return self.archive
 
@@ -65,6 +69,7 @@ class OverEngine:
         assert self._engine is not None  # see check()
         words = ["python3", program, *ATTACHED, self.flag, self._engine.name, "--runtime", runtime]
         words += [f"--runtime-arg={word}" for word in selection.runtime_args]
+        words += [f"--program={path}" for path in self._paths]
         if selection.only or selection.skip:
             words += ["--only", ",".join(subset.of(self.name, "check", selection, self.names()))]
         return words

@@ -170,10 +170,11 @@ def gathered(
     machine: Machine,
     info: MachineInfo,
     asked: Asked,
-    upstream: Runtime | None = None,
+    upstream: Sequence[Runtime] = (),
 ) -> Object:
-    """The evidence of a run that begins; upstream: the program that the suite runs besides its own."""
+    """The evidence of a run that begins; upstream: the programs that the suite runs besides its own."""
     selection = cell.selection
+    told = {key: "; ".join(getattr(one, key) for one in upstream) for key in ("source", "sha256")}
     chosen: dict[str, JSON] = {key: list(names) for key in ("only", "skip") if (names := getattr(selection, key))}
     return {
         "command": typed(),
@@ -184,7 +185,7 @@ def gathered(
         "image": _image(settings, machine.name),
         **asked.facts,
         "suite": {"file": suite.file_name(), "sha256": hashlib.sha256(suite.program()).hexdigest()},
-        **({"upstream": {"source": upstream.source, "sha256": upstream.sha256}} if upstream else {}),
+        **({"upstream": told} if upstream else {}),
     }
 
 

@@ -140,9 +140,8 @@ def run_cell(
             machine.provide(distro, {**suite.programs, **bring})
         with machine.connect(Deadline.after(settings.limits.connect, "connect")) as remote:
             runtime = subjects.send(subject, remote, observer, machine.name, cell.selection.runtime_args)
-            beside = subjects.put(upstream, remote, observer, machine.name) if upstream else None
-            if isinstance(suite, OfRegistries) and beside:
-                suite = suite.over(runtime, beside.command, os.environ)
+            beside = [subjects.put(one, remote, observer, machine.name) for one in upstream]
+            suite = _with_upstream(suite, runtime, beside)
             called, selection = _called(suite, runtime, remote, cell.selection)
             observer.step(f"running {suite.name} against {runtime.name} on {machine.name}")
             asked = evidences.ask(remote)
@@ -182,12 +181,23 @@ def role_of(suite: Suite) -> Role:
     return Role.REGISTRY if isinstance(suite, OfRegistries) else Role.RUNTIME
 
 
-def _upstream(suite: Suite, settings: Settings, distro: Distro, observer: RunObserver) -> Subject | None:
-    """The program that a suite runs besides its own, got or built; None where it runs none."""
-    if not isinstance(suite, OfRegistries):
-        return None
-    word = runtimes.word(settings.distribution_spec or suite.upstream, role=Role.PROGRAM)
-    return subjects.find(word, settings, distro, observer)
+def _upstream(suite: Suite, settings: Settings, distro: Distro, observer: RunObserver) -> tuple[Subject, ...]:
+    """The programs that a suite runs besides its own, got or built."""
+    words: Sequence[str] = ()
+    if isinstance(suite, OfRegistries):
+        words = (settings.distribution_spec or suite.upstream,)
+    elif isinstance(suite, OfEngines):
+        words = suite.brings
+    return tuple(subjects.find(runtimes.word(word, role=Role.PROGRAM), settings, distro, observer) for word in words)
+
+
+def _with_upstream(suite: Suite, subject: Runtime, programs: Sequence[Runtime]) -> Suite:
+    """The suite with those programs, which are in the machine now."""
+    if isinstance(suite, OfRegistries):
+        return suite.over(subject, programs[0].command, os.environ)
+    if isinstance(suite, OfEngines):
+        return suite.with_programs([one.command for one in programs])
+    return suite
 
 
 def _not_decided(run: Run, entries: Sequence[Entry] | None) -> list[str]:
@@ -353,7 +363,9 @@ def _referred(
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A machine that shares a suite and is up; runtime: what is under test there, called: as the suite calls it."""
+    """A machine that shares a suite and is up; runtime: what is under test there, called: as the suite calls it;
+    programs: what the suite runs there besides its own, by the same paths in each.
+    """
 
     machine: Machine
     info: MachineInfo
@@ -361,6 +373,7 @@ class _Member:
     runtime: Runtime
     called: Runtime
     selection: Selection
+    programs: Sequence[Runtime] = ()
 
 
 def _run_shared(
@@ -373,13 +386,15 @@ def _run_shared(
     suite, distro = registry.find(cell.suite, cell.engine), settings.of_cell(cell).distro()
     subject = subjects.find(runtimes.word(cell.runtime), settings.of_cell(cell), distro, observer, cell.runtime_name)
     subjects.require_committed(subject, settings, suite.needs)
+    upstream = _upstream(suite, settings, distro, observer)
     machines = _several(cell, settings, observer, distro, suite, make_machine)
     with contextlib.ExitStack() as stack:
         for _, machine in sorted((machine.name, machine) for machine in machines):  # one order: nobody waits in a ring
             stack.enter_context(machine.lock())
-        members, failed = _up(cell, machines, settings.of_cell(cell), distro, observer, subject, stack)
+        members, failed = _up(cell, machines, settings.of_cell(cell), distro, observer, subject, upstream, stack)
         _alike(members, settings)
         runtime = members[0].runtime
+        suite = _with_upstream(suite, runtime, members[0].programs)
         given = _given(cell, settings, suite, machines, members)
         observer.step(f"running {suite.name} against {runtime.name} on {', '.join(given)}")
         one = members[0]
@@ -390,7 +405,7 @@ def _run_shared(
             "machines": list(given),
             "bootstrap": dict(asked.bootstrap),
         }
-        evidence = evidences.gathered(cell, settings, suite, one.machine, one.info, asked)
+        evidence = evidences.gathered(cell, settings, suite, one.machine, one.info, asked, one.programs)
         begun = _begin(settings.reports, cell.machine, suite, cell.under_test, runtime, facts, evidence, observer)
         directory = begun.directory
         with begun.told():
@@ -507,6 +522,7 @@ def _up(
     distro: Distro,
     observer: RunObserver,
     subject: Subject,
+    upstream: Sequence[Subject],
     stack: contextlib.ExitStack,
 ) -> tuple[list[_Member], dict[str, str]]:
     """Bring the machines up and connect to them; those that are, and why the others are not. Raises what kept the last
@@ -519,6 +535,7 @@ def _up(
             info = bring_up(machine, settings, distro, observer, insist=True)
             remote = stack.enter_context(machine.connect(Deadline.after(settings.limits.connect, "connect")))
             runtime = subjects.send(subject, remote, observer, machine.name, cell.selection.runtime_args)
+            programs = [subjects.put(each, remote, observer, machine.name) for each in upstream]
             called, selection = _called(registry.find(cell.suite, cell.engine), runtime, remote, cell.selection)
         except InfrastructureError as error:
             # What is wrong with this host, no other machine can make good.
@@ -527,7 +544,7 @@ def _up(
             failed[machine.name] = f"machine {machine.name} did not come up: {error.message}"
             observer.warn(failed[machine.name])
         else:
-            members.append(_Member(machine, info, remote, runtime, called, selection))
+            members.append(_Member(machine, info, remote, runtime, called, selection, programs))
     return members, failed
 
 

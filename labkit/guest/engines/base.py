@@ -23,6 +23,7 @@ OUTPUT = 64 << 10  # bytes of a command's output that are kept
 SECONDS = 180.0  # in which a command of an engine has answered
 _CLEAN_UP = 5.0  # seconds after Ctrl-C
 START = 180.0  # in which its daemon has
+PAUSE = "docker.io/labkit/pause:latest"
 
 
 class Cannot(Exception):
@@ -195,6 +196,8 @@ class Engine:
 
     name = ""
     program = ""  # what has to be installed
+    step = ""  # of the bootstrap that brings it, where that has another name
+    wants_pause = False  # whether it is to have the image of a container that only waits, too
     asks: Mapping[str, str] = MappingProxyType({})  # its words for what is asked, with {} for the value
     own_command: Sequence[str] = ()  # what run() needs as a command where the image's is to be run; else nothing
 
@@ -202,7 +205,7 @@ class Engine:
         self.place = place
         self.path = find_program(self.program) or ""
         if not self.path:
-            raise Broken(f"{self.program} is not installed; the bootstrap's step {self.name} brings it")
+            raise Broken(f"{self.program} is not installed; the bootstrap's step {self.step or self.name} brings it")
 
     def version(self) -> str:
         done = self.place.command([self.path, "--version"])

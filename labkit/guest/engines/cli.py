@@ -34,6 +34,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--runtime-arg", action="append", default=[], metavar="WORD", help="before each of its commands"
     )
     parser.add_argument("--reference", default="", help="name or path of a runtime to compare with")
+    parser.add_argument(
+        "--program", action="append", default=[], metavar="PATH", help="of the engine's, where PATH has it not"
+    )
     parser.add_argument("--part", action="append", choices=PARTS, default=[], help="only this (default: all)")
     parser.add_argument("--only", metavar="A,B", default="", help="only what these checks need")
     parser.add_argument("--inner", action="store_true", help=argparse.SUPPRESS)
@@ -47,6 +50,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _work(args: argparse.Namespace, top: Path) -> int:
     runtime = args.runtime
+    own = [str(Path(path).parent) for path in args.program]
+    os.environ["PATH"] = ":".join([*own, os.environ.get("PATH", os.defpath)])
     only = [word for word in args.only.split(",") if word]
     plan = planned(only, args.part)
     reference = find_runtime(args.reference) if args.reference else ""

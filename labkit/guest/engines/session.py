@@ -12,7 +12,7 @@ from pathlib import Path
 from ..common.executables import find_program
 from ..spy import install
 from . import image
-from .base import Broken, Engine, Place
+from .base import PAUSE, Broken, Engine, Place
 from .conversation import IMAGE
 
 _APPLETS = """
@@ -31,7 +31,7 @@ def names() -> list[str]:
     """The engines that have a module here."""
     package = importlib.import_module(__package__ or "")
     listed = (module.name for module in pkgutil.iter_modules(package.__path__))
-    return sorted(name for name in listed if name not in _OTHERS and not name.startswith("_"))
+    return sorted(name.replace("_", "-") for name in listed if name not in _OTHERS and not name.startswith("_"))
 
 
 class Session:
@@ -52,7 +52,8 @@ class Session:
         self.spy.write_bytes(install.program(find_program("python3") or "/usr/bin/python3"))
         self.spy.chmod(0o755)
         self._configure(self._record, ())
-        self.engine: Engine = importlib.import_module(f"{__package__}.{engine}").ENGINE(place)
+        module = engine.replace("-", "_")
+        self.engine: Engine = importlib.import_module(f"{__package__}.{module}").ENGINE(place)
 
     def meddle(self, faults: Iterable[Mapping[str, str]]) -> None:
         """From now on the spy answers like this, instead of the runtime or beside it; calls() has no more calls then,
@@ -69,15 +70,20 @@ class Session:
     def __enter__(self) -> Session:
         try:
             self.engine.start()
-            archive = self.place.data / "image.tar"
-            make_image(archive)
-            done = self.engine.load(archive, IMAGE)
-            if not done.ok:
-                raise Broken(f"{self.engine.name} does not load an image: {(done.err or done.out).strip()[-1000:]}")
+            self._load(IMAGE, ("sh",))
+            if self.engine.wants_pause:
+                self._load(PAUSE, ("sleep", "1000000"))
         except BaseException:
             self.engine.stop()
             raise
         return self
+
+    def _load(self, name: str, command: Sequence[str]) -> None:
+        archive = self.place.data / "image.tar"
+        make_image(archive, name=name, command=command)
+        done = self.engine.load(archive, name)
+        if not done.ok:
+            raise Broken(f"{self.engine.name} does not load an image: {(done.err or done.out).strip()[-1000:]}")
 
     def __exit__(self, *_: object) -> None:
         self.engine.stop()
@@ -92,17 +98,19 @@ class Session:
                 yield line.rstrip("\n")
 
 
-def make_image(archive: Path, extra: Mapping[str, bytes] = {}) -> None:
+def make_image(
+    archive: Path, extra: Mapping[str, bytes] = {}, name: str = IMAGE, command: Sequence[str] = ("sh",)
+) -> None:
     """An image with busybox, two users, and these programs in /bin."""
     tree = programs()
     for path in ("dev", "etc", "home", "home/labkit", "mnt", "proc", "root", "sys", "var"):
         tree.directory(path)
     tree.directory("tmp", 0o1777)
-    for name, data in extra.items():
-        tree.file(f"bin/{name}", data, 0o755)
+    for program, data in extra.items():
+        tree.file(f"bin/{program}", data, 0o755)
     tree.file("etc/passwd", _PASSWD.encode())
     tree.file("etc/group", _GROUP.encode())
-    image.write(archive, tree, {"Env": ["PATH=/bin"], "Cmd": ["sh"]}, architecture(), IMAGE)
+    image.write(archive, tree, {"Env": ["PATH=/bin"], "Cmd": [*command]}, architecture(), name)
 
 
 def programs() -> image.Tree:

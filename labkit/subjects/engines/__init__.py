@@ -24,14 +24,16 @@ class _File(Table):
     homepage: StrictStr
     steps: tuple[StrictStr, ...] = Field(default=(), description="the bootstrap steps that bring it")
     program: StrictStr = Field(pattern=r"^[A-Za-z0-9._+-]+$", description="the name of a program, without a directory")
+    brings: tuple[StrictStr, ...] = Field(default=(), description="a list of programs with versions, of ../programs")
     suites: tuple[StrictStr, ...] = Field(default=("engine", "image"), description="the suites that it can be used by")
     none: StrictStr = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """steps are those of the bootstrap that bring it; program is what it is started by; suites are those that it can be
-    used by; none: why there is no suite for it, empty where there is one.
+    """steps are those of the bootstrap that bring it; program is what it is started by; brings: words for programs that
+    labkit builds and sends, as no package has them; suites are those that it can be used by; none: why there is no
+    suite for it, empty where there is one.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Engine:
     program: str
     suites: tuple[str, ...] = ("engine", "image")
     none: str = ""
+    brings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -58,7 +61,7 @@ def find(name: str) -> Engine:
         raise UsageError(message, hint=hint)
     file = _DIRECTORY / f"{name}.toml"
     data = tomlfile.check(_File, tomlfile.read(file), lambda _: str(file))
-    return Engine(name, data.title, data.homepage, data.steps, data.program, data.suites, data.none)
+    return Engine(name, data.title, data.homepage, data.steps, data.program, data.suites, data.none, data.brings)
 
 
 def require(name: str, suite: str) -> Engine:
