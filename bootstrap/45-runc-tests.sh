@@ -1,5 +1,5 @@
 # purpose: runc's integration tests, their helper programs built, and archives for their containers
-# inputs: LAB_KIND RUNC_TESTS_FROM RUNC_TESTS_URL RUNC_TESTS_REF RUNC_TESTS_SHA256 RUNC_TESTS_SUMS
+# inputs: RUNC_TESTS_FROM RUNC_TESTS_URL RUNC_TESTS_REF RUNC_TESTS_SHA256 RUNC_TESTS_SUMS
 # check: cd /opt/labkit/src/runc-tests && test -x tests/cmd/_bin/recvtty && test -e labkit-ref && set -- tests/integration/testdata/*.tar.xz && test $# -ge 2
 # needs: bats test-programs busybox
 # builds: toolchain libseccomp go
@@ -141,8 +141,4 @@ for part in tests contrib VERSION; do
   test ! -e "$taken/whole/$part" || mv "$taken/whole/$part" "$tree/$part"
 done
 echo "${commit:-$RUNC_TESTS_REF}" >"$tree/labkit-ref"
-# Who runs them without being root; a host has an owner, who makes users.
-if test "$LAB_KIND" != host && ! id -u rootless >/dev/null 2>&1; then
-  useradd -m -s /bin/bash rootless
-fi
 keep runc-tests

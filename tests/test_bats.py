@@ -361,9 +361,8 @@ def test_the_suite_passes_on_what_is_asked() -> None:
     assert SUITE.argv("/p", "runc", Selection(user="rootless"))[-2:] == ["--user", "rootless"]
     with pytest.raises(UsageError, match="need a session of the user's own"):
         SUITE.check(Selection(user="rootless", runtime_args=("--systemd-cgroup",)))
-    for other in ("spec", "validation"):
-        with pytest.raises(UsageError, match=f"the {other} suite does not take --user; --suite bats does"):
-            registry.find(other).check(Selection(user="rootless"))
+    with pytest.raises(UsageError, match="the validation suite does not take --user; --suite spec and --suite bats do"):
+        registry.find("validation").check(Selection(user="rootless"))
     with pytest.raises(UsageError, match="does not take --spec"):
         SUITE.check(Selection(spec="1.2.0"))
 

@@ -91,6 +91,33 @@ def test_the_cell_decides_not_the_settings(settings: Settings) -> None:
     }  # fmt: skip
 
 
+def test_another_user_is_made_before_the_suite_runs_as_them(settings: Settings) -> None:
+    output = OUTPUT.replace(b"# cgroup", b"# user: lab\n# user-namespace: 65537 user ids mapped\n# cgroup")
+    machine = suite_prints(output)
+    outcome = run(dataclasses.replace(CELL, selection=Selection(("QUERY-001",), user="lab")), settings, machine)
+    assert "useradd" in machine.commands[0][2] and machine.commands[0][-1] == "lab"
+    assert machine.commands[-1][-3:] == ("--user", "lab", "--no-confirm")
+    assert (outcome.run.machine["user"], outcome.run.machine["user_namespace"]) == ("lab", "65537 user ids mapped")
+    assert "run by lab: 65537 user ids mapped" in summary(outcome.run)
+    told = (outcome.directory / "results.tap").read_text()
+    assert "# user: lab\n# user-namespace: 65537 user ids mapped\n" in told
+
+
+def test_a_user_who_cannot_be_made_is_wrong_usage(settings: Settings) -> None:
+    machine = FakeMachine("m", lambda argv: Reply(1, stderr=b"useradd: no space\n" if "lab" in argv else b""))
+    with pytest.raises(UsageError, match="--user: m has no user 'lab', and none can be made: useradd: no space"):
+        run(dataclasses.replace(CELL, selection=Selection(user="lab")), settings, machine)
+
+
+@pytest.mark.parametrize("suite", ["spec", "bats"])
+@pytest.mark.parametrize("name", ["root", "Lab", "a b", "-x", "../x", "a:b", "x" * 33, "\x1b[1m"])
+def test_names_that_are_no_ordinary_user_s(settings: Settings, suite: str, name: str) -> None:
+    machine = suite_prints(OUTPUT)
+    with pytest.raises(UsageError, match=r"^--user is "):
+        run(dataclasses.replace(CELL, suite=suite, selection=Selection(user=name)), settings, machine)
+    assert machine.steps == []
+
+
 def test_a_suite_that_leaves_disorder_ends_with_a_reset(settings: Settings) -> None:
     machine = suite_prints(b'{"type": "finish"}\n')
     whole = Cell("debian", "13", "auto", "m", "runc", "validation")

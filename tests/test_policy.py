@@ -166,6 +166,8 @@ def test_of_several_entries_the_first_decides(apply: Apply) -> None:
         ('runtime = "runc"\nversion = "<1.1.15"', False),
         ('cgroup = "v2"', True),
         ('cgroup = "v1"', False),
+        ("rootless = true", False),
+        ("rootless = false", True),
         ('ref = "0.1*"', True),
         ('ref = "master"', False),
         ('platform = "debian"', True),
@@ -181,6 +183,13 @@ def test_a_hybrid_host_has_the_controllers_of_v1(apply: Apply) -> None:
     run = replace(FAILS, machine={**FAILS.machine, "cgroup": "hybrid"})
     assert apply(run, f'{ENTRY}cgroup = "v1"\n').results[0].expected is not None
     assert apply(run, f'{ENTRY}cgroup = "v2"\n').results[0].expected is None
+
+
+@pytest.mark.parametrize("fact", [{"user": "lab"}, {"user_namespace": "1 user id mapped, no cgroup delegated"}])
+def test_a_run_by_another_than_root_is_rootless(fact: dict[str, str], apply: Apply) -> None:
+    run = replace(FAILS, machine={**FAILS.machine, **fact})
+    assert apply(run, f"{ENTRY}rootless = true\n").results[0].expected is not None
+    assert apply(run, f"{ENTRY}rootless = false\n").results[0].expected is None
 
 
 def test_what_is_not_known_fulfils_no_condition(apply: Apply) -> None:

@@ -39,7 +39,9 @@ def program() -> Iterator[Path]:
         yield path
 
 
-def run(program: Path, runtime: str, before: tuple[str, ...], *, script: str = "", only: str = "") -> Reading:
+def run(
+    program: Path, runtime: str, before: tuple[str, ...], *, script: str = "", only: str = "", user: str = ""
+) -> Reading:
     """script: what a shell does in a mount namespace before that."""
     for name in (*before[:1], runtime, "unshare", "/usr/bin/python3"):
         if not process.which(name):
@@ -48,6 +50,7 @@ def run(program: Path, runtime: str, before: tuple[str, ...], *, script: str = "
         script += "umount /sys/fs/cgroup/unified || exit 9\n"  # it refuses a hybrid host
     words = [*before, "/usr/bin/python3", str(program), "--runtime", runtime]
     words += ["--only", only] if only else []
+    words += ["--user", user] if user else []
     around = ["unshare", "--mount", "sh", "-c", f'{script}exec "$@"', "sh", *words]
     env = {**os.environ, "TMPDIR": str(program.parent / "tmp")}  # whatever this host's /tmp lets a user do
     done = subprocess.run(around, cwd="/", env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=600)
@@ -105,6 +108,66 @@ def test_ids_that_a_user_may_have_are_mapped(program: Path) -> None:
         reading = run(program, "runc", NOBODY, script=script, only="PROC-005,STATE-001,CG-001")
     assert reading.facts["user-namespace"] == "100001 user ids mapped, no cgroup delegated"
     assert verdicts(reading) == {"PROC-005": Verdict.PASS, "STATE-001": Verdict.PASS, "CG-001": Verdict.SKIP}
+
+
+def left() -> set[Path]:
+    """What a run by root as another user makes on this host."""
+    return {*Path("/tmp").glob("labkit-user-*"), *Path("/sys/fs/cgroup").glob("labkit-user-*")}
+
+
+def test_root_runs_it_as_an_ordinary_user(program: Path) -> None:
+    before = left()
+    reading = run(program, "runc", ("env",), only=",".join(TELLING), user="nobody")
+    assert reading.facts["user"] == "nobody"
+    assert re.fullmatch("1 user id mapped, (no cgroup|cgroups) delegated", reading.facts["user-namespace"])
+    found = verdicts(reading)
+    assert [id for id in TELLING[:12] if found[id] != Verdict.PASS] == []
+    assert {found[id] for id in ("PROC-005", "USERNS-001", "DEV-001")} == {Verdict.SKIP}
+    delegated = "no cgroup" not in reading.facts["user-namespace"]
+    assert found["CG-001"] == (Verdict.PASS if delegated else Verdict.SKIP)
+    assert left() == before
+
+
+def test_root_maps_the_ids_that_the_user_may_have(program: Path) -> None:
+    """Without newuidmap."""
+    if not all(Path(f"/etc/{name}").exists() for name in ("subuid", "subgid")):
+        pytest.skip("this host has no /etc/subuid")
+    with tempfile.NamedTemporaryFile("w", dir="/tmp") as ranges:
+        ranges.write("nobody:100000:100000\n")
+        ranges.flush()
+        Path(ranges.name).chmod(0o644)
+        script = f"for f in subuid subgid; do mount --bind {ranges.name} /etc/$f || exit 9; done\n"
+        script += "for p in newuidmap newgidmap; do p=$(command -v $p) && mount --bind /bin/false $p; done; :\n"
+        reading = run(program, "runc", ("env",), script=script, only="PROC-005", user="nobody")
+    assert reading.facts["user-namespace"].startswith("100001 user ids mapped, ")
+    assert verdicts(reading) == {"PROC-005": Verdict.PASS}
+
+
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        ("root", "--user: root runs the tests without it"),
+        ("no-such-user", "--user: this machine has no user 'no-such-user'"),
+        ("a\tb\n", "--user: this machine has no user 'a?b?'"),
+        ("", "--user: this machine has no user ''"),
+    ],
+)
+def test_users_that_are_none(program: Path, user: str, said: str) -> None:
+    words = ["/usr/bin/python3", str(program), "--runtime", "runc", "--only", "STATE-001", f"--user={user}"]
+    done = subprocess.run(words, cwd="/", capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"labkit-spec: {said}\n"
+
+
+def test_a_runtime_that_the_user_may_not_run(program: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # for root alone
+        path = Path(name, "runc")
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+        words = ["/usr/bin/python3", str(program), "--runtime", str(path), "--user", "nobody"]
+        done = subprocess.run(words, cwd="/", capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"labkit-spec: user nobody cannot run what root can: runtime '{path}' not found\n"
 
 
 def test_root_of_a_user_namespace_says_so(program: Path) -> None:

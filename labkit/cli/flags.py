@@ -105,7 +105,12 @@ FLAGS: Mapping[str, Flag] = {
         "ARG",
     ),
     "spec": Flag(None, "hold the runtime to this runtime-spec rather than to the one that it claims", "VERSION"),
-    "user": Flag(None, "who runs the suite in the machine, instead of root: of the bats suite", "NAME"),
+    "user": Flag(
+        None,
+        "who runs suite and runtime in the machine, instead of root, of the spec and bats suites; a user that is not "
+        "there is made, but not on a host of somebody's own",
+        "NAME",
+    ),
     "no_confirm": Flag(False, "do not run a check that is bad again to see whether that repeats"),
     "untrusted": Flag(
         False,

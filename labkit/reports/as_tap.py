@@ -45,6 +45,8 @@ def render(run: Run) -> str:
         "kernel": str(run.machine.get("kernel", "")),
         "kernel-origin": str(run.machine.get("kernel_origin", "")),
         "cgroup": str(run.machine.get("cgroup", "")),
+        "user": str(run.machine.get("user", "")),
+        "user-namespace": str(run.machine.get("user_namespace", "")),
     }
     faults = [(name, why) for name, why in run.faults if why != run.run.reason]
     count = len(run.results) + len(faults)

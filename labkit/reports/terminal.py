@@ -56,6 +56,8 @@ def summary(run: Run, *, width: int = 80, terminal: bool = False, directory: Pat
         console.print(
             _text(f"shared by {len(machines)} machines: {', '.join(map(str, machines))}", "dim"), overflow="fold"
         )
+    if who := ": ".join(str(run.machine[key]) for key in ("user", "user_namespace") if run.machine.get(key)):
+        console.print(_text(f"run by {who}", "dim"), overflow="fold")
     if origin := run.machine.get("kernel_origin"):
         console.print(_text(f"kernel: {origin}, not the platform's", "dim"), overflow="fold")
     common, rest = divided(run.unexpected)

@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictStr, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_validator
 
 from labkit.core import tomlfile
 from labkit.core.errors import UsageError
@@ -71,6 +71,7 @@ class _Entry(Table):
     runtime: Patterns | None = None
     version: StrictStr | None = Field(default=None, description='versions such as ">=1.1, <1.2"')
     cgroup: Literal["v1", "v2", "hybrid"] | None = None
+    rootless: StrictBool | None = None
     ref: Patterns | None = None
     engine: Patterns | None = None
     engine_version: StrictStr | None = Field(default=None, description='versions such as ">=0.4, <0.6"')
@@ -133,6 +134,7 @@ class Entry:
             and _any(rule.runtime, run.runtime.name)
             and (rule.version is None or within(run.runtime.version, rule.version))
             and rule.cgroup in (None, cgroup, _CONTROLLERS.get(str(cgroup)))
+            and rule.rootless in (None, is_rootless(run))
             and _any(rule.ref, run.suite.version)
             and _any(rule.engine, _engine(run))
             and (rule.engine_version is None or within(_engine_version(run), rule.engine_version))
@@ -179,6 +181,11 @@ class Entry:
             and _any(rule.id, result.id)
             and _any(rule.assertion, result.name)
         )
+
+
+def is_rootless(run: Run) -> bool:
+    """Whether another user than root ran it, or root of a user namespace."""
+    return bool(run.machine.get("user") or run.machine.get("user_namespace"))
 
 
 def _engine(run: Run) -> str:

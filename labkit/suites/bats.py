@@ -16,7 +16,7 @@ from labkit.core.errors import UsageError
 from labkit.core.text import count, some
 from labkit.guest.programs.bats import SYSTEMD, slug
 from labkit.results.model import Reading, Result
-from labkit.suites import recordings
+from labkit.suites import recordings, users
 from labkit.suites.base import ATTACHED, Suite
 from labkit.suites.recordings import RunFile
 from labkit.suites.subset import ALL, Subset
@@ -51,6 +51,7 @@ class Bats(Validation):
         return [*self.argv(program, runtime, Selection()), "--list-files"]
 
     def check(self, selection: Selection) -> None:
+        users.check(selection.user)
         if selection.spec:
             raise UsageError("the bats suite does not take --spec; --suite spec does")
         if selection.user and SYSTEMD in selection.runtime_args:

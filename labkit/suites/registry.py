@@ -13,7 +13,19 @@ from labkit.io.files import disk_errors, make_directory, write_atomic
 from labkit.suites import shards
 from labkit.suites.base import OfEngines, OfProgramme, Suite
 
-_NO_SUITES = {"again", "base", "facts", "over_engine", "recordings", "refs", "registry", "shards", "subset", "summary"}
+_NO_SUITES = {
+    "again",
+    "base",
+    "facts",
+    "over_engine",
+    "recordings",
+    "refs",
+    "registry",
+    "shards",
+    "subset",
+    "summary",
+    "users",
+}
 
 
 def names() -> list[str]:

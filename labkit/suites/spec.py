@@ -19,7 +19,7 @@ from labkit.guest.spec.versions import version_of
 from labkit.io.files import regular_inside
 from labkit.results import copies, tap, transcript
 from labkit.results.model import Reading, Result, Verdict, is_duration
-from labkit.suites import recordings, subset
+from labkit.suites import recordings, subset, users
 from labkit.suites.base import ATTACHED, Capped, OnResult, Suite
 from labkit.suites.facts import settled
 from labkit.suites.subset import ALL, Subset
@@ -49,6 +49,7 @@ class Spec:
             words += ["--only", ",".join(subset.of(self.name, "check", selection, self.names()))]
         words += [f"--runtime-arg={word}" for word in selection.runtime_args]
         words += [f"--lacks={command}={why}" for command, why in selection.lacks]
+        words += ["--user", selection.user] if selection.user else []
         words += ["--spec", selection.spec] if selection.spec else []
         words += ["--repeat", str(selection.repeat)] if selection.repeat else []
         words += ["--timeout", f"{selection.timeout:g}"] if selection.timeout else []
@@ -62,8 +63,7 @@ class Spec:
         return None
 
     def check(self, selection: Selection) -> None:
-        if selection.user:
-            raise UsageError(f"the {self.name} suite does not take --user; --suite bats does")
+        users.check(selection.user)
         if selection.spec and version_of(selection.spec) is None:
             raise UsageError(f"--spec is {selection.spec!r}, must be a version of the runtime-spec from 1.0.0 to 1.3")
         subset.of(self.name, "check", selection, self.names())

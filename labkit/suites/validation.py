@@ -67,7 +67,7 @@ class Validation:
 
     def check(self, selection: Selection) -> None:
         if selection.user:
-            raise UsageError(f"the {self.name} suite does not take --user; --suite bats does")
+            raise UsageError(f"the {self.name} suite does not take --user; --suite spec and --suite bats do")
         if selection.spec:
             raise UsageError(f"the {self.name} suite does not take --spec; --suite spec does")
         subset.of(self.name, "program", selection, self.names())

@@ -68,12 +68,14 @@ from labkit.suites import registry, shards, subset
 from labkit.suites.base import OfEngines, OfRegistries, OfTests, RunObserver, SilentRun, Suite
 from labkit.usecases import evidence as evidences
 from labkit.usecases import subject as subjects
+from labkit.usecases import user as users
 from labkit.usecases.machines import bring_up, compare
 from labkit.usecases.past import past
 from labkit.usecases.preflight import preflight, told
 from labkit.usecases.subject import Subject
 
 UNKNOWN = "unknown"  # the name of a runtime that nobody has named
+_OF_MACHINE = ("kernel", "cgroup", "user", "user-namespace")  # what suites say of where they run
 PROGRAMS = "/var/lib/labkit"  # in the machine: where a suite's program goes
 _REFERENCE = "reference"  # in raw/
 _COMPARE = 300.0  # seconds that the reference may take at most
@@ -139,6 +141,7 @@ def run_cell(
             compare(machine, machine.not_brought(distro), observer, insist=True)
             machine.provide(distro, {**suite.programs, **bring})
         with machine.connect(Deadline.after(settings.limits.connect, "connect")) as remote:
+            users.make(cell.selection.user, remote, machine, observer)
             runtime = subjects.send(subject, remote, observer, machine.name, cell.selection.runtime_args)
             beside = [subjects.put(one, remote, observer, machine.name) for one in upstream]
             suite = _with_upstream(suite, runtime, beside)
@@ -534,6 +537,7 @@ def _up(
         try:
             info = bring_up(machine, settings, distro, observer, insist=True)
             remote = stack.enter_context(machine.connect(Deadline.after(settings.limits.connect, "connect")))
+            users.make(cell.selection.user, remote, machine, observer)
             runtime = subjects.send(subject, remote, observer, machine.name, cell.selection.runtime_args)
             programs = [subjects.put(each, remote, observer, machine.name) for each in upstream]
             called, selection = _called(registry.find(cell.suite, cell.engine), runtime, remote, cell.selection)
@@ -763,7 +767,7 @@ def with_reading(run: Run, reading: Reading) -> Run:
     return dataclasses.replace(
         run,
         run=dataclasses.replace(run.run, reason="; ".join(reasons) or None),
-        machine={**run.machine, **{key: facts[key] for key in ("kernel", "cgroup") if key in facts}},
+        machine={**run.machine, **{key.replace("-", "_"): facts[key] for key in _OF_MACHINE if key in facts}},
         runtime=runtime,
         suite=SuiteInfo(
             run.suite.name,

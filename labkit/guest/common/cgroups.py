@@ -18,6 +18,14 @@ def cgroup_version() -> str:
     return "hybrid" if (CGROUP_ROOT / "unified/cgroup.controllers").exists() else "v1"
 
 
+def enable_controllers(cgroup: Path) -> None:
+    """Let the cgroups below it have each controller that it has, as far as the kernel lets them."""
+    with suppress(OSError):
+        for name in (cgroup / "cgroup.controllers").read_text().split():
+            with suppress(OSError):
+                (cgroup / "cgroup.subtree_control").write_text(f"+{name}")
+
+
 def remove_cgroup(top: Path, deadline: float, *, kill: bool) -> None:
     """Remove a cgroup and all below it, trying until the deadline. kill: first kill the processes in them."""
     while True:

@@ -23,14 +23,14 @@ from select import POLLIN, poll
 from typing import Optional
 
 from ..common.arguments import quoted_words
-from ..common.cgroups import CGROUP_ROOT, cgroup_version, remove_cgroup
+from ..common.cgroups import CGROUP_ROOT, cgroup_version, enable_controllers, remove_cgroup
 from ..common.claims import answer
 from ..common.errors import UsageError
 from ..common.executables import find_program
 from ..common.names import chosen, is_pattern, near
+from ..common.namespaces import CLONE_NEWCGROUP, unshare
 from ..common.text import printable
 from .host import HostError
-from .sandbox import unshare
 
 TESTS = "tests/integration"
 REF_FILE = "labkit-ref"
@@ -39,7 +39,6 @@ CGROUP = CGROUP_ROOT / "labkit-bats.slice"
 FEATURES = ("idmap", "cgroup")  # what rootless tests may have, as runc's tests/rootless.sh calls it
 SHORT = "x"  # where each file finds its own directory, in that of the run
 SYSTEMD = "--systemd-cgroup"
-CLONE_NEWCGROUP = 0x02000000
 IDS = {"subuid": 100000, "subgid": 200000}
 IDS_LENGTH = 65536
 COUNTDOWNS = 5.0  # seconds between two looks for those of tests that are over
@@ -207,16 +206,6 @@ def body(config: BatsConfig, file: str, directory: Path) -> Callable[[], int]:
     return run
 
 
-def require_user(name: str) -> None:
-    """Raises UsageError unless there is such a user, who is not root."""
-    try:
-        record = pwd.getpwnam(name)
-    except KeyError:
-        raise UsageError(f"--user: this machine has no user {name!r}") from None
-    if record.pw_uid == 0:
-        raise UsageError("--user: root runs the tests without it")
-
-
 def missing_helpers(tree: BatsTree) -> str:
     """Which of the programs that the tests call were not built; empty where all were."""
     text = (tree.path / TESTS / "helpers.bash").read_text(errors="replace") if tree.path.is_dir() else ""
@@ -254,8 +243,8 @@ def prepare(config: BatsConfig) -> None:
         CGROUP.mkdir(exist_ok=True)
     except OSError as error:
         raise HostError(f"{CGROUP}: {error.strerror}") from error
-    _enable(CGROUP_ROOT)
-    _enable(CGROUP)
+    enable_controllers(CGROUP_ROOT)
+    enable_controllers(CGROUP)
 
 
 def mounts(tmp: Path) -> tuple[str, ...]:
@@ -267,14 +256,6 @@ def clean() -> None:
     """When nothing runs any more: remove the cgroups."""
     if CGROUP.is_dir():
         remove_cgroup(CGROUP, time.monotonic() + 5, kill=True)
-
-
-def _enable(cgroup: Path) -> None:
-    """Let the cgroups below it have each controller that it has, as far as the kernel lets them."""
-    with suppress(OSError):
-        for name in (cgroup / "cgroup.controllers").read_text().split():
-            with suppress(OSError):
-                (cgroup / "cgroup.subtree_control").write_text(f"+{name}")
 
 
 def _isolate(config: BatsConfig, file: str, directory: Path) -> Path:
@@ -297,7 +278,7 @@ def _own_cgroups(config: BatsConfig, file: str) -> None:
     unshare(CLONE_NEWCGROUP)  # with its root where this process is
     (own / "init").mkdir()  # a cgroup with processes in it gives none below it any controllers
     (own / "init/cgroup.procs").write_text("0")
-    _enable(own)
+    enable_controllers(own)
     _mount("-t", "cgroup2", "cgroup2", str(CGROUP_ROOT))
     if config.user and "cgroup" in config.features:
         _delegate(CGROUP_ROOT, pwd.getpwnam(config.user).pw_gid)
@@ -305,7 +286,7 @@ def _own_cgroups(config: BatsConfig, file: str) -> None:
 
 def _delegate(root: Path, group: int) -> None:
     """As runc's tests/rootless.sh does: a cgroup that the user's group may make others in, and move processes to."""
-    _enable(root)
+    enable_controllers(root)
     own = root / "runc-cgroups-integration-test"
     own.mkdir()
     for path, mode in (

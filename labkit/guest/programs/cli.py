@@ -21,6 +21,7 @@ from ..common.executables import find_runtime
 from ..common.exits import status_of
 from ..common.files import remove_tree
 from ..common.names import words_of
+from ..common.users import require_user
 from . import __version__, bats, scenarios, steps
 from .host import Facts, HostError, Tree, facts, find_tree, fitting, unfit
 from .runner import Output, Runner
@@ -75,7 +76,7 @@ def _bats(args: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise UsageError("must run as root (sudo)")
     if args.user:
-        bats.require_user(args.user)
+        require_user(args.user)
     if missing := bats.missing_programs(args.user or ""):
         raise HostError(f"the tests call {', '.join(missing)}, which is not there: install it")
     if lacking := bats.missing_helpers(tree):

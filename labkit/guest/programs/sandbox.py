@@ -30,12 +30,12 @@ from typing import Any, Optional
 from ..common.children import ENDING, exit_with, kill_group
 from ..common.executables import find_program
 from ..common.files import remove_tree
+from ..common.namespaces import CLONE_NEWNS, unshare
 from ..common.procfs import own_mounts
 from ..common.text import printable
 from . import evidence
 from .host import HostError
 
-CLONE_NEWNS = 0x00020000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 GRACE = 0.1  # seconds in which processes that a program leaves may still end by themselves
@@ -100,19 +100,6 @@ class Sandbox:
     err: int
     report: int
     lifeline: int
-
-
-def unshare(flags: int) -> None:
-    """Raises OSError. os.unshare is new in Python 3.12; older Pythons of hosts that have json have ctypes too."""
-    if sys.version_info >= (3, 12):
-        os.unshare(flags)
-        return
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(flags):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
 
 
 def open_sandbox(config: SandboxConfig, directory: Path, body: Callable[[], int]) -> Sandbox:

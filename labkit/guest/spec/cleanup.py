@@ -15,7 +15,7 @@ from ..common.cgroups import CGROUP_ROOT, remove_cgroup, thaw
 from ..common.files import remove_tree
 from ..common.procfs import own_mounts
 from . import process
-from .host import Host, environment
+from .host import Host, environment, given
 
 MARKER = "LABKIT_CHECK"
 RECORDS = Path("/run")  # every runtime we know keeps its state below it
@@ -157,4 +157,5 @@ def records(id: str) -> Iterator[Path]:
     name = Path(id).name
     for directory, directories, files in os.walk(RECORDS):
         yield from (Path(directory) / found for found in [*directories, *files] if name in found)
-        directories[:] = [found for found in directories if found not in ("user", "udev", "systemd")]
+        others = ("udev", "systemd") if given() else ("user", "udev", "systemd")
+        directories[:] = [found for found in directories if found not in others]

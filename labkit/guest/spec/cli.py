@@ -25,10 +25,11 @@ from ..common.exits import status_of
 from ..common.files import remove_tree
 from ..common.names import chosen, near, read_list
 from ..common.text import printable
-from . import __version__, cleanup, process
+from ..common.users import require_user
+from . import __version__, cleanup, ordinary, process
 from .context import APPLETS, COMMANDS, SuiteRun
 from .control import NothingWorks, controlled
-from .host import Host, environment, find_busybox, this_host
+from .host import Host, environment, find_busybox, given, this_host
 from .place import UNSHARED, hide, inherit_nothing, private, raise_limits, require_able, temporary
 from .registry import PACKAGE, Check, load
 from .rootless import become_root
@@ -60,7 +61,13 @@ def _run(argv: list[str]) -> int:
         return 0
     if not (args.runtime or "").strip():
         raise UsageError("--runtime NAME or PATH is required")
-    host = this_host([*runtime_words(args.runtime), *args.runtime_arg], find_busybox())
+    user = given()
+    try:
+        host = this_host([*runtime_words(args.runtime), *args.runtime_arg], find_busybox())
+    except UsageError as error:
+        raise UsageError(f"user {user.name} cannot run what root can: {error}") if user else error from None
+    if args.user is not None and not user:
+        return _as_user(args, host)
     if os.geteuid() != 0:
         become_root(host.busybox, _again())
     if host.in_user_namespace:
@@ -77,8 +84,25 @@ def _run(argv: list[str]) -> int:
     raise_limits(host, _again())
     require_able(host)
     inherit_nothing()
+    if user:
+        return _supervise(plan, user.lock, True)
     lock_fd = take_lock(args.lock, args.attached) if args.lock else None
     return _supervise(plan, lock_fd, args.attached)
+
+
+def _as_user(args: argparse.Namespace, host: Host) -> int:
+    """Run the suite as an ordinary user, and leave nothing of that behind."""
+    if os.geteuid() != 0:
+        raise UsageError("--user must run as root (sudo); without it, the suite runs as whoever starts it")
+    user = require_user(args.user)
+    raise_limits(host, _again())
+    lock = take_lock(args.lock, args.attached) if args.lock else None
+
+    def child(lifeline: int) -> NoReturn:
+        ordinary.become(user, directory, cgroup, host.busybox, _again(), lifeline, lock)
+
+    with ordinary.places(alone=lock is not None) as (directory, cgroup):
+        return _watched(child, args.attached)
 
 
 @dataclass(frozen=True)
@@ -109,7 +133,7 @@ def _lacking(words: list[str]) -> dict[str, str]:
 
 def runtime_words(text: str) -> list[str]:
     """--runtime: a program, or a program and arguments of it, quoted as for a shell. Raises UsageError."""
-    if Path(text).is_file() or not any(character.isspace() for character in text.strip()):
+    if os.path.isfile(text) or not any(character.isspace() for character in text.strip()):  # noqa: PTH113, of a path that we may not look at
         return [find_runtime(text)]
     try:
         words = split_words(text)
@@ -191,6 +215,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--timeout", type=number(86400), metavar="S", help="seconds that each check may take (default: its own limit)"
     )
+    parser.add_argument(
+        "--user", metavar="NAME", help="run runtime and suite as this ordinary user, in a cgroup of the user's own"
+    )
     parser.add_argument("--only", metavar="ID,ID", action="append", help="run only these checks; ID may have * and ?")
     parser.add_argument(
         "--skip", metavar="FILE", help="leave out the checks that this file names, one ID or pattern a line"
@@ -235,9 +262,22 @@ def _supervise(plan: _Plan, lock: Optional[int], attached: bool) -> int:
 
 
 def _watch(plan: _Plan, name: str, top: Path, lock: Optional[int], attached: bool) -> int:
-    """Run the suite in namespaces of its own, pass signals on, and delete its containers if it is killed.
+    """Run the suite in namespaces of its own, and delete its containers if it is killed: its processes and mounts died
+    with the namespaces, runtime records and cgroups did not.
+    """
 
-    attached: the end of stdin ends it as SIGHUP does.
+    def killed() -> None:
+        for ids in (top / "ids").iterdir():
+            cleanup.delete_containers(ids, plan.host, time.monotonic() + 20)
+
+    return _watched(lambda lifeline: _in_namespaces(plan, name, top, _Pipes(lifeline, lock)), attached, killed)
+
+
+def _watched(function: Callable[[int], int], attached: bool, killed: Optional[Callable[[], None]] = None) -> int:
+    """Run a function in a child, and pass signals on; its status. The function is given a descriptor
+    whose end says that this process is gone.
+
+    attached: the end of stdin ends it as SIGHUP does; killed: what is to be done when a signal has ended the child.
     """
     read, write = os.pipe()
     sys.stdout.flush()
@@ -247,7 +287,7 @@ def _watch(plan: _Plan, name: str, top: Path, lock: Optional[int], attached: boo
         os.setsid()  # a Ctrl-C reaches the supervisor only
         for number in ENDING:
             signal.signal(number, signal.SIG_IGN)
-        _child(lambda: _in_namespaces(plan, name, top, _Pipes(read, lock)))
+        _child(lambda: function(read))
     os.close(read)
     seen: list[int] = []
 
@@ -272,11 +312,11 @@ def _watch(plan: _Plan, name: str, top: Path, lock: Optional[int], attached: boo
             watched.remove(0)
             forward(signal.SIGHUP, None)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if status < 0:  # killed: its processes and mounts died with the namespaces, runtime records and cgroups did not
+    if status < 0:
         with suppress(OSError):
             os.killpg(pid, signal.SIGKILL)
-        for ids in (top / "ids").iterdir():
-            cleanup.delete_containers(ids, plan.host, time.monotonic() + 20)
+        if killed:
+            killed()
         status = 128 - status
     return 128 + seen[0] if seen and status else status
 
@@ -385,6 +425,7 @@ def _header(suite: SuiteRun, claimed: str) -> list[str]:
         "spec": suite.claims.spec_text,
         **({"spec-claimed": claimed} if claimed != suite.claims.spec_text else {}),
         "cgroup": suite.host.cgroup,
+        **({"user": user.name} if (user := given()) else {}),
         **({"user-namespace": _user_namespace(suite.host)} if suite.host.in_user_namespace else {}),
         "kernel": os.uname().release,
         "suite": f"labkit-spec {__version__}",

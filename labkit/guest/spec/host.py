@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 from ..common.cgroups import cgroup_version
 from ..common.errors import UsageError
@@ -18,9 +19,41 @@ ALL_IDS = 2**32 - 1
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+AS_USER = "LABKIT_SPEC_USER"  # in the environment of a suite that root has started as an ordinary user
+
+
+@dataclass(frozen=True)
+class Given:
+    """What root gave the ordinary user that the suite runs as. uid: on the host; lock: a descriptor to be held."""
+
+    name: str
+    uid: int
+    home: str
+    lock: Optional[int]
+
+    def __str__(self) -> str:
+        return f"{'' if self.lock is None else self.lock}:{self.uid}:{self.name}:{self.home}"
+
+    @property
+    def session(self) -> Path:
+        """XDG_RUNTIME_DIR: on a file system of the suite's own, see place.private."""
+        return Path(f"/run/user/{self.uid}")
+
+
+def given() -> Optional[Given]:
+    """None where the suite runs as whoever started it."""
+    if AS_USER not in os.environ:
+        return None
+    lock, uid, name, home = os.environ[AS_USER].split(":", 3)
+    return Given(name, int(uid), home, int(lock) if lock else None)
+
+
 def environment(temporary: Path) -> dict[str, str]:
     """What the runtime, and whatever else is started, finds in its environment: nothing that we were given."""
-    return {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "TMPDIR": str(temporary)}
+    made = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "TMPDIR": str(temporary)}
+    if user := given():
+        made |= {"HOME": user.home, "USER": user.name, "LOGNAME": user.name, "XDG_RUNTIME_DIR": str(user.session)}
+    return made
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ..common.claims import answer
 from ..common.errors import UsageError
 from ..common.procfs import own_mounts, status
 from . import process
-from .host import Host
+from .host import Host, given
 
 UNSHARED = ("-m", "-p", "-n", "-i", "-u")  # busybox unshare: mount, PID, network, IPC and UTS namespaces
 CAPABILITIES = {  # those that the suite uses itself, and those of its containers
@@ -167,6 +167,8 @@ def private(host: Host, top: Path) -> None:
     tool(host, top, "ip", "link", "set", "lo", "up")
     if not os.access("/run", os.W_OK):  # where runtimes have their records, when they are root's
         mount(host, top, "-t", "tmpfs", "-o", "mode=755", "labkit-run", "/run")
+        if user := given():
+            user.session.mkdir(mode=0o700, parents=True)
     os.chdir("/")
 
 

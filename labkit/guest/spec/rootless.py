@@ -1,4 +1,4 @@
-"""Without root: a user namespace that the suite makes, and what can never be shown in one."""
+"""Without root: the step to a user, a user namespace that the suite makes, and what can never be shown in one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from ..common.claims import answer
 from ..common.errors import UsageError
@@ -24,31 +24,44 @@ exec "$@"
 """
 
 
-def become_root(busybox: str, again: Sequence[str]) -> None:
-    """Start again, as this argv, as root of a new user namespace, with all ids that this user may have there.
+def become_root(busybox: str, again: Sequence[str], user: Optional[pwd.struct_passwd] = None) -> None:
+    """Start again, as this argv, as root of a new user namespace, with all ids that this user may have there; root
+    becomes user first, and then maps these ids itself: that takes no newuidmap.
 
     Raises UsageError where there can be none. A process beside this one writes the mappings, and ends.
     """
-    if answer([busybox, "unshare", "-U", busybox, "echo", "done"]) != "done\n":
-        raise UsageError("must run as root (sudo): this user can have no user namespace here")
-    pid, before = os.getpid(), Path("/proc/self/ns/user").readlink()
+    pid, before = os.getpid(), str(Path("/proc/self/ns/user").readlink())
     child = os.fork()
     if child == 0:
         if os.fork() == 0:
             with suppress(OSError):
-                _map(pid, str(before))
+                _wait_for_other(pid, before)
+                if user:
+                    _map_as_root(pid, user)
+                else:
+                    _map(pid)
         os._exit(0)
     os.waitpid(child, 0)
+    if user:
+        os.initgroups(user.pw_name, user.pw_gid)
+        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    if answer([busybox, "unshare", "-U", busybox, "echo", "done"]) != "done\n":
+        who = f"user {user.pw_name}" if user else "this user"
+        raise UsageError(f"must run as root (sudo): {who} can have no user namespace here")
     os.execv(busybox, [busybox, "unshare", "-U", busybox, "sh", "-c", ENTER, busybox, *again])
 
 
-def _map(pid: int, before: str) -> None:
-    """Once the process is in a user namespace of its own."""
-    deadline = time.monotonic() + 3
+def _wait_for_other(pid: int, before: str) -> None:
+    """Until the process is in a user namespace of its own."""
+    deadline = time.monotonic() + 10
     while str(Path(f"/proc/{pid}/ns/user").readlink()) == before and time.monotonic() < deadline:
         time.sleep(0.005)
+
+
+def _map(pid: int) -> None:
     for tool, file, own in (("newgidmap", "/etc/subgid", os.getgid()), ("newuidmap", "/etc/subuid", os.getuid())):
-        words = ["0", str(own), "1", *_more(file)]
+        words = ["0", str(own), "1", *_more(file, os.getuid())]
         program = find_program(tool) if len(words) > 3 else None
         if program and answer([program, str(pid), *words]) == "" and _mapped(pid, tool[3:6]):
             continue
@@ -57,13 +70,24 @@ def _map(pid: int, before: str) -> None:
         Path(f"/proc/{pid}/{tool[3:6]}_map").write_text(f"0 {own} 1\n")
 
 
+def _map_as_root(pid: int, user: pwd.struct_passwd) -> None:
+    for kind, own in (("gid", user.pw_gid), ("uid", user.pw_uid)):
+        lines = [f"0 {own} 1", " ".join(_more(f"/etc/sub{kind}", user.pw_uid))]
+        file = Path(f"/proc/{pid}/{kind}_map")
+        try:
+            file.write_text("\n".join(filter(None, lines)))
+        except OSError:  # a range that cannot be: one id, then
+            if kind == "gid":
+                Path(f"/proc/{pid}/setgroups").write_text("deny")
+            file.write_text(lines[0])
+
+
 def _mapped(pid: int, kind: str) -> bool:
     return Path(f"/proc/{pid}/{kind}_map").read_text() != ""
 
 
-def _more(file: str) -> list[str]:
+def _more(file: str, uid: int) -> list[str]:
     """The further ids of this user, for newuidmap: subuid(5)."""
-    uid = os.getuid()
     names = {str(uid)}
     with suppress(KeyError):
         names.add(pwd.getpwuid(uid).pw_name)
