@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -191,6 +192,34 @@ def test_a_pod_takes_no_longer_than_there_is(engine: Crictl) -> None:
     engine.place.limit = 12
     engine.containers()
     assert engine.place.commands[-1].argv[3:5] == ["--timeout", "5s"]
+
+
+@pytest.mark.parametrize("before", ["absent", "empty", "used"])
+def test_nothing_of_cni_stays_in_the_machine(
+    engine: Crictl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    cni = tmp_path / "lib/cni"
+    monkeypatch.setattr(crictl, "_CNI", cni)
+    monkeypatch.setattr(crictl, "CGROUP_ROOT", tmp_path)
+    for name in ("mount", "umount"):
+        (tmp_path / "bin" / name).symlink_to("/bin/true")
+    if before != "absent":
+        cni.mkdir(parents=True)
+    if before == "used":
+        (cni / "results").mkdir()
+    engine.start()
+    assert cni.is_dir() and (tmp_path / "labkit").is_dir()
+    engine.stop()
+    assert cni.exists() is (before == "used")
+
+
+def test_a_pod_gets_the_answer_that_cni_asks_for(engine: Crictl, tmp_path: Path) -> None:
+    (tmp_path / "plugin").write_text(crictl._PLUGIN)
+    variables = {"CNI_COMMAND": "ADD", "CNI_IFNAME": "eth0", "CNI_NETNS": "/run/netns/x"}
+    done = subprocess.run(["sh", tmp_path / "plugin"], input=b"{}", env=variables, stdout=subprocess.PIPE, check=True)
+    result = json.loads(done.stdout)
+    assert result["cniVersion"] == crictl._NETWORK["cniVersion"]
+    assert result["interfaces"] == [{"name": "eth0", "sandbox": "/run/netns/x"}] and result["ips"]
 
 
 def test_crictl_is_missed(engine: Crictl, tmp_path: Path) -> None:

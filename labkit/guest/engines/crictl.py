@@ -165,7 +165,7 @@ class Crictl(Engine):
         for name in ("nothing", "loopback"):
             (data / "cni" / name).write_text(_PLUGIN)
             (data / "cni" / name).chmod(0o755)
-        self._made_cni = not _CNI.exists()
+        self._made_cni = not _CNI.exists() or not any(_CNI.iterdir())  # by a run that was killed
         _CNI.mkdir(parents=True, exist_ok=True)
         self.place.command(["mount", "-t", "tmpfs", "tmpfs", str(_CNI)])
 
