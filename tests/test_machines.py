@@ -197,6 +197,8 @@ known_hosts = "{lab.home}/machines/debian-13/known_hosts"
     mine.run("test", "--only", "QUERY-001")
     result = mine.results()["machine"]
     assert (result["provider"], result["name"], result["release"]) == ("ssh", name, "13")
+    done = mine.run("test", "--only", "QUERY-001", "--user", "stranger", status=2)
+    assert "--user: this machine has no user 'stranger'" in done.stderr  # its owner makes users
     assert changed() == ""  # it has what the suite needs
     # The whole bootstrap is for `up`, and for the host's owner to agree to.
     asked = {"LABKIT_TOOLS": "profile"}
@@ -218,6 +220,17 @@ known_hosts = "{lab.home}/machines/debian-13/known_hosts"
     assert mine.run("up", status=3).stderr.count("host key") == 1
     assert mine.run("destroy").stdout == f"destroyed {name}\n"
     lab.run("reset")
+
+
+def test_an_ordinary_user_runs_suite_and_runtime(lab: Lab) -> None:
+    lab.run("test", "--user", "lab", "--only", "STATE-001,PROC-005,CG-001,CG-004,DEV-001")
+    result = lab.results()
+    assert result["machine"]["user"] == "lab"
+    assert result["machine"]["user_namespace"] == "1000001 user ids mapped, cgroups delegated"
+    verdicts = {entry["id"]: entry["verdict"] for entry in result["results"]}
+    assert verdicts == {**dict.fromkeys(("STATE-001", "PROC-005", "CG-001", "CG-004"), "pass"), "DEV-001": "skip"}
+    places = "find /sys/fs/cgroup /tmp /run -name '*labkit-user*'; ps -u lab -o pid=; ls -d /run/user/* 2>/dev/null; :"
+    assert lab.guest(places) == ""
 
 
 def test_a_command_of_several_words_is_what_ssh_makes_of_it(lab: Lab) -> None:

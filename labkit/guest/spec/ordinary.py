@@ -29,8 +29,12 @@ def places(alone: bool) -> Iterator[tuple[Path, Optional[Path]]]:
     """
     name = f"{_NAME}{os.getpid():x}{os.urandom(4).hex()}"
     directory, cgroup = temporary() / name, CGROUP_ROOT / name if cgroup_version() == "v2" else None
-    for left in CGROUP_ROOT.glob(f"{_NAME}*") if alone else ():
-        remove_cgroup(left, time.monotonic() + 5, kill=True)
+    if alone:
+        for left in CGROUP_ROOT.glob(f"{_NAME}*"):
+            remove_cgroup(left, time.monotonic() + 5, kill=True)
+        for left in directory.parent.glob(f"{_NAME}*"):
+            with suppress(OSError):
+                left.rmdir()
     try:
         try:
             directory.mkdir()

@@ -132,6 +132,8 @@ def accesses(t: T, bundle: Bundle) -> Part:
 
 @part("cgroup", "CG-054")
 def making(t: T, bundle: Bundle) -> Part:
+    if t.host.in_user_namespace:
+        t.skip("no device node can be made in a user namespace")
     add_rules(t, bundle, [rule(True, "c", 122, minor, access) for minor, access in enumerate(ACCESSES, 1)])
     minors = " ".join(str(number) for number in range(1, len(ACCESSES) + 2))
     seen = yield f"for n in {minors}; do mknod /tmp/lk-{t.id}-$n c 122 $n && echo made || echo not; done"
