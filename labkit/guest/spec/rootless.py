@@ -133,6 +133,10 @@ def _impossible(config: Mapping[str, Any], delegated: bool) -> str:
             kind, equals, number = option.partition("=")
             if equals and kind in ("uid", "gid") and number.isdigit() and not _there(kind, [int(number)]):
                 return "not all ids of this container's mounts are mapped in the user namespace of the suite"
+    scheduler = process.get("scheduler") or {}
+    nice, inherited = scheduler.get("nice", 0), os.getpriority(os.PRIO_PROCESS, 0)
+    if scheduler.get("policy") in ("SCHED_OTHER", "SCHED_BATCH") and -20 <= nice < inherited:
+        return "no nice value below the inherited one can be set in a user namespace"
     if linux.get("devices"):
         return "no device node can be made in a user namespace"
     if linux.get("resources") and not delegated:
