@@ -8,9 +8,9 @@
 # from where no mirror has them. An archive that the tree brings stays as it is; else it is made of this system:
 # busybox with its applets, and the programs of this distribution.
 
-# applets DIRECTORY: a root file system of busybox.
+# applets DIRECTORY: a root file system of busybox. As upstream's, it has no /proc and no /sys: mask.bats puts links there.
 applets() {
-  mkdir -p "$1/bin" "$1/dev" "$1/etc" "$1/home" "$1/proc" "$1/root" "$1/sys" "$1/tmp" "$1/usr/bin" "$1/usr/sbin" "$1/var/tmp"
+  mkdir -p "$1/bin" "$1/dev" "$1/etc" "$1/home" "$1/root" "$1/tmp" "$1/usr/bin" "$1/usr/sbin" "$1/var/tmp"
   chmod 700 "$1/root"
   chmod 1777 "$1/tmp" "$1/var/tmp"
   cp "$(command -v busybox)" "$1/bin/busybox"
