@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -98,8 +99,12 @@ def run(tmp_path: Path) -> Run:
     tmp = tmp_path / "tmp"
     tmp.mkdir()
 
-    def start(tree: Path, *words: str, runtime: str = "/bin/true", path: str | None = None) -> Ran:
-        argv = [sys.executable, str(program), "--set", "bats", "--tree", str(tree), "--runtime", runtime, *words]
+    # Of a name of its own: what tests beside this one do in /run/NAME, and remove, is another directory.
+    own = tmp_path / f"true-{secrets.token_hex(4)}"
+    own.symlink_to("/bin/true")
+
+    def start(tree: Path, *words: str, runtime: str | Path = own, path: str | None = None) -> Ran:
+        argv = [sys.executable, str(program), "--set", "bats", "--tree", str(tree), "--runtime", str(runtime), *words]
         where = path if path is not None else f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = {**os.environ, "TMPDIR": str(tmp), "PATH": where}
         done = subprocess.run(argv, capture_output=True, env=environment, timeout=120, stdin=subprocess.DEVNULL)
@@ -185,9 +190,9 @@ def test_a_file_ends_with_its_tests_and_not_with_their_time(run: Run, tmp_path: 
 @has_bats
 def test_a_test_that_waits_for_what_it_started_does_not_wait_for_its_limit(run: Run, tmp_path: Path) -> None:
     text = '@test "a" { (sleep 0.2; touch "$BATS_TEST_TMPDIR/x") & wait; [ -e "$BATS_TEST_TMPDIR/x" ]; }\n'
-    text += '@test "b" { sleep 3471 & wait; }\n'
-    ran = run(make_tree(tmp_path / "tree", {"waits": text}), "--timeout", "8", "--jobs", "1")
-    assert verdicts(read(ran, tmp_path / "raw")) == {"waits:a": "pass", "waits:b": "timeout"}
+    ran = run(make_tree(tmp_path / "tree", {"waits": text}), "--timeout", "100", "--jobs", "1")
+    assert verdicts(read(ran, tmp_path / "raw")) == {"waits:a": "pass"}
+    assert all(event["seconds"] < 60 for event in ran.events if event["type"] == "end")
 
 
 @has_bats
@@ -256,7 +261,7 @@ def test_a_file_has_a_network_of_its_own(run: Run, tmp_path: Path) -> None:
 
 @has_bats
 def test_systemd_is_asked_for_by_the_runtimes_argument(run: Run, tmp_path: Path) -> None:
-    text = '@test "a" { [ "$RUNC_USE_SYSTEMD" = 1 ]; [ "$RUNC" = /bin/true ]; [ "$(cat /proc/self/comm)" = cat ]; }\n'
+    text = '@test "a" { [ "$RUNC_USE_SYSTEMD" = 1 ]; [ -L "$RUNC" ]; [ "$(cat /proc/self/comm)" = cat ]; }\n'
     ran = run(make_tree(tmp_path / "tree", {"a": text}), "--runtime-arg=--systemd-cgroup")
     assert verdicts(read(ran, tmp_path / "raw")) == {"a:a": "pass"}
     assert SUITE.needs_reset(Selection(runtime_args=("--systemd-cgroup",)))
@@ -372,7 +377,7 @@ def test_a_test_has_a_terminal_as_a_person_s_has(run: Run, tmp_path: Path) -> No
     text = '@test "a" { echo said >/dev/tty; tty <&0 || true; [ -c /dev/tty ]; }\n'
     ran = run(make_tree(tmp_path / "tree", {"a": text}))
     assert verdicts(read(ran, tmp_path / "raw")) == {"a:a": "pass"}
-    assert ran.events[-2]["left"] == []
+    assert [what for what in ran.events[-2]["left"] if not what.startswith("cgroup ")] == []  # those of other tests
 
 
 @has_bats

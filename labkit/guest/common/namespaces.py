@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -14,7 +15,10 @@ def unshare(flags: int) -> None:
     if sys.version_info >= (3, 12):
         os.unshare(flags)
         return
-    import ctypes
+    try:
+        import ctypes
+    except ImportError:
+        raise OSError(errno.ENOSYS, "this Python has neither os.unshare nor ctypes; the package python3 has") from None
 
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(flags):

@@ -206,7 +206,10 @@ def _init(config: SandboxConfig, body: Callable[[], int], out: int, err: int, re
     left += [
         f"mount {printable(mount.point)}" for mount in own_mounts() if mount.point not in before.union(config.known)
     ]
-    records = [name for directory in config.state_directories for name in sorted(os.listdir(directory))]  # noqa: PTH208
+    records: list[str] = []
+    for directory in config.state_directories:
+        with suppress(FileNotFoundError):  # the program may remove anything
+            records += sorted(os.listdir(directory))  # noqa: PTH208
     left += [f"container {printable(name)}" for name in records]
     more = [f"and {len(left) - MOST_LEFT} more"] if len(left) > MOST_LEFT else []
     code = None if overdue or status is None else os.waitstatus_to_exitcode(status)

@@ -69,7 +69,10 @@ def become(
         os.set_inheritable(lock, True)
     if cgroup:
         (cgroup / "cgroup.procs").write_text("0")
-    unshare(CLONE_NEWNS | (CLONE_NEWCGROUP if cgroup else 0))  # the cgroup is the top of those that can be seen
+    try:
+        unshare(CLONE_NEWNS | (CLONE_NEWCGROUP if cgroup else 0))  # the cgroup is the top of those that can be seen
+    except OSError as error:
+        raise UsageError(f"cannot run as another user: no namespaces of its own: {error.strerror}") from error
     _mount(busybox, directory, "--make-rprivate", "/")
     owner = f"mode=755,uid={user.pw_uid},gid={user.pw_gid}"
     _mount(busybox, directory, "-t", "tmpfs", "-o", owner, "labkit", str(directory))
