@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from labkit.core import resources
-from labkit.core.text import printable, truncate
+from labkit.core.text import count, printable, truncate
 from labkit.reports.as_explanation import did
 from labkit.reports.evidence import attributions, evidence, link, policy_lines, shown
 from labkit.results.causes import causes
@@ -82,6 +82,7 @@ def page(template: str, **values: object) -> str:
     )
     environment.filters["when"] = _when
     environment.filters["duration"] = _duration
+    environment.filters["of"] = count
     style, script = ((resources.root() / "templates" / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
     # Only these two texts may act: a script that slipped through the escaping would still not run.
     policy = (
