@@ -33,6 +33,12 @@ def own_containerd(place: Place) -> None:
     place.daemon([containerd, "--config", str(config)], [ctr, "--address", f"{place.run}/containerd.sock", "version"])
 
 
+def importing(version: str, archive: Path) -> list[str]:
+    """What ctr is told to import an archive."""
+    local = ["--local"] if not version.startswith(("1.", "v1.")) else []
+    return ["images", "import", *local, "--snapshotter", "native", str(archive)]
+
+
 class Containerd(Engine):
     name = "containerd"
     program = "containerd"
@@ -58,17 +64,13 @@ class Containerd(Engine):
         return super().version().split()[2:3][0]
 
     def start(self) -> None:
-        own_containerd(self.place)
+        self.serve()
 
-    def restart(self) -> None:
-        child = self.place.daemons.pop()
-        child.terminate()
-        child.wait(30)
+    def serve(self) -> None:
         own_containerd(self.place)
 
     def load(self, archive: Path, image: str) -> Done:
-        local = ["--local"] if not self.version().startswith(("1.", "v1.")) else []
-        return self._run("images", "import", *local, "--snapshotter", "native", str(archive))
+        return self._run(*importing(self.version(), archive))
 
     def run(self, name: str, image: str, command: Sequence[str], options: Optional[Options] = None) -> Done:
         terminal = bool(options and options.terminal)

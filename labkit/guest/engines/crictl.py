@@ -22,6 +22,7 @@ from ..common.cgroups import CGROUP_ROOT, cgroup_version
 from ..common.executables import find_program
 from ..common.files import remove_tree
 from .base import PAUSE, Asked, Broken, Cannot, Done, Engine, Options, Place
+from .containerd import importing
 
 _CONFIG = """version = 2
 root = "{data}/containerd"
@@ -176,17 +177,10 @@ class Crictl(Engine):
             with suppress(OSError):
                 _CNI.rmdir()
 
-    def restart(self) -> None:
-        child = self.place.daemons.pop()
-        child.terminate()
-        child.wait(30)
-        self.serve()
-
     def load(self, archive: Path, image: str) -> Done:
         """By ctr: CRI takes images from registries alone. The plugin hears of it a little later."""
-        ctr = ["ctr", "--address", self.socket, "--namespace", "k8s.io", "images", "import"]
-        local = ["--local"] if not self.version().startswith(("1.", "v1.")) else []
-        done = self.place.command([*ctr, *local, "--snapshotter", "native", str(archive)])
+        ctr = ["ctr", "--address", self.socket, "--namespace", "k8s.io"]
+        done = self.place.command([*ctr, *importing(self.version(), archive)])
         deadline = time.monotonic() + 10
         while done.ok and time.monotonic() < deadline and not self._run("inspecti", "--quiet", image).ok:
             time.sleep(_POLL)

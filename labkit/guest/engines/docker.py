@@ -64,17 +64,11 @@ class Docker(Engine):
             "log-level": "warn",
         }
         (place.data / "daemon.json").write_text(json.dumps(config))
-        self._daemon()
+        self.serve()
 
-    def _daemon(self) -> None:
+    def serve(self) -> None:
         place = self.place
         place.daemon([self.path, "--config-file", f"{place.data}/daemon.json"], [*self._client, "version"])
-
-    def restart(self) -> None:
-        child = self.place.daemons.pop()
-        child.terminate()
-        child.wait(30)
-        self._daemon()
 
     def load(self, archive: Path, image: str) -> Done:
         return self._run("load", "--input", str(archive))

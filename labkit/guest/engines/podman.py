@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from . import docker
-from .base import Cannot, Done, Engine, Place
+from .base import Done, Engine, Place
 
 
 class Podman(docker.Docker):
@@ -24,9 +24,6 @@ class Podman(docker.Docker):
 
     def start(self) -> None:
         """There is no daemon."""
-
-    def restart(self) -> None:
-        raise Cannot("podman has no daemon")
 
     def load(self, archive: Path, image: str) -> Done:
         done = self._run("pull", f"oci-archive:{archive}")

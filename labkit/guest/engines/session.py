@@ -31,7 +31,7 @@ def names() -> list[str]:
     """The engines that have a module here."""
     package = importlib.import_module(__package__ or "")
     listed = (module.name for module in pkgutil.iter_modules(package.__path__))
-    return sorted(name.replace("_", "-") for name in listed if name not in _OTHERS and not name.startswith("_"))
+    return sorted(name for name in listed if name not in _OTHERS and not name.startswith("_"))
 
 
 class Session:
@@ -52,8 +52,7 @@ class Session:
         self.spy.write_bytes(install.program(find_program("python3") or "/usr/bin/python3"))
         self.spy.chmod(0o755)
         self._configure(self._record, ())
-        module = engine.replace("-", "_")
-        self.engine: Engine = importlib.import_module(f"{__package__}.{module}").ENGINE(place)
+        self.engine: Engine = importlib.import_module(f"{__package__}.{engine}").ENGINE(place)
 
     def meddle(self, faults: Iterable[Mapping[str, str]]) -> None:
         """From now on the spy answers like this, instead of the runtime or beside it; calls() has no more calls then,
