@@ -178,7 +178,7 @@ def test_a_full_disk_of_this_host_holds_a_machine_and_does_not_lose_it(cramped: 
     assert cramped.guest("cat /root/precious") == "kept\n"
 
 
-@pytest.mark.long
+@pytest.mark.slow  # test_uml_verdicts has what only such a kernel can show
 def test_the_whole_spec_suite_on_cgroup_v2(lab: Lab) -> None:
     the_whole_spec_suite(lab, "crun")
 

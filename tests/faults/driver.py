@@ -61,11 +61,11 @@ def marked(cases: Iterable[Case], *marks: pytest.MarkDecorator) -> list[Paramete
 
 
 def others(cases: Iterable[Case]) -> list[ParameterSet]:
-    """Those that `./lab check` leaves out: every third is of --long, and all are of --faults."""
+    """Those that `./lab check` leaves out: every sixth is of --long, and all are of --faults."""
     found = [*cases]
     return [
-        *marked(found[::3], pytest.mark.long),
-        *marked((case for number, case in enumerate(found) if number % 3), pytest.mark.slow),
+        *marked(found[::6], pytest.mark.long),
+        *marked((case for number, case in enumerate(found) if number % 6), pytest.mark.slow),
     ]
 
 
