@@ -13,14 +13,21 @@ from .base import Asked, Broken, Cannot, Done, Engine, Options, Place
 _CONFIG = """version = 2
 root = "{data}/containerd"
 state = "{run}/containerd"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.tracing.processor.v1.otlp",
-  "io.containerd.internal.v1.tracing", "io.containerd.nri.v1.nri"]
+disabled_plugins = [{disabled}]
 [grpc]
   address = "{run}/containerd.sock"
 [debug]
   level = "warn"
 """
+_DISABLED = ("io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing", "io.containerd.nri.v1.nri")
+_CRI = "io.containerd.grpc.v1.cri"
 _CTR = "ctr"
+
+
+def configuration(place: Place, *disabled: str) -> str:
+    """Of a containerd in this place without these plug-ins and those that no lab needs: TOML that tables may follow."""
+    names = ", ".join(f'"{name}"' for name in (*disabled, *_DISABLED))
+    return _CONFIG.format(data=place.data, run=place.run, disabled=names)
 
 
 def own_containerd(place: Place) -> None:
@@ -29,7 +36,7 @@ def own_containerd(place: Place) -> None:
     if not containerd or not ctr:
         raise Broken("containerd is not installed; the bootstrap's step containerd brings it")
     config = place.data / "containerd.toml"
-    config.write_text(_CONFIG.format(data=place.data, run=place.run))
+    config.write_text(configuration(place, _CRI))
     place.daemon([containerd, "--config", str(config)], [ctr, "--address", f"{place.run}/containerd.sock", "version"])
 
 

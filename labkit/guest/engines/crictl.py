@@ -22,17 +22,9 @@ from ..common.cgroups import CGROUP_ROOT, cgroup_version
 from ..common.executables import find_program
 from ..common.files import remove_tree
 from .base import PAUSE, Asked, Broken, Cannot, Done, Engine, Options, Place
-from .containerd import importing
+from .containerd import configuration, importing
 
-_CONFIG = """version = 2
-root = "{data}/containerd"
-state = "{run}/containerd"
-disabled_plugins = ["io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing",
-  "io.containerd.nri.v1.nri"]
-[grpc]
-  address = "{run}/containerd.sock"
-[debug]
-  level = "warn"
+_TABLES = """\
 [plugins."io.containerd.internal.v1.opt"]
   path = "{data}/opt"
 [plugins."io.containerd.grpc.v1.cri"]
@@ -147,8 +139,8 @@ class Crictl(Engine):
     def configure(self) -> None:
         """Write its configuration."""
         place = self.place
-        text = _CONFIG.format(data=place.data, run=place.run, runtime=place.runtime, pause=PAUSE)
-        (place.data / "containerd.toml").write_text(text)
+        tables = _TABLES.format(data=place.data, runtime=place.runtime, pause=PAUSE)
+        (place.data / "containerd.toml").write_text(configuration(place) + tables)
 
     def serve(self) -> None:
         """Start the daemon. Broken."""

@@ -15,9 +15,15 @@ def has_apparmor() -> bool:
         return False
 
 
-def has_selinux() -> bool:
-    listed = Path("/proc/filesystems").read_text().split()
-    return "selinuxfs" in listed and Path("/sys/fs/selinux/enforce").exists()
+def selinux_label(root: Path = Path("/")) -> str:
+    """This process's label; empty where SELinux is not in use. Before a policy is loaded all processes have the label
+    `kernel` (the kernel's initial SID), and runtimes take it for switched off: go-selinux's GetEnabled.
+    """
+    listed = (root / "proc/filesystems").read_text().split()
+    if "selinuxfs" not in listed or not (root / "sys/fs/selinux/enforce").exists():
+        return ""
+    label = (root / "proc/self/attr/current").read_text().rstrip("\0\n")
+    return "" if label == "kernel" else label
 
 
 @check("LSM-001")
@@ -32,15 +38,15 @@ def profile_that_is_not_loaded(t: T) -> None:
 def label_that_is_unknown(t: T) -> None:
     config = t.config()
     config["process"]["selinuxLabel"] = "lk_u:lk_r:lk_t:s0"
-    where = "that the policy does not have" if has_selinux() else "and no SELinux"
+    where = "that the policy does not have" if selinux_label() else "and no SELinux"
     t.refused(config, f"create or start with a label {where}", by_start=True)
 
 
 @check("LSM-003")
 def profile_of_the_process(t: T) -> None:
-    if not has_apparmor() and not has_selinux():
+    own = selinux_label()
+    if not has_apparmor() and not own:
         t.skip("this host has neither AppArmor nor SELinux switched on")
-    own = Path("/proc/self/attr/current").read_text().rstrip("\0\n")
     config = t.config(["/bin/cat", "/proc/self/attr/current"])
     if has_apparmor():
         own = "unconfined"
