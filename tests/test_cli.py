@@ -122,7 +122,14 @@ def test_listing_loads_nothing_heavy(tmp_path: Path, environ: dict[str, str]) ->
     [
         (["stauts"], "labkit: unknown task 'stauts'; did you mean 'status'?"),
         (["up", "--platfrom", "fedora"], "labkit: unknown flag '--platfrom'; did you mean '--platform'?"),
-        (["up", "--platform"], "labkit: Flag --platform needed value and was not given one!"),
+        (["up", "--platform"], "labkit: --platform needs a value\nhint: ./lab up --help"),
+        (["test", "--only"], "labkit: --only needs a value"),
+        (["test", "--runtime", "runc", "--runtime"], "labkit: --runtime needs a value"),
+        (
+            ["test", "--only", "--json"],
+            "labkit: --only needs a value, and --json is a flag\nhint: a value like that: --only=--",
+        ),
+        (["ssh", "--machine", "--", "ls"], "labkit: --machine needs a value"),
         (["--help", "tset"], "labkit: unknown task 'tset'; did you mean 'test'?"),
         (["destroy", "--dry"], "labkit: unknown flag '--dry'"),
         (["judge", "x", "--cgroup", "v3"], "labkit: --cgroup is 'v3', must be v1, v2 or hybrid"),

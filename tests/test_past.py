@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from labkit.store.history import FILE
-from tests.histories import EVIL, a_past, a_run, keep, nights
+from tests.histories import EVIL, a_past, a_run, keep, keep_night, nights
 from tests.test_cli import Done, labkit
 
 KEY = "debian-13/uml/runc/spec"
@@ -93,6 +94,21 @@ def test_nights_the_newest_first(place: Path) -> None:
     assert [line.split()[0] for line in shown[:4]] == ["NIGHT", "20261211.40", "20261210.39", "20261209.38"]
     assert "incomplete" in shown[3]
     assert "3 done, 1 lab-error" in "\n".join(shown)
+
+
+@pytest.mark.parametrize(
+    ("complete", "status", "outcome"),
+    [
+        (True, 1, "findings"),
+        (False, 1, "incomplete, findings"),
+        (False, 4, "incomplete"),
+    ],
+)
+def test_the_outcome_of_a_night(place: Path, complete: bool, status: int, outcome: str) -> None:
+    keep_night(place / "reports", "20261101.1", {KEY: a_run(1, ".")}, complete=complete, exit_status=status)
+    cells = re.split(r"\s{2,}", run(place, "nights").stdout.splitlines()[1])
+    assert cells[2].startswith(outcome)
+    assert cells[2].count("incomplete") <= 1
 
 
 def test_hostile_names_are_shown_on_one_line(place: Path) -> None:

@@ -382,22 +382,26 @@ class Command:
 def with_flags(words: Sequence[str], commands: Mapping[str, Command]) -> list[str]:
     """The words of a command line with those that may follow a task's own as flags, which alone Invoke can repeat:
     `policy add RUN ID` as `policy add --word=RUN --word=ID`.
+
+    UsageError where a flag lacks its value: at the end Invoke takes one that may be repeated for not given, and before
+    another flag it takes that for the value.
     """
     made: list[str] = []
-    command, own, value = None, 0, False
-    for place, word in enumerate(words):
-        if word == "--":
-            return [*made, *words[place:]]
+    command: Command | None = None
+    own, waiting = 0, ""
+    end = words.index("--") if "--" in words else len(words)
+    for word in words[:end]:
         name, equals, _ = word.partition("=")
-        if value:
-            value = False
-        elif word.startswith("-") and len(word) > 1:
-            row = (
-                next((FLAGS[flag] for flag in (*command.flags, command.rest) if flag and spelt(flag) == name), None)
-                if (command)
-                else None
+        own_flags = (*command.flags, command.rest) if command else ()
+        row = next((FLAGS[flag] for flag in own_flags if flag and spelt(flag) == name), None)
+        if waiting and row:
+            raise UsageError(
+                f"{waiting} needs a value, and {name} is a flag", hint=f"a value like that: {waiting}={word}"
             )
-            value = bool(row and row.metavar and not equals)
+        if waiting:
+            waiting = ""
+        elif word.startswith("-") and len(word) > 1:
+            waiting = name if row and row.metavar and not row.optional_value and not equals else ""
         elif command is None:
             command, own = commands.get(word), 0
         elif own < len(command.words):
@@ -406,7 +410,9 @@ def with_flags(words: Sequence[str], commands: Mapping[str, Command]) -> list[st
             made.append(f"{spelt(command.rest)}={word}")
             continue
         made.append(word)
-    return made
+    if command and waiting:
+        raise UsageError(f"{waiting} needs a value", hint=f"./lab {command.name} --help shows its flags")
+    return [*made, *words[end:]]
 
 
 class LabTask(Task[Any]):

@@ -161,13 +161,17 @@ def nights_text(found: Sequence[tuple[Night, Sequence[Ran]]]) -> str:
     for night, runs in found[:_MOST]:
         states = list(night.states.values())
         parts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-        outcome = _WORDS.get(night.status, f"status {night.status}") if night.status is not None else "no status"
         rows.append(
-            (night.name, f"{night.started:%Y-%m-%d %H:%M}", outcome if night.complete else f"incomplete, {outcome}",
+            (night.name, f"{night.started:%Y-%m-%d %H:%M}", _outcome_of(night),
              f"{sum(ran.unexpected for ran in runs)} bad", ", ".join(parts), f"{night.seconds / 60:.0f} min")
         )  # fmt: skip
     more = [f"the newest {_MOST} of {len(found)}; --json has all"] if len(found) > _MOST else []
     return "\n".join([_table([("NIGHT", "STARTED", "OUTCOME", "AGAINST THE POLICY", "CELLS", "TOOK"), *rows]), *more])
+
+
+def _outcome_of(night: Night) -> str:
+    outcome = _WORDS.get(night.status, f"status {night.status}") if night.status is not None else "no status"
+    return outcome if night.complete or outcome == "incomplete" else f"incomplete, {outcome}"
 
 
 def _outcome(ran: Ran) -> str:
