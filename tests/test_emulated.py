@@ -103,7 +103,7 @@ def test_a_qemu_that_was_stopped_is_named_at_once(lab: Lab) -> None:
         for words in (["up"], ["halt"], ["test", "--only", QUICK]):
             began = time.monotonic()
             assert f"process {pid}, was stopped by a signal" in lab.run(*words, status=3).stderr
-            assert time.monotonic() - began < 30
+            assert time.monotonic() - began < 90
     finally:
         os.kill(pid, signal.SIGCONT)
     lab.run("up")

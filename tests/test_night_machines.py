@@ -81,7 +81,7 @@ def test_a_night_of_two_runtimes_and_the_next_one(uml: Lab, night: Path) -> None
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_night_that_is_ended_leaves_no_machine_and_goes_on(uml: Lab, night: Path, how: signal.Signals) -> None:
     child = uml.start("nightly", "--matrix", str(night))
-    until(lambda: any((uml.home / "machines" / name / "volume").exists() for name in machines(uml)), 60)
+    until(lambda: any((uml.home / "machines" / name / "volume").exists() for name in machines(uml)), 180)
     os.kill(child.pid, how)
     ended = uml.end(child)
     assert ended.returncode == (-9 if how == signal.SIGKILL else 130)
@@ -100,7 +100,7 @@ def test_a_night_that_is_ended_leaves_no_machine_and_goes_on(uml: Lab, night: Pa
 
 def test_what_a_killed_night_left_is_removed_by_the_next_one(uml: Lab, night: Path) -> None:
     child = uml.start("nightly", "--matrix", str(night))
-    until(lambda: machines(uml), 60)
+    until(lambda: machines(uml), 180)
     cells = [
         int(entry.name)
         for entry in Path("/proc").iterdir()
@@ -127,9 +127,9 @@ def _environment(entry: Path) -> bytes:
 def test_a_machine_that_dies_makes_an_incomplete_run_and_the_cell_runs_again(uml: Lab, night: Path) -> None:
     night.write_text(MATRIX.replace('"runc", "crun"', '"runc"').replace(', "STATE-001"]', "]"))
     child = uml.start("nightly", "--matrix", str(night))
-    until(lambda: machines(uml), 60)
+    until(lambda: machines(uml), 180)
     [name] = machines(uml)
-    until(lambda: (uml.home / "machines" / name / "console.log").exists(), 60)
+    until(lambda: (uml.home / "machines" / name / "console.log").exists(), 180)
     uml.kill_machine(name)
     ended = uml.end(child)
     assert ended.returncode == 0, ended.stderr

@@ -105,11 +105,11 @@ def test_a_panic_is_told_at_once(uml: Lab, own: str) -> None:
     uml.guest("echo kept >/root/marker; sync", own)
     slow = "STATE-001,STATE-002,STATE-003,KILL-003,START-003,QUERY-001"
     child = uml.start("test", "--machine", own, "--only", slow, "--jobs", "1")
-    until(lambda: list(uml.cwd.glob(f"reports/*-{own}-*/raw/spec.tap")), 60, "the suite has begun")
+    until(lambda: list(uml.cwd.glob(f"reports/*-{own}-*/raw/spec.tap")), 180, "the suite has begun")
     uml.run("ssh", "--machine", own, "--", "(sleep 0.2; echo c >/proc/sysrq-trigger) >/dev/null 2>&1 &")
     began = time.monotonic()
-    done = uml.end(child, 60)
-    assert time.monotonic() - began < 15
+    done = uml.end(child, 120)
+    assert time.monotonic() - began < 40
     assert done.returncode == 4, done
     assert "kernel panicked" in uml.results()["run"]["reason"]
     assert "Kernel panic" in (uml.cwd / "reports/latest/console.log").read_text()
@@ -139,7 +139,7 @@ def test_systemd_comes_up_whole(uml: Lab) -> None:
     try:
         wait = "systemctl is-system-running --wait; cat /proc/1/comm; systemctl --failed --plain --no-legend"
         assert uml.guest(wait, "systemd") == "running\nsystemd\n"
-        assert took < 60
+        assert took < 300
         done = uml.run("up", "--machine", "systemd", env={"LABKIT_MACHINE_INIT": "small"})
         assert "the init is systemd; asked for: small" in done.stderr
         uml.run("halt", "--machine", "systemd")
@@ -321,7 +321,7 @@ def test_a_kernel_that_was_stopped_is_named_at_once(uml: Lab, own: str) -> None:
         began = time.monotonic()
         done = uml.run("up", "--machine", own, status=3)
         assert re.search(r"the User-Mode Linux of machine own, process \d+, was stopped by a signal", done.stderr)
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
     finally:
         os.kill(pid, signal.SIGCONT)
     uml.run("up", "--machine", own)

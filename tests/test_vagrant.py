@@ -109,7 +109,7 @@ def test_its_console_accelerator_and_size_are_known(vagrant: Lab) -> None:
     assert one["accelerator"] in ("kvm", "tcg")
     assert one["size"] > 10 << 20  # the overlay is libvirt's, not in the machine's directory
     vagrant.guest("echo a line for the console >/dev/ttyS0 || echo a line for the console | sudo tee /dev/ttyS0", "one")
-    until(lambda: "a line for the console" in (vagrant.home / "machines/one/console.log").read_text(), 30)
+    until(lambda: "a line for the console" in (vagrant.home / "machines/one/console.log").read_text(), 120)
 
 
 class Killed:

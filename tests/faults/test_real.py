@@ -37,11 +37,11 @@ class QemuLab(RealLab):
         if before == "new":
             self.run("destroy")
             return
-        self.run("up", seconds=200)
+        self.run("up")
         if not self.precious():
             self.in_guest("echo precious >/root/precious; sync")
         if before == "halted":
-            self.run("halt", seconds=100)
+            self.run("halt")
         elif before == "crashed":
             self.kill_qemu()
         assert self.state() == before
@@ -83,9 +83,9 @@ def signalled(real: QemuLab, case: SignalCase) -> None:
         real.nothing_left()
     if stage.command[0] == "test":
         real.run("report", status=None)
-        real.run(*stage.command, seconds=200)
+        real.run(*stage.command)
     else:
-        real.run("up", seconds=200)
+        real.run("up")
     real.nothing_left()
     if case.before != "new" and not stage.loses and case.after != "absent":
         assert real.precious()
