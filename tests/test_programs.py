@@ -683,7 +683,7 @@ def test_the_next_one_waits_for_what_a_killed_driver_left(driver: Driver, tree: 
     os.killpg(process.pid, signal.SIGKILL)
     _, err = waiting.communicate(timeout=30)
     assert (waiting.returncode, err) == (0, b"")
-    assert not naps()
+    until(lambda: not naps(), 15, "what was killed is gone")
     for directory in [*hierarchy().glob("labkit-test-*"), Path("/run/true")]:  # what nobody is left to remove
         if directory.exists():
             directory.rmdir()

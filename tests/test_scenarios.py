@@ -23,6 +23,7 @@ from labkit.results import policy, verdicts
 from labkit.results.model import Verdict
 from labkit.results.verdicts import End
 from tests import replay
+from tests.conftest import until
 from tests.test_programs import naps
 
 SEEN = b"""\x1b[0;1;39m[ 3235.464921] runtimetest[10]: TAP version 13\r
@@ -129,8 +130,8 @@ def test_docker2aci_that_never_ends_is_killed_with_all_that_it_started(
     monkeypatch.setattr(rkt, "CONVERSION", 0.5)
     begun = time.monotonic()
     assert docker2aci(f"echo layer 1; {replay.NAP} & wait").startswith("not ok 1 - docker2aci makes an image")
-    assert time.monotonic() - begun < 5
-    assert not naps()
+    assert time.monotonic() - begun < 60
+    until(lambda: not naps(), 15, "what was killed is gone")
     kept = (tmp_path / "kept/docker2aci.txt").read_text()
     assert kept == f"layer 1\nit had not ended after 0.5 s and was killed\nstatus {OVERDUE}\n"
 

@@ -42,9 +42,9 @@ _FAULTS = "tests/faults"
 _TABLES = (_FAULTS, "tests/test_walk.py", "tests/test_scripts.py", "tests/test_completion.py")
 # What starts neither containers nor machines: the default of pytest here, too.
 _QUICK = "not machine and not host_runtime and not bootstrap"
-_WORKERS = ("--numprocesses=3",)  # some of the tests only wait
-# Machines of User-Mode Linux have one CPU each.
-_TWO = ("--numprocesses=2", "--dist=worksteal")
+_STEALING = "--dist=worksteal"  # else one worker has long tests left when the others are done
+_WORKERS = ("--numprocesses=3", _STEALING)  # some of the tests only wait
+_TWO = ("--numprocesses=2", _STEALING)  # machines of User-Mode Linux have one CPU each
 # Emulated kernels panic now and then (docs/decisions.md, 11); for anything else a test has one chance.
 _PANICS = ("--reruns=1", "--only-rerun=kernel panicked")
 # Else each of thousands of processes would compile all of labkit, which takes it a second.
