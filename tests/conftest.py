@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +22,7 @@ import hypothesis
 import pytest
 
 from labkit.cli.selfcheck import missing_programs
+from labkit.core.errors import LabError
 from labkit.io import files, process
 from labkit.qemu import accelerator
 from tests import chroot, newest, recorded
@@ -74,6 +75,18 @@ def function_of(nodeid: str) -> str:
 
 def durations() -> dict[str, float]:
     return json.loads(DURATIONS.read_text()) if DURATIONS.exists() else {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a LabError that a test meets comes its hint: there a program's last words are."""
+    report = yield
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, LabError) and error.hint:
+        report.sections.append(("hint", error.hint))
+    return report
 
 
 _took: dict[str, float] = {}
