@@ -68,6 +68,7 @@ def identities(results: dict[str, Any]) -> Counter[tuple[str, ...]]:
     return Counter((one["program"], one["name"], one["reference"], one["verdict"]) for one in entries)
 
 
+@pytest.mark.slow
 @pytest.mark.emulated
 def test_a_recorded_run_gets_the_verdicts_of_the_recording(emulated: Lab, tmp_path: Path) -> None:
     """On two CPUs, as the recording: with one, a program is skipped."""

@@ -213,7 +213,7 @@ def test_render_judges_kvm_as_labkit_does(tmp_path: Path) -> None:
 @pytest.mark.needs("vagrant")
 def test_vagrant_takes_the_file_of_every_platform_with_every_provider(tmp_path: Path) -> None:
     """Whatever Vagrant may check here: all for libvirt, whose plugin is there, for the others what is not their own."""
-    for name, release in RELEASES:
+    for name, release in dict(RELEASES).items():  # one of each
         directory = tmp_path / f"{name}-{release}"
         settings = config.load(
             {"platform": name, "release": release, "box": "https://example.org/x.box", "box_sha256": SUM},

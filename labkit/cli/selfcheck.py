@@ -3,7 +3,7 @@
 --fast     style, types, one row of each test that starts neither containers nor machines and is quick
 and without it: all rows of what takes up to two seconds, every fourth row of the tables, tests that run runtimes and a
            bootstrap on this host, tests of a machine
---long     and all the others: Vagrant, every image, whole suites on several runtimes, a third of the tables
+--long     and all the others: Vagrant, every image, whole suites on several runtimes
 --faults   only the table of faults, all of it, on simulated machines and on real ones
 --slow     only what takes too long for --long: all the broken runtimes that the spec suite must see through, on two
            versions of runc, every converter, a build of youki, a machine of another architecture, most of the faults on
@@ -83,7 +83,7 @@ def stages(extent: Extent, stock: Path) -> list[Stage]:
 
     machines = (f"--stock={stock}", *_PANICS)
     quick = ("--within=2",) if extent is Extent.NORMAL else ()
-    some = {Extent.NORMAL: ("--one-in=4", "--within=20"), Extent.LONG: ("--one-in=3",)}.get(extent, ())
+    some = () if extent is Extent.FAULTS else ("--one-in=4", *(("--within=20",) if extent is Extent.NORMAL else ()))
     tables = Stage("tables", tests("not machine", *_WORKERS, *some, *_TABLES), 1)
     if extent is Extent.FAULTS:
         return [tables, Stage("real faults", tests("machine", *machines, _FAULTS), 2, root=True)]
