@@ -36,6 +36,7 @@ from labkit.usecases import bisect as finder
 from labkit.usecases.bisect import Asked, Done, Quiet
 from tests.conftest import ROOT, Lab
 from tests.test_bootstrap import git
+from tests.test_cli import labkit
 
 pytestmark = pytest.mark.needs("git")
 
@@ -611,12 +612,15 @@ def test_words_of_the_command(tree: Path, lab: Lab) -> None:
     """What is wrong with them is said before a machine is looked at; each flag is heard."""
     usual = {"--runtime": str(tree), "--good": "t1", "--bad": "t10", "--only": "STATE-001"}
 
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        done = labkit("bisect", *words, environ=lab.environment({}), cwd=lab.cwd)
+        assert (done.returncode, done.stdout) == (2, ""), done
+        return done
+
     def said(*more: str, **other: str | None) -> str:
         given = {**usual, **{f"--{name}": value for name, value in other.items()}}
         words = [word for name, value in given.items() if value is not None for word in (name, value)]
-        done = lab.run("bisect", *words, *more, status=2)
-        assert done.stdout == ""
-        return done.stderr
+        return run(*words, *more).stderr
 
     assert "bisect needs --good" in said(good=None)
     assert "bisect needs --bad" in said(bad=None)
@@ -634,11 +638,11 @@ def test_words_of_the_command(tree: Path, lab: Lab) -> None:
     assert "runtime-spec" in said("--spec", "9.9")
     assert "several times" in said("--runtime", "crun")
     assert "configuration: " in said("--verbose", good="t77")
-    assert "--resume takes no" in lab.run("bisect", "--resume", "--no-confirm", status=2).stderr
+    assert "--resume takes no" in run("--resume", "--no-confirm").stderr
     for flag in ("--good", "--bad", "--only", "--suite", "--spec", "--runtime-arg=-x", "--machine", "--host"):
         words = (flag,) if "=" in flag else (flag, "x")
-        assert "--resume takes no" in lab.run("bisect", "--resume", *words, status=2).stderr
-    assert "waits to be finished" in lab.run("bisect", "--resume", *("--yes", "--untrusted"), status=2).stderr
+        assert "--resume takes no" in run("--resume", *words).stderr
+    assert "waits to be finished" in run("--resume", "--yes", "--untrusted").stderr
 
 
 def test_what_is_asked_reaches_the_cell(tree: Path, settings: Settings) -> None:
