@@ -21,6 +21,7 @@ class Agent:
     def __init__(self, directory: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._token = self._rest = self._line = b""
+        self.bootstrap_failed = False  # the answer was that, and not the script's
         with through(directory) as base:
             try:
                 self._socket.connect(f"{base}/{AGENT}")
@@ -56,6 +57,7 @@ class Agent:
                 *lines, self._rest = self._rest.split(b"\n")
                 for token, _, status in (line.strip().partition(b" ") for line in lines):
                     if token in (self._token, _BOOTSTRAP):
+                        self.bootstrap_failed = token == _BOOTSTRAP
                         return int(status) if status.isdigit() else 255
                 if deadline.passed:
                     return None

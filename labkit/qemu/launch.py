@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from labkit.qemu.monitor import Monitor
 
 _START = 60.0  # seconds that QEMU has to answer
+# What a guest prints when its bootstrap has failed (templates/user-data.j2), after the end of its log. The port to its
+# agent is faster than its console: seconds that this may take.
+_FAILED, _PRINTED = b"labkit: bootstrap failed", 30.0
 
 
 class StateRefused(MachineError):
@@ -227,6 +230,8 @@ def answered(
             if deadline.passed or PANIC in console(directory):
                 raise MachineError(f"the guest did not {what} within {deadline.allowed}", hint=console_end(directory))
     if status:
+        if agent.bootstrap_failed:
+            Deadline.after(_PRINTED).poll(lambda: _FAILED in console(directory), every=0.1)
         raise MachineError(f"the guest could not {what}: its agent answered {status}", hint=console_end(directory))
 
 
