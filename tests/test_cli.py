@@ -403,6 +403,21 @@ def test_invoke_in_a_checkout_has_the_same_tasks(tmp_path: Path, environ: dict[s
     assert [runtime["name"] for runtime in json.loads(done.stdout)] == runtimes.names()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nightly", "--plan", "--only"), "labkit: --only needs a value"),
+        (("test", "--runtime", "--json"), "labkit: --runtime needs a value, and --json is a flag"),
+        (("policy", "add", "--word", "latest", "--word", "KILL-003"), "labkit: policy add needs --reason"),
+    ],
+)
+def test_invoke_refuses_what_lab_refuses(environ: dict[str, str], words: tuple[str, ...], message: str) -> None:
+    argv = [sys.executable, "-m", "invoke", *words]
+    done = subprocess.run(argv, env=environ, cwd=CHECKOUT, capture_output=True, text=True, timeout=LIMIT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(message)
+
+
 @pytest.mark.parametrize("words", [("--version",), ("-V",), ("destroy", "--version")])
 def test_the_version_is_told_with_the_commit_of_a_checkout(
     words: tuple[str, ...], tmp_path: Path, environ: dict[str, str]

@@ -573,6 +573,7 @@ def words_after_dashes() -> list[str]:
 def _check(command: Command, given: Mapping[str, Any]) -> None:
     """UsageError where the words are not what the task takes, as far as the table tells."""
     names = (*command.words, *([command.rest] if command.rest else []), *command.flags)
+    with_flags(sys.argv, {command.name: command})  # `invoke TASK` comes here without
     for name in command.words:
         if given[name].startswith("-"):  # Invoke takes whatever it does not know for one of these
             near = did_you_mean(given[name], map(spelt, names))
