@@ -11,6 +11,9 @@ and without it: all rows of what takes up to two seconds, every fourth row of th
            that is killed in every step
 
 How long a test takes is in tests/durations.json, which `pytest --store-durations` brings up to date.
+
+A test that fails beside others is run again alone at the end, as what a runtime fails is: it counts if it fails again,
+and is named if it does not. Where many fail, none is.
 """
 
 from __future__ import annotations
@@ -19,13 +22,14 @@ import contextlib
 import enum
 import functools
 import itertools
+import json
 import os
 import shlex
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labkit.core.config import Settings
@@ -37,6 +41,7 @@ from labkit.io import process
 
 _TIMEOUT = 7200.0  # seconds for one stage; image builds and boots under emulation are slow
 _PYTEST = ("pytest", "-q", "-rfE")
+_TESTS_FAILED = 1  # pytest's status, where nothing else is wrong
 _FAULTS = "tests/faults"
 # Tests with a row for each of many cases of one kind.
 _TABLES = (_FAULTS, "tests/test_walk.py", "tests/test_scripts.py", "tests/test_completion.py")
@@ -47,6 +52,8 @@ _WORKERS = ("--numprocesses=3", _STEALING)  # some of the tests only wait
 _TWO = ("--numprocesses=2", _STEALING)  # machines of User-Mode Linux have one CPU each
 # Emulated kernels panic now and then (docs/decisions.md, 11); for anything else a test has one chance.
 _PANICS = ("--reruns=1", "--only-rerun=kernel panicked")
+_FEW = 5  # tests of a stage that are run again
+_BESIDE = ("--numprocesses=", "--dist=", "--one-in=", "--within=", "--first-rows")  # words for runs beside others
 # Else each of thousands of processes would compile all of labkit, which takes it a second.
 _COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 say = functools.partial(print, flush=True)
@@ -124,10 +131,11 @@ def run(checkout: Path, settings: Settings, observer: Observer, extent: Extent) 
         raise UsageError("check needs a checkout of labkit; this is an installed one")
     left_out = _get_programs(settings, observer, extent)
     with tempfile.TemporaryDirectory(prefix="labkit-check-", ignore_cleanup_errors=True) as stock:
-        return _run_all(checkout, stages(extent, Path(stock)), left_out)
+        return run_all(checkout, stages(extent, Path(stock)), left_out, Path(stock))
 
 
-def _run_all(checkout: Path, chosen: list[Stage], left_out: list[str]) -> int:
+def run_all(checkout: Path, chosen: list[Stage], left_out: list[str], place: Path) -> int:
+    """Run these stages; 0, or 1 where one failed. left_out: lines for the end; place: where pytest keeps things."""
     if os.geteuid() != 0 and any(stage.root for stage in chosen):
         left_out.append(f"{', '.join(stage.name for stage in chosen if stage.root)}: only root can run these")
         chosen = [stage for stage in chosen if not stage.root]
@@ -136,11 +144,15 @@ def _run_all(checkout: Path, chosen: list[Stage], left_out: list[str]) -> int:
     with ThreadPoolExecutor() as pool:
         for _, turn in itertools.groupby(chosen, lambda stage: stage.turn):
             together = list(turn)
-            outcomes += pool.map(functools.partial(_run, checkout, len(together) == 1), together)
+            outcomes += pool.map(functools.partial(_run, checkout, place, len(together) == 1), together)
+    outcomes = [outcome if outcome.ok else _again(checkout, place, outcome) for outcome in outcomes]
     say("")
     for outcome in outcomes:
         say(f"{outcome.stage.name:11} {outcome.seconds:7.1f} s  {'ok' if outcome.ok else f'FAILED: {outcome.command}'}")
     say(f"{'in all':11} {time.monotonic() - began:7.1f} s")
+    for outcome in outcomes:
+        for name in outcome.unsteady:
+            say(f"failed beside others, passed alone: {name}")
     for line in left_out:
         say(f"left out: {line}")
     return 0 if all(outcome.ok for outcome in outcomes) else 1
@@ -148,9 +160,12 @@ def _run_all(checkout: Path, chosen: list[Stage], left_out: list[str]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
+    """unsteady: tests that failed, and passed when they ran alone."""
+
     stage: Stage
     seconds: float
     status: int
+    unsteady: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -161,7 +176,7 @@ class _Outcome:
         return f"python -m {shlex.join(self.stage.words)} (exit status {self.status})"
 
 
-def _run(checkout: Path, alone: bool, stage: Stage) -> _Outcome:
+def _run(checkout: Path, place: Path, alone: bool, stage: Stage) -> _Outcome:
     """Run one stage. Where it runs beside others, each of its lines begins with its name."""
     began = time.monotonic()
 
@@ -170,10 +185,31 @@ def _run(checkout: Path, alone: bool, stage: Stage) -> _Outcome:
 
     tell(f"$ python -m {shlex.join(stage.words)}")
     argv = [sys.executable, "-m", *stage.words]
+    if stage.words[0] == "pytest":
+        argv += ["-o", f"cache_dir={_cache(place, stage)}"]
     done = process.run(
         argv, timeout=_TIMEOUT, cwd=checkout, check=False, on_line=tell, passing=process.ALL, env=_COMPILED
     )
     return _Outcome(stage, time.monotonic() - began, done.status)
+
+
+def _again(checkout: Path, place: Path, first: _Outcome) -> _Outcome:
+    """Run the tests that failed once more, one at a time and beside nothing, where they are few."""
+    failed: tuple[str, ...] = ()
+    with contextlib.suppress(OSError, ValueError):
+        failed = tuple(json.loads((_cache(place, first.stage) / "v/cache/lastfailed").read_text()))
+    if first.status != _TESTS_FAILED or not 0 < len(failed) <= _FEW:
+        return first
+    say(f"\nonce more, alone: {', '.join(failed)}")
+    words = [word for word in first.stage.words if not word.startswith(_BESIDE)]
+    alone = replace(first.stage, words=(*words, "--last-failed", "--last-failed-no-failures=none"))
+    second = _run(checkout, place, True, alone)
+    took = first.seconds + second.seconds
+    return replace(first, seconds=took, status=0, unsteady=failed) if second.ok else replace(first, seconds=took)
+
+
+def _cache(place: Path, stage: Stage) -> Path:
+    return place / f"pytest-{stage.name.replace(' ', '-')}"
 
 
 def _get_programs(settings: Settings, observer: Observer, extent: Extent) -> list[str]:
