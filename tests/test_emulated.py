@@ -126,7 +126,7 @@ def test_a_machine_without_sshd_is_unreachable_and_comes_back(lab: Lab) -> None:
     lab.run("destroy", "--machine", "mute")
 
 
-@pytest.mark.long
+@pytest.mark.slow  # on simulated machines: test_a_state_that_does_not_load_leaves_the_disk_to_be_booted
 def test_memory_that_cannot_be_loaded_is_given_up_only_when_asked(lab: Lab) -> None:
     lab.run("up", "--machine", "torn")
     lab.guest("echo kept >/root/precious", "torn")
